@@ -1,0 +1,61 @@
+"""Change how a model runs, and put it back. Nobody else in the house changes a mode or a buffer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .seeding import draw
+from .types import Mode
+
+
+@contextmanager
+def running(model: nn.Module, mode: Mode) -> Iterator[nn.Module]:
+    """Run every module of the model in `mode`; afterwards each module is in the mode it was in, frozen layers too."""
+    before = {module: module.training for module in model.modules()}
+    try:
+        yield model.train(mode == "train")
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+@contextmanager
+def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Module]:
+    """Let the model run without lasting effect: it works on copies of its buffers and on a random state of its own.
+
+    The buffers themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the
+    model (dropout, a random defence) is drawn from `generator`, and the global random state is as it was afterwards.
+    """
+    held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str), enabled=True):
+        torch.manual_seed(draw(generator))
+        try:
+            for module, name, buffer in held:
+                module._buffers[name] = copies[id(buffer)]
+            yield model
+        finally:
+            for module, name, buffer in held:
+                module._buffers[name] = buffer
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter or buffer; the CPU if it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def digest(model: nn.Module) -> str:
+    """Hash every parameter and buffer: two models with one digest hold the same bits."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
+        sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]

@@ -1,0 +1,191 @@
+"""What was measured, on what, with what: records that go to JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .registry import plain
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A share of rows, with its 95% interval.
+
+    `n` counts what was drawn independently: rows (Wilson interval), or whole batches where rows are coupled (bootstrap).
+    `rows` is the number of rows behind the share either way.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    unit: str  # "rows" or "batches"
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail."""
+
+    name: str
+    status: str
+    measured: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One model under one threat model: the record of a verdict.
+
+    `robust_accuracy` is the worst case over the attacks: per row when rows are independent, per batch when they are
+    coupled. `rebatched_accuracy` and `alone_accuracy` score the worst-case images again in shuffled batches of the same
+    size, and one by one. `forwards` and `backwards` count images through the network, attacks and judging together.
+    """
+
+    model: str
+    mode: str
+    norm_reads: dict[str, int]
+    data: dict[str, Any]
+    threat: dict[str, Any]
+    attacks: list[dict[str, Any]]
+    seed: int
+    n: int
+    batch_size: int
+    coupled: bool
+    coupling: dict[str, Any]
+    clean_accuracy: Score
+    per_attack: dict[str, Score]
+    robust_accuracy: Score
+    rebatched_accuracy: float
+    alone_accuracy: float
+    checks: tuple[Check, ...]
+    seconds: float
+    forwards: int
+    backwards: int
+    digest_before: str
+    digest_after: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What training cost and where it ended. `forwards` and `backwards` count images, crafting included."""
+
+    seconds: float
+    forwards: int
+    backwards: int
+    epochs: int
+    best_epoch: int
+    validation: dict[str, float]
+    parameters: int
+    trained_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One experiment, whole: its settings, what training cost, what the evaluation found."""
+
+    name: str
+    experiment: dict[str, Any]
+    training: Training | None
+    evaluation: Evaluation
+    schema: int = SCHEMA
+
+
+def to_json(record: Any) -> str:
+    """Write a record as JSON text, numbers as measured."""
+    return json.dumps(plain(record), indent=2, allow_nan=False) + "\n"
+
+
+def read_result(path: Path) -> Result:
+    """Read a `Result` back. Raises ValueError naming the file where it is not one."""
+    try:
+        data = json.loads(path.read_text())
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"{path} has schema {data['schema']}; this version reads {SCHEMA}")
+        return _build(Result, data)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
+
+
+_NESTED: dict[str, type] = {
+    "clean_accuracy": Score,
+    "robust_accuracy": Score,
+    "training": Training,
+    "evaluation": Evaluation,
+}
+
+
+def _build(kind: type, data: Mapping[str, Any]) -> Any:
+    values = dict(data)
+    for key, value in values.items():
+        if key in _NESTED and value is not None:
+            values[key] = _build(_NESTED[key], value)
+        elif key == "per_attack":
+            values[key] = {name: Score(**score) for name, score in value.items()}
+        elif key == "checks":
+            values[key] = tuple(Check(**check) for check in value)
+    known = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in values.items() if key in known})
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    """Write a file whole or not at all: into a neighbour first, then renamed. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        neighbour.write_bytes(text if isinstance(text, bytes) else text.encode())
+        neighbour.replace(path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+    return path
+
+
+def provenance() -> dict[str, Any]:
+    """What ran: command, commit of the working folder's code (if a checkout), hardware, versions."""
+    from . import __version__
+
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "command": " ".join(["normwise", *sys.argv[1:]]),
+        "commit": git.stdout.strip() or None,
+        "hardware": {
+            "device": device,
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {
+            "normwise": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,0 +1,84 @@
+"""Choose a class by name, and turn a choice into plain data and back.
+
+A choice is a frozen dataclass with a `name`. A package's `__init__` imports its choices and ends with
+`ATTACKS = Registry("attack", __name__, vars())`: the import line is the registry line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def unknown(kind: str, name: object, known: Mapping[str, object] | list[str]) -> ValueError:
+    """Make the error for a name that is not known: what was asked, what is near, what there is."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"no {kind} is named {str(name)!r}{hint} (known: {', '.join(sorted(known))})")
+
+
+class Registry(Mapping[str, type]):
+    """The choices of one kind, by name.
+
+    Takes the classes of `namespace` that were defined under `package` and carry a `name`; refuses two equal names.
+    Third parties add theirs with `ATTACKS.add(Mine)`.
+    """
+
+    def __init__(self, kind: str, package: str, namespace: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self._classes: dict[str, type] = {}
+        for value in namespace.values():
+            if isinstance(value, type) and value.__module__.startswith(package) and isinstance(vars(value).get("name"), str):
+                self.add(value)
+
+    def add(self, choice: type) -> type:
+        """Register a class under its `name` (usable as a decorator). Raises ValueError if the name is taken."""
+        name: str = choice.name  # type: ignore[attr-defined]
+        if self._classes.setdefault(name, choice) is not choice:
+            raise ValueError(f"two {self.kind}s are named {name!r}: {self._classes[name].__qualname__} and {choice.__qualname__}")
+        return choice
+
+    def __getitem__(self, name: str) -> type:
+        try:
+            return self._classes[name]
+        except KeyError:
+            raise unknown(self.kind, name, self._classes) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def make(self, spec: str | Mapping[str, Any] | Any) -> Any:
+        """Build a choice from its name, from `{"name": ..., option: value}`, or return a choice as it is.
+
+        Raises ValueError for an unknown name or option.
+        """
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not isinstance(spec, Mapping):
+            return spec
+        options = dict(spec)
+        if "name" not in options:
+            raise ValueError(f"this {self.kind} has no name: {options}; write {{name: ..., option: value}}")
+        choice = self[options.pop("name")]
+        known = [field.name for field in dataclasses.fields(choice)]
+        for option in options:
+            if option not in known:
+                raise unknown(f"option of {self.kind} {spec['name']!r}", option, known)
+        return choice(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+
+
+def plain(value: Any) -> Any:
+    """Turn choices (nested, in tuples, in mappings) into data that YAML and JSON know; `Registry.make` reads it back."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {"name": value.name} if hasattr(type(value), "name") else {}
+        return named | {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value

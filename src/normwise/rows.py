@@ -1,0 +1,28 @@
+"""Per-row views of a batch of any rank: norms over everything but the first axis, and broadcasting back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .types import Images, PerRow
+
+
+def flat(x: Images) -> Tensor:
+    """View the batch as (b, d)."""
+    return x.reshape(x.shape[0], -1)
+
+
+def linf(x: Images) -> PerRow:
+    """Largest absolute entry of each row."""
+    return flat(x).abs().amax(1)
+
+
+def l2(x: Images) -> PerRow:
+    """Euclidean length of each row."""
+    return torch.linalg.vector_norm(flat(x), dim=1)
+
+
+def over(per_row: Tensor, x: Images) -> Tensor:
+    """Shape one value per row so that it broadcasts over `x`."""
+    return per_row.reshape(-1, *[1] * (x.ndim - 1))

@@ -1,0 +1,147 @@
+"""The nouns of the house as types. Nothing here computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+Images = Float[Tensor, "b *chw"]  # pixels in [0, 1]; an image is (b, c, h, w), a clip (b, c, t, h, w)
+Labels = Int[Tensor, "b"]
+Logits = Float[Tensor, "b k"]
+Rows = Bool[Tensor, "b"]  # one answer per row
+PerRow = Float[Tensor, "b"]  # one number per row
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> one number per row; larger is worse for the model
+Mode = Literal["eval", "train"]
+
+
+class Batch(NamedTuple):
+    """Some rows of a data set: pixels, labels, and each row's index in its split."""
+
+    x: Images
+    y: Labels
+    ids: Int[Tensor, "b"]
+
+
+class Proposal(NamedTuple):
+    """What an attack returns: images and what they cost, never a verdict.
+
+    `first_hit` is, per row, the gradient step at which the search first saw the row fall (-1: never).
+    `forwards` and `backwards` count images through the network.
+    """
+
+    x_adv: Images
+    first_hit: Int[Tensor, "b"]
+    forwards: int
+    backwards: int
+
+
+@runtime_checkable
+class Region(Protocol):
+    """The allowed images around one batch."""
+
+    @property
+    def kind(self) -> Literal["linf", "l2", "l1", "other"]:
+        """The geometry, for attacks that are defined for some geometries only."""
+
+    @property
+    def radius(self) -> float:
+        """The largest distance allowed, in the region's own geometry (pixels in [0, 1])."""
+
+    @property
+    def victims(self) -> Rows:
+        """The rows the attacker is after."""
+
+    def start(self) -> Images:
+        """Draw a random allowed point."""
+
+    def ascend(self, x_adv: Images, grad: Images, size: float) -> Images:
+        """Make the step of length `size` that raises the loss most, to first order."""
+
+    def project(self, x_adv: Images) -> Images:
+        """Return the nearest allowed point."""
+
+    def distance(self, x_adv: Images) -> PerRow:
+        """Return each row's distance from its clean image."""
+
+    def contains(self, x_adv: Images) -> Rows:
+        """Say per row whether the point is allowed, up to rounding."""
+
+    def select(self, rows: Rows) -> Region:
+        """Return the same region around some of the rows."""
+
+
+@runtime_checkable
+class ThreatModel(Protocol):
+    """What the attacker may do: a frozen dataclass such as `Linf(eps=8/255)`."""
+
+    name: ClassVar[str]
+
+    def around(self, x: Images, *, generator: Generator) -> Region:
+        """Return the allowed region around the batch `x`."""
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """How the attacker searches: a frozen dataclass such as `PGD(steps=20)`."""
+
+    name: ClassVar[str]
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: Generator,
+        independent: bool = False,
+    ) -> Proposal:
+        """Propose images inside `threat.around(x)`. `independent`: no row's answer depends on another row."""
+
+
+class Site(NamedTuple):
+    """One place where a network normalizes: what a `Norm` needs to fill it.
+
+    `rank` is the rank of the tensor that arrives there: 2 or 3 for 1d, 4 for 2d, 5 for 3d; 0 if unknown.
+    `source` is the module that stands there now, if any.
+    """
+
+    channels: int
+    rank: int = 4
+    source: nn.Module | None = None
+    path: str = ""
+
+
+@runtime_checkable
+class Norm(Protocol):
+    """Which normalization: a frozen dataclass such as `Robust(power=0.2)`."""
+
+    name: ClassVar[str]
+
+    def __call__(self, site: Site) -> nn.Module:
+        """Build the module that takes the place of one site."""
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """What is minimized, and what may train: a frozen dataclass such as `Adversarial(steps=7)`."""
+
+    name: ClassVar[str]
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return a copy of the model, made ready: surgery, and what may train."""
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
+        """Compute the one number to descend."""
+
+
+class Cost(NamedTuple):
+    """A training loss with what it took: images forward and backward, crafting included, its own backward too."""
+
+    loss: Float[Tensor, ""]
+    logits: Logits
+    forwards: int
+    backwards: int
