@@ -73,8 +73,8 @@ class Evaluation:
     clean_accuracy: Score
     per_attack: dict[str, Score]
     robust_accuracy: Score
-    rebatched_accuracy: float
-    alone_accuracy: float
+    rebatched_accuracy: float | None
+    alone_accuracy: float | None
     checks: tuple[Check, ...]
     seconds: float
     forwards: int
@@ -188,4 +188,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

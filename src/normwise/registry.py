@@ -30,14 +30,20 @@ class Registry(Mapping[str, type]):
         self.kind = kind
         self._classes: dict[str, type] = {}
         for value in namespace.values():
-            if isinstance(value, type) and value.__module__.startswith(package) and isinstance(vars(value).get("name"), str):
+            if (
+                isinstance(value, type)
+                and value.__module__.startswith(package)
+                and isinstance(vars(value).get("name"), str)
+            ):
                 self.add(value)
 
     def add(self, choice: type) -> type:
         """Register a class under its `name` (usable as a decorator). Raises ValueError if the name is taken."""
         name: str = choice.name  # type: ignore[attr-defined]
         if self._classes.setdefault(name, choice) is not choice:
-            raise ValueError(f"two {self.kind}s are named {name!r}: {self._classes[name].__qualname__} and {choice.__qualname__}")
+            raise ValueError(
+                f"two {self.kind}s are named {name!r}: {self._classes[name].__qualname__} and {choice.__qualname__}"
+            )
         return choice
 
     def __getitem__(self, name: str) -> type:
@@ -75,7 +81,7 @@ class Registry(Mapping[str, type]):
 def plain(value: Any) -> Any:
     """Turn choices (nested, in tuples, in mappings) into data that YAML and JSON know; `Registry.make` reads it back."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {"name": value.name} if hasattr(type(value), "name") else {}
+        named = {"name": value.name} if hasattr(value, "name") else {}
         return named | {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     x: Images
     y: Labels
-    ids: Int[Tensor, "b"]
+    ids: Int[Tensor, b]
 
 
 class Proposal(NamedTuple):
@@ -33,7 +33,7 @@ class Proposal(NamedTuple):
     """
 
     x_adv: Images
-    first_hit: Int[Tensor, "b"]
+    first_hit: Int[Tensor, b]
     forwards: int
     backwards: int
 
@@ -105,13 +105,10 @@ class Attack(Protocol):
 class Site(NamedTuple):
     """One place where a network normalizes: what a `Norm` needs to fill it.
 
-    `rank` is the rank of the tensor that arrives there: 2 or 3 for 1d, 4 for 2d, 5 for 3d; 0 if unknown.
-    `source` is the module that stands there now, if any.
+    `path` is the module's name inside its network, empty while the network is being built.
     """
 
     channels: int
-    rank: int = 4
-    source: nn.Module | None = None
     path: str = ""
 
 
@@ -127,15 +124,50 @@ class Norm(Protocol):
 
 @runtime_checkable
 class Recipe(Protocol):
-    """What is minimized, and what may train: a frozen dataclass such as `Adversarial(steps=7)`."""
+    """What is minimized, and what may train: a frozen dataclass such as `Adversarial(steps=7)`.
+
+    `robust`: its aim is accuracy under attack, so that checkpoints are chosen by that.
+    """
 
     name: ClassVar[str]
+    robust: ClassVar[bool]
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model, made ready: surgery, and what may train."""
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         """Compute the one number to descend."""
+
+
+@runtime_checkable
+class Data(Protocol):
+    """A data set: a frozen dataclass such as `Cifar10(root="data")`. Pixels are in [0, 1]."""
+
+    name: ClassVar[str]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel over the training rows."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel over the training rows."""
+
+    def train_batches(self, batch_size: int) -> int:
+        """Count the batches of one epoch."""
+
+    def train(self, *, batch_size: int, generator: Generator) -> Iterable[Batch]:
+        """Go once through the training rows, shuffled by the generator."""
+
+    def validation(self, *, batch_size: int) -> Sequence[Batch]:
+        """Rows cut from the training rows by a seed: they choose checkpoints and settings."""
+
+    def test(self, *, batch_size: int) -> Sequence[Batch]:
+        """Test rows in fixed batches of fixed order: seen by `evaluate` alone."""
 
 
 class Cost(NamedTuple):

@@ -1,0 +1,49 @@
+"""Data sets: frozen dataclasses that give fixed batches of pixels in [0, 1], chosen by name or by path."""
+
+from pathlib import Path
+
+from ..registry import Registry
+from .arrays import ArrayFile as ArrayFile
+from .check import Arrays as Arrays
+from .check import check_arrays as check_arrays
+from .check import need
+from .cifar import Cifar10 as Cifar10
+from .cifar import Cifar100 as Cifar100
+from .digits import Digits as Digits
+from .files import StoredData
+from .folder import ImageFolder as ImageFolder
+from .idx import FashionMnist as FashionMnist
+from .idx import Mnist as Mnist
+from .svhn import Svhn as Svhn
+from .tensors import TensorData as TensorData
+
+DATA = Registry("data set", __name__, vars())
+
+
+def find(spec: str) -> TensorData:
+    """Choose a data set by name, or by path: an .npz file, a folder of a known data set, or a folder of images by class.
+
+    Raises ValueError for a name or path that is neither, and for a folder that holds several data sets.
+
+    >>> find("digits").classes
+    10
+    """
+    path = Path(spec).expanduser()
+    if spec in set(DATA):
+        return DATA[spec]()
+    if path.is_dir():
+        known = [kind for kind in DATA.values() if issubclass(kind, StoredData) and kind.recognised(path)]
+        names = " and ".join(kind.name for kind in known)
+        need(len(known) < 2, f"{spec} must hold one data set", names, f"name one, with {spec} as its root")
+        return known[0](root=spec) if known else ImageFolder(root=spec)
+    if path.is_file():
+        need(
+            path.suffix == ".npz",
+            f"{spec} must be a folder or an .npz file",
+            "another file",
+            "give its folder, or convert it",
+        )
+        return ArrayFile(path=spec)
+    here = len(path.parts) == 1 and not path.suffix
+    need(here, f"data must be at {spec}", "nothing there", f"give a folder, an .npz file, or one of {', '.join(DATA)}")
+    return DATA[spec]()

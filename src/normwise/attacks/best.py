@@ -1,0 +1,43 @@
+"""The strongest images a search has seen: row by row if rows are independent, else batch by batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..types import Images, PerRow, Rows
+
+
+class Best:
+    """Keeps the best images offered so far.
+
+    For independent rows each row's best counts alone: a misclassified image beats any other, then the larger loss. For
+    coupled rows images are only ever kept as a whole batch: the one with most misclassified victims, then the largest
+    mean loss, because a batch put together from several iterates never existed.
+    """
+
+    def __init__(self, x: Images, victims: Rows, *, independent: bool) -> None:
+        self.x_adv = x.clone()
+        self.victims = victims
+        self.independent = independent
+        self.first_hit = torch.full((len(x),), -1, device=x.device)
+        self._loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        self._batch: tuple[int, float] = (-1, 0.0)
+
+    @property
+    def standing(self) -> Tensor:
+        """Indices of the rows still worth attacking: with independent rows those that have not fallen, else all."""
+        return torch.nonzero(self.first_hit < 0 if self.independent else self.first_hit >= -1).squeeze(1)
+
+    def offer(self, rows: Tensor, x_adv: Images, loss: PerRow, fallen: Rows, step: int) -> None:
+        """Consider the images `x_adv` of the rows with indices `rows`, seen at gradient step `step`."""
+        if self.independent:
+            better = fallen | (loss > self._loss[rows])
+            self.x_adv[rows[better]] = x_adv[better]
+            self._loss[rows[better]] = loss[better].to(self._loss)
+        else:
+            score = int((fallen & self.victims).sum()), float(loss[self.victims].mean())
+            if score > self._batch:
+                self._batch, self.x_adv = score, x_adv.clone()
+        new = rows[fallen & (self.first_hit[rows] < 0)]
+        self.first_hit[new] = step

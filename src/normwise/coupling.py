@@ -1,0 +1,99 @@
+"""Does a row's answer depend on the rows beside it? Measured, not declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .modes import digest, untouched
+from .seeding import generator
+from .types import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """What repeating a forward pass, and changing a row's neighbours, does to the row's logits.
+
+    coupled         a row's logits moved when only other rows of its batch were replaced, or the rows were reordered
+    random          the same batch gives other logits when the model's own random draws are others
+    stateful        a forward pass changes a buffer
+    largest_change  of a logit of an untouched row, relative to the largest logit of the batch
+    tolerance       what repeating the same pass explains, in the same units
+    flips           untouched rows whose decision changed with their neighbours, out of `rows`
+    """
+
+    coupled: bool
+    random: bool
+    stateful: bool
+    largest_change: float
+    tolerance: float
+    flips: int
+    rows: int
+
+
+def coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) -> Coupling:
+    """Measure coupling on batches of one size, in the mode the model is in, leaving the model as it was.
+
+    Each row's logits are compared with those it has when half of its neighbours are replaced by rows of another batch
+    (of the same batch, rolled, if there is only one), by noise of black and white pixels, and when the rows are reordered.
+    All passes but the one that looks for randomness see the same random draws inside the model.
+
+    Raises ValueError for no batch, or logits that are not (rows, classes).
+    """
+    if not batches:
+        raise ValueError("coupling is measured on at least one batch of images; got none")
+    found = [_measure(model, x, batches[(i + 1) % len(batches)], seed) for i, x in enumerate(batches)]
+    worst = max(found, key=lambda one: one.largest_change)
+    return Coupling(
+        coupled=any(one.coupled for one in found),
+        random=any(one.random for one in found),
+        stateful=any(one.stateful for one in found),
+        largest_change=worst.largest_change,
+        tolerance=worst.tolerance,
+        flips=sum(one.flips for one in found),
+        rows=sum(one.rows for one in found),
+    )
+
+
+def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
+    stateful = False
+
+    def ask(images: Tensor, draws: int = 0) -> Tensor:
+        nonlocal stateful
+        with torch.no_grad(), untouched(model, generator(seed, "coupling", draws)):
+            before = digest(model)
+            logits: Tensor = model(images)
+            stateful = stateful or digest(model) != before
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise ValueError(f"the model gave {tuple(logits.shape)} for {len(images)} rows; expected logits of shape (rows, classes)")
+        return logits.double()
+
+    base = ask(x)
+    scale = base.abs().amax().clamp_min(1e-12)
+    repeated = float((ask(x) - base).abs().amax() / scale)
+    redrawn = float((ask(x, draws=1) - base).abs().amax() / scale)
+    tolerance = max(10 * repeated, min(100 * torch.finfo(x.dtype).eps, 0.05))
+
+    rng = generator(seed, "peers")
+    strangers = other if len(other) == len(x) and other is not x else x.roll(1, 0)
+    noise = torch.randint(0, 2, x.shape, generator=rng).to(x)
+    order = torch.randperm(len(x), generator=rng).to(x.device)
+    even = torch.arange(len(x), device=x.device) % 2 == 0
+    change, moved = 0.0, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for kept in (even, ~even):
+        for peers in (strangers, noise):
+            answer = ask(torch.where(kept.view(-1, *[1] * (x.ndim - 1)), x, peers))
+            change = max(change, float((answer - base)[kept].abs().amax() / scale) if kept.any() else 0.0)
+            moved |= kept & (answer.argmax(1) != base.argmax(1))
+    change = max(change, float((ask(x[order]) - base[order]).abs().amax() / scale))
+    return Coupling(
+        coupled=change > tolerance,
+        random=redrawn > tolerance,
+        stateful=stateful,
+        largest_change=change,
+        tolerance=tolerance,
+        flips=int(moved.sum()),
+        rows=len(x),
+    )

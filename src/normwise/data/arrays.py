@@ -1,0 +1,67 @@
+"""Any pair of arrays from an .npz file."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .check import Arrays, need
+from .files import reading
+from .tensors import TensorData
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFile(TensorData):
+    """An .npz file with x_train, y_train, x_test, y_test; or with x, y alone, which are then test rows.
+
+    Pixels (n, c, h, w) or (n, c, t, h, w), uint8 0..255 or floats in [0, 1]; labels (n,) integers from 0.
+    An array `names` of text names the classes; without it they are 0 to the largest label.
+    `path` is the file; other options as in `TensorData`.
+    """
+
+    name: ClassVar[str] = "npz"
+
+    path: str = ""
+
+    @property
+    def source(self) -> str:
+        """What error messages call this data."""
+        return self.path
+
+    def arrays(self) -> Arrays:
+        """Read the file; nothing in it is run."""
+        need(self.path, "npz needs a path", "none", "pass path=FILE.npz")
+        path = Path(self.path).expanduser()
+        with reading(path, "an .npz file with x_train, y_train, x_test, y_test, or with x, y") as content:
+            loaded = np.load(io.BytesIO(content), allow_pickle=False)
+            held = {key: loaded[key] for key in loaded.files}
+            if {"x", "y"} <= held.keys():
+                test_x, test_y = _tensor(held, "x"), _tensor(held, "y")
+                train_x, train_y = test_x[:0], test_y[:0]
+            else:
+                train_x, train_y, test_x, test_y = (
+                    _tensor(held, k) for k in ("x_train", "y_train", "x_test", "y_test")
+                )
+            if "names" in held:
+                return Arrays(train_x, train_y, test_x, test_y, tuple(str(name) for name in held["names"]))
+            last = max((int(y.max()) for y in (train_y, test_y) if y.numel()), default=0)
+            if last > 100_000:
+                raise ValueError(f"its labels reach {last}, where class indexes from 0 are needed")
+            return Arrays(train_x, train_y, test_x, test_y, tuple(str(label) for label in range(last + 1)))
+
+
+def _tensor(held: dict[str, np.ndarray], key: str) -> Tensor:
+    if key not in held:
+        raise ValueError(f"it has no {key} (it has: {', '.join(held) or 'nothing'})")
+    array = held[key]
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"its {key} holds {array.dtype}, not numbers")
+    if key.startswith("y") and array.dtype.kind in "iu":
+        array = array.astype(np.int64)  # torch computes little with the wider unsigned integers
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))

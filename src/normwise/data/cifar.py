@@ -1,0 +1,142 @@
+"""CIFAR-10 and CIFAR-100 in their python and binary layouts; a pickle is read without running anything in it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .check import Arrays
+from .files import StoredData, reading
+
+BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+
+
+class _Stub:
+    """Stands for every class that a pickled array names: keeps what it is given and does nothing."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def array(self) -> NDArray[np.uint8]:
+        _, shape, dtype, fortran, content = self.state
+        if dtype.arguments[0] not in ("u1", b"u1"):
+            raise ValueError(f"its array holds {dtype.arguments[0]!r}, not 'u1'")
+        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds lists, dictionaries, numbers, text and `_Stub`s; refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module.replace("numpy._core", "numpy.core"), name:
+            case ("numpy.core.multiarray", "_reconstruct") | ("numpy", "ndarray" | "dtype"):
+                return _Stub
+            case "_codecs", "encode":  # Python 3 writes bytes like this in protocol 2,
+                return lambda text, encoding: text.encode("latin1")
+            case "__builtin__", "bytes":  # and no bytes like this
+                return lambda: b""
+        raise ValueError(f"it wants to run code ({module}.{name}), which was refused")
+
+
+def _unpickle(content: bytes) -> dict[str, Any]:
+    loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    return {key.decode() if isinstance(key, bytes) else key: value for key, value in loaded.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cifar(StoredData):
+    kinds: ClassVar[tuple[str, ...]]  # the labels of a row, in the order of the binary layout
+
+    validation_size: int = 5000
+
+    @property
+    def _kind(self) -> str:
+        return self.kinds[-1]
+
+    def arrays(self) -> Arrays:
+        """Read the files: (n, 3, 32, 32) uint8."""
+        folder, metas = self.folder, ("meta", "batches.meta", "batches.meta.txt", f"{self._kind}label_names.txt")
+        files = self.layouts[self.layout(folder) or ""]
+        names = next(file for file in files if file in metas)
+        train = self._split([folder / file for file in files if file.startswith(("data_batch", "train"))])
+        test = self._split([folder / file for file in files if file.startswith("test")])
+        return Arrays(*train, *test, self._names(folder / names))
+
+    def _split(self, files: list[Path]) -> tuple[Tensor, Tensor]:
+        read = self._binary if files[0].suffix else self._python
+        x, y = zip(*(read(file) for file in files), strict=True)
+        return torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y))
+
+    def _python(self, file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        with reading(file, f"a python batch of {self.name}") as content:
+            batch = _unpickle(content)
+            return batch["data"].array().reshape(-1, 3, 32, 32), np.array(batch[f"{self._kind}labels"], np.int64)
+
+    def _binary(self, file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        with reading(file, f"a binary batch of {self.name}") as content:
+            labels = len(self.kinds)
+            if len(content) % (labels + 3072):
+                raise ValueError(f"its {len(content)} bytes are not a number of rows of {labels + 3072}")
+            rows = np.frombuffer(content, np.uint8).reshape(-1, labels + 3072)
+            return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, self.kinds.index(self._kind)].astype(np.int64)
+
+    def _names(self, file: Path) -> tuple[str, ...]:
+        with reading(file, f"the class names of {self.name}") as content:
+            names = content.split() if file.suffix == ".txt" else _unpickle(content)[f"{self._kind}label_names"]
+            return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(_Cifar):
+    """CIFAR-10: 50,000 + 10,000 colour images of 32 x 32, 10 classes.
+
+    Reads `cifar-10-batches-py` and `cifar-10-batches-bin`. Options as in `TensorData` and `StoredData`.
+    Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images"; www.cs.toronto.edu/~kriz/cifar.html.
+    """
+
+    name: ClassVar[str] = "cifar10"
+    kinds: ClassVar[tuple[str, ...]] = ("",)
+    layouts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "cifar-10-batches-py": (*BATCHES, "test_batch", "batches.meta"),
+        "cifar-10-batches-bin": (*(f"{file}.bin" for file in BATCHES), "test_batch.bin", "batches.meta.txt"),
+    }
+    urls: ClassVar[Mapping[str, str]] = {
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz": "md5:c58f30108f718f92721af3b95e74349a"
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(_Cifar):
+    """CIFAR-100: 50,000 + 10,000 colour images of 32 x 32, 100 classes, or their 20 groups with `coarse`.
+
+    Reads `cifar-100-python` and `cifar-100-binary`. Other options as in `TensorData` and `StoredData`.
+    Source: as CIFAR-10.
+    """
+
+    name: ClassVar[str] = "cifar100"
+    kinds: ClassVar[tuple[str, ...]] = ("coarse_", "fine_")
+    layouts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "cifar-100-python": ("train", "test", "meta"),
+        "cifar-100-binary": ("train.bin", "test.bin", "coarse_label_names.txt", "fine_label_names.txt"),
+    }
+    urls: ClassVar[Mapping[str, str]] = {
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"
+    }
+
+    coarse: bool = False
+
+    @property
+    def _kind(self) -> str:
+        return "coarse_" if self.coarse else "fine_"

@@ -1,0 +1,117 @@
+"""Data sets that are known files: look for them, say what is missing, fetch them if told to."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from .tensors import TensorData
+
+
+@contextmanager
+def reading(file: Path, kind: str) -> Iterator[bytes]:
+    """Give the content of a file, plain or .gz. `kind` is what the file should be, in words.
+
+    Turns whatever goes wrong inside into a ValueError of one line: the file, what it should be, what it is, what to do.
+    """
+    path = stored(file) or file
+    try:
+        content = path.read_bytes()
+        yield gzip.decompress(content) if path.suffix == ".gz" else content
+    except Exception as error:
+        raise ValueError(f"{path} must be {kind}; got {brief(error)}; replace it, or point at another place") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredData(TensorData):
+    """A public data set in its own files.
+
+    Options
+        root       the folder of the files or its parent; empty: $NORMWISE_DATA, then ./data
+        download   fetch what is missing
+    """
+
+    layouts: ClassVar[Mapping[str, tuple[str, ...]]]  # folder -> the files in it, each plain or with .gz
+    urls: ClassVar[Mapping[str, str]]  # address -> checksum; one archive of the first folder, or its files
+
+    root: str = ""
+    download: bool = False
+
+    @property
+    def source(self) -> str:
+        """What error messages call this data."""
+        return f"{self.name} in {self.folder}"
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files; fetched if they are missing and `download` is set."""
+        found = next((folder for folder in self._candidates() if self.layout(folder)), None)
+        if found is not None:
+            return found
+        target = self._places()[0]
+        first = next(iter(self.layouts))
+        target = target if target.name == first else target / first
+        if not self.download:
+            raise ValueError(self._missing(target))
+        from .download import fetch, fetch_archive
+
+        for url, checksum in self.urls.items():
+            file = url.rsplit("/", 1)[-1]
+            if file.endswith(".tar.gz"):
+                fetch_archive(url, checksum, target)
+            elif not (target / file.removesuffix(".gz")).exists():
+                fetch(url, checksum, target / file)
+        return target
+
+    @classmethod
+    def layout(cls, folder: Path) -> str | None:
+        """Name the layout whose files are all in the folder."""
+        return next((name for name, files in cls.layouts.items() if all(stored(folder / file) for file in files)), None)
+
+    @classmethod
+    def recognised(cls, folder: Path) -> bool:
+        """Say whether the folder, or one inside it, holds this data set."""
+        return any(cls.layout(place) for place in (folder, *(folder / name for name in cls.layouts)))
+
+    def _places(self) -> list[Path]:
+        places = [self.root] if self.root else [os.environ.get("NORMWISE_DATA", ""), "data"]
+        return [Path(place).expanduser() for place in places if place]
+
+    def _candidates(self) -> list[Path]:
+        inside = [place / name for place in self._places() for name in self.layouts]
+        # Unasked, only a folder of the right name will do: Fashion-MNIST has the file names of MNIST.
+        return [*inside, *self._places()] if self.root else inside
+
+    def _missing(self, target: Path) -> str:
+        needs = " or ".join(f"{name}/ ({', '.join(files)})" for name, files in self.layouts.items())
+        looked = ", ".join(str(folder) for folder in self._candidates())
+        lacks = [
+            f"{folder} lacks {', '.join(absent)}"
+            for folder in self._candidates()
+            for files in self.layouts.values()
+            if 0 < len(absent := [file for file in files if not stored(folder / file)]) < len(files)
+        ]
+        return (
+            f"{self.name} needs a folder {needs}; looked in {looked}: {'; '.join(lacks[:1]) or 'not there'}; "
+            f"add --download (download=True), or put the files of {', '.join(self.urls)} into {target}, or set root or $NORMWISE_DATA"
+        )
+
+
+def brief(error: Exception) -> str:
+    """Put an error on one line, with its type where the text alone says little."""
+    text = " ".join(str(error).split())
+    return (
+        text
+        if isinstance(error, ValueError | OSError) and text
+        else f"{type(error).__name__}: {text}".removesuffix(": ")
+    )
+
+
+def stored(file: Path) -> Path | None:
+    """Return the file, or its .gz, whichever is there."""
+    return next((path for path in (file, file.with_name(f"{file.name}.gz")) if path.is_file()), None)

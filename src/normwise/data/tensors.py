@@ -1,0 +1,193 @@
+"""A data set in memory: split by seed, handed out in fixed batches of pixels in [0, 1]."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import ClassVar, NamedTuple, overload
+
+import torch
+from torch import Generator, Tensor
+
+from ..seeding import generator as seeded
+from ..types import Batch
+from .check import Arrays, check_arrays, need
+
+
+class Split(NamedTuple):
+    """Some rows of a stored split."""
+
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+
+
+class Batches(Sequence[Batch]):
+    """The rows of a split in fixed batches, made when asked for: float32 pixels in [0, 1]; ids are indexes as stored."""
+
+    def __init__(self, split: Split, batch_size: int) -> None:
+        need(batch_size > 0, "a batch needs at least 1 row", f"batch_size {batch_size}", "pass a positive number")
+        self._x, self._y, rows = split
+        self._rows = rows.split(batch_size) if len(rows) else ()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self._batch(rows) for rows in self._rows[index]]
+        return self._batch(self._rows[index])
+
+    def _batch(self, rows: Tensor) -> Batch:
+        x = self._x[rows]
+        return Batch(x.float().div_(255) if x.dtype == torch.uint8 else x, self._y[rows], rows.clone())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorData(ABC):
+    """A data set whose `arrays()` fit in memory; they are read and checked once, at first use.
+
+    Options
+        validation_size   rows cut from the training rows to choose checkpoints and settings, every class in its share
+        split_seed        which rows those are
+        train_limit       train on at most so many of the remaining rows, every class in its share
+        test_limit        test on the first so many rows, in test order
+    """
+
+    name: ClassVar[str]
+
+    validation_size: int = 0
+    split_seed: int = 0
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for option, least in (("validation_size", 0), ("train_limit", 1), ("test_limit", 1)):
+            value = getattr(self, option)
+            need(
+                value is None or value >= least,
+                f"{self.name} needs {option} >= {least}",
+                value,
+                "pass more, or leave it out",
+            )
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """Read the data. Raises ValueError that names the file and what is wrong with it."""
+
+    @property
+    def source(self) -> str:
+        """What error messages call this data."""
+        return self.name
+
+    def test_order(self, y: Tensor) -> Tensor:
+        """Return the order of the test rows, given their labels: as stored."""
+        return torch.arange(len(y))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes, by label."""
+        return self._arrays.names
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.names)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one row: (c, h, w) or (c, t, h, w)."""
+        return tuple(self._arrays.test_x.shape[1:])
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean pixel of each channel over the rows that train."""
+        return self._moments[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the pixels of each channel over the rows that train; 1 where below 0.001."""
+        return self._moments[1]
+
+    def train(self, *, batch_size: int, generator: Generator) -> Iterator[Batch]:
+        """Go once over the training rows, shuffled. A last batch of one row is left out: batch statistics need two."""
+        count = self.train_batches(batch_size)
+        x, y, rows = self._training
+        shuffled = rows[torch.randperm(len(rows), generator=generator)]
+        return islice(Batches(Split(x, y, shuffled), batch_size), count)
+
+    def train_batches(self, batch_size: int) -> int:
+        """Count the batches of one epoch."""
+        rows = len(self._training.rows)
+        got = f"{rows} rows in batches of {batch_size}"
+        need(
+            batch_size > 1 and rows > 1,
+            f"training on {self.source} needs batches of 2 rows or more",
+            got,
+            "ask for more",
+        )
+        full, rest = divmod(rows, batch_size)
+        return full + (rest > 1)
+
+    def validation(self, *, batch_size: int) -> Sequence[Batch]:
+        """Return the rows cut from the training split, in fixed batches."""
+        return Batches(self._splits[1], batch_size)
+
+    def test(self, *, batch_size: int) -> Sequence[Batch]:
+        """Return the test rows in fixed batches: same order and composition every time."""
+        return Batches(self._splits[2], batch_size)
+
+    @cached_property
+    def _arrays(self) -> Arrays:
+        return check_arrays(self.arrays(), self.source)
+
+    @cached_property
+    def _splits(self) -> tuple[Split, Split, Split]:
+        """Training, validation and test rows."""
+        x, y, test_x, test_y, _ = self._arrays
+        asked = f"validation_size {self.validation_size} must leave training rows of {self.source}"
+        need(self.validation_size < max(len(y), 1), asked, f"{len(y)} rows in all", "pass a smaller validation_size")
+        held = stratified(y, self.validation_size, seeded(self.split_seed, "validation"))
+        kept = torch.ones(len(y), dtype=torch.bool).index_fill_(0, held, False).nonzero().flatten()
+        if self.train_limit is not None:
+            kept = kept[stratified(y[kept], self.train_limit, seeded(self.split_seed, "train_limit"))]
+        order = self.test_order(test_y)[: self.test_limit]
+        return Split(x, y, kept), Split(x, y, held), Split(test_x, test_y, order)
+
+    @property
+    def _training(self) -> Split:
+        asked = f"{self.source} needs training rows for this"
+        need(len(self._arrays.train_y), asked, "test rows alone", "give data with a training split, or only evaluate")
+        return self._splits[0]
+
+    @cached_property
+    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        first = second = torch.zeros(self.shape[0], dtype=torch.float64)
+        for batch in Batches(self._training, 100):  # small enough for the cache: ten times faster than 1000
+            x = batch.x.flatten(2)
+            first = first + x.mean(2).double().sum(0)
+            second = second + x.square().mean(2).double().sum(0)
+        mean, square = first / len(self._training.rows), second / len(self._training.rows)
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        return tuple(mean.tolist()), tuple(torch.where(std > 1e-3, std, 1.0).tolist())
+
+
+def stratified(y: Tensor, size: int, generator: Generator) -> Tensor:
+    """Choose `size` of the rows at random, or all, every class in its share to within a row; in random order.
+
+    A row's place in its shuffled class, divided by the size of the class, is a quantile: the smallest quantiles win.
+    """
+    rows = torch.randperm(len(y), generator=generator)
+    rows = rows[y[rows].argsort(stable=True)]
+    labels, counts = y[rows], torch.bincount(y)
+    place = torch.arange(len(y)) - (counts.cumsum(0) - counts)[labels]
+    quantile = (place + torch.rand(len(counts), generator=generator)[labels]) / counts[labels]
+    chosen = rows[quantile.argsort(stable=True)[:size]]
+    return chosen[torch.randperm(len(chosen), generator=generator)]

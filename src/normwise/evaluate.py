@@ -1,0 +1,288 @@
+"""Attack, then judge: the only place where a verdict is spoken, in the batch it reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import intervals, losses
+from .coupling import Coupling, coupling
+from .modes import device_of, digest, running, untouched
+from .norms.site import norm_reads
+from .record import Evaluation
+from .registry import plain
+from .seeding import generator
+from .types import Attack, Batch, Images, Labels, Logits, Mode, Rows, ThreatModel
+
+Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
+
+
+class Verdict(NamedTuple):
+    """The record, and row by row what it stands on.
+
+    `x_adv` holds the worst case found of each row (or of each batch, where rows are coupled), `predictions` the answers to
+    it as judged, `broken_by` the index in `attacks` of the first attack that broke the row (-1: none did, -2: the row was
+    misclassified untouched).
+    """
+
+    evaluation: Evaluation
+    x: Images
+    x_adv: Images
+    y: Labels
+    ids: Tensor
+    clean_predictions: Tensor
+    predictions: Tensor
+    broken_by: Tensor
+
+
+class _Judged(NamedTuple):
+    """One batch, judged."""
+
+    batch: Batch
+    clean: Tensor  # predictions
+    x_adv: Tensor
+    worst: Tensor  # predictions on x_adv
+    broken_by: Tensor
+    survivors: dict[str, int]
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    attacks: Sequence[Attack],
+    *,
+    seed: int = 0,
+    mode: Mode = "eval",
+    craft_on: nn.Module | None = None,
+    stateful: Literal["refuse", "restore"] = "refuse",
+    model_name: str = "",
+    data: Mapping[str, Any] | None = None,
+    report: Report = lambda text, done, total: None,
+) -> Verdict:
+    """Judge a model under one threat model, on the device it is on.
+
+    First it is measured whether rows are coupled. Independent rows: an attack sees only rows that are classified
+    correctly, the worst case is taken row by row, intervals are Wilson's. Coupled rows: batches stay whole, the worst case
+    of a batch is the one candidate (an attack's batch, or the untouched one) with fewest survivors, intervals are a
+    bootstrap over batches, and a last short batch is left out. Every image is checked to lie inside the threat model, and
+    every success is judged by the model itself, in the batch reported.
+
+    `craft_on` names another model to attack (a surrogate); the judge is always `model`. `mode` is the mode of attack and
+    judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged with its
+    buffers put back after each pass.
+
+    Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, and for
+    an attack that leaves the threat model or the model changed.
+    """
+    if len(batches) == 0:
+        raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
+    started = time.perf_counter()
+    with running(model, mode), running(craft_on or model, mode):
+        before = digest(model)
+        size = len(batches[0].y)
+        judge = _Judge(model, seed)
+        for batch in batches[:2]:
+            _check_images(batch)
+            _check_answer(judge, batch)
+        measured = coupling(model, [b.x.to(judge.device) for b in batches[:2] if len(b.y) == size], seed=seed)
+        if measured.stateful and stateful == "refuse":
+            raise ValueError(
+                "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
+                "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass"
+            )
+        chosen = [b for b in batches if len(b.y) == size] if measured.coupled else list(batches)
+        judged: list[_Judged] = []
+        for index, batch in enumerate(chosen):
+            batch = Batch(*(tensor.to(judge.device) for tensor in batch))
+            judged.append(_batch(judge, craft_on or model, batch, threat, attacks, measured, index))
+            report(_so_far(judged), index + 1, len(chosen))
+        x_adv = torch.cat([one.x_adv for one in judged])
+        y = torch.cat([one.batch.y for one in judged])
+        rebatched = _rescore(judge, x_adv, y, size, torch.randperm(len(y), generator=generator(seed, "rebatch")))
+        alone = _rescore(judge, x_adv, y, 1, torch.arange(len(y))) if measured.coupled else None
+        reading = norm_reads(model)
+        after = digest(model)
+    if after != before:
+        raise ValueError(f"the model was changed while it was evaluated (digest {before}, then {after}); attack a model that keeps still")
+
+    def score(name: str) -> Any:
+        counts = [one.survivors[name] for one in judged]
+        return intervals.of_batches(counts, size) if measured.coupled else intervals.of_rows(sum(counts), len(y))
+
+    evaluation = Evaluation(
+        model=model_name or type(model).__name__,
+        mode=mode,
+        norm_reads=reading,
+        data=dict(data or {}),
+        threat=plain(threat),
+        attacks=[plain(attack) for attack in attacks],
+        seed=seed,
+        n=len(y),
+        batch_size=size,
+        coupled=measured.coupled,
+        coupling=asdict(measured),
+        clean_accuracy=score(_CLEAN),
+        per_attack={_label(attack): score(_label(attack)) for attack in attacks},
+        robust_accuracy=score(_WORST),
+        rebatched_accuracy=rebatched,
+        alone_accuracy=alone,
+        checks=(),
+        seconds=time.perf_counter() - started,
+        forwards=judge.forwards,
+        backwards=judge.backwards,
+        digest_before=before,
+        digest_after=after,
+    )
+    return Verdict(
+        evaluation,
+        torch.cat([one.batch.x for one in judged]),
+        x_adv,
+        y,
+        torch.cat([one.batch.ids for one in judged]),
+        torch.cat([one.clean for one in judged]),
+        torch.cat([one.worst for one in judged]),
+        torch.cat([one.broken_by for one in judged]),
+    )
+
+
+_CLEAN, _WORST = "clean", "worst case"
+
+
+def _so_far(judged: Sequence[_Judged]) -> str:
+    rows = sum(len(one.worst) for one in judged)
+    clean, worst = (sum(one.survivors[name] for one in judged) for name in (_CLEAN, _WORST))
+    return f"{rows} rows, clean {100 * clean / rows:.1f}%, worst case {100 * worst / rows:.1f}%"
+
+
+def _label(attack: Attack) -> str:
+    return str(getattr(attack, "label", attack.name))
+
+
+class _Judge:
+    """Asks the model, without lasting effect and without a graph; counts images."""
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        self.model, self.device = model, device_of(model)
+        self.seed = seed
+        self.forwards = self.backwards = 0
+
+    def logits(self, x: Images) -> Logits:
+        self.forwards += len(x)
+        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge")):
+            answer: Tensor = self.model(x.to(self.device))
+        return answer
+
+    def predictions(self, x: Images) -> Tensor:
+        logits = self.logits(x)
+        if not torch.isfinite(logits).all():
+            bad = int((~torch.isfinite(logits).all(1)).sum())
+            raise ValueError(f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows")
+        return logits.argmax(1)
+
+
+def _batch(
+    judge: _Judge,
+    craft_on: nn.Module,
+    batch: Batch,
+    threat: ThreatModel,
+    attacks: Sequence[Attack],
+    measured: Coupling,
+    index: int,
+) -> _Judged:
+    """Attack and judge one batch."""
+    _check_images(batch)
+    x, y, _ = batch
+    clean = judge.predictions(x)
+    right = clean == y
+    images, answers = [x], [clean]
+    for attack in attacks:
+        images.append(_craft(judge, craft_on, batch, threat, attack, index, None if measured.coupled else right))
+        answers.append(judge.predictions(images[-1]))
+    wrong = torch.stack(answers) != y  # (candidates, b): the untouched batch is the first candidate
+    if measured.coupled:
+        survivors = (~wrong).sum(1)
+        worst = survivors.argmin().expand(len(y))  # one candidate for the whole batch: a batch that existed
+        broken_by = torch.where(wrong[worst[0]], worst - 1, -1)
+    else:
+        wrong |= ~right
+        survivors = (~wrong).sum(1)
+        worst = torch.where(wrong.any(0), wrong.int().argmax(0), len(attacks))  # first to break the row, else the last tried
+        broken_by = torch.where(wrong.any(0), worst - 1, -1)
+    broken_by = torch.where(right | (broken_by >= 0), broken_by, -2)
+    rows = torch.arange(len(y), device=y.device)
+    return _Judged(
+        batch,
+        clean,
+        torch.stack(images)[worst, rows],
+        torch.stack(answers)[worst, rows],
+        broken_by,
+        dict(zip([_CLEAN, *map(_label, attacks)], survivors.tolist(), strict=True)) | {_WORST: int((~wrong[worst, rows]).sum())},
+    )
+
+
+def _craft(
+    judge: _Judge, craft_on: nn.Module, batch: Batch, threat: ThreatModel, attack: Attack, index: int, only: Rows | None
+) -> Images:
+    """Let one attack propose images for a batch (for the rows `only`, where rows are independent); check that they are allowed."""
+    rng = generator(judge.seed, attack, index)
+    rows = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
+    proposal = attack(craft_on, batch.x[rows], batch.y[rows], threat, generator=rng, independent=only is not None)
+    judge.forwards += proposal.forwards
+    judge.backwards += proposal.backwards
+    if proposal.x_adv.shape != batch.x[rows].shape:
+        raise ValueError(f"{_label(attack)} returned images of shape {tuple(proposal.x_adv.shape)}; expected {tuple(batch.x[rows].shape)}")
+    x_adv = batch.x.clone()
+    x_adv[rows] = proposal.x_adv.to(x_adv)
+    outside = int((~threat.around(batch.x, generator=rng).contains(x_adv)).sum())
+    if outside:
+        raise ValueError(f"{_label(attack)} left {threat.name}: {outside} of {len(rows)} rows of batch {index}; mend its projection")
+    return x_adv
+
+
+def _rescore(judge: _Judge, x: Images, y: Labels, size: int, order: Tensor) -> float | None:
+    """Accuracy on the same images in other batches; None where the model cannot take batches of this size."""
+    order = order.to(y.device)
+    try:
+        right = sum(int((judge.predictions(x[rows]) == y[rows]).sum()) for rows in order.split(size))
+    except ValueError:
+        return None
+    return right / len(y)
+
+
+def _check_images(batch: Batch) -> None:
+    """Refuse images and labels that cannot be. Raises ValueError."""
+    x, y, _ = batch
+    problem = None
+    if x.ndim < 3 or len(x) != len(y) or len(y) == 0:
+        problem = f"images of shape {tuple(x.shape)} with {len(y)} labels; expected (b, c, ...) with b > 0 labels"
+    elif not x.is_floating_point():
+        problem = f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
+    elif not torch.isfinite(x).all():
+        problem = f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
+    elif x.min() < 0 or x.max() > 1:
+        problem = f"pixels from {float(x.min()):g} to {float(x.max()):g}; expected [0, 1]: divide by 255, put mean and std inside the model"
+    if problem:
+        raise ValueError(f"cannot evaluate: got {problem}")
+
+
+def _check_answer(judge: _Judge, batch: Batch) -> None:
+    """Refuse a model that does not answer images with logits for these labels. Raises ValueError."""
+    x, y, _ = batch
+    try:
+        logits = judge.logits(x)
+    except (RuntimeError, IndexError, TypeError) as error:
+        first = str(error).split("\n")[0]
+        raise ValueError(f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind") from None
+    if logits.ndim != 2 or len(logits) != len(y) or logits.shape[1] < 2:
+        raise ValueError(f"the model answers {tuple(logits.shape)} to {len(y)} images; expected logits of shape (b, classes)")
+    if y.min() < 0 or y.max() >= logits.shape[1]:
+        raise ValueError(
+            f"labels run from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes; "
+            f"expected labels from 0 to {logits.shape[1] - 1}: give the data this model was made for"
+        )

@@ -1,0 +1,248 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoints, losses
+from . import schedule as scheduling
+from .attacks import PGD
+from .data.augment import random_crop, random_flip
+from .modes import running, untouched
+from .record import Training, write
+from .schedule import Schedule
+from .seeding import derive, generator
+from .types import Batch, Data, Recipe, ThreatModel
+
+Report = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
+
+# The search that ranks checkpoints of robust recipes on validation rows: short, since it only has to rank.
+VALIDATION_ATTACK = PGD(steps=7, keep="last")
+STATE, LOG = "last.pt", "log.jsonl"
+
+
+class Fitted(NamedTuple):
+    """A trained model, in eval mode, and what training it took."""
+
+    model: nn.Module
+    training: Training
+
+
+def silent(text: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    threat: ThreatModel,
+    schedule: Schedule,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    card: Mapping[str, Any] | None = None,
+    report: Report = silent,
+) -> Fitted:
+    """Train a copy of the model as the recipe says; the model given stays as it is.
+
+    The checkpoint is chosen on the validation rows (cut from the training rows), never on the test rows: by accuracy under
+    a short PGD for recipes that train against an attack, by clean accuracy for the others.
+
+    With a `folder`, every epoch ends with `last.pt` (all that is needed to go on), a line in `log.jsonl`, and the best
+    model so far in `model.safetensors` with `card` beside it. A run that was stopped goes on from there and ends with the
+    same weights as one that was not.
+
+    Raises ValueError for a loss that is not finite, naming epoch and batch, and for settings the device cannot run.
+    """
+    run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, torch.device(device))
+    if folder:
+        run.resume(folder)
+    while run.state.epoch < schedule.epochs:
+        line = run.epoch(report)
+        if folder:
+            run.save(folder, line, card or {})
+        report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
+    return run.finish()
+
+
+@dataclass
+class _State:
+    """Where a run is: saved after each epoch, read back to go on."""
+
+    epoch: int = 0
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
+    best_epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)  # of the best epoch
+
+
+class _Run:
+    """The parts of one training run."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        recipe: Recipe,
+        threat: ThreatModel,
+        schedule: Schedule,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.data, self.recipe, self.threat, self.schedule = data, recipe, threat, schedule
+        self.seed, self.device = seed, device
+        self.layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.steps = data.train_batches(schedule.batch_size)
+        self.optimizer = scheduling.optimizer(self.model, schedule)
+        self.rates = scheduling.learning_rate(self.optimizer, schedule, schedule.epochs * self.steps)
+        self.average = scheduling.average(self.model, schedule)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
+        self.validation = data.validation(batch_size=250) if schedule.validate_every else []
+        self.state = _State()
+
+    @property
+    def current(self) -> nn.Module:
+        """The model that would be used: the moving average where there is one."""
+        return self.average.module if self.average else self.model
+
+    def epoch(self, report: Report) -> dict[str, Any]:
+        """Train for one epoch, look at the validation rows, keep the model if it is the best so far; returns the log line."""
+        started = time.perf_counter()
+        line = {"epoch": self.state.epoch + 1, **self._train(report)}
+        self.state.epoch += 1
+        aim = "robust" if self.recipe.robust else "clean"
+        scores: dict[str, float] = {}
+        if self.validation and (self.state.epoch % self.schedule.validate_every == 0 or self.state.epoch == self.schedule.epochs):
+            scores = self._validate()
+        if not self.validation or (scores and scores[aim] >= self.state.best.get(aim, 0.0)):
+            self.state.best, self.state.best_epoch = scores, self.state.epoch
+            self.state.weights = {name: value.detach().cpu().clone() for name, value in self.current.state_dict().items()}
+        self.state.seconds += time.perf_counter() - started
+        return line | {f"validation_{name}": value for name, value in scores.items()} | {"seconds": self.state.seconds}
+
+    def _train(self, report: Report) -> dict[str, float]:
+        epoch, rng = self.state.epoch, generator(self.seed, "train", self.state.epoch)
+        loss = right = seen = 0.0
+        with running(self.model, "train"), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, "noise", epoch))
+            for index, batch in enumerate(self.data.train(batch_size=self.schedule.batch_size, generator=rng)):
+                x, y = self._prepare(batch, rng)
+                with scheduling.autocast(self.schedule, self.device):
+                    cost = self.recipe.loss(self.model, x, y, self.threat, generator=rng)
+                if not torch.isfinite(cost.loss):
+                    kept = f"the last good checkpoint is of epoch {epoch}" if epoch else "no epoch was finished"
+                    raise ValueError(
+                        f"the loss became {cost.loss.item()} in epoch {epoch + 1}, batch {index + 1}; {kept}; lower schedule.lr"
+                    )
+                self.optimizer.zero_grad(set_to_none=True)
+                self.scaler.scale(cost.loss).backward()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.rates.step()
+                if self.average:
+                    self.average.update_parameters(self.model)
+                self.state.forwards += cost.forwards
+                self.state.backwards += cost.backwards
+                loss += cost.loss.item() * len(y)
+                right += int(losses.correct(cost.logits, y).sum())
+                seen += len(y)
+                text = f"epoch {epoch + 1}/{self.schedule.epochs}, loss {loss / seen:.3f}"
+                report(text, epoch * self.steps + index + 1, self.schedule.epochs * self.steps)
+        return {"loss": loss / seen, "train_accuracy": right / seen, "lr": self.rates.get_last_lr()[0]}
+
+    def _prepare(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        x, y = batch.x.to(self.device, non_blocking=True), batch.y.to(self.device, non_blocking=True)
+        if self.schedule.crop:
+            x = random_crop(x, self.schedule.crop, rng)
+        if self.schedule.flip:
+            x = random_flip(x, rng)
+        return (x.contiguous(memory_format=self.layout) if x.ndim == 4 else x), y
+
+    def _validate(self) -> dict[str, float]:
+        """Accuracy on the validation rows, and under a short PGD where the recipe's aim is robustness."""
+        right = {"clean": 0, "robust": 0} if self.recipe.robust else {"clean": 0}
+        rows = 0
+        rng = generator(self.seed, "validation")
+        with running(self.current, "eval") as model, scheduling.autocast(self.schedule, self.device):
+            for batch in self.validation:
+                x, y = batch.x.to(self.device), batch.y.to(self.device)
+                looks = {"clean": x}
+                if self.recipe.robust:
+                    crafted = VALIDATION_ATTACK(model, x, y, self.threat, generator=rng)
+                    looks["robust"] = crafted.x_adv
+                    self.state.forwards += crafted.forwards
+                    self.state.backwards += crafted.backwards
+                with torch.no_grad(), untouched(model, rng):
+                    for name, image in looks.items():
+                        right[name] += int(losses.correct(model(image), y).sum())
+                        self.state.forwards += len(y)
+                rows += len(y)
+        return {name: count / rows for name, count in right.items()}
+
+    def finish(self) -> Fitted:
+        """Give the best weights to the model; returns it in eval mode on its device."""
+        model = self.current
+        model.load_state_dict(self.state.weights)
+        sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        training = Training(
+            seconds=self.state.seconds,
+            forwards=self.state.forwards,
+            backwards=self.state.backwards,
+            epochs=self.state.epoch,
+            best_epoch=self.state.best_epoch,
+            validation=self.state.best,
+            parameters=sum(count for count, _ in sizes),
+            trained_parameters=sum(count for count, trains in sizes if trains),
+        )
+        return Fitted(model.to(memory_format=torch.contiguous_format).eval(), training)  # type: ignore[call-overload]
+
+    def save(self, folder: Path, line: Mapping[str, Any], card: Mapping[str, Any]) -> None:
+        """Write what is needed to go on, the best model so far, and the log."""
+        if self.state.best_epoch == self.state.epoch:
+            checkpoints.save(self.current, folder, card)
+        buffer = io.BytesIO()
+        torch.save({"state": asdict(self.state), **{name: part.state_dict() for name, part in self._parts().items()}}, buffer)
+        write(folder / STATE, buffer.getvalue())
+        earlier = (folder / LOG).read_text().splitlines()[: self.state.epoch - 1] if (folder / LOG).exists() else []
+        write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the last finished epoch, if the folder holds one. Raises ValueError for a damaged file."""
+        path = folder / STATE
+        if not path.exists():
+            return
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(saved[name])
+            self.state = _State(**saved["state"])
+        except Exception as error:
+            reason = str(error).split("\n")[0][:120]
+            raise ValueError(f"{path} cannot be gone on from ({reason}); delete it to start this run again") from None
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
+        return parts | ({"average": self.average} if self.average else {})
+
+
+def _sentence(line: Mapping[str, Any], epochs: int) -> str:
+    """Put a log line in words."""
+    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, training {100 * line['train_accuracy']:.1f}%"
+    for name in ("clean", "robust"):
+        if f"validation_{name}" in line:
+            text += f", validation {name} {100 * line[f'validation_{name}']:.1f}%"
+    return text

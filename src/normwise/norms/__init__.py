@@ -1,0 +1,19 @@
+"""Normalization layers, and the choices that make them."""
+
+from ..registry import Registry
+from .batch import BN as BN
+from .batch import BNM as BNM
+from .batch import BNwoT as BNwoT
+from .free import ChannelAffine as ChannelAffine
+from .free import NoNorm as NoNorm
+from .layer import StatNorm as StatNorm
+from .robust import RN as RN
+from .robust import RNM as RNM
+from .robust import RNT as RNT
+from .sample import GN as GN
+from .sample import LN as LN
+from .site import norm_reads as norm_reads
+from .site import reads as reads
+from .site import sites as sites
+
+NORMS = Registry("norm", __name__, vars())

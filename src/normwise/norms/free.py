@@ -1,0 +1,38 @@
+"""No normalization: what remains of a norm layer when its statistics are taken away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..types import Site
+
+
+class ChannelAffine(nn.Module):
+    """y = weight * x + bias per channel, for x of shape (b, c, ...): a norm layer that reads no statistic."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        return torch.addcmul(self.bias.view(shape), x, self.weight.view(shape)).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoNorm:
+    """No normalization: the scale and shift of a norm layer alone, so that only the statistics differ.
+
+    Source: the "NoBN" control of Awais et al. 2020, arXiv:2006.11007. Differs: scale and shift are used.
+    """
+
+    name: ClassVar[str] = "none"
+    label: ClassVar[str] = "no norm"
+
+    def __call__(self, site: Site) -> nn.Module:
+        return ChannelAffine(site.channels)

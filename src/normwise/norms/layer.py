@@ -1,0 +1,179 @@
+"""StatNorm: one normalization layer whose reading of the batch at inference is two numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..registry import unknown
+from ..statistics import MEASURES
+
+
+class StatNorm(nn.Module):
+    """Normalize each channel by a centre and a spread, and apply a learned scale and shift.
+
+        y = weight * (x - centre) / divisor + bias
+        divisor = (spread + eps) ** power   if eps_inside else   spread ** power + eps
+
+    In training both statistics are the batch's, and the running ones follow them. In evaluation
+
+        centre = lerp(running, batch, centre_share);   spread = lerp(running, batch, spread_share)
+
+    so that shares 0, 0 are BatchNorm, 1, 1 read the batch alone, and 0, 1 keep the running mean (BNM, RNM).
+
+    Reads x of shape (b, c, ...) of any rank >= 2. A constant channel gives `bias`, and no gradient through its spread.
+    State-dict keys are BatchNorm's; the range lives in a buffer of its own name, `running_range`. BatchNorm's keys load
+    into a layer that measures the range: their `running_var` is dropped and the layer then refuses tracked evaluation
+    until it has been trained or recalibrated. `legacy=True` reads `running_var` as the range, as the authors stored it.
+
+    Options
+        measure         "moments" (mean, variance) or "range" (mean, max - min)
+        power           exponent of the spread in the divisor
+        eps_inside      add eps before the power (BatchNorm) or after (RobustNorm)
+        centre_share    share of the centre read from the batch in evaluation, 0 to 1
+        spread_share    share of the spread read from the batch in evaluation, 0 to 1
+        momentum        weight of a new batch in the running statistics; None: their plain average
+
+    Raises ValueError for an option out of range, and in training for a single value per channel.
+    Source: Ioffe and Szegedy 2015, arXiv:1502.03167, alg. 1 and 2; Awais et al. 2020, arXiv:2006.11007, sec. 3 and the
+    authors' code (the power, eps outside it, the two switches). Differs: shares between 0 and 1; buffers change in place.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    num_batches_tracked: Tensor
+    needs_recalibration: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        measure: str = "moments",
+        power: float = 0.5,
+        eps_inside: bool = True,
+        centre_share: float = 0.0,
+        spread_share: float = 0.0,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        legacy: bool = False,
+    ) -> None:
+        super().__init__()
+        if measure not in MEASURES:
+            raise unknown("measure", measure, MEASURES)
+        for option, share in (("centre_share", centre_share), ("spread_share", spread_share)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{option} is the share read from the batch; got {share}, give a number from 0 to 1")
+        if not power >= 0:
+            raise ValueError(f"power is the exponent of the spread; got {power}, give a number >= 0")
+        self.num_features, self.measure, self.power, self.eps_inside = num_features, measure, power, eps_inside
+        self.centre_share, self.spread_share = centre_share, spread_share
+        self.eps, self.momentum, self.affine, self.legacy = eps, momentum, affine, legacy
+        self._measure = MEASURES[measure]
+        self._centre, self._spread = f"running_{self._measure.centre}", f"running_{self._measure.spread}"
+        self._is_batchnorm = measure == "moments" and power == 0.5 and eps_inside
+        self.register_parameter("weight", nn.Parameter(torch.ones(num_features)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
+        self.register_buffer(self._centre, torch.zeros(num_features))
+        self.register_buffer(self._spread, torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        if measure != "moments":
+            self.register_buffer("needs_recalibration", torch.tensor(False))
+        self._unknown_spread = False  # mirrors the buffer: reading a buffer in forward would wait for the device
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] != self.num_features:
+            raise ValueError(
+                f"StatNorm of {self.num_features} channels got shape {tuple(x.shape)}; expected (b, {self.num_features}, ...)"
+            )
+        if self.training:
+            return self._train(x)
+        if self._unknown_spread and self.spread_share < 1:
+            raise ValueError(
+                f"this layer's {self._spread} is not known: its weights came from a layer that tracked something else; "
+                "recalibrate(model, batches), train it, or let it read the batch (spread_share=1)"
+            )
+        running = getattr(self, self._centre), getattr(self, self._spread)
+        if self.centre_share == self.spread_share == 0:
+            if self._is_batchnorm:
+                return F.batch_norm(x, *running, self.weight, self.bias, False, 0.0, self.eps)
+            return self._normalize(x, *running)
+        if self._is_batchnorm and self.centre_share == self.spread_share == 1 and x.numel() > x.shape[1]:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        batch = self._measure.of(_wide(x))
+        return self._normalize(
+            x, torch.lerp(running[0], batch[0], self.centre_share), torch.lerp(running[1], batch[1], self.spread_share)
+        )
+
+    def _train(self, x: Tensor) -> Tensor:
+        n = x.numel() // x.shape[1]
+        if n == 1:
+            raise ValueError(f"batch statistics need more than one value per channel; got shape {tuple(x.shape)}")
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        running = getattr(self, self._centre), getattr(self, self._spread)
+        if self._is_batchnorm:
+            return F.batch_norm(x, *running, self.weight, self.bias, True, momentum, self.eps)
+        centre, spread = self._measure.of(_wide(x))
+        with torch.no_grad():
+            running[0].lerp_(centre.to(running[0]), momentum)
+            if self._unknown_spread:  # nothing is known of it: the first batch counts whole
+                running[1].copy_(self._measure.tracked(spread, n))
+                self.expect_recalibration(False)
+            else:
+                running[1].lerp_(self._measure.tracked(spread, n).to(running[1]), momentum)
+        return self._normalize(x, centre, spread)
+
+    def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+        scale = 1 / (
+            _power(spread + self.eps, self.power) if self.eps_inside else _power(spread, self.power) + self.eps
+        )
+        if self.weight is not None:
+            scale = scale * self.weight
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        centred, scale = _wide(x) - centre.view(shape), scale.view(shape)
+        y = centred * scale if self.bias is None else torch.addcmul(self.bias.view(shape), centred, scale)
+        return y.to(x.dtype)
+
+    def reset_running_stats(self) -> None:
+        """Forget the running statistics: centre 0, spread 1, no batch seen."""
+        getattr(self, self._centre).zero_()
+        getattr(self, self._spread).fill_(1)
+        self.num_batches_tracked.zero_()
+        self.expect_recalibration(False)
+
+    def expect_recalibration(self, expected: bool) -> None:
+        """Say that the running spread is unknown (True: tracked evaluation raises) or known again."""
+        if self.measure != "moments":
+            self._unknown_spread = expected
+            self.needs_recalibration.fill_(expected)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own, foreign = prefix + self._spread, prefix + "running_var"
+        if self.measure != "moments":
+            if own not in state_dict and foreign in state_dict:
+                variance = state_dict.pop(foreign)
+                state_dict[own] = variance if self.legacy else getattr(self, self._spread)
+                state_dict[prefix + "needs_recalibration"] = torch.tensor(not self.legacy)
+            state_dict.setdefault(prefix + "needs_recalibration", torch.tensor(False))
+            self._unknown_spread = bool(state_dict[prefix + "needs_recalibration"])
+        state_dict.setdefault(prefix + "num_batches_tracked", torch.tensor(0))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        shares = f"centre_share={self.centre_share}, spread_share={self.spread_share}"
+        return f"{self.num_features}, measure={self.measure!r}, power={self.power}, {shares}, eps={self.eps}, momentum={self.momentum}"
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Statistics are computed in float32 at least: a range or a variance overflows half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _power(spread: Tensor, power: float) -> Tensor:
+    """spread ** power, with value and gradient 0 where the spread is 0 (there the derivative is infinite)."""
+    alive = spread > 0
+    return torch.where(alive, torch.where(alive, spread, 1).pow(power), 0)

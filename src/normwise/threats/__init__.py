@@ -1,0 +1,7 @@
+"""Threat models: what the attacker may do to a batch."""
+
+from ..registry import Registry
+from .lp import L2 as L2
+from .lp import Linf as Linf
+
+THREATS = Registry("threat model", __name__, vars())
