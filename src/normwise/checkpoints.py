@@ -61,7 +61,9 @@ def weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it wants to run code" if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is no weights file"
-        raise ValueError(f"{path} was refused: {reason}; save the state dict alone: torch.save(model.state_dict(), path)") from None
+        raise ValueError(
+            f"{path} was refused: {reason}; save the state dict alone: torch.save(model.state_dict(), path)"
+        ) from None
     except Exception as error:
         text = str(error).split("\n")[0][:120]
         raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {text}); it may be truncated") from None
@@ -83,10 +85,16 @@ def give(model: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Modul
         missing, unexpected = model.load_state_dict(dict(state), strict=False)
         problems = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(unexpected)}"] * bool(unexpected)
     except RuntimeError:
-        wrong = [f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}" for k, v in own.items() if k in state and state[k].shape != v.shape]
+        wrong = [
+            f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in state and state[k].shape != v.shape
+        ]
         problems = [f"has other shapes: {_some(wrong)}"]
     if problems:
-        raise ValueError(f"{source} does not fit {type(model).__name__}: it {' and '.join(problems)}; give the weights of this network")
+        raise ValueError(
+            f"{source} does not fit {type(model).__name__}: it {' and '.join(problems)}; give the weights of this network"
+        )
     return model
 
 

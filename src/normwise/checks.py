@@ -26,7 +26,10 @@ def annotate(evaluation: Evaluation, model: nn.Module, batch: Batch) -> Evaluati
     found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
     found += _batches(evaluation)
     x, y = batch.x.to(device_of(model)), batch.y.to(device_of(model))
-    with running(model, "eval" if evaluation.mode == "eval" else "train"), untouched(model, generator(evaluation.seed, "checks")):
+    with (
+        running(model, "eval" if evaluation.mode == "eval" else "train"),
+        untouched(model, generator(evaluation.seed, "checks")),
+    ):
         found += [_probabilities(model, x), _gradient(model, x, y)]
     return dataclasses.replace(evaluation, checks=tuple(found))
 

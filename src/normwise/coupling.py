@@ -67,7 +67,9 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
             logits: Tensor = model(images)
             stateful = stateful or digest(model) != before
         if logits.ndim != 2 or len(logits) != len(images):
-            raise ValueError(f"the model gave {tuple(logits.shape)} for {len(images)} rows; expected logits of shape (rows, classes)")
+            raise ValueError(
+                f"the model gave {tuple(logits.shape)} for {len(images)} rows; expected logits of shape (rows, classes)"
+            )
         return logits.double()
 
     base = ask(x)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import intervals, losses
+from . import intervals
 from .coupling import Coupling, coupling
 from .modes import device_of, digest, running, untouched
 from .norms.site import norm_reads
@@ -109,7 +109,9 @@ def evaluate(
         reading = norm_reads(model)
         after = digest(model)
     if after != before:
-        raise ValueError(f"the model was changed while it was evaluated (digest {before}, then {after}); attack a model that keeps still")
+        raise ValueError(
+            f"the model was changed while it was evaluated (digest {before}, then {after}); attack a model that keeps still"
+        )
 
     def score(name: str) -> Any:
         counts = [one.survivors[name] for one in judged]
@@ -182,7 +184,9 @@ class _Judge:
         logits = self.logits(x)
         if not torch.isfinite(logits).all():
             bad = int((~torch.isfinite(logits).all(1)).sum())
-            raise ValueError(f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows")
+            raise ValueError(
+                f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows"
+            )
         return logits.argmax(1)
 
 
@@ -222,7 +226,8 @@ def _batch(
         torch.stack(images)[worst, rows],
         torch.stack(answers)[worst, rows],
         broken_by,
-        dict(zip([_CLEAN, *map(_label, attacks)], survivors.tolist(), strict=True)) | {_WORST: int((~wrong[worst, rows]).sum())},
+        dict(zip([_CLEAN, *map(_label, attacks)], survivors.tolist(), strict=True))
+        | {_WORST: int((~wrong[worst, rows]).sum())},
     )
 
 
@@ -236,12 +241,16 @@ def _craft(
     judge.forwards += proposal.forwards
     judge.backwards += proposal.backwards
     if proposal.x_adv.shape != batch.x[rows].shape:
-        raise ValueError(f"{_label(attack)} returned images of shape {tuple(proposal.x_adv.shape)}; expected {tuple(batch.x[rows].shape)}")
+        raise ValueError(
+            f"{_label(attack)} returned images of shape {tuple(proposal.x_adv.shape)}; expected {tuple(batch.x[rows].shape)}"
+        )
     x_adv = batch.x.clone()
     x_adv[rows] = proposal.x_adv.to(x_adv)
     outside = int((~threat.around(batch.x, generator=rng).contains(x_adv)).sum())
     if outside:
-        raise ValueError(f"{_label(attack)} left {threat.name}: {outside} of {len(rows)} rows of batch {index}; mend its projection")
+        raise ValueError(
+            f"{_label(attack)} left {threat.name}: {outside} of {len(rows)} rows of batch {index}; mend its projection"
+        )
     return x_adv
 
 
@@ -278,9 +287,13 @@ def _check_answer(judge: _Judge, batch: Batch) -> None:
         logits = judge.logits(x)
     except (RuntimeError, IndexError, TypeError) as error:
         first = str(error).split("\n")[0]
-        raise ValueError(f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind") from None
+        raise ValueError(
+            f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
+        ) from None
     if logits.ndim != 2 or len(logits) != len(y) or logits.shape[1] < 2:
-        raise ValueError(f"the model answers {tuple(logits.shape)} to {len(y)} images; expected logits of shape (b, classes)")
+        raise ValueError(
+            f"the model answers {tuple(logits.shape)} to {len(y)} images; expected logits of shape (b, classes)"
+        )
     if y.min() < 0 or y.max() >= logits.shape[1]:
         raise ValueError(
             f"labels run from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes; "

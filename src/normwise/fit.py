@@ -126,7 +126,9 @@ class _Run:
         self.state.epoch += 1
         aim = "robust" if self.recipe.robust else "clean"
         scores: dict[str, float] = {}
-        if self.validation and (self.state.epoch % self.schedule.validate_every == 0 or self.state.epoch == self.schedule.epochs):
+        if self.validation and (
+            self.state.epoch % self.schedule.validate_every == 0 or self.state.epoch == self.schedule.epochs
+        ):
             scores = self._validate()
         if not self.validation or (scores and scores[aim] >= self.state.best.get(aim, 0.0)):
             self.state.best, self.state.best_epoch = scores, self.state.epoch
@@ -162,7 +164,7 @@ class _Run:
                 seen += len(y)
                 text = f"epoch {epoch + 1}/{self.schedule.epochs}, loss {loss / seen:.3f}"
                 report(text, epoch * self.steps + index + 1, self.schedule.epochs * self.steps)
-        return {"loss": loss / seen, "train_accuracy": right / seen, "lr": self.rates.get_last_lr()[0]}
+        return {"loss": loss / seen, "train_accuracy": right / seen, "lr": float(self.rates.get_last_lr()[0])}
 
     def _prepare(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         x, y = batch.x.to(self.device, non_blocking=True), batch.y.to(self.device, non_blocking=True)
@@ -215,7 +217,9 @@ class _Run:
         if self.state.best_epoch == self.state.epoch:
             checkpoints.save(self.current, folder, card)
         buffer = io.BytesIO()
-        torch.save({"state": asdict(self.state), **{name: part.state_dict() for name, part in self._parts().items()}}, buffer)
+        torch.save(
+            {"state": asdict(self.state), **{name: part.state_dict() for name, part in self._parts().items()}}, buffer
+        )
         write(folder / STATE, buffer.getvalue())
         earlier = (folder / LOG).read_text().splitlines()[: self.state.epoch - 1] if (folder / LOG).exists() else []
         write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))

@@ -30,11 +30,7 @@ class Registry(Mapping[str, type]):
         self.kind = kind
         self._classes: dict[str, type] = {}
         for value in namespace.values():
-            if (
-                isinstance(value, type)
-                and value.__module__.startswith(package)
-                and isinstance(vars(value).get("name"), str)
-            ):
+            if isinstance(value, type) and value.__module__.startswith(package) and isinstance(vars(value).get("name"), str):
                 self.add(value)
 
     def add(self, choice: type) -> type:

@@ -123,5 +123,3 @@ def autocast(schedule: Schedule, device: torch.device) -> torch.autocast:
     if schedule.precision == "fp16" and device.type != "cuda":
         raise ValueError(f"precision fp16 needs a CUDA device; this is {device.type}; use bf16 or fp32")
     return torch.autocast(device.type, _DTYPES.get(schedule.precision), enabled=schedule.precision != "fp32")
-
-

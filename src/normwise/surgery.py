@@ -27,9 +27,7 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     paths = [path for path in sites(model) if not isinstance(model.get_submodule(path), nn.LayerNorm)]
     if not paths:
         kinds = sorted({type(module).__name__ for module in model.modules()} - {type(model).__name__})
-        raise ValueError(
-            f"{type(model).__name__} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}"
-        )
+        raise ValueError(f"{type(model).__name__} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}")
     made: dict[nn.Module, nn.Module] = {}
     known = sites(model)
     for path in paths:

@@ -45,5 +45,10 @@ def find(spec: str) -> TensorData:
         )
         return ArrayFile(path=spec)
     here = len(path.parts) == 1 and not path.suffix
-    need(here, f"data must be at {spec}", "nothing there", f"give a folder, an .npz file, or one of {', '.join(DATA)}")
+    need(
+        here,
+        f"data must be at {spec}",
+        "nothing there",
+        f"give a folder, an .npz file, or one of {', '.join(sorted(DATA))}",
+    )
     return DATA[spec]()

@@ -39,6 +39,8 @@ class ArrayFile(TensorData):
         need(self.path, "npz needs a path", "none", "pass path=FILE.npz")
         path = Path(self.path).expanduser()
         with reading(path, "an .npz file with x_train, y_train, x_test, y_test, or with x, y") as content:
+            if not content.startswith(b"PK"):
+                raise ValueError("no zip archive")
             loaded = np.load(io.BytesIO(content), allow_pickle=False)
             held = {key: loaded[key] for key in loaded.files}
             if {"x", "y"} <= held.keys():
@@ -52,16 +54,16 @@ class ArrayFile(TensorData):
                 return Arrays(train_x, train_y, test_x, test_y, tuple(str(name) for name in held["names"]))
             last = max((int(y.max()) for y in (train_y, test_y) if y.numel()), default=0)
             if last > 100_000:
-                raise ValueError(f"its labels reach {last}, where class indexes from 0 are needed")
+                raise ValueError(f"labels up to {last}, where indexes of classes are needed")
             return Arrays(train_x, train_y, test_x, test_y, tuple(str(label) for label in range(last + 1)))
 
 
 def _tensor(held: dict[str, np.ndarray], key: str) -> Tensor:
     if key not in held:
-        raise ValueError(f"it has no {key} (it has: {', '.join(held) or 'nothing'})")
+        raise ValueError(f"no {key} (it has: {', '.join(held) or 'nothing'})")
     array = held[key]
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"its {key} holds {array.dtype}, not numbers")
+        raise ValueError(f"{key} of {array.dtype}, not of numbers")
     if key.startswith("y") and array.dtype.kind in "iu":
         array = array.astype(np.int64)  # torch computes little with the wider unsigned integers
     return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))

@@ -33,8 +33,8 @@ def check_arrays(arrays: Arrays, source: str) -> Arrays:
     Raises ValueError for an empty test split, a wrong rank, type or range of pixels, NaN, and labels outside the classes.
     """
     train_x, train_y, test_x, test_y, names = arrays
-    train_x, train_y = _check_split(f"{source}: training", train_x, train_y, len(names))
     test_x, test_y = _check_split(f"{source}: test", test_x, test_y, len(names))
+    train_x, train_y = _check_split(f"{source}: training", train_x, train_y, len(names))
     shapes = [tuple(x.shape[1:]) for x in (train_x, test_x)]
     need(len(test_y), f"{source} needs test rows", "none", "give a data set that is not empty")
     need(not len(train_y) or shapes[0] == shapes[1], f"{source} needs rows of one shape", shapes, "resize one split")

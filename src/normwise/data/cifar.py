@@ -32,7 +32,7 @@ class _Stub:
     def array(self) -> NDArray[np.uint8]:
         _, shape, dtype, fortran, content = self.state
         if dtype.arguments[0] not in ("u1", b"u1"):
-            raise ValueError(f"its array holds {dtype.arguments[0]!r}, not 'u1'")
+            raise ValueError(f"an array of {dtype.arguments[0]!r}, not of 'u1'")
         return np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
@@ -47,7 +47,7 @@ class _Unpickler(pickle.Unpickler):
                 return lambda text, encoding: text.encode("latin1")
             case "__builtin__", "bytes":  # and no bytes like this
                 return lambda: b""
-        raise ValueError(f"it wants to run code ({module}.{name}), which was refused")
+        raise ValueError(f"a pickle that wants to run code ({module}.{name}), which was refused")
 
 
 def _unpickle(content: bytes) -> dict[str, Any]:
@@ -57,13 +57,13 @@ def _unpickle(content: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cifar(StoredData):
-    kinds: ClassVar[tuple[str, ...]]  # the labels of a row, in the order of the binary layout
+    kinds: ClassVar[Mapping[str, int]]  # the labels of a row in the order of the binary layout -> their classes
 
     validation_size: int = 5000
 
     @property
     def _kind(self) -> str:
-        return self.kinds[-1]
+        return ""
 
     def arrays(self) -> Arrays:
         """Read the files: (n, 3, 32, 32) uint8."""
@@ -87,14 +87,16 @@ class _Cifar(StoredData):
     def _binary(self, file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         with reading(file, f"a binary batch of {self.name}") as content:
             labels = len(self.kinds)
-            if len(content) % (labels + 3072):
-                raise ValueError(f"its {len(content)} bytes are not a number of rows of {labels + 3072}")
+            if not content or len(content) % (labels + 3072):
+                raise ValueError(f"{len(content)} bytes, which is no number of rows of {labels + 3072}")
             rows = np.frombuffer(content, np.uint8).reshape(-1, labels + 3072)
-            return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, self.kinds.index(self._kind)].astype(np.int64)
+            return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, list(self.kinds).index(self._kind)].astype(np.int64)
 
     def _names(self, file: Path) -> tuple[str, ...]:
         with reading(file, f"the class names of {self.name}") as content:
             names = content.split() if file.suffix == ".txt" else _unpickle(content)[f"{self._kind}label_names"]
+            if len(names) != self.kinds[self._kind]:
+                raise ValueError(f"{len(names)} names, not {self.kinds[self._kind]}")
             return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
@@ -107,7 +109,7 @@ class Cifar10(_Cifar):
     """
 
     name: ClassVar[str] = "cifar10"
-    kinds: ClassVar[tuple[str, ...]] = ("",)
+    kinds: ClassVar[Mapping[str, int]] = {"": 10}
     layouts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "cifar-10-batches-py": (*BATCHES, "test_batch", "batches.meta"),
         "cifar-10-batches-bin": (*(f"{file}.bin" for file in BATCHES), "test_batch.bin", "batches.meta.txt"),
@@ -126,7 +128,7 @@ class Cifar100(_Cifar):
     """
 
     name: ClassVar[str] = "cifar100"
-    kinds: ClassVar[tuple[str, ...]] = ("coarse_", "fine_")
+    kinds: ClassVar[Mapping[str, int]] = {"coarse_": 20, "fine_": 100}
     layouts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "cifar-100-python": ("train", "test", "meta"),
         "cifar-100-binary": ("train.bin", "test.bin", "coarse_label_names.txt", "fine_label_names.txt"),

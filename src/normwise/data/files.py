@@ -88,7 +88,7 @@ class StoredData(TensorData):
         return [*inside, *self._places()] if self.root else inside
 
     def _missing(self, target: Path) -> str:
-        needs = " or ".join(f"{name}/ ({', '.join(files)})" for name, files in self.layouts.items())
+        needs = " or ".join(dict.fromkeys(", ".join(files) for files in self.layouts.values()))
         looked = ", ".join(str(folder) for folder in self._candidates())
         lacks = [
             f"{folder} lacks {', '.join(absent)}"
@@ -96,9 +96,10 @@ class StoredData(TensorData):
             for files in self.layouts.values()
             if 0 < len(absent := [file for file in files if not stored(folder / file)]) < len(files)
         ]
+        origin = dict.fromkeys(url if url.endswith(".tar.gz") else url.rsplit("/", 1)[0] for url in self.urls)
         return (
-            f"{self.name} needs a folder {needs}; looked in {looked}: {'; '.join(lacks[:1]) or 'not there'}; "
-            f"add --download (download=True), or put the files of {', '.join(self.urls)} into {target}, or set root or $NORMWISE_DATA"
+            f"{self.name} needs {needs}; looked in {looked}: {'; '.join(lacks[:1]) or 'not there'}; add "
+            f"--download (download=True), put the files of {', '.join(origin)} into {target}, or set root or $NORMWISE_DATA"
         )
 
 

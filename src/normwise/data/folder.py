@@ -102,9 +102,9 @@ class ImageFolder(TensorData):
             try:
                 opened = Image.open(io.BytesIO(content))
             except UnidentifiedImageError:
-                raise ValueError("pillow does not know its format") from None
+                raise ValueError("a format that pillow does not know") from None
             if opened.mode.startswith(("I", "F")):
-                raise ValueError(f"its pixels are of mode {opened.mode}")
+                raise ValueError(f"pixels of mode {opened.mode}")
             image = opened.convert("RGB" if self.channels == 3 else "L")
             if self.size:
                 image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)

@@ -31,11 +31,10 @@ def read_idx(file: Path, shape: tuple[int, ...] = ()) -> Tensor:
     with reading(file, f"an idx file of bytes in rows of shape {shape}") as content:
         rank = len(shape) + 1
         head = 4 + 4 * rank
-        magic, n, *found = struct.unpack(f">{rank + 1}I", content[:head])
+        magic, n, *found = struct.unpack(f">{rank + 1}I", content[:head].ljust(head, b"\0"))
         if magic != 0x800 + rank or tuple(found) != shape or len(content) - head != n * math.prod(shape):
-            raise ValueError(
-                f"it begins with {content[:4].hex(' ')}, tells of {n} rows of {tuple(found)}, has {len(content)} bytes"
-            )
+            begin = f"{content[:4].hex(' ')}, for {n} rows of {tuple(found)}"
+            raise ValueError(f"{len(content)} bytes that begin with {begin}")
         return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(n, *shape).copy())
 
 

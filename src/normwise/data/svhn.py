@@ -24,9 +24,9 @@ def read_mat(file: Path) -> tuple[Tensor, Tensor]:
         held = loadmat(io.BytesIO(content), variable_names=["X", "y"])
         x, y = held["X"], held["y"].ravel().astype(np.int64)
         if x.dtype != np.uint8 or x.shape[:-1] != (32, 32, 3):
-            raise ValueError(f"its X has shape {x.shape} of {x.dtype}")
+            raise ValueError(f"X of shape {x.shape} and {x.dtype}")
         if not ((y >= 1) & (y <= 10)).all():
-            raise ValueError(f"its labels run from {y.min()} to {y.max()}, not from 1 to 10")
+            raise ValueError(f"labels from {y.min()} to {y.max()}, not from 1 to 10")
         return torch.from_numpy(np.ascontiguousarray(x.transpose(3, 2, 0, 1))), torch.from_numpy(y % 10)
 
 

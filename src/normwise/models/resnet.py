@@ -150,9 +150,7 @@ class ResNet:
             raise ValueError(f"depth of resnet is 6n+2; got {self.depth}; give 8, 14, 20, 26, 32, 44, 56, ...")
         _check_width("resnet", width=self.width)
 
-    def __call__(
-        self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]
-    ) -> nn.Module:
+    def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         return Network(
             norm or BN(),
             block=Block,
@@ -183,9 +181,7 @@ class ResNet18:
     def __post_init__(self) -> None:
         _check_width(self.name, width=self.width)
 
-    def __call__(
-        self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]
-    ) -> nn.Module:
+    def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         widths = tuple(self.width * 2**stage for stage in range(4))
         return Network(
             norm or BN(), block=Block, stem=self.width, widths=widths, depth=2, classes=classes, mean=mean, std=std
@@ -209,9 +205,7 @@ class PreActResNet18:
     def __post_init__(self) -> None:
         _check_width(self.name, width=self.width)
 
-    def __call__(
-        self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]
-    ) -> nn.Module:
+    def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         widths = tuple(self.width * 2**stage for stage in range(4))
         return Network(
             norm or BN(),
@@ -246,9 +240,7 @@ class WideResNet:
             raise ValueError(f"depth of wrn is 6n+4; got {self.depth}; give 10, 16, 22, 28, 34, ...")
         _check_width("wrn", widen=self.widen)
 
-    def __call__(
-        self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]
-    ) -> nn.Module:
+    def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         return Network(
             norm or BN(),
             block=PreActBlock,

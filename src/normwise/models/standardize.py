@@ -22,9 +22,7 @@ class Standardize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not all(s > 0 for s in std):
-            raise ValueError(
-                f"Standardize needs one mean and one std > 0 per channel; got {list(mean)} and {list(std)}"
-            )
+            raise ValueError(f"Standardize needs one mean and one std > 0 per channel; got {list(mean)} and {list(std)}")
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 

@@ -58,7 +58,5 @@ class VGG:
         if self.depth not in STAGES:
             raise ValueError(f"depth of vgg is {self.depth}; give one of {', '.join(map(str, STAGES))}")
 
-    def __call__(
-        self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]
-    ) -> nn.Module:
+    def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         return VGGNetwork(norm or BN(), depth=self.depth, classes=classes, mean=mean, std=std)

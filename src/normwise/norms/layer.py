@@ -128,9 +128,7 @@ class StatNorm(nn.Module):
         return self._normalize(x, centre, spread)
 
     def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-        scale = 1 / (
-            _power(spread + self.eps, self.power) if self.eps_inside else _power(spread, self.power) + self.eps
-        )
+        scale = 1 / (_power(spread + self.eps, self.power) if self.eps_inside else _power(spread, self.power) + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
         shape = [1, -1] + [1] * (x.ndim - 2)

@@ -55,9 +55,7 @@ class L2:
 
     def around(self, x: Images, *, generator: Generator) -> Region:
         diameter = math.sqrt(x[0].numel()) if len(x) else math.inf
-        check_eps(
-            self.name, self.eps, diameter, f"that is the diameter of the box of images of shape {tuple(x.shape[1:])}"
-        )
+        check_eps(self.name, self.eps, diameter, f"that is the diameter of the box of images of shape {tuple(x.shape[1:])}")
         return L2Region(x, self.eps, generator)
 
 
@@ -81,9 +79,7 @@ class LpRegion:
     def _noise(self, draw: Literal["uniform", "normal"]) -> Tensor:
         noise = torch.empty(self.x.shape)
         noise = (
-            noise.uniform_(-1, 1, generator=self.generator)
-            if draw == "uniform"
-            else noise.normal_(generator=self.generator)
+            noise.uniform_(-1, 1, generator=self.generator) if draw == "uniform" else noise.normal_(generator=self.generator)
         )
         return noise.to(self.x)
 

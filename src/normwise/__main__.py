@@ -1,0 +1,50 @@
+"""The command `normwise`: answers --help and --version from a static table, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import sys
+
+from . import __version__
+
+VERBS = {
+    "bench": "train and judge a grid of norms and recipes, and write a report",
+    "train": "train one network, and judge it",
+    "evaluate": "judge a network of anybody's under attack",
+    "attack": "make adversarial images of a network, and keep them",
+    "list": "say which norms, attacks, threat models, recipes, models and data sets there are",
+    "report": "write the report of finished runs again, or of several together",
+}
+
+HELP = """normwise {version}: does changing how a network normalizes make it adversarially robust, really, and at what cost?
+
+usage: normwise VERB [--option VALUE ...]
+
+{verbs}
+
+normwise VERB --help shows a verb's options. Start with: normwise bench --out runs/bench
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
+    words = sys.argv[1:] if words is None else words
+    if words and words[0] == "--version":
+        print(f"normwise {__version__}")
+        return 0
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(HELP.format(version=__version__, verbs="\n".join(f"  {verb:10}{text}" for verb, text in VERBS.items())))
+        return 0
+    if words[0] not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        print(f"normwise: no verb is named {words[0]!r}{hint} (known: {', '.join(VERBS)})", file=sys.stderr)
+        return 2
+    from .cli import run
+
+    return run(words[0], VERBS[words[0]], words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

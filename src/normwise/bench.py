@@ -1,0 +1,127 @@
+"""The main job: a grid of norms and recipes on one data set, trained and judged cell by cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .attacks import ATTACKS, FGSM, PGD
+from .config import choice, choices
+from .data import DATA, Digits, find
+from .experiment import Experiment, Report, check_running, keep_settings, run
+from .models import MODELS, ResNet
+from .norms import BN, GN, NORMS, RN, RNT, BNwoT, NoNorm
+from .presets import DIGITS, EPS
+from .recipes import RECIPES, Adversarial, Standard
+from .record import Result
+from .schedule import Schedule
+from .threats import THREATS, Linf
+from .types import Attack, Data, Norm, Recipe, ThreatModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A grid: every norm with every recipe and every seed.
+
+    Options
+        data            the data set, by name or path
+        model           the network
+        norms           the rows of the grid
+        recipes         the columns of the grid
+        threat          what the attacker may do, in training and in the verdict
+        attacks         how the attacker searches when a network is judged
+        schedule        how training proceeds, for every cell alike
+        seeds           number of seeds, from 0 on
+        batch_size      rows per batch when a network is judged
+        jobs            cells that run at a time, each in a process of its own; 0: one per two cores, at least two
+        device          "cpu", "cuda", "cuda:1", or "auto"
+        threads         CPU threads per cell; 0 leaves torch's choice
+    """
+
+    data: Data = choice(DATA, Digits(), find)
+    model: Any = choice(MODELS, ResNet(depth=8))
+    norms: tuple[Norm, ...] = choices(NORMS, (BN(), BNwoT(), RNT(), RN(), GN(), NoNorm()))
+    recipes: tuple[Recipe, ...] = choices(RECIPES, (Standard(), Adversarial()))
+    threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
+    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    schedule: Schedule = DIGITS
+    seeds: int = 1
+    batch_size: int = 25
+    jobs: int = 2
+    device: str = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        if self.seeds < 1 or self.jobs < 1:
+            raise ValueError(f"seeds is {self.seeds} and jobs {self.jobs}; give whole numbers >= 1")
+        if not self.norms or not self.recipes:
+            raise ValueError("a bench needs at least one norm and one recipe")
+
+
+class Finished(NamedTuple):
+    """What a bench leaves: the cells that ended, and why the others did not."""
+
+    results: list[Result]
+    failures: dict[str, str]
+
+
+def cells(bench: Bench) -> dict[str, Experiment]:
+    """The experiments of the grid, by name; equal norms with other options are told apart by a number."""
+    shared = {
+        field.name: getattr(bench, field.name) for field in dataclasses.fields(Experiment) if hasattr(bench, field.name)
+    }
+    found: dict[str, Experiment] = {}
+    for seed in range(bench.seeds):
+        for recipe in bench.recipes:
+            for norm in bench.norms:
+                name = f"{norm.name}-{recipe.name}" + (f"-seed{seed}" if bench.seeds > 1 else "")
+                same = sum(other.split("~")[0] == name for other in found)
+                found[name + (f"~{same + 1}" if same else "")] = Experiment(**shared, norm=norm, recipe=recipe, seed=seed)
+    return found
+
+
+def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
+    """Run every cell that has no result yet; a cell that fails is named, and the others go on.
+
+    Cells are written to `folder/cells/NAME`; a stopped bench goes on where it was, in the middle of a cell too.
+    """
+    keep_settings(bench, folder)
+    grid = cells(bench)
+    bench.data.test(batch_size=bench.batch_size)  # a data set that cannot be read fails once, before any cell
+    results: dict[str, Result] = {}
+    failures: dict[str, str] = {}
+    for name, outcome in _outcomes(grid, folder, bench.jobs):
+        if isinstance(outcome, Result):
+            results[name] = outcome
+        else:
+            failures[name] = str(outcome).split("\n")[0] or type(outcome).__name__
+        report(_told(name, outcome), len(results) + len(failures), len(grid))
+    return Finished([results[name] for name in grid if name in results], failures)
+
+
+def _outcomes(grid: dict[str, Experiment], folder: Path, jobs: int) -> Iterator[tuple[str, Result | Exception]]:
+    """Run the cells side by side, the costly ones first; yields each as it ends."""
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
+        waiting = {pool.submit(run, grid[name], folder / "cells" / name, name=name): name for name in costly_first}
+        for future in as_completed(waiting):
+            error = future.exception()
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            yield waiting[future], future.result() if error is None else error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _told(name: str, outcome: Result | Exception) -> str:
+    if isinstance(outcome, Exception):
+        return f"{name}: failed"
+    e = outcome.evaluation
+    return f"{name}: clean {100 * e.clean_accuracy.value:.1f}%, worst case {100 * e.robust_accuracy.value:.1f}%"

@@ -1,0 +1,270 @@
+"""The verbs: each reads its settings, calls one function, and says where the files are. Nothing is computed here."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import experiment
+from .attacks import ATTACKS, FGSM, PGD
+from .bench import Bench, run_bench
+from .config import Verb, choice, choices, parse, read_yaml
+from .data import DATA, Digits, find
+from .experiment import CONFIG, RESULT, Experiment, Report
+from .models import MODELS
+from .norms import NORMS
+from .presets import PRESETS, data_name, suited
+from .recipes import RECIPES
+from .record import Result, provenance, read_result, to_json, write
+from .registry import Registry, unknown
+from .threats import THREATS, Linf
+from .types import Attack, Data, ThreatModel
+
+
+def run(verb: str, description: str, words: Sequence[str]) -> int:
+    """Run one verb; returns the exit status. Bad input is one line on stderr and status 2."""
+    try:
+        _VERBS[verb](description, words)
+    except ValueError as error:
+        print(f"normwise: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"normwise: {error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the space",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("\nnormwise: stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _take_out(words: Sequence[str], default: str) -> tuple[Path, list[str]]:
+    """Take `--out DIR` out of the words: where files go is no setting of an experiment."""
+    rest, out = [], default
+    it = iter(words)
+    for word in it:
+        if word == "--out" or word.startswith("--out="):
+            out = word.partition("=")[2] or next(it, "")
+            if not out:
+                raise ValueError("--out needs a folder; write --out runs/NAME")
+        else:
+            rest.append(word)
+    return Path(out), rest
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Report]:
+    """Show a bar with the time left on a terminal; elsewhere a line whenever something is finished."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(what, total=None)
+
+        def report(text: str, done: int, total: int) -> None:
+            if ": " in text:
+                bar.console.print(text, highlight=False)
+            else:
+                bar.update(task, description=f"{what}: {text}")
+            bar.update(task, completed=done, total=total)
+
+        yield report
+
+
+def _bench(description: str, words: Sequence[str]) -> None:
+    from .report import page
+
+    out, words = _take_out(words, "runs/bench")
+    settings, _ = parse(
+        Verb("bench", description + ", into --out DIR"), Bench, words, lambda operands, given: _for_bench(given)
+    )
+    with _progress("cells") as report:
+        finished = run_bench(settings, out, report)
+    if not finished.results:
+        raise ValueError(f"no cell ended: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
+    path = page.write(out, finished.results, title="normwise bench", provenance=provenance(), failures=finished.failures)
+    print(f"report: {path}\nrecords: {out / 'results.json'}, {out / 'results.csv'}, {out / 'cells'}")
+    for name, why in finished.failures.items():
+        print(f"failed: {name}: {why}")
+
+
+def _for_bench(given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(Bench)}
+    return {key: value for key, value in suited(data_name(given)).items() if key in known}
+
+
+def _train(description: str, words: Sequence[str]) -> None:
+    out, words = _take_out(words, "runs/train")
+    verb = Verb("train", description + ", into --out DIR; PRESET: " + ", ".join(PRESETS), "[PRESET|MODEL]", 0, 1)
+    e, _ = parse(verb, Experiment, words, _for_train)
+    with _progress("train") as report:
+        result = experiment.run(e, out, report=report)
+    _show(result, out)
+
+
+def _for_train(operands: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    if not operands:
+        return suited(data_name(given))
+    if operands[0] in PRESETS:
+        return suited(operands[0])
+    if ":" not in operands[0] and not Path(operands[0]).exists():
+        raise unknown("preset or model", operands[0], list(PRESETS))
+    return suited(data_name(given)) | {"start": operands[0], "norm": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is judged, and on what.
+
+    Options
+        model           a run folder, a weights file beside its model.json, or package.module:function
+        weights         a weights file for the function: safetensors, or .pt/.pth/.th that holds tensors only
+        data            the data set, by name or path
+        threat          what the attacker may do
+        attacks         how the attacker searches
+        seed            every random choice follows from it
+        batch_size      rows per batch
+        device          "cpu", "cuda", "cuda:1", or "auto"
+        threads         CPU threads; 0 leaves torch's choice
+    """
+
+    model: str = ""
+    weights: str = ""
+    data: Data = choice(DATA, Digits(), find)
+    threat: ThreatModel = choice(THREATS, Linf())
+    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    seed: int = 0
+    batch_size: int = 100
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        experiment.check_running(self)
+        if not self.model:
+            raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
+
+
+def _for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A run folder brings its own data, threat model and batch size."""
+    model = operands[0] if operands else given.get("model", "")
+    trained = Path(model) / CONFIG if model else Path()
+    brought = read_yaml(trained) if trained.is_file() else {}
+    base = suited(data_name(given, data_name(brought, "digits")))
+    known = {field.name for field in dataclasses.fields(Evaluate)} - {"model", "weights"}
+    return {key: value for key, value in {**base, **brought}.items() if key in known} | {"model": model}
+
+
+def _evaluate(description: str, words: Sequence[str]) -> None:
+    out, words = _take_out(words, "runs/evaluate")
+    settings, _ = parse(Verb("evaluate", description + ", into --out DIR", "MODEL", 0, 1), Evaluate, words, _for_evaluate)
+    _show(_judge(settings, out)[0], out)
+
+
+def _judge(settings: Evaluate, out: Path) -> tuple[Result, Any]:
+    from .loading import load
+
+    experiment.keep_settings(settings, out)
+    model = load(settings.model, settings.weights).model.to(experiment.place(settings))
+    with _progress("evaluate") as report:
+        verdict = experiment.judge(settings, model, report, settings.model)
+    result = Result(name=out.name, experiment=experiment.labelled(settings), training=None, evaluation=verdict.evaluation)
+    write(out / RESULT, to_json(result))
+    return result, verdict
+
+
+def _attack(description: str, words: Sequence[str]) -> None:
+    from .images import keep_images
+
+    out, words = _take_out(words, "runs/attack")
+    settings, _ = parse(Verb("attack", description + ", into --out DIR", "MODEL", 0, 1), Evaluate, words, _for_evaluate)
+    result, verdict = _judge(settings, out)
+    paths = keep_images(verdict, out)
+    _show(result, out)
+    print(f"images: {', '.join(map(str, paths))}")
+
+
+def _show(result: Result, out: Path) -> None:
+    """Write the report of one run and say what came out."""
+    from .report import page
+
+    path = page.write(out, [result], title=result.name, provenance=provenance())
+    e = result.evaluation
+    print(f"clean      {e.clean_accuracy}")
+    for name, score in e.per_attack.items():
+        print(f"{name:10} {score}")
+    print(
+        f"worst case {e.robust_accuracy}  (n = {e.robust_accuracy.n} {e.robust_accuracy.unit}, {'coupled' if e.coupled else 'independent'} rows)"
+    )
+    for check in e.checks:
+        if check.status != "pass":
+            print(f"{check.status}: {check.name}: {check.measured}; {check.why}")
+    print(f"report: {path}")
+
+
+KINDS: dict[str, Registry] = {
+    "norms": NORMS,
+    "attacks": ATTACKS,
+    "threats": THREATS,
+    "recipes": RECIPES,
+    "models": MODELS,
+    "data": DATA,
+}
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """No settings."""
+
+
+def _list(description: str, words: Sequence[str]) -> None:
+    from .config import option_texts
+
+    verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, presets", "[KIND]", 0, 1)
+    _, operands = parse(verb, _Nothing, words)
+    if operands and operands[0] not in [*KINDS, "presets"]:
+        raise unknown("kind", operands[0], [*KINDS, "presets"])
+    for kind, registry in KINDS.items():
+        if operands in ([], [kind]):
+            print(f"{kind}")
+            for name, one in registry.items():
+                print(f"  {name:16}{(one.__doc__ or '').strip().splitlines()[0]}")
+                if operands:
+                    for option, text in option_texts(one).items():
+                        print(f"      {option:18}{text.replace('%%', '%')}")
+    if operands in ([], ["presets"]):
+        print("presets")
+        for name, preset in PRESETS.items():
+            print(f"  {name:16}{preset.__doc__}")
+
+
+def _report(description: str, words: Sequence[str]) -> None:
+    from .report import page
+
+    out, words = _take_out(words, "runs/report")
+    verb = Verb("report", description + ", into --out DIR", "RUN [RUN ...]", 1, 1000)
+    _, operands = parse(verb, _Nothing, words)
+    results = []
+    for folder in map(Path, operands):
+        found = sorted(folder.glob(f"cells/*/{RESULT}")) or sorted(folder.glob(RESULT))
+        if not found:
+            raise ValueError(f"{folder} holds no {RESULT}; give the folder of a finished run")
+        results += [read_result(path) for path in found]
+    print(f"report: {page.write(out, results, title='normwise report', provenance=provenance())}")
+
+
+_VERBS = {"bench": _bench, "train": _train, "evaluate": _evaluate, "attack": _attack, "list": _list, "report": _report}
