@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
+import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 
 def unknown(kind: str, name: object, known: Mapping[str, object] | list[str]) -> ValueError:
@@ -48,6 +50,9 @@ class Registry(Mapping[str, type]):
         except KeyError:
             raise unknown(self.kind, name, self._classes) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
 
@@ -71,7 +76,26 @@ class Registry(Mapping[str, type]):
         for option in options:
             if option not in known:
                 raise unknown(f"option of {self.kind} {spec['name']!r}", option, known)
-        return choice(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        for option, hint in typing.get_type_hints(choice).items():
+            if option in options and not fits(options[option], hint):
+                wanted = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint).replace("typing.", "")
+                raise ValueError(f"{option} of {self.kind} {spec['name']!r} is {options[option]!r}; expected {wanted}")
+        return choice(**options)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of a simple type: int, float (an int is one), str, bool, None, Literal, tuple, or a union."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:
+        return isinstance(value, tuple) and all(fits(item, parts[0]) for item in value)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint or type(None)) if isinstance(hint, type) or hint is None else True
 
 
 def plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 from .types import Images, PerRow
 
 
-def flat(x: Images) -> Tensor:
+def flat(x: Tensor) -> Tensor:
     """View the batch as (b, d)."""
     return x.reshape(x.shape[0], -1)
 
@@ -23,6 +23,6 @@ def l2(x: Images) -> PerRow:
     return torch.linalg.vector_norm(flat(x), dim=1)
 
 
-def over(per_row: Tensor, x: Images) -> Tensor:
+def over(per_row: Tensor, x: Tensor) -> Tensor:
     """Shape one value per row so that it broadcasts over `x`."""
     return per_row.reshape(-1, *[1] * (x.ndim - 1))

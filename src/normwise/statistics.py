@@ -23,20 +23,15 @@ class Measure(NamedTuple):
     tracked: Callable[[Tensor, int], Tensor]
 
 
-def per_channel(x: Tensor) -> list[int]:
-    """The axes that a channel's statistics run over: all but the second."""
-    return [axis for axis in range(x.ndim) if axis != 1]
-
-
 def mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (the one BatchNorm divides by)."""
-    variance, mean = torch.var_mean(x, per_channel(x), correction=0)
+    variance, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
     return mean, variance
 
 
 def mean_and_range(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean, and largest minus smallest activation (Awais et al. 2020, arXiv:2006.11007)."""
-    axes = per_channel(x)
+    axes = [0, *range(2, x.ndim)]
     return x.mean(axes), x.amax(axes) - x.amin(axes)
 
 

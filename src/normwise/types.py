@@ -69,8 +69,8 @@ class Region(Protocol):
     def contains(self, x_adv: Images) -> Rows:
         """Say per row whether the point is allowed, up to rounding."""
 
-    def select(self, rows: Rows) -> Region:
-        """Return the same region around some of the rows."""
+    def select(self, rows: Tensor) -> Region:
+        """Return the same region around some of the rows (a mask, or indices)."""
 
 
 @runtime_checkable

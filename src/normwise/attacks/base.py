@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor, nn
 
 from ..modes import untouched
@@ -45,7 +46,8 @@ class BaseAttack(ABC):
         image; otherwise batches are kept whole. An empty batch gives an empty proposal.
         """
         oracle = Oracle(model)
-        with untouched(model, generator):
+        with torch.inference_mode(False), untouched(model, generator):
+            x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
             region = threat.around(x, generator=generator)
             x_adv, first_hit = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
         return Proposal(x_adv.detach(), first_hit, oracle.forwards, oracle.backwards)
@@ -58,7 +60,7 @@ class BaseAttack(ABC):
 def at_least(attack: str, least: int, **options: int) -> None:
     """Refuse counts below `least`. Raises ValueError."""
     for option, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if value < least:
             raise ValueError(f"{option} of {attack} is a count; got {value!r}; give a whole number >= {least}")
 
 

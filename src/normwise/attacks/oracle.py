@@ -40,17 +40,16 @@ class Oracle:
         Raises ValueError where there is none (the logits do not depend on x through anything differentiable) or where it
         is not finite: an attack that goes on without a gradient only seems to be defended against.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            x = x.detach().clone() if x.is_inference() else x.detach()
-            x.requires_grad_()
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
             logits = self._forward(x)
             per_row = loss(logits, y)
-            if not logits.requires_grad:
-                raise ValueError(
-                    "the gradient is cut: the logits do not depend on the pixels through anything differentiable; "
-                    "remove the detach, no_grad or rounding inside the model, or attack it without gradients"
-                )
-            (grad,) = torch.autograd.grad((per_row * victims).sum(), x)
+            grad = torch.autograd.grad((per_row * victims).sum(), x, allow_unused=True)[0] if logits.requires_grad else None
+        if grad is None:
+            raise ValueError(
+                "the gradient is cut: the logits do not depend on the pixels through anything differentiable; "
+                "remove the detach, no_grad or rounding inside the model, or attack it without gradients"
+            )
         self.backwards += len(x)
         if not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad.flatten(1)).all(1)).sum())

@@ -37,18 +37,9 @@ def find(spec: str) -> TensorData:
         need(len(known) < 2, f"{spec} must hold one data set", names, f"name one, with {spec} as its root")
         return known[0](root=spec) if known else ImageFolder(root=spec)
     if path.is_file():
-        need(
-            path.suffix == ".npz",
-            f"{spec} must be a folder or an .npz file",
-            "another file",
-            "give its folder, or convert it",
-        )
+        need(path.suffix == ".npz", f"{spec} must be a folder or an .npz file", "another file", "convert it")
         return ArrayFile(path=spec)
-    here = len(path.parts) == 1 and not path.suffix
-    need(
-        here,
-        f"data must be at {spec}",
-        "nothing there",
-        f"give a folder, an .npz file, or one of {', '.join(sorted(DATA))}",
-    )
+    names = ", ".join(sorted(DATA))
+    named = len(path.parts) == 1 and not path.suffix
+    need(named, f"data must be at {spec}", "nothing there", f"give a folder, an .npz file, or one of {names}")
     return DATA[spec]()

@@ -47,9 +47,8 @@ class ArrayFile(TensorData):
                 test_x, test_y = _tensor(held, "x"), _tensor(held, "y")
                 train_x, train_y = test_x[:0], test_y[:0]
             else:
-                train_x, train_y, test_x, test_y = (
-                    _tensor(held, k) for k in ("x_train", "y_train", "x_test", "y_test")
-                )
+                keys = ("x_train", "y_train", "x_test", "y_test")
+                train_x, train_y, test_x, test_y = (_tensor(held, key) for key in keys)
             if "names" in held:
                 return Arrays(train_x, train_y, test_x, test_y, tuple(str(name) for name in held["names"]))
             last = max((int(y.max()) for y in (train_y, test_y) if y.numel()), default=0)

@@ -27,9 +27,7 @@ def fetch(url: str, checksum: str, destination: Path) -> Path:
     neighbour = destination.with_name(f".{destination.name}.{os.getpid()}")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        found = _stream(url, checksum.partition(":")[0], neighbour)
-        if found != checksum:
-            raise OSError(f"its checksum is {found}, not {checksum}")
+        _stream(url, checksum, neighbour)
         neighbour.replace(destination)
     except (OSError, HTTPException) as error:
         raise _failed(url, error, f"put the file at {destination}") from None
@@ -45,25 +43,26 @@ def fetch_archive(url: str, checksum: str, folder: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            archive = fetch(url, checksum, Path(temporary) / url.rsplit("/", 1)[-1])
-            unpacked = Path(temporary) / "unpacked"
+            archive, unpacked = Path(temporary) / url.rsplit("/", 1)[-1], Path(temporary) / "unpacked"
+            _stream(url, checksum, archive)
             if archive.suffix == ".zip":  # shutil itself keeps its members inside
                 shutil.unpack_archive(archive, unpacked)
             else:
                 shutil.unpack_archive(archive, unpacked, filter="data")
             (unpacked / folder.name).rename(folder)
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, HTTPException, EOFError, zlib.error, tarfile.TarError) as error:
         raise _failed(url, error, f"unpack the archive by hand to {folder}") from None
     return folder
 
 
-def _stream(url: str, algorithm: str, path: Path) -> str:
-    """Write what `url` gives to `path`; returns its checksum."""
+def _stream(url: str, checksum: str, path: Path) -> None:
+    """Write what `url` gives to `path`. Raises OSError where it breaks off or is something else."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     request = urllib.request.Request(url, headers={"User-Agent": "normwise"})
+    algorithm = checksum.partition(":")[0]
     digest, done = hashlib.new(algorithm, usedforsecurity=False), 0
     with (
         urllib.request.urlopen(request, timeout=30) as response,
@@ -78,8 +77,10 @@ def _stream(url: str, algorithm: str, path: Path) -> str:
             done += len(chunk)
             progress.update(task, completed=done)
     if length and done != int(length):
-        raise OSError(f"the transfer broke off after {done} of {length} bytes")
-    return f"{algorithm}:{digest.hexdigest()}"
+        raise OSError(f"a transfer that broke off after {done} of {length} bytes")
+    found = f"{algorithm}:{digest.hexdigest()}"
+    if found != checksum:
+        raise OSError(f"a file with the checksum {found}, not {checksum}")
 
 
 def _failed(url: str, error: Exception, advice: str) -> ValueError:

@@ -91,7 +91,7 @@ class LpRegion:
     def distance(self, x_adv: Images) -> PerRow:
         raise NotImplementedError
 
-    def select(self, rows: Rows) -> Region:
+    def select(self, rows: Tensor) -> Region:
         return type(self)(self.x[rows], self.radius, self.generator)  # type: ignore[return-value]
 
 

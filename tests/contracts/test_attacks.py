@@ -1,0 +1,179 @@
+"""What every attack promises, in every threat model."""
+
+import copy
+
+import pytest
+import torch
+from worlds import Linear, Small, images, labels, trained
+
+from normwise.attacks import ATTACKS, PGD
+from normwise.losses import margin
+from normwise.modes import digest
+from normwise.norms import NORMS, BNwoT
+from normwise.seeding import generator
+from normwise.threats import THREATS, L2, Linf
+from normwise.types import Attack
+
+
+@pytest.fixture(params=ATTACKS, ids=str)
+def attack(request):
+    return ATTACKS[request.param]()
+
+
+@pytest.fixture(params=THREATS, ids=str)
+def threat(request):
+    return THREATS[request.param]()
+
+
+@pytest.mark.parametrize("independent", [True, False], ids=["independent", "whole batch"])
+@pytest.mark.parametrize("shape", [(5,), (2, 6, 6), (2, 3, 4, 4)], ids=len)
+def test_images_are_allowed_and_as_many_as_asked(attack, threat, shape, independent):
+    assert isinstance(attack, Attack)
+    x, y = images(8, shape), labels(8, 2)
+    proposal = attack(Linear(shape), x, y, threat, generator=generator(0), independent=independent)
+    assert proposal.x_adv.shape == x.shape
+    assert proposal.x_adv.dtype == x.dtype
+    assert not proposal.x_adv.requires_grad
+    assert threat.around(x, generator=generator(0)).contains(proposal.x_adv).all()
+    assert proposal.first_hit.shape == (8,)
+    assert proposal.forwards > 0
+    assert proposal.backwards > 0
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_model_is_left_as_it_was(attack, norm, mode):
+    model = trained(NORMS[norm]()).train(mode == "train")
+    model.conv2.eval()  # a frozen layer stays frozen
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    before, modes = digest(model), [m.training for m in model.modules()]
+    buffers = {name: id(buffer) for name, buffer in model.named_buffers()}
+    flags = [p.requires_grad for p in model.parameters()]
+    random_state = torch.random.get_rng_state()
+    x, y = images(), labels()
+    kept = x.clone()
+    attack(model, x, y, Linf(), generator=generator(0))
+    assert digest(model) == before
+    assert [m.training for m in model.modules()] == modes
+    assert {name: id(buffer) for name, buffer in model.named_buffers()} == buffers
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert all((p.grad == 7).all() for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert torch.equal(x, kept)
+    assert x.grad is None
+
+
+def test_the_model_is_left_as_it_was_when_the_attack_fails(attack):
+    class Breaks(Small):
+        def forward(self, x):
+            super().forward(x)
+            raise RuntimeError("broken")
+
+    model = Breaks().train()
+    before, buffers = digest(model), {name: id(b) for name, b in model.named_buffers()}
+    with pytest.raises(RuntimeError, match="broken"):
+        attack(model, images(), labels(), Linf(), generator=generator(0))
+    assert digest(model) == before
+    assert {name: id(b) for name, b in model.named_buffers()} == buffers
+
+
+def test_equal_generators_give_equal_images_even_with_noise_in_the_model(attack, threat):
+    model = trained().train()  # dropout is on
+    x, y = images(), labels()
+    one, two, other = (attack(model, x, y, threat, generator=generator(seed)).x_adv for seed in (3, 3, 4))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def _optimum(model, x, y, threat):
+    """The largest margin that a linear model's image can reach in the ball and box, by Lagrange multiplier."""
+    direction = torch.where(y.bool().view(-1, *[1] * (x.ndim - 1)), -model.w, model.w).detach().double()
+    x = x.double()
+    if isinstance(threat, Linf):
+        best = (x + threat.eps * direction.sign()).clamp(0, 1)
+    else:
+        low, high = torch.zeros(len(x), dtype=torch.float64), torch.full((len(x),), 1e4, dtype=torch.float64)
+        for _ in range(200):
+            t = (low + high) / 2
+            best = (x + t.view(-1, *[1] * (x.ndim - 1)) * direction).clamp(0, 1)
+            far = (best - x).flatten(1).norm(dim=1) > threat.eps
+            low, high = torch.where(far, low, t), torch.where(far, t, high)
+    return margin(model(best.float()), y), margin(model(x.float()), y)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)], ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize("shape", [(20,), (4, 5), (2, 4, 4), (2, 3, 3, 3)], ids=len)
+def test_pgd_reaches_95_percent_of_the_optimum_of_a_linear_model(threat, rows, shape):
+    model, x = Linear(shape), images(rows, shape)
+    y = model(x).argmax(1)
+    best, clean = _optimum(model, x, y, threat)
+    x_adv = PGD(steps=40, relative_step=0.1, keep="last")(model, x, y, threat, generator=generator(0)).x_adv
+    assert ((margin(model(x_adv), y) - clean) / (best - clean) >= 0.95).all()
+
+
+def test_keeping_the_best_is_never_weaker_than_keeping_the_last():
+    model, x = trained(), images(40)
+    y = model(x).argmax(1)
+    threat = Linf(eps=0.3)
+    last = PGD(steps=10, keep="last")(model, x, y, threat, generator=generator(0))
+    best = PGD(steps=10)(model, x, y, threat, generator=generator(0), independent=True)
+    more = PGD(steps=10, restarts=5)(model, x, y, threat, generator=generator(0), independent=True)
+    fallen = [int((model(p.x_adv).argmax(1) != y).sum()) for p in (last, best, more)]
+    assert fallen[0] <= fallen[1] <= fallen[2]
+    assert 0 < fallen[2] < 40  # else this test could not fail
+
+
+def test_rows_that_fell_are_not_paid_for_again():
+    model, x = trained(), images(40)
+    y = model(x).argmax(1)
+    y[:20] = (y[:20] + 1) % 3  # half are wrong before the first step
+    whole = PGD(steps=10, random_start=False)(model, x, y, Linf(eps=0.001), generator=generator(0))
+    rows = PGD(steps=10, random_start=False)(model, x, y, Linf(eps=0.001), generator=generator(0), independent=True)
+    assert whole.backwards == 400
+    assert rows.backwards <= 40 + 9 * 20
+    assert (rows.first_hit[:20] == 0).all()
+
+
+def test_the_attack_goes_through_the_batch_statistics():
+    """White box means through everything: the gradient of one row's loss reaches its neighbours' pixels."""
+    model, x, y = trained(BNwoT()), images(4), labels(4)
+    from normwise.attacks.oracle import Oracle
+    from normwise.losses import cross_entropy
+
+    one = torch.tensor([True, False, False, False])
+    grad = Oracle(model).gradient(x, y, cross_entropy, one).grad
+    assert (grad[1:].flatten(1).abs().amax(1) > 0).all()
+
+
+def test_a_cut_gradient_is_named():
+    class Cut(Small):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    model = Cut().eval()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    with pytest.raises(ValueError, match="gradient is cut"):
+        PGD()(model, images(), labels(), Linf(), generator=generator(0))
+    with pytest.raises(ValueError, match="gradient is cut"):
+        PGD()(Cut().eval(), images(), labels(), Linf(), generator=generator(0))
+
+
+def test_an_attack_works_under_inference_mode_and_with_frozen_weights():
+    model = copy.deepcopy(trained()).requires_grad_(False)
+    with torch.inference_mode():
+        x, y = images(), labels()
+        proposal = PGD(steps=3)(model, x, y, Linf(), generator=generator(0))
+    assert not torch.equal(proposal.x_adv, x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": -1}, {"steps": 2.5}, {"restarts": 0}, {"relative_step": 0.0}, {"loss": "cee"}, {"keep": "first"}],
+    ids=str,
+)
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match="pgd|loss"):
+        ATTACKS.make({"name": "pgd", **options})

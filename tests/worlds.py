@@ -1,0 +1,88 @@
+"""Small worlds with known answers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from normwise.data import TensorData
+from normwise.data.check import Arrays
+from normwise.seeding import generator
+from normwise.types import Norm, Site
+
+
+class Linear(nn.Module):
+    """Two classes, logits (0, w.x + b) for x of any shape: how far the margin can move in a ball is known on paper."""
+
+    def __init__(self, shape: tuple[int, ...], seed: int = 0) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(shape, generator=generator(seed, "linear")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = (x * self.w).flatten(1).sum(1)
+        return torch.stack([torch.zeros_like(score), score], 1)
+
+
+class Small(nn.Module):
+    """Two convolutions with a norm between, for 6x6 images of 2 channels and 3 classes."""
+
+    def __init__(self, norm: Norm | None = None, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.conv1 = nn.Conv2d(2, 8, 3, padding=1)
+            self.norm: nn.Module = norm(Site(8)) if norm else nn.BatchNorm2d(8)
+            self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+            self.drop = nn.Dropout(0.2)
+            self.linear = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv1(x)).relu()
+        return self.linear(self.drop(self.conv2(y).relu().mean((2, 3))))
+
+
+class Neighbours(nn.Module):
+    """Logits that subtract the batch's mean logit: rows are coupled, and nothing else is unusual."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.inner(x)
+        return logits - logits.mean(0)
+
+
+def images(rows: int = 12, shape: tuple[int, ...] = (2, 6, 6), seed: int = 0) -> Tensor:
+    """Pixels in [0, 1], some of them at the ends of the box."""
+    x = torch.rand(rows, *shape, generator=generator(seed, "images"))
+    return (1.2 * x - 0.1).clamp(0, 1)
+
+
+def trained(norm: Norm | None = None, seed: int = 0) -> Small:
+    """A `Small` in eval mode whose running statistics have seen images."""
+    model = Small(norm, seed).train()
+    for k in range(20):
+        model(images(32, seed=k))
+    return model.eval()
+
+
+def labels(rows: int = 12, classes: int = 3, seed: int = 0) -> Tensor:
+    return torch.randint(0, classes, (rows,), generator=generator(seed, "labels"))
+
+
+class Stripes(TensorData):
+    """Three classes told apart by which third of a 6x6 picture is bright: learned in seconds."""
+
+    name = "stripes"
+
+    def arrays(self) -> Arrays:
+        x, y = [], []
+        for seed, rows in (("train", 96), ("test", 60)):
+            target = torch.arange(rows) % 3
+            picture = 0.4 * torch.rand(rows, 2, 6, 6, generator=generator(0, seed))
+            for row, third in enumerate(target.tolist()):
+                picture[row, :, 2 * third : 2 * third + 2] += 0.6
+            x.append(picture)
+            y.append(target)
+        return Arrays(x[0], y[0], x[1], y[1], ("top", "middle", "bottom"))
