@@ -1,3 +1,78 @@
-"""normwise: does changing how a network normalizes make it adversarially robust, really, and at what cost?"""
+"""normwise: does changing how a network normalizes make it adversarially robust, really, and at what cost?
+
+The front door is lazy: `import normwise` loads nothing, and a name loads its module when it is first used.
+
+>>> import normwise
+>>> normwise.PGD(steps=50).label
+'pgd-50'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the same list for the interpreter
+    from .attacks import ATTACKS as ATTACKS
+    from .attacks import FGSM as FGSM
+    from .attacks import PGD as PGD
+    from .bench import Bench as Bench
+    from .bench import run_bench as run_bench
+    from .checks import annotate as annotate
+    from .coupling import Coupling as Coupling
+    from .coupling import measure_coupling as measure_coupling
+    from .data import DATA as DATA
+    from .experiment import Experiment as Experiment
+    from .experiment import run as run
+    from .loading import load as load
+    from .models import MODELS as MODELS
+    from .norms import NORMS as NORMS
+    from .norms import StatNorm as StatNorm
+    from .norms import norm_reads as norm_reads
+    from .norms import sites as sites
+    from .recipes import RECIPES as RECIPES
+    from .recipes import Adversarial as Adversarial
+    from .recipes import Standard as Standard
+    from .schedule import Schedule as Schedule
+    from .seeding import generator as generator
+    from .surgery import convert as convert
+    from .surgery import recalibrate as recalibrate
+    from .threats import L2 as L2
+    from .threats import THREATS as THREATS
+    from .threats import Linf as Linf
+    from .training import fit as fit
+    from .types import Batch as Batch
+    from .verdict import Verdict as Verdict
+    from .verdict import evaluate as evaluate
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "attacks": ("ATTACKS", "FGSM", "PGD"),
+    "bench": ("Bench", "run_bench"),
+    "checks": ("annotate",),
+    "coupling": ("Coupling", "measure_coupling"),
+    "data": ("DATA",),
+    "experiment": ("Experiment", "run"),
+    "loading": ("load",),
+    "models": ("MODELS",),
+    "norms": ("NORMS", "StatNorm", "norm_reads", "sites"),
+    "recipes": ("RECIPES", "Adversarial", "Standard"),
+    "schedule": ("Schedule",),
+    "seeding": ("generator",),
+    "surgery": ("convert", "recalibrate"),
+    "threats": ("L2", "THREATS", "Linf"),
+    "training": ("fit",),
+    "types": ("Batch",),
+    "verdict": ("Verdict", "evaluate"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = list(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module 'normwise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
-
 from .registry import Registry, plain, unknown
 
 FRACTION = re.compile(r"(?<![\w./])(\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)(?![\w./])")
@@ -126,6 +124,8 @@ def merge(kind: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping from a YAML file; fractions are numbers. Raises ValueError for a file that does not hold one."""
+    import yaml
+
     try:
         data = yaml.safe_load(FRACTION.sub(_quotient, path.read_text()))
     except OSError as error:
@@ -143,6 +143,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_yaml(settings: Any) -> str:
     """Write a settings dataclass as YAML that `--config` reads back."""
+    import yaml
+
     return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
 
 

@@ -33,7 +33,7 @@ class Coupling:
     rows: int
 
 
-def coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) -> Coupling:
+def measure_coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) -> Coupling:
     """Measure coupling on batches of one size, in the mode the model is in, leaving the model as it was.
 
     Each row's logits are compared with those it has when half of its neighbours are replaced by rows of another batch
@@ -89,7 +89,8 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
             answer = ask(torch.where(kept.view(-1, *[1] * (x.ndim - 1)), x, peers))
             change = max(change, float((answer - base)[kept].abs().amax() / scale) if kept.any() else 0.0)
             moved |= kept & (answer.argmax(1) != base.argmax(1))
-    change = max(change, float((ask(x[order]) - base[order]).abs().amax() / scale))
+    if redrawn <= tolerance:  # else a row in another place meets other draws
+        change = max(change, float((ask(x[order]) - base[order]).abs().amax() / scale))
     return Coupling(
         coupled=change > tolerance,
         random=redrawn > tolerance,

@@ -15,8 +15,8 @@ from . import checks, loading
 from .attacks import ATTACKS, FGSM, PGD
 from .config import choice, choices, to_yaml
 from .data import DATA, Digits, find
-from .evaluate import Verdict, evaluate
-from .fit import Fitted, fit
+from .verdict import Verdict, evaluate
+from .training import Fitted, fit
 from .models import MODELS, ResNet
 from .norms import BN, NORMS
 from .recipes import RECIPES, Standard

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .evaluate import Verdict
+from .verdict import Verdict
 from .record import write
 
 SHOWN = 12  # rows of the sheet

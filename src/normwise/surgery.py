@@ -22,6 +22,10 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     track is marked unknown: `recalibrate` it, or train. LayerNorm is left alone (it normalizes tokens, not channels).
 
     Raises ValueError if the model has no norm layer to replace.
+
+    >>> from normwise.norms import GN
+    >>> convert(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)), GN(groups=4))[1].num_groups
+    4
     """
     model = copy.deepcopy(model)
     paths = [path for path in sites(model) if not isinstance(model.get_submodule(path), nn.LayerNorm)]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from worlds import Small, images, labels, trained
 
-from normwise.coupling import coupling
+from normwise.coupling import measure_coupling
 from normwise.modes import digest
 from normwise.norms import NORMS, norm_reads
 from normwise.surgery import convert, recalibrate
@@ -72,7 +72,7 @@ def test_it_reads_what_it_says_it_reads(norm):
     for model in (trained(norm), trained(norm).train()):
         model.drop.eval()
         said = any("batch" in what for what in norm_reads(model))
-        assert coupling(model, [images(), images(seed=1)]).coupled == said
+        assert measure_coupling(model, [images(), images(seed=1)]).coupled == said
 
 
 def test_conversion_keeps_the_model_given_and_what_both_layers_know(norm):

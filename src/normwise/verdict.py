@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import intervals
-from .coupling import Coupling, coupling
+from .coupling import Coupling, measure_coupling
 from .modes import device_of, digest, running, untouched
 from .norms.site import norm_reads
 from .record import Evaluation
@@ -90,7 +90,7 @@ def evaluate(
         for batch in batches[:2]:
             _check_images(batch)
             _check_answer(judge, batch)
-        measured = coupling(model, [b.x.to(judge.device) for b in batches[:2] if len(b.y) == size], seed=seed)
+        measured = measure_coupling(model, [b.x.to(judge.device) for b in batches[:2] if len(b.y) == size], seed=seed)
         if measured.stateful and stateful == "refuse":
             raise ValueError(
                 "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "

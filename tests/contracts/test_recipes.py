@@ -1,0 +1,76 @@
+"""What every recipe promises."""
+
+import pytest
+import torch
+from worlds import Stripes, images, labels, trained
+
+from normwise.training import fit
+from normwise.modes import digest
+from normwise.norms import NORMS
+from normwise.recipes import RECIPES
+from normwise.schedule import Schedule
+from normwise.seeding import generator
+from normwise.threats import Linf
+from normwise.types import Recipe
+
+QUICK = Schedule(epochs=2, batch_size=16, lr=0.05, decay="constant")
+
+
+@pytest.fixture(params=RECIPES, ids=str)
+def recipe(request):
+    return RECIPES[request.param]()
+
+
+def test_preparing_returns_a_copy(recipe):
+    assert isinstance(recipe, Recipe)
+    model = trained()
+    before = digest(model)
+    prepared = recipe.prepare(model)
+    for p in prepared.parameters():
+        p.data.zero_()
+    assert digest(model) == before
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_loss_falls_on_sixteen_images_and_trains_what_may_train(recipe, norm):
+    model = recipe.prepare(trained(NORMS[norm]())).train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    x, y = images(16), labels(16)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    values = []
+    for step in range(100):
+        cost = recipe.loss(model, x, y, Linf(eps=0.02), generator=generator(0, step))
+        optimizer.zero_grad()
+        cost.loss.backward()
+        optimizer.step()
+        values.append(float(cost.loss.detach()))
+        assert cost.forwards >= 16
+        assert cost.backwards >= 16
+    assert sum(values[-5:]) < 0.8 * sum(values[:5])
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) != p.requires_grad
+    assert all(module.training for module in model.modules())
+
+
+def test_crafting_leaves_the_buffers_to_the_training_forwards_alone(recipe):
+    """One training step moves the running statistics once per training forward, however many steps the attack takes."""
+    model = recipe.prepare(trained()).train()
+    seen = int(model.norm.num_batches_tracked)
+    recipe.loss(model, images(16), labels(16), Linf(), generator=generator(0))
+    assert int(model.norm.num_batches_tracked) == seen + 1
+
+
+def test_training_leaves_the_given_model_and_the_global_random_state_alone(recipe):
+    model = trained()
+    before, state = digest(model), torch.random.get_rng_state()
+    fitted = fit(model, Stripes(validation_size=24), recipe, Linf(eps=0.1), QUICK, seed=0)
+    assert digest(model) == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not fitted.model.training
+    assert fitted.training.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_the_cost_is_counted_exactly(recipe):
+    fitted = fit(trained(), Stripes(), recipe, Linf(eps=0.1), QUICK, seed=0)
+    steps = getattr(recipe, "steps", 0)  # 96 rows, 2 epochs, no validation rows
+    assert fitted.training.forwards == fitted.training.backwards == 2 * 96 * (steps + 1)

@@ -1,0 +1,175 @@
+"""The one loop: resuming, choosing a checkpoint, averaging, schedules."""
+
+import json
+
+import pytest
+import torch
+from worlds import Stripes, images, trained
+
+from normwise import checkpoints
+from normwise import schedule as scheduling
+from normwise.training import fit
+from normwise.modes import digest
+from normwise.recipes import Adversarial, Standard
+from normwise.schedule import Schedule
+from normwise.threats import Linf
+
+DATA = Stripes(validation_size=24)
+FULL = Schedule(epochs=4, batch_size=16, lr=0.05, decay="onecycle", ema=0.9, crop=1, flip=True)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("recipe", [Standard(), Adversarial(steps=2)], ids=lambda r: r.name)
+def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe):
+    def stop(text, done, total):
+        if done == 9 * total // 16:  # in the middle of the third epoch
+            raise Stopped
+
+    model = trained()  # with dropout: the noise of training is part of what must be the same
+    whole = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, folder=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, folder=tmp_path / "cut", report=stop)
+    assert len((tmp_path / "cut" / "log.jsonl").read_text().splitlines()) == 2
+    resumed = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, folder=tmp_path / "cut")
+    assert digest(resumed.model) == digest(whole.model)
+    assert resumed.training.forwards == whole.training.forwards
+    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
+    for one, other in zip(*logs, strict=True):
+        assert one.pop("seconds") > 0
+        other.pop("seconds")
+        assert one == other
+
+
+def test_another_seed_gives_another_network():
+    one, two = (fit(trained(), DATA, Standard(), Linf(), FULL, seed=seed).model for seed in (0, 1))
+    assert digest(one) != digest(two)
+
+
+def test_it_learns_and_keeps_the_best_validated_epoch(tmp_path):
+    fitted = fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=12, batch_size=16, lr=0.1), seed=0, folder=tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    best = max(line["validation_clean"] for line in log)
+    assert best > 0.8
+    assert fitted.training.validation == {"clean": best}
+    assert log[fitted.training.best_epoch - 1]["validation_clean"] == best
+    right = sum(int((fitted.model(b.x).argmax(1) == b.y).sum()) for b in DATA.validation(batch_size=24))
+    assert right / 24 == best
+
+
+def test_a_robust_recipe_is_chosen_by_robust_accuracy():
+    fitted = fit(trained(), DATA, Adversarial(steps=2), Linf(eps=0.1), FULL, seed=0)
+    assert set(fitted.training.validation) == {"clean", "robust"}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_place(tmp_path):
+    with pytest.raises(ValueError, match=r"the loss became (nan|inf) in epoch \d, batch \d"):
+        fit(trained(), DATA, Standard(), Linf(), Schedule(lr=1e9, batch_size=16, epochs=3), seed=0)
+
+
+@pytest.mark.parametrize("buffers", ["average", "copy"])
+def test_the_average_is_its_formula_and_treats_buffers_as_told(buffers):
+    model = trained().train()
+    average = scheduling.average(model, Schedule(ema=0.75, ema_buffers=buffers))
+    weights, means = [], []
+    for step in range(4):
+        with torch.no_grad():
+            model.linear.weight.add_(step)
+            model(images(seed=step))
+        average.update_parameters(model)
+        weights.append(model.linear.weight.detach().clone())
+        means.append(model.norm.running_mean.clone())
+    expected, mean = weights[0], means[0]
+    for weight, latest in zip(weights[1:], means[1:], strict=True):
+        expected = 0.75 * expected + 0.25 * weight
+        mean = 0.75 * mean + 0.25 * latest
+    torch.testing.assert_close(average.module.linear.weight.detach(), expected)
+    torch.testing.assert_close(average.module.norm.running_mean, mean if buffers == "average" else means[-1])
+
+
+@pytest.mark.parametrize(
+    ("decay", "at"),  # learning rate after 0, 25, 50, 75 of 100 steps, in units of the largest
+    [("constant", [1, 1, 1, 1]), ("cosine", [1, 0.853553, 0.5, 0.146447]), ("multistep", [1, 1, 0.1, 0.01])],
+)
+def test_learning_rates_are_their_formulas(decay, at):
+    schedule = Schedule(lr=0.2, decay=decay)
+    optimizer = scheduling.optimizer(trained(), schedule)
+    rates = scheduling.learning_rate(optimizer, schedule, 100)
+    seen = []
+    for _ in range(100):
+        seen.append(rates.get_last_lr()[0] / 0.2)
+        optimizer.step()
+        rates.step()
+    assert [seen[k] for k in (0, 25, 50, 75)] == pytest.approx(at, abs=1e-5)
+
+
+def test_weight_decay_spares_norms_and_biases_when_told():
+    groups = scheduling.optimizer(trained(), Schedule(decay_norms=False)).param_groups
+    assert [group["weight_decay"] for group in groups] == [5e-4, 0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"epochs": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"momentum": 1.0}, {"batch_size": 1}, {"weight_decay": -1.0}],
+    ids=str,
+)
+def test_impossible_schedules_are_refused(options):
+    with pytest.raises(ValueError, match="schedule"):
+        Schedule(**options)
+
+
+def test_half_precision_where_there_is_none_is_refused():
+    with pytest.raises(ValueError, match="fp16 needs a CUDA device"):
+        fit(trained(), DATA, Standard(), Linf(), Schedule(precision="fp16", batch_size=16), seed=0)
+
+
+def test_bfloat16_trains_too():
+    fitted = fit(trained(), DATA, Standard(), Linf(), Schedule(precision="bf16", batch_size=16, epochs=2), seed=0)
+    assert {p.dtype for p in fitted.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".th"])
+def test_weights_of_every_kind_are_read(tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    state = {f"module.{k}": v for k, v in trained().state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    model = checkpoints.give(trained(seed=1), checkpoints.weights(path), str(path))
+    assert digest(model) == digest(trained())
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("evil",)
+
+
+def test_weights_files_that_are_not_are_refused_and_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    torch.save(trained().state_dict(), tmp_path / "good.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "good.pt").read_bytes()[:3000])
+    (tmp_path / "foreign.safetensors").write_text("hello")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"linear.weight": torch.zeros(3, 8)}, tmp_path / "part.pt")
+    for name, told in [
+        ("evil.pt", "it wants to run code"),
+        ("cut.pt", "truncated"),
+        ("foreign.safetensors", "cannot be read as weights"),
+        ("list.pt", "holds no state dict"),
+        ("none.pt", "no weights file"),
+        ("part.pt", "lacks conv1.weight"),
+    ]:
+        with pytest.raises(ValueError, match=told) as caught:
+            checkpoints.give(trained(), checkpoints.weights(tmp_path / name), name)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "evil").exists()

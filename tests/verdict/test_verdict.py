@@ -1,0 +1,245 @@
+"""The verdict: independent and coupled rows, worst cases that existed, cheats that are named."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm as gaussian
+from worlds import Neighbours, Small, images, labels, trained
+
+from normwise import intervals
+from normwise.attacks import FGSM, PGD
+from normwise.checks import annotate
+from normwise.coupling import measure_coupling
+from normwise.verdict import evaluate
+from normwise.modes import digest
+from normwise.norms import BNwoT
+from normwise.seeding import generator
+from normwise.threats import L2, Linf
+from normwise.types import Batch, Proposal
+
+THREAT = Linf(eps=0.05)
+
+
+def batches(count=4, size=10, last=0):
+    sizes = [size] * count + ([last] if last else [])
+    rows = sum(sizes)
+    parts = zip(images(rows).split(sizes), labels(rows).split(sizes), torch.arange(rows).split(sizes), strict=True)
+    return [Batch(*part) for part in parts]
+
+
+def agreeing(model, parts):
+    """The same images, labelled as the model sees them: clean accuracy is 1."""
+    return [b._replace(y=model(b.x).argmax(1)) for b in parts]
+
+
+def balanced():
+    model = trained()
+    with torch.no_grad():
+        model.linear.weight.mul_(5)
+        model.linear.bias.sub_(model(images(40)).mean(0))
+    return model
+
+
+def test_independent_rows_are_judged_row_by_row():
+    model = balanced()
+    verdict = evaluate(model, agreeing(model, batches(last=3)), THREAT, (FGSM(), PGD(steps=5)))
+    e = verdict.evaluation
+    assert not e.coupled
+    assert e.n == 43
+    assert e.clean_accuracy.value == 1
+    assert e.robust_accuracy.unit == "rows"
+    fallen = model(verdict.x_adv).argmax(1) != verdict.y
+    assert torch.equal(fallen, verdict.broken_by >= 0)  # every claimed success is one, scored by the model itself
+    assert e.robust_accuracy.value == int((~fallen).sum()) / 43
+    assert 0 < e.robust_accuracy.value < 1
+    assert e.robust_accuracy.value <= min(score.value for score in e.per_attack.values())
+    assert e.rebatched_accuracy == pytest.approx(e.robust_accuracy.value)
+    assert e.alone_accuracy is None
+    assert e.digest_before == e.digest_after == digest(model)
+    assert (THREAT.around(verdict.x, generator=generator(0)).distance(verdict.x_adv) <= 0.05 + 1e-6).all()
+
+
+@pytest.mark.parametrize("make", [lambda: trained(BNwoT()), lambda: Neighbours(balanced()), lambda: Small().train()], ids=["bnwot", "neighbours", "train"])
+def test_coupled_rows_are_judged_in_batches_that_existed(make):
+    model = make()
+    mode = "train" if model.training else "eval"
+    parts = batches(last=3)
+    verdict = evaluate(model, parts, THREAT, (FGSM(), PGD(steps=5)), mode=mode, stateful="restore")
+    e = verdict.evaluation
+    assert e.coupled
+    assert e.n == 40  # the short batch is left out
+    assert (e.robust_accuracy.unit, e.robust_accuracy.n, e.robust_accuracy.rows) == ("batches", 4, 40)
+    assert e.robust_accuracy.value <= e.clean_accuracy.value  # the untouched batch is a candidate
+    if mode == "eval":
+        for k in range(4):  # judged again in its own batch, each row gets the answer of the record
+            rows = slice(10 * k, 10 * k + 10)
+            assert torch.equal(model(verdict.x_adv[rows]).argmax(1), verdict.predictions[rows])
+        survivors = [(verdict.predictions == verdict.y)[10 * k : 10 * k + 10].sum() for k in range(4)]
+        assert sum(survivors) / 40 == pytest.approx(e.robust_accuracy.value)
+        assert e.alone_accuracy is not None
+
+
+def test_an_attack_on_coupled_rows_never_sees_a_smaller_batch():
+    seen = []
+
+    class Watching(Neighbours):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    evaluate(Watching(balanced()), batches(), THREAT, (PGD(steps=3, restarts=2),))
+    assert set(seen) == {10, 1}  # 1: the images alone, at the end
+
+
+def test_the_probe_finds_coupling_randomness_and_memory_apart():
+    x = [images(seed=0), images(seed=1)]
+    plain = measure_coupling(trained(), x)
+    assert (plain.coupled, plain.random, plain.stateful) == (False, False, False)
+    assert plain.flips == 0
+    coupled = measure_coupling(Neighbours(trained()), x)
+    assert (coupled.coupled, coupled.random, coupled.stateful) == (True, False, False)
+    noisy = trained()
+    noisy.drop.train()
+    noisy = measure_coupling(noisy, x)
+    assert (noisy.coupled, noisy.random, noisy.stateful) == (False, True, False)
+    training = trained().train()
+    training.drop.eval()
+    training = measure_coupling(training, x)
+    assert (training.coupled, training.random, training.stateful) == (True, False, True)
+
+
+@pytest.mark.parametrize("share", [1e-3, 1.0])
+def test_a_small_share_of_the_batch_is_coupling_too(share):
+    from normwise.norms import BN
+
+    assert measure_coupling(trained(BN(centre_share=share)), [images(), images(seed=1)]).coupled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cheat:
+    """Leaves the ball on every second row."""
+
+    name = "cheat"
+    harm: str = "outside"
+
+    def __call__(self, model, x, y, threat, *, generator, independent=False):
+        if self.harm == "outside":
+            x_adv = x.clone()
+            x_adv[::2] = 1 - x[::2].round()
+        elif self.harm == "weights":
+            x_adv = x
+            with torch.no_grad():
+                model.linear.bias.add_(1)
+        else:
+            x_adv = x[:, :1]
+        return Proposal(x_adv, torch.full_like(y, -1), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [("outside", "cheat left linf: 5 of 10 rows of batch 0"), ("weights", "changed while it was evaluated"), ("shape", "returned images of shape")],
+)
+def test_a_cheating_attack_is_named(harm, told):
+    model = balanced()
+    with pytest.raises(ValueError, match=told):
+        evaluate(model, agreeing(model, batches()), THREAT, (Cheat(harm=harm),))
+
+
+def test_a_model_that_remembers_is_refused_unless_told():
+    with pytest.raises(ValueError, match="stateful='restore'"):
+        evaluate(Small().train(), batches(), THREAT, (), mode="train")
+
+
+def test_the_mode_is_explicit_and_put_back():
+    model = trained().train()
+    model.conv1.eval()
+    modes = [m.training for m in model.modules()]
+    assert not evaluate(model, batches(), THREAT, (FGSM(),)).evaluation.coupled
+    assert [m.training for m in model.modules()] == modes
+
+
+def test_eps_zero_is_exactly_clean_accuracy():
+    for threat in (Linf(eps=0.0), L2(eps=0.0)):
+        e = evaluate(balanced(), batches(), threat, (FGSM(), PGD(steps=3))).evaluation
+        assert e.robust_accuracy.value == e.clean_accuracy.value
+
+
+def test_the_judge_is_the_model_and_never_the_one_crafted_on():
+    model = balanced()
+    parts = agreeing(model, batches())
+    own = evaluate(model, parts, THREAT, (PGD(steps=5),)).evaluation
+    transferred = evaluate(model, parts, THREAT, (PGD(steps=5),), craft_on=trained(seed=5)).evaluation
+    assert transferred.clean_accuracy == own.clean_accuracy
+    assert transferred.robust_accuracy.value > own.robust_accuracy.value
+
+
+def test_the_same_seed_gives_the_same_verdict():
+    model = balanced()
+    one, two = (evaluate(model, batches(), THREAT, (PGD(steps=4),)) for _ in range(2))
+    assert torch.equal(one.x_adv, two.x_adv)
+    assert one.evaluation.robust_accuracy == two.evaluation.robust_accuracy
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda b: b._replace(x=255 * b.x), r"pixels from 0 to 255; expected \[0, 1\]"),
+        (lambda b: b._replace(x=(255 * b.x).to(torch.uint8)), "dtype torch.uint8"),
+        (lambda b: b._replace(x=b.x / 0 * 0), "NaN or infinite"),
+        (lambda b: b._replace(y=b.y + 3), "labels run from 3 to 5, and the model has 3 classes"),
+        (lambda b: b._replace(x=b.x[:, :1]), "cannot take images of shape"),
+        (lambda b: b._replace(x=b.x[:0], y=b.y[:0], ids=b.ids[:0]), "with 0 labels"),
+    ],
+    ids=["0..255", "uint8", "nan", "labels", "channels", "empty"],
+)
+def test_images_and_labels_that_cannot_be_are_refused(change, told):
+    with pytest.raises(ValueError, match=told):
+        evaluate(balanced(), [change(b) for b in batches()], THREAT, (FGSM(),))
+
+
+def test_no_batches_are_refused():
+    with pytest.raises(ValueError, match="no batches"):
+        evaluate(balanced(), [], THREAT, ())
+
+
+def test_checks_warn_of_what_they_should_and_of_nothing_else():
+    class Softmax(Small):
+        def forward(self, x):
+            return (100 * super().forward(x)).softmax(1)
+
+    def warned(model):
+        parts = batches()
+        e = evaluate(model, parts, THREAT, (FGSM(), PGD(steps=5))).evaluation
+        return {check.name for check in annotate(e, model, parts[0]).checks if check.status != "pass"}
+
+    assert warned(balanced()) == set()
+    assert "logits" in warned(Softmax().eval())
+    assert {"row independence", "enough batches"} <= warned(Neighbours(balanced()))
+    noisy = balanced()
+    noisy.drop.p = 0.5
+    noisy.drop.forward = lambda x: torch.nn.functional.dropout(x, 0.5, training=True)
+    assert "determinism" in warned(noisy)
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 2000), share=st.floats(0, 1))
+def test_wilson_is_its_formula(n, share):
+    k = round(share * n)
+    z, p = gaussian.ppf(0.975), k / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    score = intervals.of_rows(k, n)
+    assert (score.value, score.n) == (p, n)
+    assert (score.low, score.high) == (pytest.approx(centre - half, abs=1e-9), pytest.approx(centre + half, abs=1e-9))
+
+
+def test_the_interval_over_batches_is_wider_where_batches_differ_and_never_narrower_than_wilson():
+    alike, apart, certain = (intervals.of_batches(counts, 10) for counts in ([5] * 20, [0, 10] * 10, [0] * 20))
+    rows = intervals.of_rows(100, 200)
+    assert (alike.low, alike.high) == (rows.low, rows.high)
+    assert apart.high - apart.low > 2 * (rows.high - rows.low)
+    assert certain.high == intervals.of_rows(0, 200).high > 0
+    assert (apart.n, apart.unit, apart.rows) == (20, "batches", 200)
