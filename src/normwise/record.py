@@ -163,10 +163,11 @@ def provenance() -> dict[str, Any]:
     from . import __version__
 
     here = Path(__file__).parent
-    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    ours = ["git", "-C", str(here), "log", "-1", "--format=%H", "--", "."]  # empty where the code is not a checkout's own
+    git = subprocess.run(ours, capture_output=True, text=True, check=False)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
-        "command": " ".join(["normwise", *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "normwise"), *sys.argv[1:]]),
         "commit": git.stdout.strip() or None,
         "hardware": {
             "device": device,

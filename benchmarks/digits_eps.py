@@ -1,0 +1,44 @@
+"""Which radius should digits be judged at? The smallest of a list at which the standard BatchNorm network has fallen.
+
+    python benchmarks/digits_eps.py results/digits-eps/record.json
+
+Trains the preset's standard BatchNorm network with three seeds and attacks the validation rows with PGD-20.
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+from normwise import experiment, presets, verdict
+from normwise.attacks import PGD
+from normwise.record import provenance, to_json, write
+from normwise.threats import Linf
+from normwise.training import fit
+
+CANDIDATES, FALLEN = (0.1, 0.15, 0.2, 0.3), 0.05
+
+
+def main(path: Path) -> None:
+    started, rows = time.perf_counter(), []
+    for seed in range(3):
+        e = dataclasses.replace(presets.digits(), seed=seed)
+        model = fit(experiment.build(e), e.data, e.recipe, e.threat, e.schedule, seed=seed, device=experiment.place(e)).model
+        for eps in CANDIDATES:
+            found = verdict.evaluate(model, e.data.validation(batch_size=100), Linf(eps=eps), (PGD(steps=20),), seed=seed).evaluation
+            rows.append({"seed": seed, "eps": eps, "clean": found.clean_accuracy, "pgd-20": found.robust_accuracy})
+            print(rows[-1])
+    mean = {eps: sum(row["pgd-20"].value for row in rows if row["eps"] == eps) / 3 for eps in CANDIDATES}
+    record = {
+        **provenance(),
+        "seed": [0, 1, 2],
+        "seconds": time.perf_counter() - started,
+        "rows": rows,
+        "mean_pgd_20": mean,
+        "chosen_eps": min(eps for eps in CANDIDATES if mean[eps] < FALLEN),
+    }
+    write(path, to_json(record))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
