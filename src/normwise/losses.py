@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from torch.nn import functional as F
 
 from .registry import unknown
@@ -24,12 +26,43 @@ def margin(logits: Logits, y: Labels) -> PerRow:
     return others.amax(1) - own
 
 
+def dlr(logits: Logits, y: Labels) -> PerRow:
+    """Difference of logits ratio: (max_{j != y} z_j - z_y) / (z_(1) - z_(3)), z_(k) the k-th largest logit.
+
+    It does not change when all logits are shifted or scaled, so that confident models cannot hide their gradient. With two
+    classes there is no third logit: the margin is used.
+    Source: Croce and Hein 2020, arXiv:2003.01690, eq. 6.
+    """
+    if logits.shape[1] < 3:
+        return margin(logits, y)
+    top = logits.topk(3, dim=1).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
+
+
+def targeted_dlr(logits: Logits, y: Labels, target: Labels) -> PerRow:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2); with fewer than four classes z_t - z_y alone.
+
+    Source: Croce and Hein 2020, arXiv:2003.01690, eq. 7.
+    """
+    gap = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    if logits.shape[1] < 4:
+        return gap
+    top = logits.topk(4, dim=1).values
+    return gap / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)
+
+
+def likely_wrong(logits: Logits, y: Labels, count: int) -> Int[Tensor, "b targets"]:
+    """The `count` most likely wrong classes of each row (all of them where there are fewer), likeliest first."""
+    others = logits.scatter(1, y[:, None], -torch.inf)
+    return others.topk(min(count, logits.shape[1] - 1), dim=1).indices
+
+
 def correct(logits: Logits, y: Labels) -> Rows:
     """Whether each row is classified as its label."""
     return logits.argmax(1) == y
 
 
-LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def named(name: str) -> Loss:

@@ -57,8 +57,8 @@ class Region(Protocol):
     def start(self) -> Images:
         """Draw a random allowed point."""
 
-    def ascend(self, x_adv: Images, grad: Images, size: float) -> Images:
-        """Make the step of length `size` that raises the loss most, to first order."""
+    def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
+        """Make the step of length `size` (one for all rows, or one per row) that raises the loss most, to first order."""
 
     def project(self, x_adv: Images) -> Images:
         """Return the nearest allowed point."""

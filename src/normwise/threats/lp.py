@@ -107,8 +107,8 @@ class LinfRegion(LpRegion):
     def start(self) -> Images:
         return self.project(self.x + self.radius * self._noise("uniform"))
 
-    def ascend(self, x_adv: Images, grad: Images, size: float) -> Images:
-        return torch.add(x_adv, grad.sign(), alpha=size)
+    def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
+        return x_adv + _length(size, x_adv) * grad.sign()
 
     def project(self, x_adv: Images) -> Images:
         return torch.clamp(x_adv, self.low, self.high)
@@ -127,8 +127,8 @@ class L2Region(LpRegion):
         uniform = rows.over(self.radius * length, self.x) * _unit(self._noise("normal"))
         return self.project(self.x + uniform)
 
-    def ascend(self, x_adv: Images, grad: Images, size: float) -> Images:
-        return torch.add(x_adv, _unit(grad), alpha=size)
+    def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
+        return x_adv + _length(size, x_adv) * _unit(grad)
 
     def project(self, x_adv: Images) -> Images:
         """Return the nearest point of ball and box together.
@@ -153,6 +153,11 @@ class L2Region(LpRegion):
 
     def distance(self, x_adv: Images) -> PerRow:
         return rows.l2(x_adv - self.x)
+
+
+def _length(size: float | PerRow, x: Images) -> float | Tensor:
+    """One step length for all rows as it is, one per row in a shape that broadcasts over x."""
+    return rows.over(size, x) if isinstance(size, Tensor) else size
 
 
 def _unit(x: Images) -> Images:

@@ -1,0 +1,160 @@
+"""APGD: projected gradient ascent with momentum that halves its step where it no longer pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import losses, rows
+from ..types import Images, Labels, Region
+from .base import BaseAttack, at_least
+from .best import Best
+from .oracle import Oracle
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(BaseAttack):
+    """Auto-PGD: from step length 2 radius, with momentum, halving the step and going back to the best point when it stalls.
+
+        z = project(x_k + ascend(grad loss(x_k), size));   x_{k+1} = project(x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1}))
+
+    At checkpoints w_j = ceil(p_j steps), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), a row's step
+    is halved and the row goes back to its best point if its loss rose in fewer than `rho` of the steps since the last
+    checkpoint, or if neither its step nor its best loss changed since then.
+
+    Options
+        steps       gradient evaluations per restart
+        restarts    random starts
+        loss        what is raised: "ce", "dlr" or "margin"
+        targets     0: untargeted; k: one search for each of the k most likely wrong classes, raising the targeted DLR loss
+                    (9 is AutoAttack's APGD-T; where there are fewer classes, all)
+        rho         share of the steps that must raise the loss
+
+    Cost: steps + 1 forwards and backwards per image, restart and target; independent rows stop as soon as they fall.
+    Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3. Differs: any region's steepest ascent and projection;
+    coupled rows share one step and one decision, taken on the batch's mean loss.
+    """
+
+    name: ClassVar[str] = "apgd"
+
+    steps: int = 100
+    restarts: int = 1
+    loss: str = "ce"
+    targets: int = 0
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
+        at_least(self.name, 0, targets=self.targets)
+        losses.named(self.loss)
+        if not 0 < self.rho < 1:
+            raise ValueError(f"rho of apgd is a share of steps; got {self.rho}; give a number between 0 and 1")
+
+    @property
+    def label(self) -> str:
+        return f"apgd-{'t' if self.targets else self.loss}"
+
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
+        best = Best(x, region.victims, independent=independent)
+        goals: list[Labels | None] = [None]
+        if self.targets:
+            goals = list(losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1))
+        for _ in range(self.restarts):
+            for goal in goals:
+                left = best.standing
+                if len(left):
+                    _Climb(
+                        self, oracle, best, region.select(left), y[left], left, None if goal is None else goal[left]
+                    ).run()
+        return best.x_adv, best.first_hit
+
+
+class _Climb:
+    """One search from one random start, over the rows that still stand."""
+
+    # what has a value per row, and shrinks when rows leave
+    PER_ROW = (
+        "rows",
+        "y",
+        "goal",
+        "x",
+        "previous",
+        "grad",
+        "loss",
+        "before",
+        "size",
+        "rises",
+        "halved",
+        "top",
+        "top_then",
+        "top_x",
+        "top_grad",
+    )
+
+    def __init__(
+        self, attack: APGD, oracle: Oracle, best: Best, region: Region, y: Labels, rows: Tensor, goal: Labels | None
+    ) -> None:
+        self.attack, self.oracle, self.best, self.region = attack, oracle, best, region
+        self.y, self.rows, self.goal = y, rows, goal
+        self.x = self.previous = self.grad = self.top_x = self.top_grad = region.start()
+        zeros = torch.zeros(len(y), dtype=self.x.dtype, device=self.x.device)
+        self.size, self.rises, self.halved = zeros + 2 * region.radius, zeros, zeros.bool()
+        self.loss = self.before = self.top = self.top_then = zeros - torch.inf
+        self.step = 0
+        self._look()
+        self.top_then, self.rises = self.top, torch.zeros_like(self.rises)
+
+    def run(self) -> None:
+        checkpoints, last = _checkpoints(self.attack.steps), 0
+        while self.step < self.attack.steps and len(self.rows):
+            share = 0.75 if self.step else 1.0
+            z = self.region.project(self.region.ascend(self.x, self.grad, self.size))
+            moved = self.x + share * (z - self.x) + (1 - share) * (self.x - self.previous)
+            self.previous, self.x = self.x, self.region.project(moved)
+            self.step += 1
+            self._look()
+            if self.step in checkpoints:
+                self._check(self.step - last)
+                last = self.step
+
+    def _look(self) -> None:
+        """Look at the loss from the present point, remember the best, let fallen rows go."""
+        label, goal = self.y, self.goal
+        raised = losses.named(self.attack.loss) if goal is None else lambda logits, y: losses.targeted_dlr(logits, y, goal)
+        look = self.oracle.gradient(self.x, label, raised, self.region.victims)
+        fallen = ~losses.correct(look.logits, label)
+        self.best.offer(self.rows, self.x, losses.margin(look.logits, label), fallen, self.step)
+        self.before, self.grad = self.loss, look.grad
+        self.loss = look.loss if self.best.independent else look.loss[self.region.victims].mean().expand_as(look.loss)
+        better = self.loss > self.top
+        self.rises = self.rises + (self.loss > self.before)
+        self.top = torch.where(better, self.loss, self.top)
+        self.top_x = torch.where(rows.over(better, self.x), self.x, self.top_x)
+        self.top_grad = torch.where(rows.over(better, self.x), self.grad, self.top_grad)
+        if self.best.independent and fallen.any():
+            self.region = self.region.select(~fallen)
+            for name in self.PER_ROW:
+                if (value := getattr(self, name)) is not None:
+                    setattr(self, name, value[~fallen])
+
+    def _check(self, steps: int) -> None:
+        """Halve the step of rows that stall, and take them back to their best point."""
+        stalled = (self.rises < self.attack.rho * steps) | (~self.halved & (self.top <= self.top_then))
+        self.size = torch.where(stalled, self.size / 2, self.size)
+        self.x = torch.where(rows.over(stalled, self.x), self.top_x, self.x)
+        self.grad = torch.where(rows.over(stalled, self.x), self.top_grad, self.grad)
+        self.loss = torch.where(stalled, self.top, self.loss)
+        self.halved, self.top_then, self.rises = stalled, self.top, torch.zeros_like(self.rises)
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """The steps after which the step length is looked at: 22, 41, 57, 70, 80, 87, 93, 99 of 100."""
+    earlier, p, found = 0.0, 0.22, set()
+    while p <= 1:
+        found.add(ceil(round(p * steps, 6)))
+        earlier, p = p, p + max(p - earlier - 0.03, 0.06)
+    return found

@@ -1,0 +1,97 @@
+"""Records: JSON there and back, written whole or not at all."""
+
+import json
+
+import pytest
+from worlds import images, labels, trained
+
+from normwise.attacks import ATTACKS, FGSM, PGD
+from normwise.data import DATA
+from normwise.models import MODELS
+from normwise.norms import NORMS
+from normwise.recipes import RECIPES
+from normwise.record import Result, Training, provenance, read_result, to_json, write
+from normwise.registry import Registry, plain
+from normwise.threats import THREATS, Linf
+from normwise.types import Batch
+from normwise.verdict import evaluate
+
+REGISTRIES = [ATTACKS, DATA, MODELS, NORMS, RECIPES, THREATS]
+
+
+def result():
+    batches = [Batch(images(), labels(), labels())]
+    evaluation = evaluate(trained(), batches, Linf(), (FGSM(), PGD(steps=2))).evaluation
+    training = Training(
+        seconds=1.5, forwards=3, backwards=2, epochs=1, best_epoch=1, validation={"clean": 0.5}, parameters=9, trained_parameters=8
+    )
+    return Result(name="one", experiment={"norm": plain(NORMS["rn"]())}, training=training, evaluation=evaluation)
+
+
+def test_a_result_is_the_same_after_json(tmp_path):
+    before = result()
+    path = write(tmp_path / "result.json", to_json(before))
+    assert read_result(path) == before
+    assert to_json(read_result(path)) == to_json(before)
+
+
+def test_an_unknown_key_of_a_later_version_is_left_aside_and_a_foreign_file_is_refused(tmp_path):
+    data = json.loads(to_json(result()))
+    (tmp_path / "later.json").write_text(json.dumps(data | {"later": 1}))
+    assert read_result(tmp_path / "later.json").name == "one"
+    for name, text in [("foreign.json", "[1]"), ("cut.json", to_json(result())[:200]), ("other.json", json.dumps(data | {"schema": 99}))]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=name):
+            read_result(tmp_path / name)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = write(tmp_path / "a" / "file.txt", "one")
+    with pytest.raises(TypeError):
+        write(path, 3)
+    assert path.read_text() == "one"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_the_record_says_what_ran():
+    found = provenance()
+    assert set(found) == {"command", "commit", "hardware", "versions"}
+    assert found["hardware"]["threads"] == 1
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)
+def test_every_choice_is_itself_after_plain_data(registry):
+    for name, choice in registry.items():
+        if name == "npz":
+            continue  # needs a path
+        one = choice()
+        assert registry.make(plain(one)) == one
+        assert registry.make(json.loads(json.dumps(plain(one)))) == one
+        assert registry.make(name) == one
+        assert plain(one)["name"] == name
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)
+def test_a_wrong_name_or_option_is_answered_with_the_nearest(registry):
+    name = next(iter(registry))
+    with pytest.raises(ValueError, match=f"no {registry.kind} is named '{name}x'; did you mean '{name}'?"):
+        registry[name + "x"]
+    with pytest.raises(ValueError, match=f"no option of {registry.kind} '{name}' is named 'nonsense'"):
+        registry.make({"name": name, "nonsense": 1})
+
+
+def test_a_wrong_type_is_named():
+    with pytest.raises(ValueError, match="steps of attack 'pgd' is 'many'; expected int"):
+        ATTACKS.make({"name": "pgd", "steps": "many"})
+
+
+def test_equal_names_and_imported_classes_are_kept_out():
+    class One:
+        name = "same"
+
+    class Two:
+        name = "same"
+
+    with pytest.raises(ValueError, match="two things are named 'same'"):
+        Registry("thing", __name__, {"One": One, "Two": Two})
+    assert "One" not in Registry("thing", "elsewhere", {"One": One})
