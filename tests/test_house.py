@@ -16,7 +16,7 @@ SOURCE = Path(normwise.__file__).parent
 FLOORS = [
     {"types", "registry", "losses", "rows", "modes", "seeding", "statistics"},
     {"norms", "threats", "data", "config", "coupling", "record", "schedule"},
-    {"attacks", "surgery", "models", "training", "verdict", "checkpoints", "report", "intervals", "loading", "images"},
+    {"attacks", "surgery", "models", "training", "verdict", "checkpoints", "report", "intervals", "loading", "images", "folding"},
     {"recipes", "checks"},
     {"experiment"},
     {"presets", "bench"},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import intervals
 from .coupling import Coupling, measure_coupling
+from .folding import fold
 from .modes import device_of, digest, running, untouched
 from .norms.site import norm_reads
 from .record import Evaluation
@@ -61,6 +62,7 @@ def evaluate(
     mode: Mode = "eval",
     craft_on: nn.Module | None = None,
     stateful: Literal["refuse", "restore"] = "refuse",
+    fast: bool = True,
     model_name: str = "",
     data: Mapping[str, Any] | None = None,
     report: Report = lambda text, done, total: None,
@@ -76,6 +78,9 @@ def evaluate(
     `craft_on` names another model to attack (a surrogate); the judge is always `model`. `mode` is the mode of attack and
     judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged with its
     buffers put back after each pass.
+
+    `fast` searches on a copy with norms folded into convolutions (independent rows in evaluation mode); the judge is the
+    model itself all the same, and a row that fell for the copy alone is attacked once more on the model.
 
     Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, and for
     an attack that leaves the threat model or the model changed.
@@ -97,10 +102,14 @@ def evaluate(
                 "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass"
             )
         chosen = [b for b in batches if len(b.y) == size] if measured.coupled else list(batches)
+        attacked = [craft_on or model]
+        if fast and mode == "eval" and not measured.coupled:
+            attacked = [*_folded(attacked[0], chosen[0].x.to(judge.device)), *attacked]
+        digests = [digest(one) for one in attacked]
         judged: list[_Judged] = []
         for index, batch in enumerate(chosen):
             batch = Batch(*(tensor.to(judge.device) for tensor in batch))
-            judged.append(_batch(judge, craft_on or model, batch, threat, attacks, measured, index))
+            judged.append(_batch(judge, attacked, batch, threat, attacks, measured, index))
             report(_so_far(judged), index + 1, len(chosen))
         x_adv = torch.cat([one.x_adv for one in judged])
         y = torch.cat([one.batch.y for one in judged])
@@ -108,7 +117,7 @@ def evaluate(
         alone = _rescore(judge, x_adv, y, 1, torch.arange(len(y))) if measured.coupled else None
         reading = norm_reads(model)
         after = digest(model)
-    if after != before:
+    if after != before or digests != [digest(one) for one in attacked]:
         raise ValueError(
             f"the model was changed while it was evaluated (digest {before}, then {after}); attack a model that keeps still"
         )
@@ -130,7 +139,7 @@ def evaluate(
         coupled=measured.coupled,
         coupling=asdict(measured),
         clean_accuracy=score(_CLEAN),
-        per_attack={_label(attack): score(_label(attack)) for attack in attacks},
+        per_attack={label: score(label) for label in _labels(attacks)},
         robust_accuracy=score(_WORST),
         rebatched_accuracy=rebatched,
         alone_accuracy=alone,
@@ -166,6 +175,12 @@ def _label(attack: Attack) -> str:
     return str(getattr(attack, "label", attack.name))
 
 
+def _labels(attacks: Sequence[Attack]) -> list[str]:
+    """Call each attack by its label; equal labels of other options are told apart by a number."""
+    labels = list(map(_label, attacks))
+    return [f"{label}~{same + 1}" if (same := labels[:i].count(label)) else label for i, label in enumerate(labels)]
+
+
 class _Judge:
     """Asks the model, without lasting effect and without a graph; counts images."""
 
@@ -192,7 +207,7 @@ class _Judge:
 
 def _batch(
     judge: _Judge,
-    craft_on: nn.Module,
+    attacked: Sequence[nn.Module],
     batch: Batch,
     threat: ThreatModel,
     attacks: Sequence[Attack],
@@ -206,8 +221,9 @@ def _batch(
     right = clean == y
     images, answers = [x], [clean]
     for attack in attacks:
-        images.append(_craft(judge, craft_on, batch, threat, attack, index, None if measured.coupled else right))
-        answers.append(judge.predictions(images[-1]))
+        x_adv, answer = _craft(judge, attacked, batch, threat, attack, index, None if measured.coupled else right)
+        images.append(x_adv)
+        answers.append(answer)
     wrong = torch.stack(answers) != y  # (candidates, b): the untouched batch is the first candidate
     if measured.coupled:
         survivors = (~wrong).sum(1)
@@ -226,32 +242,71 @@ def _batch(
         torch.stack(images)[worst, rows],
         torch.stack(answers)[worst, rows],
         broken_by,
-        dict(zip([_CLEAN, *map(_label, attacks)], survivors.tolist(), strict=True))
-        | {_WORST: int((~wrong[worst, rows]).sum())},
+        dict(zip([_CLEAN, *_labels(attacks)], survivors.tolist(), strict=True)) | {_WORST: int((~wrong[worst, rows]).sum())},
     )
 
 
+def _folded(model: nn.Module, x: Images) -> list[nn.Module]:
+    """The model folded, where that can be done and is the same function up to rounding; else nothing."""
+    try:
+        folded = fold(model)
+        with torch.no_grad():
+            expected, got = model(x), folded(x)
+    except Exception:  # a model that cannot be copied or asked this way is attacked as it is
+        return []
+    same = torch.isfinite(got).all() and (got - expected).abs().max() <= 1e-3 * expected.abs().max()
+    return [folded] if same and norm_reads(folded) != norm_reads(model) else []
+
+
 def _craft(
-    judge: _Judge, craft_on: nn.Module, batch: Batch, threat: ThreatModel, attack: Attack, index: int, only: Rows | None
-) -> Images:
-    """Let one attack propose images for a batch (for the rows `only`, where rows are independent); check that they are allowed."""
+    judge: _Judge,
+    attacked: Sequence[nn.Module],
+    batch: Batch,
+    threat: ThreatModel,
+    attack: Attack,
+    index: int,
+    only: Rows | None,
+) -> tuple[Images, Tensor]:
+    """Let one attack propose images (for the rows `only`, where rows are independent); returns them with the answers to them."""
+    x_adv, first_hit = _propose(judge, attacked[0], batch, threat, attack, index, only)
+    answers = judge.predictions(x_adv)
+    if only is not None and len(attacked) > 1:
+        missed = (
+            only & (first_hit >= 0) & (answers == batch.y)
+        )  # fell for the folded copy, by rounding, but not for the model
+        if missed.any():
+            again, _ = _propose(judge, attacked[1], batch, threat, attack, index, missed)
+            x_adv[missed] = again[missed]
+            answers = judge.predictions(x_adv)
+    return x_adv, answers
+
+
+def _propose(
+    judge: _Judge,
+    attacked: nn.Module,
+    batch: Batch,
+    threat: ThreatModel,
+    attack: Attack,
+    index: int,
+    only: Rows | None,
+) -> tuple[Images, Tensor]:
+    """Run one attack on a batch, check that its images are allowed; returns them and the step at which each row fell."""
     rng = generator(judge.seed, attack, index)
-    rows = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
-    proposal = attack(craft_on, batch.x[rows], batch.y[rows], threat, generator=rng, independent=only is not None)
+    chosen = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
+    proposal = attack(attacked, batch.x[chosen], batch.y[chosen], threat, generator=rng, independent=only is not None)
     judge.forwards += proposal.forwards
     judge.backwards += proposal.backwards
-    if proposal.x_adv.shape != batch.x[rows].shape:
-        raise ValueError(
-            f"{_label(attack)} returned images of shape {tuple(proposal.x_adv.shape)}; expected {tuple(batch.x[rows].shape)}"
-        )
-    x_adv = batch.x.clone()
-    x_adv[rows] = proposal.x_adv.to(x_adv)
+    if proposal.x_adv.shape != batch.x[chosen].shape:
+        got, expected = tuple(proposal.x_adv.shape), tuple(batch.x[chosen].shape)
+        raise ValueError(f"{_label(attack)} returned images of shape {got}; expected {expected}")
+    x_adv, first_hit = batch.x.clone(), torch.full_like(batch.y, -1)
+    x_adv[chosen], first_hit[chosen] = proposal.x_adv.to(x_adv), proposal.first_hit.to(first_hit)
     outside = int((~threat.around(batch.x, generator=rng).contains(x_adv)).sum())
     if outside:
         raise ValueError(
-            f"{_label(attack)} left {threat.name}: {outside} of {len(rows)} rows of batch {index}; mend its projection"
+            f"{_label(attack)} left {threat.name}: {outside} of {len(chosen)} rows of batch {index}; mend its projection"
         )
-    return x_adv
+    return x_adv, first_hit
 
 
 def _rescore(judge: _Judge, x: Images, y: Labels, size: int, order: Tensor) -> float | None:
@@ -280,20 +335,26 @@ def _check_images(batch: Batch) -> None:
         raise ValueError(f"cannot evaluate: got {problem}")
 
 
+def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
+    """Refuse images, labels and a network that do not go together. Raises ValueError."""
+    with running(model, mode):
+        _check_images(batch)
+        _check_answer(_Judge(model, 0), batch)
+
+
 def _check_answer(judge: _Judge, batch: Batch) -> None:
     """Refuse a model that does not answer images with logits for these labels. Raises ValueError."""
     x, y, _ = batch
     try:
         logits = judge.logits(x)
-    except (RuntimeError, IndexError, TypeError) as error:
-        first = str(error).split("\n")[0]
+    except Exception as error:
+        first = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(
             f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
         ) from None
-    if logits.ndim != 2 or len(logits) != len(y) or logits.shape[1] < 2:
-        raise ValueError(
-            f"the model answers {tuple(logits.shape)} to {len(y)} images; expected logits of shape (b, classes)"
-        )
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(y) or shape[1] < 2:
+        raise ValueError(f"the model answers {shape} to {len(y)} images; expected logits of shape (b, classes)")
     if y.min() < 0 or y.max() >= logits.shape[1]:
         raise ValueError(
             f"labels run from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes; "

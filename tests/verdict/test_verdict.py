@@ -243,3 +243,18 @@ def test_the_interval_over_batches_is_wider_where_batches_differ_and_never_narro
     assert apart.high - apart.low > 2 * (rows.high - rows.low)
     assert certain.high == intervals.of_rows(0, 200).high > 0
     assert (apart.n, apart.unit, apart.rows) == (20, "batches", 200)
+
+
+def test_searching_on_a_folded_copy_gives_the_same_verdict():
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)  # a tracer's stand-in for a tensor is no tensor
+    try:
+        model = balanced()
+        parts = agreeing(model, batches(20))
+        fast, slow = (evaluate(model, parts, THREAT, (PGD(steps=10),), fast=fast) for fast in (True, False))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    assert abs(fast.evaluation.robust_accuracy.value - slow.evaluation.robust_accuracy.value) <= 1 / 200
+    assert torch.equal(model(fast.x_adv).argmax(1) != fast.y, fast.broken_by != -1)  # each success is the model's own
+    assert 0 < slow.evaluation.robust_accuracy.value < 1

@@ -1,0 +1,1 @@
+"""Reports: records in, one folder out. Nothing here knows a model."""

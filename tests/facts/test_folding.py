@@ -1,0 +1,75 @@
+"""Folding is the same function with fewer operations, and leaves alone what it must."""
+
+import jaxtyping
+import pytest
+import torch
+from torch import nn
+from worlds import Small, images, trained
+
+from normwise.folding import fold
+from normwise.models import MODELS
+from normwise.modes import digest
+from normwise.norms import NORMS, norm_reads, sites
+
+
+@pytest.fixture(autouse=True)
+def _tracing_without_run_time_types():
+    """A tracer's stand-in for a tensor is no tensor: the run-time checker would refuse it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def shaken(model):
+    """Every parameter and statistic away from its start, so that nothing is equal by chance."""
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and "standardize" not in name:
+                tensor.copy_(tensor.abs() + torch.rand_like(tensor)) if "running" in name else tensor.add_(
+                    0.3 * torch.rand_like(tensor)
+                )
+    return model.eval()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ["resnet", "preactresnet18", "vgg"])
+def test_the_function_is_the_same_and_the_model_given_is_untouched(name, norm):
+    options = {"resnet": {"depth": 8}, "vgg": {"depth": 11}}.get(name, {"width": 8})
+    model = shaken(MODELS[name](**options)(NORMS[norm](), classes=5, mean=(0.5,), std=(0.2,)).double())
+    x, before = torch.rand(4, 1, 16, 16, dtype=torch.float64), digest(model)
+    folded = fold(model)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-9, atol=1e-9)
+    assert digest(model) == before
+    with torch.no_grad():
+        for p in folded.parameters():
+            p.zero_()
+    assert digest(model) == before
+    if norm == "bn" and name != "preactresnet18":
+        assert sites(folded) == {}
+    if norm != "bn":
+        assert norm_reads(folded) == norm_reads(model)
+
+
+def test_hooks_ties_and_second_readers_are_left_alone():
+    hooked = trained()
+    hooked.norm.register_forward_hook(lambda module, args, out: out + 1)
+
+    class Twice(Small):
+        def forward(self, x):
+            y = self.conv1(x)
+            return self.linear((self.norm(y) + y).mean((2, 3)))
+
+    tied = nn.Sequential(nn.Conv2d(2, 2, 1), norm := nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), norm)
+    for model in (hooked, Twice(), tied):
+        model = shaken(model)
+        torch.testing.assert_close(fold(model)(images()), model(images()))
+        assert norm_reads(fold(model)) == norm_reads(model)
+
+
+def test_a_model_that_cannot_be_traced_is_copied():
+    class Asks(Small):
+        def forward(self, x):
+            return super().forward(x if x.mean() > 0.5 else 1 - x)
+
+    model = shaken(Asks())
+    torch.testing.assert_close(fold(model)(images()), model(images()))
