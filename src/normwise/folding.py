@@ -55,7 +55,7 @@ def fold(model: nn.Module) -> nn.Module:
 
 def _fixed(norm: nn.Module) -> bool:
     moments = norm._is_batchnorm if isinstance(norm, StatNorm) else isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    return bool(moments) and reads(norm) == {"running"}
+    return bool(moments) and reads(norm) == frozenset({"running"})
 
 
 def _watched(module: nn.Module) -> bool:
