@@ -18,6 +18,11 @@ def linf(x: Images) -> PerRow:
     return flat(x).abs().amax(1)
 
 
+def l1(x: Images) -> PerRow:
+    """Sum of the absolute entries of each row."""
+    return flat(x).abs().sum(1)
+
+
 def l2(x: Images) -> PerRow:
     """Euclidean length of each row."""
     return torch.linalg.vector_norm(flat(x), dim=1)

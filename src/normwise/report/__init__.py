@@ -1,1 +1,4 @@
-"""Reports: records in, one folder out. Nothing here knows a model."""
+"""The report: reads records, never models; writes a page, tables and figures that answer without other help."""
+
+from . import page as page
+from . import tables as tables

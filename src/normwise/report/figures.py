@@ -1,129 +1,186 @@
-"""Figures of a report, drawn with matplotlib's objects alone; the same records give the same bytes."""
+"""Figures of a report: who stays accurate under attack, and what that costs."""
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-from ..record import Result
-from .tables import label, scores
+from ..record import Score
+from .cells import Cell
+from .ink import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
+from .names import Point, place
+from .words import REFERENCE, training, where
 
-INK = "#1a1c1f"  # becomes the page's own text colour in the inline drawing
-CLEAN, WORST, COUPLED = "#4c9ed9", "#d95f43", "#a06cd5"  # told apart by shape too
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "normwise",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
+_RING: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
+_ROW = 0.3  # inches
 
 
-class Drawing(NamedTuple):
-    """One figure: its file name, title, what it shows in words, and both renderings."""
-
-    name: str
-    title: str
-    alt: str
-    svg: str
-    png: bytes
-
-
-def draw(results: Sequence[Result]) -> list[Drawing]:
-    """Draw the figures that the results allow."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        drawings = [_accuracy(results)]
-        if any(result.training for result in results):
-            drawings.append(_cost([result for result in results if result.training]))
-    return drawings
+def draw(found: Sequence[Cell], out: Path) -> list[Drawn]:
+    """Draw what the cells allow: accuracy always, cost against accuracy from two trained cells on."""
+    with style():
+        drawn = [save("accuracy", _attacks(found[0]) if len(found) == 1 else _accuracy(found), out)]
+        if sum(bool(cell.seconds) for cell in found) > 1:
+            drawn.append(save("cost", _cost(found), out))
+    return drawn
 
 
-def _name(result: Result) -> str:
-    return label(result, "norm") if result.experiment.get("norm") else result.name
+def recipes(found: Sequence[Cell]) -> dict[str, str]:
+    """The colour of each recipe."""
+    names = dict.fromkeys(cell.recipe for cell in found)
+    return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
 
 
-def _accuracy(results: Sequence[Result]) -> Drawing:
-    recipes = list(dict.fromkeys(label(result, "recipe") for result in results))
-    norms = list(dict.fromkeys(_name(result) for result in results))
-    figure, axes = _figure(9, 1.4 + 0.42 * len(norms), len(recipes))
-    for axis, recipe in zip(axes, recipes, strict=True):
-        for result in results:
-            if label(result, "recipe") != recipe:
-                continue
-            y = norms.index(_name(result))
-            found = scores(result)
-            for score, colour, marker, shift in (
-                (found["clean"], CLEAN, "o", -0.12),
-                (
-                    found["worst case"],
-                    COUPLED if result.evaluation.coupled else WORST,
-                    "D" if result.evaluation.coupled else "s",
-                    0.12,
-                ),
-            ):
-                axis.plot(
-                    [100 * score.low, 100 * score.high], [y + shift] * 2, color=colour, linewidth=2, solid_capstyle="butt"
-                )
-                axis.plot([100 * score.value], [y + shift], marker, color=colour, markersize=6)
-        axis.set(xlim=(-2, 102), ylim=(len(norms) - 0.5, -0.5), xlabel="accuracy, %", yticks=range(len(norms)))
-        axis.set_yticklabels(norms if axis is axes[0] else [])
-        axis.set_title("" if recipe == "–" else f"{recipe} training", fontsize=10, loc="left")
-        axis.grid(axis="x", color="#8885", linewidth=0.6)
-    marks = [("clean", CLEAN, "o"), ("worst case, independent rows", WORST, "s"), ("worst case, coupled rows", COUPLED, "D")]
-    handles = [axes[0].plot([], [], marker, color=colour, label=text)[0] for text, colour, marker in marks]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return _drawing(
-        figure,
-        "accuracy",
-        "Clean and worst-case accuracy",
-        "Clean accuracy and worst-case accuracy with 95% intervals for each norm, one panel for each way of training; "
-        "the numbers are in the table above.",
+def _bar(axes: Any, y: float, score: Score, colour: str, marker: str) -> None:
+    axes.plot([100 * score.low, 100 * score.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=3)
+    axes.plot([100 * score.value], [y], marker, color=colour, markersize=6.5, zorder=4, **_RING)
+
+
+def _accuracy(found: Sequence[Cell]) -> Any:
+    """One panel per recipe, one line per norm: clean (ring) and worst case (filled) with its interval; the band is the
+    interval of BatchNorm's worst case."""
+    panels: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        panels.setdefault((cell.setting, cell.recipe), []).append(cell)
+    sizes = [len(panel) for panel in panels.values()]
+    figure = new(0.75 + sum(_ROW * size + 0.42 for size in sizes))
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[size + 0.2 for size in sizes])
+    _legend(figure, [*_grounds(found), *_marks(found, "worst case, ")])
+    colours = recipes(found)
+    for axes, ((setting, recipe), panel) in zip(grid[:, 0], panels.items(), strict=True):
+        colour = colours[recipe]
+        for cell in panel:
+            if cell.reference:
+                axes.axvspan(100 * cell.worst.low, 100 * cell.worst.high, color=colour, alpha=0.13, linewidth=0)
+                break
+        for y, cell in enumerate(panel):
+            clean, worst = cell.clean, cell.worst
+            axes.plot([100 * worst.value, 100 * clean.value], [y, y], color=FAINT, linewidth=1, zorder=1)
+            axes.plot([100 * clean.low, 100 * clean.high], [y, y], color=MUTED, linewidth=1.4, zorder=2)
+            axes.plot([100 * clean.value], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=MUTED, zorder=3)
+            if len(cell.results) > 1:
+                seeds = [100 * r.evaluation.robust_accuracy.value for r in cell.results]
+                axes.plot(seeds, [y + 0.22] * len(seeds), "|", color=colour, markersize=4, zorder=3)
+            _bar(axes, y, worst, colour, _marker(cell))
+        axes.set_yticks(range(len(panel)), [short(cell.norm) for cell in panel])
+        axes.set_ylim(len(panel) - 0.4, -0.6)
+        title = where(training(recipe), setting)
+        axes.set_title(short(title[:1].upper() + title[1:], 90), loc="left", fontsize=9, fontweight="bold", color=colour)
+        bare(axes, grid="x")
+    grid[-1, 0].set_xlim(-1.5, 101.5)
+    in_percent(grid[-1, 0].xaxis)
+    grid[-1, 0].set_xlabel("accuracy on test rows, with 95% intervals")
+    return figure
+
+
+def _marker(cell: Cell) -> str:
+    return "D" if cell.coupled else "o"
+
+
+def _marks(found: Sequence[Cell], what: str) -> list[Any]:
+    """Legend: what the filled marks mean."""
+    from matplotlib.lines import Line2D
+
+    texts = {"o": f"{what}independent rows", "D": f"{what}coupled rows"}
+    used = {_marker(cell) for cell in found}
+    return [
+        Line2D([], [], linestyle="none", marker=marker, label=text, color=MUTED, markersize=5.5, **_RING)
+        for marker, text in texts.items()
+        if marker in used
+    ]
+
+
+def _colours(found: Sequence[Cell]) -> list[Any]:
+    """Legend: what the colours mean."""
+    from matplotlib.patches import Patch
+
+    return [Patch(color=colour, label=training(recipe)) for recipe, colour in recipes(found).items()]
+
+
+def _grounds(found: Sequence[Cell]) -> list[Any]:
+    """Legend: the ring of clean accuracy, and the band."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    clean = Line2D([], [], linestyle="none", marker="o", label="clean", markersize=5, color=PAPER, markeredgecolor=MUTED)
+    band = Patch(color=MUTED, alpha=0.2, label=f"interval of {REFERENCE}'s worst case")
+    return [clean, band] if any(cell.reference for cell in found) else [clean]
+
+
+def _legend(figure: Any, keys: Sequence[Any]) -> None:
+    figure.legend(
+        handles=keys,
+        loc="outside upper left",
+        ncols=4,
+        frameon=False,
+        fontsize=7.5,
+        labelcolor=MUTED,
+        handletextpad=0.4,
+        handlelength=1.2,
+        columnspacing=1.6,
     )
 
 
-def _cost(results: Sequence[Result]) -> Drawing:
-    figure, (axis,) = _figure(9, 3.6, 1)
-    markers = dict(zip(dict.fromkeys(label(result, "recipe") for result in results), "osD^v<>", strict=False))
-    for result in results:
-        assert result.training is not None
-        x, y = result.training.seconds, 100 * result.evaluation.robust_accuracy.value
-        colour = COUPLED if result.evaluation.coupled else WORST
-        axis.plot([x], [y], markers.get(label(result, "recipe"), "o"), color=colour, markersize=6)
-        short = str((result.experiment.get("norm") or {}).get("name") or result.name)
-        axis.annotate(short, (x, y), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
-    axis.set(xlabel="training, seconds", ylabel="worst-case accuracy, %", ylim=(-4, 104), xscale="log")
-    axis.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
-    axis.xaxis.set_minor_formatter(lambda value, position: f"{value:g}" if str(f"{value:e}")[0] in "25" else "")
-    axis.grid(color="#8885", linewidth=0.6)
-    handles = [axis.plot([], [], marker, color="#888", label=f"{recipe} training")[0] for recipe, marker in markers.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return _drawing(
-        figure,
-        "cost",
-        "What it costs",
-        "Training time against worst-case accuracy, one point for each trained network; the numbers are in the table above.",
-    )
+def _attacks(cell: Cell) -> Any:
+    """One network: a line for clean images, for each attack, for the worst case."""
+    scores = {"clean": cell.clean}
+    if len(cell.results) == 1:
+        scores |= {name.upper(): score for name, score in cell.results[0].evaluation.per_attack.items()}
+    scores["worst case"] = cell.worst
+    figure = new(0.55 + _ROW * len(scores))
+    axes = figure.subplots()
+    for y, (name, score) in enumerate(scores.items()):
+        _bar(axes, y, score, SERIES[0] if name == "worst case" else MUTED, _marker(cell))
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set_ylim(len(scores) - 0.4, -0.6)
+    axes.set_xlim(-1.5, 101.5)
+    in_percent(axes.xaxis)
+    axes.set_xlabel("accuracy on test rows, with 95% intervals")
+    bare(axes, grid="x")
+    return figure
 
 
-def _figure(width: float, height: float, panels: int) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
+def _cost(found: Sequence[Cell]) -> Any:
+    """Training time against worst-case accuracy, one panel per setting; each point carries its norm's name."""
+    settings: dict[str, list[Cell]] = {}
+    for cell in found:
+        if cell.seconds:
+            settings.setdefault(cell.setting, []).append(cell)
+    figure = new(0.3 + 3.7 * len(settings))
+    colours = recipes(found)
+    _legend(figure, [*_colours(found), *_marks(found, "")])
+    for axes, (setting, panel) in zip(figure.subplots(len(settings), 1, squeeze=False)[:, 0], settings.items(), strict=True):
+        points = [_point(cell) for cell in panel]
+        for cell, p in zip(panel, points, strict=True):
+            axes.plot([p.x, p.x], [p.low, p.high], color=colours[cell.recipe], linewidth=1.6, alpha=0.5, zorder=2)
+            axes.plot([p.x], [p.y], _marker(cell), color=colours[cell.recipe], markersize=6, zorder=3, **_RING)
+        axes.set_xscale("log")
+        top = 20 * math.ceil(max(p.high for p in points) / 20 + 0.1)
+        axes.set_ylim(-0.04 * top, 1.02 * top)
+        place(axes, points, size=7.5, colour=INK, line=MUTED)
+        axes.set_xticks(_round_times(*axes.get_xlim()))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g} s")
+        axes.minorticks_off()
+        axes.set_xlabel("training time (wall clock, logarithmic)")
+        axes.set_ylabel("worst-case accuracy")
+        axes.set_title(short(setting, 90), loc="left", fontsize=9, fontweight="bold")
+        in_percent(axes.yaxis)
+        bare(axes, grid="y")
+    return figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+def _point(cell: Cell) -> Point:
+    worst = cell.worst
+    return Point(cell.seconds or 0.0, 100 * worst.value, 100 * worst.low, 100 * worst.high, short(cell.norm))
 
 
-def _drawing(figure: Any, name: str, title: str, alt: str) -> Drawing:
-    svg, png = io.StringIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title}, transparent=True)
-    figure.savefig(png, format="png", dpi=150, facecolor="white", metadata={"Software": None})
-    return Drawing(name, title, alt, svg.getvalue(), png.getvalue())
+def _round_times(low: float, high: float) -> list[float]:
+    """Round times for a logarithmic axis: evenly spaced in a narrow range, else 1, 2, 5, 10 and on, or powers of ten."""
+    from matplotlib.ticker import MaxNLocator
+
+    if high / low < 8:
+        times = [float(time) for time in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+    else:
+        times = [digit * 10.0**power for power in range(-4, 9) for digit in ((1, 2, 5) if high / low < 300 else (1,))]
+    return [time for time in times if low <= time <= high]

@@ -1,16 +1,23 @@
-// Click a header to sort its table: numbers by value, words by letter; click again for the other direction.
+// Click a header to sort its table by that column: numbers from high to low first, words from A to Z; again to turn it round.
 for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-    const down = head.getAttribute("aria-sort") !== "descending";
-    heads.forEach(other => other.removeAttribute("aria-sort"));
+    const number = head.dataset.kind !== "words", before = head.getAttribute("aria-sort");
+    const down = before ? before === "ascending" : number;
+    const key = row => row.cells[column].dataset.sort ?? "";
+    const order = (a, b) => number ? Number(a) - Number(b) : a.localeCompare(b);
+    const rows = [...body.rows].sort((one, other) => {
+      const a = key(one), b = key(other);
+      if (a === "" || b === "") return (a === "") - (b === "");  // what is missing stays last
+      return down ? order(b, a) : order(a, b);
+    });
+    for (const each of heads) each.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = row => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
-    const order = (a, b) => {
-      const [x, y] = [key(a), key(b)], [p, q] = [parseFloat(x), parseFloat(y)];
-      return Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
-    };
-    const rows = [...table.tBodies[0].rows].sort((a, b) => down ? order(b, a) : order(a, b));
-    table.tBodies[0].append(...rows);
+    body.append(...rows);
   }));
 }
+// On paper every table behind a fold is shown.
+const folds = [...document.querySelectorAll("details")];
+let open = [];
+addEventListener("beforeprint", () => { open = folds.map(fold => fold.open); for (const fold of folds) fold.open = true; });
+addEventListener("afterprint", () => folds.forEach((fold, i) => { fold.open = open[i]; }));

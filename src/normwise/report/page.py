@@ -1,19 +1,23 @@
-"""The report: one folder with a self-contained page, the records, and the figures."""
+"""The page: one HTML file that needs nothing else, and the tables and figures beside it."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..record import SCHEMA, Result, to_json
-from ..record import write as write_file
+from .. import record
+from ..record import Check, Result
 from ..registry import plain
-from . import figures, headline, tables
+from . import answer, cells, figures, tables
+from .card import card, subtitle
+from .ink import SERIES, Drawn
+from .words import REFERENCE, joined, training, where
 
-HERE = Path(__file__).parent
+SCHEMA = 1
+_HERE = Path(__file__).parent
 
 
 def write(
@@ -24,85 +28,125 @@ def write(
     provenance: Mapping[str, Any],
     failures: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `report.html`, `results.json`, `results.csv` and `figures/*.png|svg` into `out`; returns the page's path.
+    """Write `report.html`, `results.json`, `results.csv` and `figures/` into the folder `out`; returns the page's path.
 
-    The page needs nothing but itself: styles, script and drawings are inside it, and it asks for nothing outside.
-    Raises ValueError for no results.
+    `failures` are cells that did not end, with the reason. The same arguments give the same bytes.
+    Raises ValueError for no results: there is nothing to report.
     """
     if not results:
-        raise ValueError("there is nothing to report: no results; give at least one finished run")
-    import jinja2
+        raise ValueError("a report needs at least one result; got none; run normwise bench, train or evaluate first")
+    failed, found = dict(failures or {}), cells.of(results)
+    data = {"schema": SCHEMA, "title": title, "provenance": plain(provenance), "cells": plain(list(results))}
+    record.write(out / "results.json", json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
+    record.write(out / "results.csv", tables.to_csv(results))
+    drawn = figures.draw(found, out)
+    return record.write(out / "report.html", _page(found, drawn, title, data["provenance"], failed))
+
+
+def _page(
+    found: Sequence[cells.Cell],
+    drawn: Sequence[Drawn],
+    title: str,
+    provenance: Mapping[str, Any],
+    failures: Mapping[str, str],
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    failures = failures or {}
-    drawings = figures.draw(results)
-    for drawing in drawings:
-        write_file(out / "figures" / f"{drawing.name}.svg", drawing.svg)
-        write_file(out / "figures" / f"{drawing.name}.png", drawing.png)
-    records = {
-        "schema": SCHEMA,
-        "title": title,
-        "provenance": plain(provenance),
-        "cells": plain(results),
-        "failures": dict(failures),
-    }
-    write_file(out / "results.json", to_json(records))
-    write_file(out / "results.csv", tables.to_csv(results))
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"percent": _percent, "count": _count, "inline": _inline}
-    page = environment.from_string((HERE / "page.html").read_text()).render(
-        title=title,
-        results=results,
-        first=results[0],
-        said=headline.headline(results),
-        attacks=tables.attacks(results),
-        tables=tables,
-        drawings=drawings,
-        coupled=[result for result in results if result.evaluation.coupled],
-        doubts=[(r, check) for r in results for check in r.evaluation.checks if check.status != "pass"],
-        passed=sum(check.status == "pass" for r in results for check in r.evaluation.checks),
-        failures=failures,
-        provenance=provenance,
-        threats=list(dict.fromkeys(tables.threat(result) for result in results)),
-        attack_settings=_settings(results),
-        settings=json.dumps(results[0].experiment, indent=2),
-        style=Markup((HERE / "page.css").read_text()),
-        script=Markup((HERE / "page.js").read_text()),
+    pages = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return write_file(out / "report.html", page)
+    results = [r for cell in found for r in cell.results]
+    columns, rows = tables.main(found)
+    colours = {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()}
+    return pages.get_template("page.html").render(
+        title=title,
+        subtitle=subtitle(found),
+        answer=answer.of(found, failures),
+        card=card(found),
+        columns=columns,
+        rows=rows,
+        colours=colours,
+        failures=failures,
+        figures=[(one, _CAPTIONS[one.name](found), Markup(one.svg)) for one in drawn],
+        cells=found,
+        results=results,
+        coupled=[(cell, r) for cell in found for r in cell.results if r.evaluation.coupled],
+        concerns=_concerns(found),
+        checks=list(dict.fromkeys(check.name for r in results for check in r.evaluation.checks)),
+        provenance=[(key, text) for key, text in _facts(provenance) if key != "command"],
+        command=provenance.get("command") or "",
+        made=_made(provenance, results),
+        settings=_shared(results),
+        seeds=joined(dict.fromkeys(str(r.experiment.get("seed", r.evaluation.seed)) for r in results)),
+        attacks=joined(dict.fromkeys(name.upper() for r in results for name in r.evaluation.per_attack) or ["no attack"]),
+        reference=REFERENCE,
+        style=Markup((_HERE / "page.css").read_text()),
+        script=Markup((_HERE / "page.js").read_text()),
+        percent=tables.percent,
+        interval=tables.interval,
+        duration=tables.duration,
+        count=tables.count,
+        where=partial(_name, seeds=any(len(cell.results) > 1 for cell in found)),
+    )
 
 
-def _settings(results: Sequence[Result]) -> list[str]:
-    """Each attack with its options, in words."""
-    found = {json.dumps(attack): attack for result in results for attack in result.evaluation.attacks}
-    return [
-        f"{attack.get('name', '?')} ({', '.join(f'{key} {value}' for key, value in attack.items() if key != 'name')})"
-        for attack in found.values()
-    ]
+def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
+    if len(found) == 1:
+        return "Accuracy under attack", "Each bar is a 95% interval. The worst case is taken over all attacks together."
+    text = "Each line is one network: the ring is its accuracy on clean images, the filled mark its worst case under attack."
+    if any(cell.reference for cell in found):
+        text += (
+            f" The shaded band is the interval of {REFERENCE}'s worst case: marks whose bars touch it are not told apart."
+        )
+    if any(len(cell.results) > 1 for cell in found):
+        text += " Small strokes below a mark are its single seeds."
+    return "Worst-case and clean accuracy", text
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+def _cost_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
+    text = "Training time against worst-case accuracy, with 95% intervals. Up and to the left is better."
+    return "What robustness costs", f"{text} Times are wall clock, whatever else the machine was doing."
 
 
-def _count(value: int) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return str(value)
+_CAPTIONS = {"accuracy": _accuracy_caption, "cost": _cost_caption}
 
 
-def _inline(drawing: figures.Drawing) -> Any:
-    """The drawing as part of the page: in the page's own text colour, scaled to its width, named for screen readers.
+def _name(cell: cells.Cell, result: Result, seeds: bool) -> str:
+    """Name one result in a list: norm, recipe, and what else tells it from others."""
+    name = where(f"{cell.norm}, {training(cell.recipe)}" if result.training else cell.norm, cell.setting)
+    return f"{name}, seed {result.experiment.get('seed', result.evaluation.seed)}" if seeds else name
 
-    Numbers of several drawings on one page would share ids: each gets its drawing's name in front.
-    """
-    from markupsafe import Markup, escape
 
-    svg = drawing.svg[drawing.svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S).replace(figures.INK, "currentColor")
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{drawing.name}-\1"', svg)
-    svg = re.sub(r'(xlink:href="|href="|url\()#', rf"\g<1>#{drawing.name}-", svg)
-    alt = escape(drawing.alt)
-    svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', rf'<svg role="img" aria-label="{alt}" \1', svg, count=1)
-    return Markup(re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", svg, count=1))
+def _concerns(found: Sequence[cells.Cell]) -> dict[tuple[str, str], list[tuple[cells.Cell, Result, Check]]]:
+    """Raised checks by name and reason, with the cells that raised them and what was measured there."""
+    concerns: dict[tuple[str, str], list[tuple[cells.Cell, Result, Check]]] = {}
+    for cell in found:
+        for result in cell.results:
+            for check in cells.raised([result]):
+                concerns.setdefault((check.name, check.why), []).append((cell, result, check))
+    return concerns
+
+
+def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Provenance line by line."""
+    facts = []
+    for key, value in provenance.items():
+        inner = [f"{name} {cells.label(leaf, 'none')}".strip() for name, leaf in cells.flat(value).items()]
+        facts.append((key, ", ".join(inner) if value is not None else "not recorded (not run from a checkout)"))
+    return facts
+
+
+def _made(provenance: Mapping[str, Any], results: Sequence[Result]) -> list[list[tuple[str, str]]]:
+    """How the networks came to be, where that is not how the report did."""
+    made = []
+    for facts in (_facts(plain(r.evaluation.provenance)) for r in results):
+        if facts and facts not in made and not set(facts) <= set(_facts(provenance)):
+            made.append(facts)
+    return made
+
+
+def _shared(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """The settings that all results have in common."""
+    each = [cells.flat(r.experiment) for r in results]
+    return [(key, json.dumps(value)) for key, value in each[0].items() if all(key in e and e[key] == value for e in each)]

@@ -1,103 +1,218 @@
-"""Results as rows: for CSV, Markdown and the page."""
+"""Tables of a report: one row per result for CSV, HTML, Markdown; what is shown there and nothing about how."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..record import Result, Score
+from . import cells
 
 
-def label(result: Result, what: str) -> str:
-    """What a choice ("norm", "recipe", "model") is called in tables; a dash where the run made none."""
-    choice = result.experiment.get(what)
-    if not isinstance(choice, dict):
-        return str(choice or "–")
-    return str(choice.get("label") or choice.get("name") or "–")
+class Value(NamedTuple):
+    """What one place of a table shows, what it adds in lines of small print and on hover, and what it is sorted by."""
+
+    text: str
+    small: tuple[str, ...] = ()
+    hover: str = ""
+    sort: float | str | None = None
 
 
-def attacks(results: Sequence[Result]) -> list[str]:
-    """The attacks that any result was judged under, in the order they were run."""
-    return list(dict.fromkeys(name for result in results for name in result.evaluation.per_attack))
+class Column(NamedTuple):
+    """A column of the main table; `kind` is words, number or score."""
+
+    title: str
+    kind: str
+    hover: str = ""
 
 
-def scores(result: Result) -> dict[str, Score]:
-    """Every accuracy of a result: clean, under each attack, worst case."""
-    e = result.evaluation
-    return {"clean": e.clean_accuracy, **e.per_attack, "worst case": e.robust_accuracy}
+class Row(NamedTuple):
+    """A row of the main table: one result; its first value names it."""
+
+    name: str
+    recipe: str
+    coupled: bool
+    reference: bool
+    values: list[Value]
 
 
-def reads(result: Result) -> str:
-    """What the norms of the network read, e.g. "running", "batch", "batch+running"."""
-    return ", ".join(result.evaluation.norm_reads) or "nothing"
+def percent(share: float) -> str:
+    """Write a share in percent, to a tenth."""
+    return f"{100 * share:.1f}%"
 
 
-def threat(result: Result) -> str:
-    """The threat model in one line: kind, radius in pixels and in 255ths."""
-    settings = result.evaluation.threat
-    eps = settings.get("eps")
-    return (
-        f"{settings.get('name', '?')}, eps {eps:.4g} ({255 * eps:.3g}/255)"
-        if isinstance(eps, float | int)
-        else str(settings)
-    )
+def interval(score: Score) -> str:
+    """Write an interval in percent."""
+    return f"{100 * score.low:.1f}–{100 * score.high:.1f}"
 
 
-def flat(result: Result) -> dict[str, Any]:
-    """One result as one row of scalars."""
+def duration(seconds: float | None) -> str:
+    """Write seconds as people say them."""
+    if seconds is None:
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def count(number: float | None) -> str:
+    """Write a count to three figures: 1,234 / 12.3 k / 1.23 M."""
+    if number is None:
+        return "–"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if number >= size:
+            scaled = number / (1e3 if unit == "k" else size)
+            return f"{scaled:.{2 - min(int(math.log10(scaled)), 2)}f} {unit}"
+    return f"{number:,.0f}"
+
+
+def reading(norm_reads: dict[str, int]) -> str:
+    """Say what the normalization reads at inference."""
+    return ", ".join(norm_reads) or "none"
+
+
+def scalars(result: Result) -> dict[str, Any]:
+    """Every number of a result under a flat name: a row of `results.csv`."""
     e, t = result.evaluation, result.training
+    norm, recipe = result.experiment.get("norm"), result.experiment.get("recipe")
     row: dict[str, Any] = {
         "name": result.name,
-        "norm": label(result, "norm"),
-        "recipe": label(result, "recipe"),
-        "model": label(result, "model"),
-        "data": e.data.get("name", ""),
-        "threat": e.threat.get("name", ""),
-        "eps": e.threat.get("eps", ""),
-        "seed": e.seed,
-        "reads": reads(result),
-        "coupled": e.coupled,
+        "norm": cells.label(norm),
+        "recipe": cells.label(recipe, "not trained here"),
+        "model": e.model,
+        "data": cells.label(e.data, ""),
+        "seed": result.experiment.get("seed", e.seed),
+        "threat": cells.label(e.threat, ""),
+        "eps": e.threat.get("eps"),
+        "mode": e.mode,
+        "n": e.n,
         "batch_size": e.batch_size,
+        "reads": reading(e.norm_reads),
+        "coupled": e.coupled,
+        **{f"coupling_{key}": value for key, value in e.coupling.items() if key != "coupled"},
     }
-    for name, score in scores(result).items():
-        key = name.replace(" ", "_")
-        row |= {
-            f"{key}": score.value,
-            f"{key}_low": score.low,
-            f"{key}_high": score.high,
-            f"{key}_n": score.n,
-            f"{key}_unit": score.unit,
-        }
-    row |= {"rebatched": e.rebatched_accuracy, "alone": e.alone_accuracy}
+    for name, score in {"clean": e.clean_accuracy, **e.per_attack, "worst_case": e.robust_accuracy}.items():
+        row |= {f"{name}_{field}": getattr(score, field) for field in ("value", "low", "high", "n", "unit", "rows")}
+    row |= {"rebatched_accuracy": e.rebatched_accuracy, "alone_accuracy": e.alone_accuracy}
+    row["checks_raised"] = "; ".join(check.name for check in cells.raised([result]))
+    row |= {f"evaluation_{field}": getattr(e, field) for field in ("seconds", "forwards", "backwards")}
     if t:
-        row |= {
-            "training_seconds": t.seconds,
-            "training_forwards": t.forwards,
-            "training_backwards": t.backwards,
-            "parameters": t.parameters,
-        }
-    return row | {"judging_seconds": e.seconds, "judging_forwards": e.forwards, "judging_backwards": e.backwards}
+        fields = ("seconds", "forwards", "backwards", "epochs", "best_epoch", "parameters", "trained_parameters")
+        row |= {f"training_{field}": getattr(t, field) for field in fields}
+        row |= {f"validation_{key}": value for key, value in t.validation.items()}
+    return row
 
 
 def to_csv(results: Sequence[Result]) -> str:
-    """All results, one row each, under the union of their columns."""
-    rows = [flat(result) for result in results]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    """One row per result, one column per number; a number that a result lacks is empty."""
+    rows = [scalars(result) for result in results]
+    columns = dict.fromkeys(column for row in rows for column in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue()
+    return text.getvalue()
+
+
+_READS = "What the normalization reads at inference: running statistics, the batch, the sample, or none"
+_COUPLED = "Measured: does a row's answer change when only its neighbours in the batch change?"
+_WORST = "Accuracy over all attacks together: taken row by row, or batch by batch where rows are coupled"
+_COST = (
+    Column("Train time", "number", "Wall clock of training, all of it included"),
+    Column("Forwards", "number", "Images through the network in training, crafting and validation included"),
+    Column("Backwards", "number", "Images back through the network in training, crafting included"),
+    Column("Parameters", "number", "Parameters of the network"),
+)
+
+
+def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
+    """The main table: one row per result, cell by cell."""
+    attacks = list(dict.fromkeys(name for cell in found for r in cell.results for name in r.evaluation.per_attack))
+    settings, seeds = any(cell.setting for cell in found), any(len(cell.results) > 1 for cell in found)
+    trained = any(r.training for cell in found for r in cell.results)
+    columns = [Column("Normalization", "words"), Column("Training", "words")]
+    columns += [Column("Setting", "words")] * settings + [Column("Seed", "number")] * seeds
+    columns += [Column("Reads", "words", _READS), Column("Rows coupled", "words", _COUPLED)]
+    columns += [Column("Clean", "score", "Accuracy on untouched images")]
+    columns += [Column(name.upper(), "score", "Accuracy under this attack") for name in attacks]
+    columns += [Column("Worst case", "score", _WORST), *_COST * trained]
+    rows = []
+    for cell in found:
+        for r in cell.results:
+            e, reads = r.evaluation, reading(r.evaluation.norm_reads)
+            values = [Value(cell.norm, sort=cell.norm), Value(cell.recipe, sort=cell.recipe)]
+            values += [Value(cell.setting, sort=cell.setting)] * settings
+            values += [_number(r.experiment.get("seed", e.seed))] * seeds
+            values += [Value(reads, hover=", ".join(f"{n} sites: {what}" for what, n in e.norm_reads.items()), sort=reads)]
+            values += [
+                _coupled(r),
+                *(_score(s) for s in (e.clean_accuracy, *map(e.per_attack.get, attacks), e.robust_accuracy)),
+            ]
+            values += _cost(r) * trained
+            rows.append(Row(r.name, cell.recipe, e.coupled, cell.reference, values))
+    return columns, rows
+
+
+def _cost(result: Result) -> list[Value]:
+    t = result.training
+    time = Value(duration(t.seconds), hover=f"{t.seconds:,.1f} s", sort=t.seconds) if t else Value("–")
+    return [time, *(_number(getattr(t, field, None)) for field in ("forwards", "backwards", "parameters"))]
+
+
+def _number(number: float | None) -> Value:
+    return Value(count(number), hover="" if number is None else f"{number:,}", sort=number)
+
+
+def _score(score: Score | None) -> Value:
+    if score is None:
+        return Value("–")
+    kind = "Wilson interval" if score.unit == "rows" else "bootstrap over batches"
+    whole = (
+        f"{percent(score.value)} of {score.rows} rows; 95% interval {interval(score)}% ({kind}, n = {score.n} {score.unit})"
+    )
+    return Value(percent(score.value), (interval(score), f"{score.n} {score.unit}"), whole, score.value)
+
+
+def _coupled(result: Result) -> Value:
+    c = result.evaluation.coupling
+    change = f"{c['largest_change']:.1e}" if "largest_change" in c else "not recorded"
+    whole = f"largest change of an untouched row's logits: {change} of the largest logit"
+    whole += f" (tolerance {c['tolerance']:.1e})" if "tolerance" in c else ""
+    whole += f"; {c['flips']} of {c['rows']} untouched rows changed their answer" if "flips" in c and "rows" in c else ""
+    extra = tuple(word for word in ("random", "stateful") if c.get(word))
+    answer = "yes" if result.evaluation.coupled else "no"
+    return Value(answer, extra, whole, answer)
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """A compact table of the accuracies with their intervals."""
-    columns = ["norm", "recipe", "coupled", "clean", *attacks(results), "worst case"]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for result in results:
-        found = scores(result)
-        cells = [label(result, "norm"), label(result, "recipe"), "yes" if result.evaluation.coupled else "no"]
-        cells += [str(found[name]) if name in found else "–" for name in columns[3:]]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    """A compact table for a terminal or a README: one row per cell, means over seeds, 95% intervals in brackets."""
+    found = cells.of(results)
+    settings = any(cell.setting for cell in found)
+    head = [
+        "normalization",
+        "training",
+        *["setting"] * settings,
+        "reads",
+        "coupled",
+        "clean",
+        "worst case",
+        "n",
+        "train time",
+    ]
+    lines = []
+    for cell in found:
+        worst = cell.worst
+        words = [cell.norm, cell.recipe, *[cell.setting] * settings, reading(cell.results[0].evaluation.norm_reads)]
+        words += ["yes" if cell.coupled else "no", str(cell.clean), str(worst), f"{worst.n} {worst.unit}"]
+        lines.append([*words, duration(cell.seconds)])
+    right = len(head) - 4
+    rule = ["---:" if i >= right else "---" for i in range(len(head))]
+    return "".join(f"| {' | '.join(_plain(word) for word in line)} |\n" for line in [head, rule, *lines])
+
+
+def _plain(text: str) -> str:
+    """Keep a name from ending a cell or becoming markup."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

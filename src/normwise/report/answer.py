@@ -1,0 +1,247 @@
+"""The answer in plain words, computed from the cells: what differs from BatchNorm, at what cost, how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..record import Score
+from .cells import Cell
+from .tables import count, duration, percent
+from .words import REFERENCE, joined, plural, training, where
+
+
+MATTERS = 0.05  # a smaller gain in the worst case is told, and does not make the answer
+
+
+class Answer(NamedTuple):
+    """The answer, what else to know at once; findings as (what about, lines); reasons for caution as (what about, text)."""
+
+    lead: str
+    rest: str
+    findings: list[tuple[str, list[str]]]
+    cautions: list[tuple[str, str]]
+
+
+class _Column(NamedTuple):
+    """The cells of one recipe in one setting, compared with their BatchNorm."""
+
+    name: str
+    cells: list[Cell]
+    reference: Cell | None
+    above: list[Cell]
+    below: list[Cell]
+    within: list[Cell]
+
+
+def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
+    """Answer for the cells of a report; `failures` are cells that did not end."""
+    columns = _columns(found)
+    findings = [(column.name[:1].upper() + column.name[1:], _column(column)) for column in columns]
+    if len(found) == 1:
+        findings = _single(found[0])
+    findings += _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
+    return Answer(*_lead(found, columns), findings, _cautions(found, columns, failures))
+
+
+def _columns(found: Sequence[Cell]) -> list[_Column]:
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        groups.setdefault((cell.setting, cell.recipe), []).append(cell)
+    columns = []
+    for (setting, recipe), group in groups.items():
+        reference = next((cell for cell in group if cell.reference), None)
+        others = [cell for cell in group if cell is not reference] if reference else []
+        high, low = (reference.worst.high, reference.worst.low) if reference else (1.0, 0.0)
+        above = sorted((c for c in others if c.worst.low > high), key=lambda c: -c.worst.value)
+        below = sorted((c for c in others if c.worst.high < low), key=lambda c: c.worst.value)
+        within = [c for c in others if c not in above and c not in below]
+        columns.append(_Column(where(training(recipe), setting), group, reference, above, below, within))
+    return columns
+
+
+def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
+    """Does a norm make it robust, by itself? Rows that are coupled answer for their batch and not for an image."""
+    best = _best([cell for cell in found if not cell.coupled] or found)
+    if len(found) == 1:
+        lead = f"{percent(best.worst.value)} of test images stay correctly classified under attack, {percent(best.clean.value)} without."
+        return lead, f"{where(best.norm, training(best.recipe) if best.seconds else '')}{_of_batches(best)}."
+    most = f"{best.norm} with {training(best.recipe)}" if best.seconds else best.norm
+    rest = f"Most robust network{'' if best.coupled else ' with independent rows'}: {most}, {best.worst} in the worst case "
+    rest += f"and {percent(best.clean.value)} on clean images."
+    settings = dict.fromkeys(cell.setting for cell in found)
+    if len(settings) > 1:
+        rest = f"Networks are compared only within one of {len(settings)} settings: {joined(settings)}."
+    compared = [column for column in columns if column.reference and len(column.cells) > 1]
+    if not compared:
+        return f"{best.norm} keeps most under attack: {percent(best.worst.value)}.", rest
+    gains = [(column, cell) for column in compared for cell in column.above if _gain(cell, column.reference) >= MATTERS]
+    above = [(column, cell) for column, cell in gains if not cell.coupled]
+    if not above:
+        tail = ", unless the rows of a batch are coupled" if gains else ""
+        least = f"{100 * MATTERS:.0f} points or more"
+        return f"No normalization is more robust than {REFERENCE} by {least} with the same training{tail}.", rest
+    column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
+    doubt = " A check doubts it." if cell.doubts else ""
+    lead = f"{cell.norm} is more robust than {REFERENCE} with {column.name}: "
+    return f"{lead}{percent(cell.worst.value)} against {percent(_value(column.reference))} in the worst case.{doubt}", rest
+
+
+def _single(cell: Cell) -> list[tuple[str, list[str]]]:
+    """What there is to say of one network."""
+    lines = [f"Clean: {cell.clean}"]
+    if len(cell.results) == 1:
+        lines += [f"{name.upper()}: {score}" for name, score in cell.results[0].evaluation.per_attack.items()]
+    findings = [("Accuracy, with 95% intervals", [*lines, f"Worst case: {cell.worst}"])]
+    if cell.seconds and cell.images:
+        cost = f"Trained in {duration(cell.seconds)}, with {count(cell.images)} images forward and back."
+        findings.append(("Cost", [cost]))
+    return findings
+
+
+def _column(column: _Column) -> list[str]:
+    """Best worst case of a recipe, and how each norm stands to BatchNorm."""
+    best, reference = _best(column.cells), column.reference
+    lines = [f"Best worst case: {best.norm}, {best.worst}{_of_batches(best)}."]
+    if reference is None:
+        return [*lines, f"No {REFERENCE} with running statistics here to compare with."]
+    if reference is not best:
+        lines.append(f"{REFERENCE}: {reference.worst}.")
+    if column.above:
+        lines.append(f"Above {REFERENCE} beyond the 95% intervals: {_named(column.above)}.")
+    if column.below:
+        lines.append(f"Below {REFERENCE} beyond the 95% intervals: {_named(column.below)}.")
+    if column.within and (column.above or column.below):
+        lines.append(f"Not distinguishable from it: {joined(cell.norm for cell in column.within)}.")
+    elif column.within:
+        lines.append(f"All differences from {REFERENCE} lie within the 95% intervals: these data cannot tell them apart.")
+    return lines
+
+
+def _norm_or_recipe(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
+    """How far the recipe moves BatchNorm, and how far the norm moves a recipe."""
+    references = [(column, column.reference) for column in columns if column.reference]
+    if len({cell.recipe for _, cell in references}) < 2 or len({cell.setting for _, cell in references}) > 1:
+        return []
+    (low, least), (high, most) = (f(references, key=lambda pair: pair[1].worst.value) for f in (min, max))
+    text = f"Changing the training moves the worst case of {REFERENCE} from {percent(least.worst.value)} ({low.name}) to "
+    lines = [f"{text}{percent(most.worst.value)} ({high.name})."]
+    for coupled, rows in ((False, "independent"), (True, "coupled")):
+        others = [(column, cell) for column in columns for cell in column.cells if cell.coupled == coupled]
+        moved = [(column, cell) for column, cell in others if column.reference and cell is not column.reference]
+        if moved:
+            column, cell = max(moved, key=lambda pair: abs(_gain(pair[1], pair[0].reference)))
+            points = f"{100 * _gain(cell, column.reference):+.1f} points".replace("-", "−")
+            lines.append(f"Changing the norm moves it by {points} at most with {rows} rows ({cell.norm}, {column.name}).")
+    return [("Norm or recipe", lines)]
+
+
+def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
+    """What the dearest recipe and the slowest norm take, next to the cheapest recipe and BatchNorm."""
+    timed = [c.reference for c in columns if c.reference and c.reference.seconds and c.reference.images]
+    if not timed or len({cell.setting for cell in timed}) > 1:
+        return []
+    lines = []
+    cheap, dear = (f(timed, key=lambda cell: (cell.images or 0, cell.seconds or 0)) for f in (min, max))
+    if cheap is not dear and cheap.seconds and dear.seconds:
+        lines.append(
+            f"{REFERENCE} with {training(dear.recipe)} instead of {training(cheap.recipe)}: {duration(dear.seconds)} instead "
+            f"of {duration(cheap.seconds)} ({dear.seconds / cheap.seconds:.1f} times), {count(dear.images)} images forward "
+            f"and back instead of {count(cheap.images)}, {percent(dear.clean.value)} on clean images instead of "
+            f"{percent(cheap.clean.value)}."
+        )
+    ratios = [
+        (cell.seconds / column.reference.seconds, cell, column)
+        for column in columns
+        if column.reference and column.reference.seconds
+        for cell in column.cells
+        if cell is not column.reference and cell.seconds
+    ]
+    if ratios:
+        ratio, cell, column = max(ratios, key=lambda one: one[0])
+    if ratios and ratio >= 1.05:
+        lines.append(f"Slowest norm: {cell.norm}, {ratio:.1f} times the time of {REFERENCE} ({column.name}).")
+    return [("Cost", lines)] if lines else []
+
+
+def _coupled(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+    """How much of the accuracy under attack is that of models whose rows are coupled, and what becomes of it alone."""
+    coupled, total = [cell for cell in found if cell.coupled], sum(cell.worst.value for cell in found)
+    if not coupled:
+        return [("Coupled rows", ["None: nowhere did a row's answer change when only its neighbours did."])]
+    lines = ["A row's answer was measured to change when only its neighbours did."]
+    if len(found) > 1:
+        lines = [
+            f"{len(coupled)} of {plural(len(found), 'network')}: a row's answer was measured to change when only its neighbours did."
+        ]
+    if total and len(coupled) < len(found):
+        share = 100 * sum(cell.worst.value for cell in coupled) / total
+        lines.append(
+            f"They are {100 * len(coupled) / len(found):.0f}% of the networks and hold {share:.0f}% of the apparent robustness "
+            "(worst-case accuracy, added up)."
+        )
+    alone = [
+        r.evaluation.alone_accuracy for cell in coupled for r in cell.results if r.evaluation.alone_accuracy is not None
+    ]
+    if alone:
+        spread = percent(min(alone)) if len(alone) == 1 else f"{percent(min(alone))} to {percent(max(alone))}"
+        lines.append(f"Their worst-case images, given one by one, are classified correctly in {spread} of cases.")
+    return [("Coupled rows", lines)]
+
+
+def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mapping[str, str]) -> list[tuple[str, str]]:
+    cautions = []
+    if failures:
+        cautions.append(("Failed cells", f"{joined(failures)} did not end and cannot be compared; reasons below the table."))
+    trained = [cell for cell in found if any(r.training for r in cell.results)]
+    seeds = {len(cell.results) for cell in found}
+    if seeds == {1} and trained:
+        cautions.append(("One seed", "Differences between trainings are not covered by the intervals."))
+    elif seeds != {1}:
+        few = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+        alone = " A cell with one seed has no such part in its interval." if 1 in seeds else ""
+        cautions.append((f"{few} seeds", f"Means over seeds; the intervals cover rows and trainings.{alone}"))
+    names = dict.fromkeys(name for cell in found for r in cell.results for name in r.evaluation.per_attack)
+    if names:
+        weak = f"A worst case over {joined(name.upper() for name in names)} is an upper bound on robustness"
+        cautions.append(("Attacks", f"{weak}: a stronger attack, such as AutoAttack, can only lower it."))
+    if any(cell.coupled for cell in found):
+        cautions.append(
+            (
+                "Batches",
+                "The worst case of coupled rows is taken batch by batch, of independent rows row by row. Images and attacks "
+                "alike, batch by batch is the higher figure: a gain of coupled rows is partly this.",
+            )
+        )
+    doubted = [where(where(cell.norm, cell.recipe), cell.setting) for cell in found if cell.doubts]
+    if doubted:
+        what = joined(dict.fromkeys(check.name for cell in found for check in cell.doubts))
+        cautions.append(("Checks", f"{plural(len(doubted), 'cell')} raised a check ({what}): {joined(doubted)}."))
+    if any(column.reference and len(column.cells) > 1 for column in columns):
+        wide = max(_half(cell.worst) for cell in found)
+        cautions.append(("Resolution", f"Intervals reach up to ±{100 * wide:.1f} points: smaller differences may not show."))
+    return cautions
+
+
+def _best(found: Iterable[Cell]) -> Cell:
+    return max(found, key=lambda cell: cell.worst.value)
+
+
+def _value(cell: Cell | None) -> float:
+    return cell.worst.value if cell else 0.0
+
+
+def _gain(cell: Cell, reference: Cell | None) -> float:
+    return cell.worst.value - _value(reference)
+
+
+def _half(score: Score) -> float:
+    return (score.high - score.low) / 2
+
+
+def _of_batches(cell: Cell) -> str:
+    return f" (coupled rows: for whole batches of {cell.results[0].evaluation.batch_size})" if cell.coupled else ""
+
+
+def _named(found: Iterable[Cell]) -> str:
+    return joined(f"{cell.norm} ({percent(cell.worst.value)}{', coupled' if cell.coupled else ''})" for cell in found)

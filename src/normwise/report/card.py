@@ -1,0 +1,133 @@
+"""What was compared, under which threat model and by whom judged: the facts that a verdict stands on, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..record import Result
+from .cells import Cell, flat, label
+from .words import joined, plural, where
+
+_LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is not 255
+_BALLS = {
+    "linf": "every pixel may move by at most",
+    "l2": "the image may move by a Euclidean length (over all its pixels) of at most",
+}
+
+
+def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+    """The threat card: (what, lines)."""
+    results = [r for cell in found for r in cell.results]
+    evaluations = [r.evaluation for r in results]
+    coupled, free = any(e.coupled for e in evaluations), not all(e.coupled for e in evaluations)
+    changes = []
+    if free:
+        changes.append("independent rows: each image is attacked for itself")
+    if coupled:
+        changes.append(
+            "coupled rows: all images of a batch are attacked jointly, with gradients through the batch's statistics"
+        )
+    compared = []
+    if len({cell.norm for cell in found}) > 1:
+        compared.append(f"normalizations: {joined(_unique(cell.norm for cell in found))}")
+    trained = [(cell.recipe, cell.results[0].experiment.get("recipe")) for cell in found if cell.seconds]
+    if trained:
+        compared.append(f"training: {joined(_unique(_recipe(*each) for each in trained))}")
+    return [
+        ("What was compared" if len(found) > 1 else "What was judged", compared + _unique(_network(r) for r in results)),
+        ("Threat model", _unique(_threat(r) for r in results)),
+        ("Attacks", _unique(_attack(attack, r) for r in results for attack in r.evaluation.attacks) or ["none"]),
+        ("The attacker knows", ["everything: architecture, weights, statistics, gradients (white box)"]),
+        ("The attacker changes", changes),
+        ("The attacker leaves", ["labels, weights, running statistics, and which images share a batch"]),
+        ("Judged", _unique(_judged(r) for r in results)),
+    ]
+
+
+def subtitle(found: Sequence[Cell]) -> str:
+    """One line: how many cells, on which data, under which threat model."""
+    results = [r for cell in found for r in cell.results]
+    data = _unique(label(r.evaluation.data, "unnamed data") for r in results)
+    return " · ".join([plural(len(results), "network"), joined(data), joined(_unique(radius(r) for r in results))])
+
+
+def radius(result: Result) -> str:
+    """The threat model by name and radius: "linf, eps 0.2 (51/255)"."""
+    threat, eps = result.evaluation.threat, result.evaluation.threat.get("eps")
+    name = label(threat, "no threat model").capitalize()
+    if not isinstance(eps, int | float):
+        return name
+    return f"{name}, eps {eps:.4g}" + (f" ({255 * eps:.4g}/255)" if threat.get("name") == "linf" else "")
+
+
+def _threat(result: Result) -> str:
+    threat, eps = result.evaluation.threat, result.evaluation.threat.get("eps")
+    name = threat.get("name", "")
+    if name not in _BALLS or not isinstance(eps, int | float):
+        return where(label(threat, "none"), _options(threat))
+    text = f"{name.capitalize()}: {_BALLS[name]} eps = {eps:.4g}, with pixels in [0, 1]"
+    data = label(result.evaluation.data, "")
+    if name == "linf":
+        own = f"; {_LEVELS[data] * eps:.3g} of the {_LEVELS[data]} grey levels of {data}" if data in _LEVELS else ""
+        text += f" (that is {255 * eps:.4g}/255{own})"
+    return f"{text}; no pixel leaves [0, 1]"
+
+
+def _attack(attack: Mapping[str, Any], result: Result) -> str:
+    name: Any = attack.get("name")
+    eps: Any = result.evaluation.threat.get("eps")
+    if name == "fgsm":
+        return (
+            f"FGSM: one step as long as eps along the gradient of the {attack.get('loss', 'ce')} loss, from the clean image"
+        )
+    if name == "pgd" and "steps" in attack:
+        step: Any = attack.get("relative_step")
+        known = isinstance(step, int | float) and isinstance(eps, int | float)
+        length = f" of {step:.4g} eps = {step * eps:.4g}" if known else ""
+        start = "from a random allowed point" if attack.get("random_start") else "from the clean image"
+        kept = {"best": "the strongest image seen counts", "last": "the last image counts"}.get(attack.get("keep", ""), "")
+        restarts = attack.get("restarts", 1)
+        words = [
+            f"PGD-{attack['steps']}: {plural(attack['steps'], 'step')}{length} on the {attack.get('loss', 'ce')} loss",
+            start,
+            f"{restarts} searches" if restarts > 1 else "one search",
+            kept,
+        ]
+        return ", ".join(filter(None, words))
+    return where(label(attack).upper(), _options(attack))
+
+
+def _network(result: Result) -> str:
+    model = result.experiment.get("model")
+    name = f"network: {label(model, result.evaluation.model)}"
+    name += f" ({_options(model)})" if isinstance(model, Mapping) and len(model) > 1 else ""
+    if not result.training:
+        return f"{name}, not trained here"
+    settings = result.experiment.get("schedule") or result.experiment.get("training") or {}
+    how = [f"{label(settings[key], '')}" for key in ("optimizer",) if isinstance(settings, Mapping) and key in settings]
+    text = f"{name}, {plural(result.training.epochs, 'epoch')}{' of ' + how[0] if how else ''}"
+    eps = result.experiment.get("train_eps")
+    return text + (f", trained at eps {eps:.4g}" if isinstance(eps, int | float) else "")
+
+
+def _recipe(name: str, recipe: Any) -> str:
+    options = _options(recipe) if isinstance(recipe, Mapping) else ""
+    return f"{name} ({options})" if options and "(" not in name else name
+
+
+def _judged(result: Result) -> str:
+    e = result.evaluation
+    data = label(e.data, "the data")
+    return f"{e.n:,} test rows of {data}, in fixed batches of {e.batch_size}, the network in {e.mode} mode"
+
+
+def _options(choice: Mapping[str, Any]) -> str:
+    options = {key: value for key, value in flat(choice).items() if key not in ("name", "label")}
+    return ", ".join(
+        f"{key.replace('_', ' ')} {label(value)}" for key, value in options.items() if value not in (None, 0, "")
+    )
+
+
+def _unique(lines: Any) -> list[str]:
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,166 @@
+"""Cells of a report: results that differ in nothing but their seed, and the words that tell cells apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, sqrt
+from statistics import fmean, stdev
+from typing import Any
+
+from ..record import Check, Result, Score
+
+_APART = ("norm", "recipe", "seed", "device", "threads")  # what the settings two cells share leaves out
+_MOST = 3  # differences that a name lists
+_REFERENCE = ("bn", "batch")
+_EXPECTED = ("row independence", "enough batches")  # checks about coupling, which a column of its own shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One norm with one recipe in one setting, over its seeds.
+
+    `setting` says in which of the report's settings (data, threat model, network, schedule) it stands; it is empty where
+    there is one. `reference` marks BatchNorm on running statistics.
+    """
+
+    setting: str
+    norm: str
+    recipe: str
+    reference: bool
+    results: tuple[Result, ...]
+
+    @property
+    def clean(self) -> Score:
+        return over_seeds([r.evaluation.clean_accuracy for r in self.results])
+
+    @property
+    def worst(self) -> Score:
+        return over_seeds([r.evaluation.robust_accuracy for r in self.results])
+
+    @property
+    def coupled(self) -> bool:
+        return any(r.evaluation.coupled for r in self.results)
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean training time; None for a network that was not trained here."""
+        known = [r.training.seconds for r in self.results if r.training]
+        return fmean(known) if known else None
+
+    @property
+    def images(self) -> float | None:
+        """Mean number of images through the network in training, forward and backward."""
+        known = [r.training.forwards + r.training.backwards for r in self.results if r.training]
+        return fmean(known) if known else None
+
+    @property
+    def doubts(self) -> list[Check]:
+        """Checks that were raised about the attack or the model, those about coupling left out."""
+        return [check for check in raised(self.results) if check.name not in _EXPECTED]
+
+
+def of(results: Sequence[Result]) -> list[Cell]:
+    """Gather results into cells, in the order in which they first appear; the same record twice counts once."""
+    groups: dict[str, list[Result]] = {}
+    for i, result in enumerate(results):
+        if result not in results[:i]:
+            groups.setdefault(_key(_setting(result), _norm(result), _recipe(result)), []).append(result)
+    firsts = [group[0] for group in groups.values()]
+    parts = zip(_told_apart(_setting, firsts, ""), _told_apart(_norm, firsts), _told_apart(_recipe, firsts), strict=True)
+    return [
+        Cell(setting=setting, norm=norm, recipe=recipe, reference=_is_reference(group[0]), results=tuple(group))
+        for (setting, norm, recipe), group in zip(parts, groups.values(), strict=True)
+    ]
+
+
+def label(choice: Any, otherwise: str = "as built") -> str:
+    """What to call a choice: its label, else its name. Unprintable characters become spaces."""
+    if isinstance(choice, Mapping):
+        choice = choice.get("label") or choice.get("name")
+    return "".join(c if c.isprintable() else " " for c in str(choice or otherwise))
+
+
+def over_seeds(scores: Sequence[Score]) -> Score:
+    """The mean over seeds. Its interval joins, as independent errors, that of the rows (the seeds share them, so it does
+    not shrink) and that of the trainings (Student's t over the seeds)."""
+    first = scores[0]
+    if len(scores) == 1:
+        return first
+    from scipy.stats import t
+
+    mean = fmean(s.value for s in scores)
+    trainings = float(t.ppf(0.975, len(scores) - 1)) * stdev(s.value for s in scores) / sqrt(len(scores))
+    low = mean - hypot(mean - fmean(s.low for s in scores), trainings)
+    high = mean + hypot(fmean(s.high for s in scores) - mean, trainings)
+    return Score(value=mean, low=max(low, 0.0), high=min(high, 1.0), n=first.n, unit=first.unit, rows=first.rows)
+
+
+def raised(results: Iterable[Result]) -> list[Check]:
+    """The checks that did not pass."""
+    return [check for result in results for check in result.evaluation.checks if check.status != "pass"]
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Lay nested plain data out as {"attacks.0.steps": 20}."""
+    if isinstance(value, Mapping):
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple) and value:
+        items = enumerate(value)
+    else:
+        return {path: value}
+    return {deep: leaf for key, inner in items for deep, leaf in flat(inner, f"{path}.{key}".strip(".")).items()}
+
+
+def _setting(result: Result) -> dict[str, Any]:
+    apart = _APART if "norm" in result.experiment else (*_APART, "model", "weights")  # a given network is its own cell
+    return {key: value for key, value in result.experiment.items() if key not in apart}
+
+
+def _norm(result: Result) -> dict[str, Any]:
+    e = result.experiment
+    if "norm" not in e:
+        name = e.get("model")
+        return {"label": label(name, result.evaluation.model or result.name), "weights": e.get("weights")}
+    return _mapping(e["norm"])
+
+
+def _recipe(result: Result) -> dict[str, Any]:
+    return _mapping(result.experiment.get("recipe")) or {"label": "not trained here"}
+
+
+def _mapping(choice: Any) -> dict[str, Any]:
+    return dict(choice) if isinstance(choice, Mapping) else {} if choice is None else {"name": str(choice)}
+
+
+def _key(*parts: Any) -> str:
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _is_reference(result: Result) -> bool:
+    norm = _norm(result)
+    shares = [norm.get(share) or 0 for share in ("centre_share", "spread_share")]
+    return norm.get("name") in _REFERENCE and not any(shares) and not result.evaluation.coupled
+
+
+def _told_apart(part: Any, firsts: Sequence[Result], alone: str | None = None) -> list[str]:
+    """Call each choice by its label, and equal labels of unequal choices by the options in which they differ too."""
+    choices = [part(result) for result in firsts]
+    if alone is not None and len({_key(choice) for choice in choices}) == 1:
+        return [alone] * len(choices)
+    names = [label(choice) if alone is None else label(choice.get("data"), "") for choice in choices]
+    options = [flat(choice) for choice in choices]
+    told: dict[str, str] = {}
+    for choice, name, mine in zip(choices, names, options, strict=True):
+        rivals = [other for rival, other in zip(names, options, strict=True) if rival == name]
+        keys = dict.fromkeys(key for rival in rivals for key in rival)
+        differ = [f"{key}={_short(mine.get(key))}" for key in keys if len({_key(rival.get(key)) for rival in rivals}) > 1]
+        text = f"{name} ({', '.join(differ[:_MOST])}{', …' if differ[_MOST:] else ''})" if differ else name
+        same = sum(other.split(" #")[0] == text for key, other in told.items() if key != _key(choice))
+        told.setdefault(_key(choice), f"{text} #{same + 1}" if same else text)
+    return [told[_key(choice)] for choice in choices]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else label(value, "none")

@@ -1,0 +1,29 @@
+"""Words that several parts of a report use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+REFERENCE = "BatchNorm"  # on running statistics: what every other norm is compared with
+
+
+def training(recipe: str) -> str:
+    """Name a recipe in a sentence: "standard training"."""
+    return recipe if "train" in recipe else f"{recipe} training"
+
+
+def where(name: str, place: str) -> str:
+    """Say where something stands, if there is more than one place."""
+    return f"{name}, {place}" if place else name
+
+
+def joined(names: Iterable[str]) -> str:
+    """Join names as a sentence does: "a, b and c"; with semicolons where a name has a comma of its own."""
+    *most, last = list(names)
+    comma = "; " if any("," in name for name in (*most, last)) else ", "
+    return f"{comma.join(most)}{';' if comma == '; ' else ''} and {last}" if most else last
+
+
+def plural(number: int, noun: str) -> str:
+    """Count a noun: "1 cell", "2 cells"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
