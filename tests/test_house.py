@@ -16,7 +16,19 @@ SOURCE = Path(normwise.__file__).parent
 FLOORS = [
     {"types", "registry", "losses", "rows", "modes", "seeding", "statistics"},
     {"norms", "threats", "data", "config", "coupling", "record", "schedule"},
-    {"attacks", "surgery", "models", "training", "verdict", "checkpoints", "report", "intervals", "loading", "images", "folding"},
+    {
+        "attacks",
+        "surgery",
+        "models",
+        "training",
+        "verdict",
+        "checkpoints",
+        "report",
+        "intervals",
+        "loading",
+        "images",
+        "folding",
+    },
     {"recipes", "checks"},
     {"experiment"},
     {"presets", "bench"},
@@ -95,10 +107,9 @@ def test_every_public_name_has_a_docstring():
 
 
 def test_examples_in_docstrings_run():
-    from worlds import images, labels, trained
-
     from normwise.seeding import generator
     from normwise.threats import L2, Linf
+    from worlds import images, labels, trained
 
     world = {"model": trained(), "x": images(), "y": labels(), "generator": generator(0), "Linf": Linf, "L2": L2}
     tried = 0

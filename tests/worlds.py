@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
 from normwise.data import TensorData
 from normwise.data.check import Arrays
 from normwise.seeding import generator
-from normwise.types import Norm, Site
+from normwise.types import Attack, Norm, Site
 
 
 class Linear(nn.Module):
@@ -69,6 +71,12 @@ def trained(norm: Norm | None = None, seed: int = 0) -> Small:
 
 def labels(rows: int = 12, classes: int = 3, seed: int = 0) -> Tensor:
     return torch.randint(0, classes, (rows,), generator=generator(seed, "labels"))
+
+
+def quick(attack: type) -> Attack:
+    """The attack with its own settings, but few steps."""
+    few = {field.name: min(field.default, 20) for field in dataclasses.fields(attack) if field.name in ("steps", "queries")}
+    return attack(**few)
 
 
 class Stripes(TensorData):

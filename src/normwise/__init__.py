@@ -65,7 +65,7 @@ _ROOMS = {
     "verdict": ("Verdict", "evaluate"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = list(_HOME)  # noqa: PLE0605
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

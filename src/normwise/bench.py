@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Thread, current_thread, main_thread
 from typing import Any, NamedTuple
 
 from .attacks import ATTACKS, FGSM, PGD
-from .config import choice, choices
+from .config import choice, choices, to_yaml
 from .data import DATA, Digits, find
-from .experiment import Experiment, Report, check_running, keep_settings, run
+from .experiment import CONFIG, Experiment, Report, check_folder, check_running, prepared, run
 from .models import MODELS, ResNet
 from .norms import BN, GN, NORMS, RN, RNT, BNwoT, NoNorm
 from .presets import DIGITS, EPS
 from .recipes import RECIPES, Adversarial, Standard
-from .record import Result
+from .record import Result, write
 from .schedule import Schedule
 from .threats import THREATS, Linf
 from .types import Attack, Data, Norm, Recipe, ThreatModel
@@ -38,7 +42,7 @@ class Bench:
         schedule        how training proceeds, for every cell alike
         seeds           number of seeds, from 0 on
         batch_size      rows per batch when a network is judged
-        jobs            cells that run at a time, each in a process of its own; 0: one per two cores, at least two
+        jobs            cells that run at a time, each in a process of its own
         device          "cpu", "cuda", "cuda:1", or "auto"
         threads         CPU threads per cell; 0 leaves torch's choice
     """
@@ -87,13 +91,16 @@ def cells(bench: Bench) -> dict[str, Experiment]:
 
 
 def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
-    """Run every cell that has no result yet; a cell that fails is named, and the others go on.
+    """Run every cell that has no result yet; a cell that fails on the way is named, and the others go on.
 
     Cells are written to `folder/cells/NAME`; a stopped bench goes on where it was, in the middle of a cell too.
     """
-    keep_settings(bench, folder)
+    check_folder(bench, folder)
     grid = cells(bench)
-    bench.data.test(batch_size=bench.batch_size)  # a data set that cannot be read fails once, before any cell
+    for cell in grid.values():
+        prepared(cell)  # what cannot run is refused before anything is written
+    write(folder / CONFIG, to_yaml(bench))
+    report("", 0, len(grid))
     results: dict[str, Result] = {}
     failures: dict[str, str] = {}
     for name, outcome in _outcomes(grid, folder, bench.jobs):
@@ -106,18 +113,49 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
 
 
 def _outcomes(grid: dict[str, Experiment], folder: Path, jobs: int) -> Iterator[tuple[str, Result | Exception]]:
-    """Run the cells side by side, the costly ones first; yields each as it ends."""
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
+    """Run the cells side by side, the costly ones first; yields each as it ends. Whoever stops it stops the workers too."""
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
+    others = active_children()
+    with _unheard(signal.SIGINT):  # Ctrl-C is for this process alone
         waiting = {pool.submit(run, grid[name], folder / "cells" / name, name=name): name for name in costly_first}
+    workers = [child for child in active_children() if child not in others]
+    try:
         for future in as_completed(waiting):
             error = future.exception()
             if error is not None and not isinstance(error, Exception):
                 raise error
             yield waiting[future], future.result() if error is None else error
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """Let processes that are started inside ignore a signal from their first moment on (in the main thread; else do nothing)."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    handler = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """Make this process end when the one that started it is gone, killed or not: else it would wait for work for ever."""
+
+    def follow() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _told(name: str, outcome: Result | Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .data.files import brief
 from .models import MODELS
 from .norms import NORMS
 from .record import write
@@ -27,21 +29,27 @@ def save(model: nn.Module, folder: Path, card: Mapping[str, Any]) -> None:
     write(folder / CARD, json.dumps(card, indent=2) + "\n")
 
 
-def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the network of a run folder and give it its weights; returns it in eval mode, with its card.
-
-    Raises ValueError where the folder does not hold a finished checkpoint.
-    """
-    if not (folder / CARD).is_file() or not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} holds no model ({WEIGHTS} with {CARD}); train one: normwise train --out {folder}")
+def card(folder: Path) -> dict[str, Any]:
+    """Read the card of a run folder. Raises ValueError where there is none."""
+    path = folder / CARD
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no {CARD}, which says what network it is; give the folder of a normwise train")
     try:
-        card = json.loads((folder / CARD).read_text())
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no card of a network ({brief(error)}); restore it, or train again") from None
+
+
+def build(card: Mapping[str, Any], source: str) -> nn.Module:
+    """Build the network that the card of `source` describes, untrained. Raises ValueError for a card that describes none."""
+    try:
         norm = NORMS.make(card["norm"]) if card["norm"] else None
         model: nn.Module = MODELS.make(card["model"])(norm, classes=card["classes"], mean=card["mean"], std=card["std"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CARD} does not describe a network: {error!r}; restore it or train again") from None
-    give(model, weights(folder / WEIGHTS), str(folder / WEIGHTS))
-    return model.eval(), card
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"the {CARD} of {source} describes no network ({brief(error)}); restore it, or train again"
+        ) from None
+    return model
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -58,19 +66,23 @@ def weights(path: Path) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # about pickle protocols
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it wants to run code" if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is no weights file"
         raise ValueError(
             f"{path} was refused: {reason}; save the state dict alone: torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:
-        text = str(error).split("\n")[0][:120]
-        raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {text}); it may be truncated") from None
+        raise ValueError(
+            f"{path} cannot be read as weights ({brief(error)[:120]}); it is truncated, or another kind of file: fetch it again"
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not (
+        isinstance(state, dict) and state and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    ):
         raise ValueError(f"{path} holds no state dict (a dict of tensors); save one: torch.save(model.state_dict(), path)")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import experiment
 from .attacks import ATTACKS, FGSM, PGD
 from .bench import Bench, run_bench
-from .config import Verb, choice, choices, parse, read_yaml
+from .config import Layers, Verb, choice, choices, parse, read_yaml, to_yaml
 from .data import DATA, Digits, find
 from .experiment import CONFIG, RESULT, Experiment, Report
 from .models import MODELS
@@ -25,11 +28,13 @@ from .registry import Registry, unknown
 from .threats import THREATS, Linf
 from .types import Attack, Data, ThreatModel
 
+QUIET = 30  # seconds without a word, at most, where there is no bar to look at
+
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
     """Run one verb; returns the exit status. Bad input is one line on stderr and status 2."""
     try:
-        _VERBS[verb](description, words)
+        _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words])
     except ValueError as error:
         print(f"normwise: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -39,29 +44,18 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the batch sizes", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("\nnormwise: stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print("normwise: stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
     return 0
 
 
-def _take_out(words: Sequence[str], default: str) -> tuple[Path, list[str]]:
-    """Take `--out DIR` out of the words: where files go is no setting of an experiment."""
-    rest, out = [], default
-    it = iter(words)
-    for word in it:
-        if word == "--out" or word.startswith("--out="):
-            out = word.partition("=")[2] or next(it, "")
-            if not out:
-                raise ValueError("--out needs a folder; write --out runs/NAME")
-        else:
-            rest.append(word)
-    return Path(out), rest
-
-
 @contextmanager
 def _progress(what: str) -> Iterator[Report]:
-    """Show a bar with the time left on a terminal; elsewhere a line whenever something is finished."""
+    """Show a bar with the time left on a terminal; elsewhere a line whenever something is finished, and every half minute."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -73,15 +67,17 @@ def _progress(what: str) -> Iterator[Report]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(what, total=None)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, told = bar.add_task(what, total=None), time.monotonic()
 
         def report(text: str, done: int, total: int) -> None:
-            if ": " in text:
-                bar.console.print(text, highlight=False)
-            else:
-                bar.update(task, description=f"{what}: {text}")
-            bar.update(task, completed=done, total=total)
+            nonlocal told
+            finished = ": " in text
+            if finished or (bar.disable and time.monotonic() - told > QUIET):
+                console.print(text if finished else f"{what}: {text} ({done}/{total})", markup=False)
+                told = time.monotonic()
+            bar.update(task, completed=done, total=total, description=what if finished else f"{what}: {text}")
 
         yield report
 
@@ -89,10 +85,7 @@ def _progress(what: str) -> Iterator[Report]:
 def _bench(description: str, words: Sequence[str]) -> None:
     from .report import page
 
-    out, words = _take_out(words, "runs/bench")
-    settings, _ = parse(
-        Verb("bench", description + ", into --out DIR"), Bench, words, lambda operands, given: _for_bench(given)
-    )
+    settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, _for_bench)
     with _progress("cells") as report:
         finished = run_bench(settings, out, report)
     if not finished.results:
@@ -103,28 +96,32 @@ def _bench(description: str, words: Sequence[str]) -> None:
         print(f"failed: {name}: {why}")
 
 
-def _for_bench(given: Mapping[str, Any]) -> dict[str, Any]:
-    known = {field.name for field in dataclasses.fields(Bench)}
-    return {key: value for key, value in suited(data_name(given)).items() if key in known}
+def _for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    return _known(Bench, suited(data_name(given))), {}
+
+
+def _known(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: settings[field.name] for field in dataclasses.fields(kind) if field.name in settings}
 
 
 def _train(description: str, words: Sequence[str]) -> None:
-    out, words = _take_out(words, "runs/train")
-    verb = Verb("train", description + ", into --out DIR; PRESET: " + ", ".join(PRESETS), "[PRESET|MODEL]", 0, 1)
-    e, _ = parse(verb, Experiment, words, _for_train)
+    verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
+    e, _, out = parse(verb, Experiment, words, _for_train)
     with _progress("train") as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)
 
 
-def _for_train(operands: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    if not operands:
-        return suited(data_name(given))
-    if operands[0] in PRESETS:
-        return suited(operands[0])
-    if ":" not in operands[0] and not Path(operands[0]).exists():
-        raise unknown("preset or model", operands[0], list(PRESETS))
-    return suited(data_name(given)) | {"start": operands[0], "norm": None}
+def _for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A network to start from keeps its norms, if no others are named."""
+    preset, start = data_name(given), str(given.get("start", ""))
+    if operands and operands[0] in PRESETS:
+        preset = operands[0]
+    elif operands:
+        start = operands[0]
+        if ":" not in start and not Path(start).exists():
+            raise unknown("preset or model", start, list(PRESETS))
+    return suited(preset) | ({"norm": None} if start else {}), {"start": start}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,30 +156,36 @@ class Evaluate:
             raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
 
 
-def _for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A run folder brings its own data, threat model and batch size."""
-    model = operands[0] if operands else given.get("model", "")
-    trained = Path(model) / CONFIG if model else Path()
-    brought = read_yaml(trained) if trained.is_file() else {}
-    base = suited(data_name(given, data_name(brought, "digits")))
-    known = {field.name for field in dataclasses.fields(Evaluate)} - {"model", "weights"}
-    return {key: value for key, value in {**base, **brought}.items() if key in known} | {"model": model}
+def _for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder brings its own data, threat model, attacks, seed and batch size."""
+    model = operands[0] if operands else str(given.get("model", ""))
+    folder = Path(model) if Path(model).is_dir() else Path(model).parent
+    brought = read_yaml(folder / CONFIG) if model and (folder / CONFIG).is_file() else {}
+    base = suited(data_name(given, data_name(brought))) | brought
+    return _known(Evaluate, base | {"model": model, "weights": ""}), {"model": model}
+
+
+def _read_evaluate(path: Path) -> Mapping[str, Any]:
+    """Read settings of an evaluation; those of a training run ask for the evaluation of the network beside them."""
+    settings = read_yaml(path)
+    return {"model": str(path.parent)} if isinstance(settings.get("model"), Mapping) else settings
 
 
 def _evaluate(description: str, words: Sequence[str]) -> None:
-    out, words = _take_out(words, "runs/evaluate")
-    settings, _ = parse(Verb("evaluate", description + ", into --out DIR", "MODEL", 0, 1), Evaluate, words, _for_evaluate)
+    verb = Verb("evaluate", description, "runs/evaluate", "MODEL", 0, 1)
+    settings, _, out = parse(verb, Evaluate, words, _for_evaluate, _read_evaluate)
     _show(_judge(settings, out)[0], out)
 
 
 def _judge(settings: Evaluate, out: Path) -> tuple[Result, Any]:
     from .loading import load
 
-    experiment.keep_settings(settings, out)
+    experiment.check_folder(settings, out)
     model = load(settings.model, settings.weights).model.to(experiment.place(settings))
     with _progress("evaluate") as report:
         verdict = experiment.judge(settings, model, report, settings.model)
     result = Result(name=out.name, experiment=experiment.labelled(settings), training=None, evaluation=verdict.evaluation)
+    write(out / CONFIG, to_yaml(settings))
     write(out / RESULT, to_json(result))
     return result, verdict
 
@@ -190,8 +193,8 @@ def _judge(settings: Evaluate, out: Path) -> tuple[Result, Any]:
 def _attack(description: str, words: Sequence[str]) -> None:
     from .images import keep_images
 
-    out, words = _take_out(words, "runs/attack")
-    settings, _ = parse(Verb("attack", description + ", into --out DIR", "MODEL", 0, 1), Evaluate, words, _for_evaluate)
+    verb = Verb("attack", description, "runs/attack", "MODEL", 0, 1)
+    settings, _, out = parse(verb, Evaluate, words, _for_evaluate, _read_evaluate)
     result, verdict = _judge(settings, out)
     paths = keep_images(verdict, out)
     _show(result, out)
@@ -234,8 +237,8 @@ class _Nothing:
 def _list(description: str, words: Sequence[str]) -> None:
     from .config import option_texts
 
-    verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, presets", "[KIND]", 0, 1)
-    _, operands = parse(verb, _Nothing, words)
+    verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, presets", "", "[KIND]", 0, 1)
+    _, operands, _ = parse(verb, _Nothing, words)
     if operands and operands[0] not in [*KINDS, "presets"]:
         raise unknown("kind", operands[0], [*KINDS, "presets"])
     for kind, registry in KINDS.items():
@@ -255,9 +258,10 @@ def _list(description: str, words: Sequence[str]) -> None:
 def _report(description: str, words: Sequence[str]) -> None:
     from .report import page
 
-    out, words = _take_out(words, "runs/report")
-    verb = Verb("report", description + ", into --out DIR", "RUN [RUN ...]", 1, 1000)
-    _, operands = parse(verb, _Nothing, words)
+    verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 1, 1000)
+    _, operands, out = parse(verb, _Nothing, words)
+    if (out / CONFIG).exists() and [out] != [Path(folder) for folder in operands]:
+        raise ValueError(f"{out} holds a run of its own (see its {CONFIG}); give another --out")
     results = []
     for folder in map(Path, operands):
         found = sorted(folder.glob(f"cells/*/{RESULT}")) or sorted(folder.glob(RESULT))

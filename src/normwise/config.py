@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .registry import Registry, plain, unknown
+from .registry import Registry, plain, typed, unknown, wanted
 
 FRACTION = re.compile(r"(?<![\w./])(\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)(?![\w./])")
 
@@ -31,68 +31,87 @@ def choices(registry: Registry, default: tuple[Any, ...]) -> Any:
 
 
 T = TypeVar("T")
+Layers = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 class Verb(NamedTuple):
-    """What a verb is called, what it does, and which words without dashes it takes (e.g. "MODEL", least 1, most 1)."""
+    """What a verb is called, what it does, where its files go, and which words without dashes it takes."""
 
     name: str
     description: str
-    takes: str = ""
+    out: str = ""  # the default of --out; a verb without one writes no files
+    takes: str = ""  # e.g. "[MODEL]", with the least and the largest number of such words
     least: int = 0
     most: int = 0
+
+    @property
+    def usage(self) -> str:
+        """How to write it."""
+        return " ".join(["normwise", self.name, *[self.takes] * bool(self.takes), *["[--out DIR]"] * bool(self.out)])
 
 
 def parse(
     verb: Verb,
     kind: type[T],
     words: Sequence[str],
-    base: Callable[[Sequence[str], Mapping[str, Any]], Mapping[str, Any]] = lambda operands, given: {},
-) -> tuple[T, list[str]]:
-    """Read a command line into the settings class `kind`; returns it and the operands (the words without dashes).
+    base: Callable[[Sequence[str], Mapping[str, Any]], Layers] = lambda operands, given: ({}, {}),
+    read: Callable[[Path], Mapping[str, Any]] = lambda path: read_yaml(path),
+) -> tuple[T, list[str], Path]:
+    """Read a command line into the settings class `kind`; returns it, the operands (the words without dashes) and `--out`.
 
-    Later wins: the class's defaults, `base(operands, given)` (called with what file and words say, so that one setting can
-    decide the defaults of others), the file of `--config`, the words. Every option takes one value.
+    Later wins: the class's defaults, what suits, the file of `--config`, what the operands say, the words. `base` makes what
+    suits and what the operands say, from the operands and from what file and words say of choices and texts, so that one
+    setting can decide the defaults of others. Every option takes one value.
     Raises ValueError, one line, for anything that cannot be.
     """
-    operands, options = _split([FRACTION.sub(_quotient, word) for word in words])
-    if not verb.least <= len(operands) <= verb.most and not _asks_for_help(options):
+    operands, options = _split(words, verb)
+    if not verb.least <= len(operands) <= verb.most and not any(option in options for option in _BARE):
         extra = f"one word too many: {operands[verb.most]!r}" if len(operands) > verb.most else f"it needs {verb.takes}"
-        raise ValueError(f"normwise {verb.name}: {extra}; write normwise {verb.name} {verb.takes} [--option value]")
+        raise ValueError(f"{extra}; write {verb.usage}")
     path = options.pop("--config", None)
+    out = (options.pop("--out", None) if verb.out else None) or verb.out
     names = {f.name: options.pop(f"--{f.name}", None) or options.pop(f"--{f.name}.name", None) for f in _single(kind)}
-    given = merge(kind, read_yaml(Path(path)) if path else {}, {key: name for key, name in names.items() if name})
-    parser = _parser(verb, kind, merge(kind, defaults(kind), base(operands, given), given))
-    known = [option for action in parser._actions for option in action.option_strings]
+    texts = {name: options.get(f"--{name}") for name, hint in typing.get_type_hints(kind).items() if hint is str}
+    file = read(Path(path)) if path else {}
+    said = {key: text for key, text in {**texts, **names}.items() if text}
+    suited, operand = base(operands, merge(kind, file, said))
+    values = merge(kind, defaults(kind), suited, file, operand, said)
+    parser = _parser(verb, kind, values)
+    actions = {option.removesuffix(".name"): action for action in parser._actions for option in action.option_strings}
     for option in options:
-        if option not in known:
-            raise unknown("option", option, known)
+        if option not in actions:
+            raise _unknown_option(option, list(actions), values, verb)
+        if (value := options[option]) and actions[option].metavar != "TEXT":
+            options[option] = FRACTION.sub(_quotient, value)
     try:
-        parsed = parser.parse_args(
-            [w for option, value in options.items() for w in (option, value) if w is not None]
-        ).as_dict()
+        parsed = parser.parse_args([o if value is None else f"{o}={value}" for o, value in options.items()]).as_dict()
     except argparse.ArgumentError as error:
-        raise ValueError(" ".join(re.sub(r"Parser key \"(.+?)\":", r"--\1:", str(error)).split())) from None
+        found = re.match(r'Parser key "(.+?)":.*value: (.*)', " ".join(str(error).split()))
+        if not found:
+            raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(f"--{found[1]} is {found[2]}; expected {actions[f'--{found[1]}'].metavar.lower()}") from None
     parsed.pop("config", None)
-    return build(kind, parsed), operands
+    return build(kind, parsed), operands, Path(out)
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Make a settings dataclass from plain data. Raises ValueError for unknown keys, names, options."""
+    """Make a settings dataclass from plain data. Raises ValueError for unknown keys, names, options, and wrong types."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
-    made = {}
+    made: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
             raise unknown(f"setting of {kind.__name__}", key, list(fields))
         registry = fields[key].metadata.get("registry")
         if registry is not None and fields[key].metadata.get("many"):
-            value = tuple(registry.make(one) for one in _listed(value, key))
+            made[key] = tuple(registry.make(one) for one in _listed(value, key))
         elif registry is not None:
-            value = None if value is None or value == {"name": None} else registry.make(value)
-        elif dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            value = build(typing.cast(type, hints[key]), value)
-        made[key] = tuple(value) if isinstance(value, list) else value
+            nothing = value in (None, {"name": None}) and type(None) in typing.get_args(hints[key])
+            made[key] = None if nothing else registry.make(value)
+        elif dataclasses.is_dataclass(hints[key]):
+            made[key] = build(typing.cast(type, hints[key]), value)
+        else:
+            made[key] = typed(value, hints[key], key)
     return kind(**made)
 
 
@@ -109,7 +128,7 @@ def merge(kind: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in layer.items():
             registry = fields[key].metadata.get("registry") if key in fields else None
             if registry is not None and not fields[key].metadata.get("many"):
-                value = _named(value, fields[key].metadata["find"])
+                value = _named(value, key, fields[key].metadata["find"])
             old = result.get(key)
             renamed = (
                 isinstance(value, Mapping)
@@ -125,9 +144,10 @@ def merge(kind: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping from a YAML file; fractions are numbers. Raises ValueError for a file that does not hold one."""
     import yaml
+    from jsonargparse import get_loader
 
     try:
-        data = yaml.safe_load(FRACTION.sub(_quotient, path.read_text()))
+        data = get_loader("yaml")(FRACTION.sub(_quotient, path.read_text()))  # the reader of the words: 1e-3 is a number
     except OSError as error:
         raise ValueError(
             f"the settings file {path} cannot be read: {error.strerror}; give the config.yaml of a run"
@@ -157,24 +177,32 @@ def _quotient(match: re.Match[str]) -> str:
 _BARE = ("--help", "-h", "--print_config")  # the options without a value
 
 
-def _asks_for_help(options: Mapping[str, str | None]) -> bool:
-    return any(option in options for option in _BARE)
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str | None]]:
+def _split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str | None]]:
     """Tell operands from options."""
     operands: list[str] = []
     options: dict[str, str | None] = {}
     rest = iter(words)
     for word in rest:
-        if not word.startswith("-") or word == "-":
-            operands.append(word)
-            continue
         option, equals, value = word.partition("=")
-        options[option] = value if equals else None if option in _BARE else next(rest, None)
-        if options[option] is None and option not in _BARE:
-            raise ValueError(f"{option} needs a value; write {option} VALUE")
+        if not word.startswith("-"):
+            operands.append(word)
+        elif option in _BARE and not equals:
+            options[option] = None
+        else:
+            value = value if equals else next(rest, "--")
+            if value.startswith("--"):
+                raise ValueError(f"{option} needs a value; write {option} VALUE, or see normwise {verb.name} --help")
+            options[option] = value
     return operands, options
+
+
+def _unknown_option(option: str, known: list[str], values: Mapping[str, Any], verb: Verb) -> ValueError:
+    group, dot, name = option[2:].partition(".")
+    if not dot or group not in values:
+        return unknown("option", option, known, f"normwise {verb.name} --help lists them")
+    called = values[group].get("name") if isinstance(values[group], Mapping) else None
+    siblings = [other.removeprefix(f"--{group}.") for other in known if other.startswith(f"--{group}.")]
+    return unknown(f"option of {group}" + (f" {called!r}" if called else ""), name, siblings)
 
 
 def _single(kind: type) -> list[dataclasses.Field]:
@@ -182,13 +210,13 @@ def _single(kind: type) -> list[dataclasses.Field]:
     return [f for f in dataclasses.fields(kind) if "registry" in f.metadata and not f.metadata.get("many")]
 
 
-def _named(value: Any, find: Callable[[str], Any] | None) -> Any:
+def _named(value: Any, key: str, find: Callable[[str], Any] | None) -> Any:
     """Write a choice as a mapping with a name."""
-    if value is None:
-        return {"name": None}
     if isinstance(value, str):
         return plain(find(value)) if find else {"name": value}
-    return value
+    if not isinstance(value, Mapping | None):
+        raise ValueError(f"{key} is {value!r}; give a name, or {{name: ..., option: value}}")
+    return {"name": None} if value is None else value
 
 
 def _listed(value: Any, key: str) -> list[Any]:
@@ -202,48 +230,67 @@ def _listed(value: Any, key: str) -> list[Any]:
 
 def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
     """Make the real parser: one typed option per field, and per field of what was chosen."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    class Parser(ArgumentParser):
-        def format_help(self, *args: Any) -> str:
-            return re.sub(r"\.name\b", "", str(super().format_help(*args)))  # a choice is `--norm NAME`
+    class Help(DefaultHelpFormatter):
+        def _get_help_string(self, action: Any) -> str:
+            told = action.default not in (None, "", argparse.SUPPRESS) and "(default: " not in (action.help or "")
+            return (action.help or "") + " (default: %(default)s)" * told
 
-    unread = set(values) - {f.name for f in dataclasses.fields(kind)}
-    if unread:
-        raise unknown(f"setting of {verb.name}", min(unread), [f.name for f in dataclasses.fields(kind)])
-    usage = f"normwise {verb.name} {verb.takes} [--option VALUE ...]"
-    parser = Parser(prog=f"normwise {verb.name}", usage=usage, description=verb.description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="start from a YAML file, such as the config.yaml of a run")
+        def _format_action_invocation(self, action: Any) -> str:
+            return str(super()._format_action_invocation(action)).replace(".name NAME", " NAME")  # a choice is `--norm NAME`
+
+    fields = dataclasses.fields(kind)
+    for key in values:
+        if key not in [field.name for field in fields]:
+            raise unknown(f"setting of {verb.name}", key, [field.name for field in fields])
+    usage = verb.usage + " [--option VALUE ...]" * bool(fields)
+    parser = ArgumentParser(usage=usage, description=verb.description, exit_on_error=False, formatter_class=Help)
+    if verb.out:
+        parser.add_argument("--out", metavar="DIR", default=argparse.SUPPRESS, help=f"where files go (default: {verb.out})")
+    if fields:
+        parser.add_argument(
+            "--config", action="config", metavar="FILE", help="start from a YAML file, such as a run's config.yaml"
+        )
+        printing = next(action for action in parser._actions if "--print_config" in action.option_strings)
+        printing.help, printing.metavar = "print the settings as YAML, for --config, and end", ""
     hints, texts = typing.get_type_hints(kind), option_texts(kind)
-    for field in dataclasses.fields(kind):
+    for field in fields:
         name, value, text = field.name, values.get(field.name), texts.get(field.name, "")
         registry = field.metadata.get("registry")
         if registry is not None and field.metadata.get("many"):
-            parser.add_argument(f"--{name}", type=Any, default=value, help=f"{text}; of {', '.join(registry)}")
+            now = ", ".join(str(one.get("name") if isinstance(one, Mapping) else one) for one in _listed(value, name))
+            says = f"{text}: some of {', '.join(registry)}, or a YAML list of {{name: ..., option: value}} (default: {now})"
+            parser.add_argument(f"--{name}", type=Any, metavar="NAME,...", default=value, help=says)
         elif registry is not None:
             called = value["name"] if isinstance(value, Mapping) else None
             group = parser.add_argument_group(f"{name}: {text}")
-            group.add_argument(f"--{name}.name", default=called, help=f"one of {', '.join(registry)}")
+            group.add_argument(f"--{name}.name", metavar="NAME", default=called, help=f"one of {', '.join(registry)}")
             if called is not None:
                 _add_fields(group, registry[called], name, dict(value or {}))
         elif dataclasses.is_dataclass(hints[name]):
-            _add_fields(
-                parser.add_argument_group(f"{name}: {text}"), typing.cast(type, hints[name]), name, dict(value or {})
-            )
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{name} is {value!r}; give {{option: value}}")
+            group = parser.add_argument_group(f"{name}: {text}")
+            _add_fields(group, typing.cast(type, hints[name]), name, value)
         else:
-            parser.add_argument(f"--{name}", type=hints[name], default=value, help=text)
+            _add_option(parser, name, hints[name], value, text)
     return parser
 
 
 def _add_fields(group: Any, kind: type, prefix: str, values: Mapping[str, Any]) -> None:
     hints, texts = typing.get_type_hints(kind), option_texts(kind)
-    known = {field.name for field in dataclasses.fields(kind)}
+    known = [field.name for field in dataclasses.fields(kind)]
     for key in values:
-        if key not in known | {"name"}:
-            raise unknown(f"option of {prefix} {values.get('name', '')!r}", key, sorted(known))
+        if key not in [*known, "name"]:
+            raise unknown(f"option of {prefix} {values.get('name', '')!r}".removesuffix(" ''"), key, known)
     for field in dataclasses.fields(kind):
         value = values.get(field.name, field.default)
-        group.add_argument(f"--{prefix}.{field.name}", type=hints[field.name], default=value, help=texts.get(field.name, ""))
+        _add_option(group, f"{prefix}.{field.name}", hints[field.name], value, texts.get(field.name, ""))
+
+
+def _add_option(group: Any, name: str, hint: Any, value: Any, text: str) -> None:
+    group.add_argument(f"--{name}", type=hint, metavar=wanted(hint), default=value, help=text)
 
 
 def option_texts(kind: type) -> dict[str, str]:

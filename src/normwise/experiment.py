@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,20 @@ from torch import nn
 
 from . import checks, loading
 from .attacks import ATTACKS, FGSM, PGD
-from .config import choice, choices, to_yaml
+from .config import choice, choices, read_yaml, to_yaml
 from .data import DATA, Digits, find
-from .verdict import Verdict, evaluate
-from .training import Fitted, fit
 from .models import MODELS, ResNet
 from .norms import BN, NORMS
 from .recipes import RECIPES, Standard
 from .record import Result, provenance, read_result, to_json, write
 from .registry import plain
-from .schedule import Schedule
+from .schedule import Schedule, autocast
 from .seeding import derive
 from .surgery import convert
 from .threats import THREATS, Linf
+from .training import Fitted, fit
 from .types import Attack, Data, Norm, Recipe, ThreatModel
+from .verdict import Verdict, check_network, evaluate
 
 CONFIG, RESULT = "config.yaml", "result.json"
 Report = Callable[[str, int, int], None]
@@ -70,6 +72,18 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_running(self)
+        _ = self.training_threat  # refuses a radius that cannot be
+        if self.weights and not self.start:
+            raise ValueError(f"weights is {self.weights!r}, for no model; name one as start, or leave weights out")
+        if self.norm is None and not self.start:
+            raise ValueError(
+                "norm is null, which keeps the norms of a model to start from; name a norm: none is no normalization"
+            )
+
+    @property
+    def training_threat(self) -> ThreatModel:
+        """What the attacker may do in training."""
+        return self.threat if self.train_eps is None else dataclasses.replace(self.threat, eps=self.train_eps)  # type: ignore[type-var]
 
 
 def check_running(settings: Any) -> None:
@@ -89,9 +103,9 @@ def place(settings: Any) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0][:60]
         raise ValueError(f"device {name!r} cannot be used ({reason}); give cpu, cuda, cuda:1 or auto") from None
     return device
 
@@ -106,21 +120,44 @@ def build(e: Experiment) -> nn.Module:
     return convert(model, e.norm) if e.norm else model
 
 
+def prepared(e: Experiment) -> nn.Module:
+    """Build the network on its device and try it on the data. Raises ValueError for whatever training would stumble over."""
+    device = place(e)
+    model = build(e).to(device)
+    batch = e.data.test(batch_size=2)[0]
+    ends = torch.tensor([0, e.data.classes - 1])[-len(batch.y) :]  # of the labels that training will meet
+    check_network(copy.deepcopy(model), batch._replace(y=ends), "train")
+    e.data.train_batches(e.schedule.batch_size)
+    autocast(e.schedule, device)
+    return model
+
+
+def card(e: Experiment) -> dict[str, Any]:
+    """What a run folder holds so that its network can be built again."""
+    if e.start:
+        found = {**loading.card(e.start, e.weights), "data": plain(e.data)}
+        return found | {"norm": plain(e.norm)} if e.norm else found
+    d = e.data
+    own = {"start": "", "model": plain(e.model), "norm": plain(e.norm)}
+    return own | {"classes": d.classes, "mean": d.mean, "std": d.std, "data": plain(d)}
+
+
 def train(e: Experiment, folder: Path, report: Report) -> Fitted:
     """Build and fit; every epoch is kept in the folder, and a stopped run goes on from there."""
-    keep_settings(e, folder)
-    card = {
-        "model": plain(e.model),
-        "norm": plain(e.norm),
-        "start": e.start,
-        "classes": e.data.classes,
-        "mean": e.data.mean,
-        "std": e.data.std,
-        "data": plain(e.data),
-    }
-    threat = e.threat if e.train_eps is None else dataclasses.replace(e.threat, eps=e.train_eps)  # type: ignore[type-var]
+    check_folder(e, folder)
+    model = prepared(e)
+    write(folder / CONFIG, to_yaml(e))
     return fit(
-        build(e), e.data, e.recipe, threat, e.schedule, seed=e.seed, device=place(e), folder=folder, card=card, report=report
+        model,
+        e.data,
+        e.recipe,
+        e.training_threat,
+        e.schedule,
+        seed=e.seed,
+        device=place(e),
+        folder=folder,
+        card=card(e),
+        report=report,
     )
 
 
@@ -157,16 +194,21 @@ def labelled(e: Any) -> dict[str, Any]:
 
 
 def same_settings(e: Any, folder: Path) -> bool:
-    """Whether the folder was made with these settings."""
-    return (folder / CONFIG).exists() and (folder / CONFIG).read_text() == to_yaml(e)
+    """Whether the folder was made with these settings; how many cells ran at a time is none of them."""
+    return (folder / CONFIG).exists() and {**read_yaml(folder / CONFIG), "jobs": None} == {**plain(e), "jobs": None}
 
 
-def keep_settings(e: Any, folder: Path) -> None:
-    """Write `config.yaml`. Raises ValueError for a folder that cannot be written or belongs to another run."""
+def check_folder(e: Any, folder: Path) -> None:
+    """Refuse a folder that cannot be written or belongs to another run; leaves nothing there. Raises ValueError."""
+    made: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if (folder / CONFIG).exists() and not same_settings(e, folder):
             raise ValueError(f"{folder} holds a run of other settings (see its {CONFIG}); give another --out, or delete it")
-        write(folder / CONFIG, to_yaml(e))
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        write(folder / f".{CONFIG}", "").unlink()
     except OSError as error:
         raise ValueError(f"cannot write in {folder}: {error.strerror}; give another --out") from None
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .verdict import Verdict
 from .record import write
+from .verdict import Verdict
 
 SHOWN = 12  # rows of the sheet
 

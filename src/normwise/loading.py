@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from . import checkpoints
+from .checkpoints import CARD, WEIGHTS
+from .data.files import brief
+from .norms import NORMS
+from .surgery import convert
 
 
 class Loaded(NamedTuple):
-    """A network in eval mode; the card of the run that made it, if one did."""
+    """A network in eval mode, and the card that says how to build it again."""
 
     model: nn.Module
     card: Mapping[str, Any]
@@ -24,41 +28,52 @@ def load(spec: str, weights: str = "") -> Loaded:
     """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, or `package.module:function`.
 
     The function is called without arguments and returns an nn.Module; modules are looked for in the current folder too.
-    `weights` is a safetensors or weights-only file for it.
+    `weights` is a safetensors or weights-only file for it. A run folder alone never runs anybody's function.
     Raises ValueError where there is no such network, or the weights do not fit.
     """
+    path, found = Path(spec), card(spec, weights)
+    made_by, file = found.get("start"), weights or str(path / WEIGHTS if path.is_dir() else path if path.is_file() else "")
+    if made_by and path.exists():
+        raise ValueError(f"{spec} holds weights of {made_by}; to run that function, write {made_by} --weights {file}")
+    model = _call(spec) if made_by else checkpoints.build(found, spec)
+    if made_by and found.get("norm"):
+        model = convert(model, NORMS.make(found["norm"]))
+    if file:
+        checkpoints.give(model, checkpoints.weights(Path(file)), file)
+    return Loaded(model.eval(), found)
+
+
+def card(spec: str, weights: str = "") -> Mapping[str, Any]:
+    """Say how to build the network that `spec` names, as plain data. Raises ValueError where it names none."""
     path = Path(spec)
-    if path.is_dir() or path.is_file():
-        folder = path if path.is_dir() else path.parent
-        model, card = checkpoints.load(folder)
-        if weights or path.is_file():
-            checkpoints.give(model, checkpoints.weights(Path(weights) if weights else path), weights or spec)
-        return Loaded(model, card)
+    if path.is_dir():
+        return checkpoints.card(path)
+    if path.is_file():
+        if not (path.parent / CARD).is_file():
+            raise ValueError(f"{spec} has no {CARD} beside it; write package.module:function --weights {spec}")
+        return checkpoints.card(path.parent)
     if ":" not in spec:
         raise ValueError(
             f"no model {spec!r}: neither a run folder, nor a weights file, nor package.module:function; give one of these"
         )
-    model = _call(spec)
-    if weights:
-        checkpoints.give(model, checkpoints.weights(Path(weights)), weights)
-    return Loaded(model.eval(), {})
+    folder = Path(weights).parent
+    beside = checkpoints.card(folder) if weights and (folder / CARD).is_file() else {}
+    return beside if beside.get("start") == spec else {"start": spec, "norm": None}
 
 
 def _call(spec: str) -> nn.Module:
-    module_name, _, function_name = spec.partition(":")
+    module, _, function = spec.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
+        model = getattr(importlib.import_module(module), function)()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"it returned {type(model).__name__}")
+    except (Exception, SystemExit) as error:
         raise ValueError(
-            f"cannot import {module_name!r} ({error}); run from the folder that holds it, or install it"
+            f"{spec} gave no network ({brief(error)}); give package.module:function, importable from this "
+            "folder, that returns an nn.Module when called without arguments"
         ) from None
-    except AttributeError:
-        raise ValueError(f"{module_name} has no function {function_name!r}; give package.module:function") from None
     finally:
         sys.path.remove(here)
-    model = function()
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{spec} returned {type(model).__name__}; it must return an nn.Module")
     return model

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 
-def unknown(kind: str, name: object, known: Mapping[str, object] | list[str]) -> ValueError:
-    """Make the error for a name that is not known: what was asked, what is near, what there is."""
+def unknown(kind: str, name: object, known: Mapping[str, object] | list[str], listed: str = "") -> ValueError:
+    """Make the error for a name that is not known: what was asked, what is near, what there is (or where it is `listed`)."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"no {kind} is named {str(name)!r}{hint} (known: {', '.join(sorted(known))})")
+    listed = listed or f"known: {', '.join(sorted(known)) or 'none'}"
+    return ValueError(f"no {kind} is named {str(name)!r}{hint} ({listed})")
 
 
 class Registry(Mapping[str, type]):
@@ -47,7 +48,7 @@ class Registry(Mapping[str, type]):
     def __getitem__(self, name: str) -> type:
         try:
             return self._classes[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise unknown(self.kind, name, self._classes) from None
 
     def __contains__(self, name: object) -> bool:
@@ -62,12 +63,14 @@ class Registry(Mapping[str, type]):
     def make(self, spec: str | Mapping[str, Any] | Any) -> Any:
         """Build a choice from its name, from `{"name": ..., option: value}`, or return a choice as it is.
 
-        Raises ValueError for an unknown name or option.
+        Raises ValueError for an unknown name or option, and for a value of the wrong type.
         """
         if isinstance(spec, str):
             spec = {"name": spec}
-        if not isinstance(spec, Mapping):
+        if dataclasses.is_dataclass(spec):
             return spec
+        if not isinstance(spec, Mapping):
+            raise unknown(self.kind, spec, self._classes)
         options = dict(spec)
         if "name" not in options:
             raise ValueError(f"this {self.kind} has no name: {options}; write {{name: ..., option: value}}")
@@ -76,12 +79,17 @@ class Registry(Mapping[str, type]):
         for option in options:
             if option not in known:
                 raise unknown(f"option of {self.kind} {spec['name']!r}", option, known)
-        options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-        for option, hint in typing.get_type_hints(choice).items():
-            if option in options and not fits(options[option], hint):
-                wanted = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint).replace("typing.", "")
-                raise ValueError(f"{option} of {self.kind} {spec['name']!r} is {options[option]!r}; expected {wanted}")
-        return choice(**options)
+        hints = typing.get_type_hints(choice)
+        of = f"of {self.kind} {spec['name']!r}"
+        return choice(**{key: typed(value, hints[key], f"{key} {of}") for key, value in options.items()})
+
+
+def typed(value: Any, hint: Any, called: str) -> Any:
+    """Return plain data as its type wants it: a list as a tuple, a whole number as a float. Raises ValueError if it cannot be."""
+    value = tuple(value) if isinstance(value, list) else value
+    if not fits(value, hint):
+        raise ValueError(f"{called} is {value!r}; expected {wanted(hint).lower()}")
+    return float(value) if hint is float else value
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -96,6 +104,23 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
     return isinstance(value, hint or type(None)) if isinstance(hint, type) or hint is None else True
+
+
+def wanted(hint: Any) -> str:
+    """Say what `fits` a type, in one word.
+
+    >>> wanted(float | None), wanted(tuple[int, ...]), wanted(Literal["sgd", "adamw"])
+    ('NUMBER|null', '[INTEGER,...]', 'sgd|adamw')
+    """
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return "|".join(map(wanted, parts))
+    if origin is Literal:
+        return "|".join(map(str, parts))
+    if origin is tuple:
+        return f"[{wanted(parts[0])},...]"
+    names = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "true|false", type(None): "null"}
+    return names.get(hint, str(getattr(hint, "__name__", hint)))
 
 
 def plain(value: Any) -> Any:

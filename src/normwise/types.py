@@ -54,6 +54,10 @@ class Region(Protocol):
     def victims(self) -> Rows:
         """The rows the attacker is after."""
 
+    @property
+    def generator(self) -> Generator:
+        """Where random draws in this region come from."""
+
     def start(self) -> Images:
         """Draw a random allowed point."""
 

@@ -18,7 +18,7 @@ from .norms.site import norm_reads
 from .record import Evaluation
 from .registry import plain
 from .seeding import generator
-from .types import Attack, Batch, Images, Labels, Logits, Mode, Rows, ThreatModel
+from .types import Attack, Batch, Images, Labels, Mode, Rows, ThreatModel
 
 Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
 
@@ -92,10 +92,11 @@ def evaluate(
         before = digest(model)
         size = len(batches[0].y)
         judge = _Judge(model, seed)
-        for batch in batches[:2]:
-            _check_images(batch)
-            _check_answer(judge, batch)
-        measured = measure_coupling(model, [b.x.to(judge.device) for b in batches[:2] if len(b.y) == size], seed=seed)
+        _check_images(batches[0])
+        judge.classes = _classes(judge, batches[0].x)
+        measured = measure_coupling(
+            model, [b.x[:PROBED].to(judge.device) for b in batches[:2] if len(b.y) == size], seed=seed
+        )
         if measured.stateful and stateful == "refuse":
             raise ValueError(
                 "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
@@ -104,7 +105,7 @@ def evaluate(
         chosen = [b for b in batches if len(b.y) == size] if measured.coupled else list(batches)
         attacked = [craft_on or model]
         if fast and mode == "eval" and not measured.coupled:
-            attacked = [*_folded(attacked[0], chosen[0].x.to(judge.device)), *attacked]
+            attacked = [*_folded(attacked[0], chosen[0].x[:8].to(judge.device)), *attacked]
         digests = [digest(one) for one in attacked]
         judged: list[_Judged] = []
         for index, batch in enumerate(chosen):
@@ -162,6 +163,7 @@ def evaluate(
     )
 
 
+PROBED = 64  # rows of a batch on which coupling is measured, at most
 _CLEAN, _WORST = "clean", "worst case"
 
 
@@ -188,12 +190,12 @@ class _Judge:
         self.model, self.device = model, device_of(model)
         self.seed = seed
         self.forwards = self.backwards = 0
+        self.classes: int | None = None
 
-    def logits(self, x: Images) -> Logits:
+    def logits(self, x: Images) -> Any:  # anybody's model: `_check_answer` looks whether they are logits
         self.forwards += len(x)
         with torch.no_grad(), untouched(self.model, generator(self.seed, "judge")):
-            answer: Tensor = self.model(x.to(self.device))
-        return answer
+            return self.model(x.to(self.device))
 
     def predictions(self, x: Images) -> Tensor:
         logits = self.logits(x)
@@ -202,7 +204,8 @@ class _Judge:
             raise ValueError(
                 f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows"
             )
-        return logits.argmax(1)
+        answers: Tensor = logits.argmax(1)
+        return answers
 
 
 def _batch(
@@ -215,7 +218,7 @@ def _batch(
     index: int,
 ) -> _Judged:
     """Attack and judge one batch."""
-    _check_images(batch)
+    _check_images(batch, judge.classes)
     x, y, _ = batch
     clean = judge.predictions(x)
     right = clean == y
@@ -319,8 +322,8 @@ def _rescore(judge: _Judge, x: Images, y: Labels, size: int, order: Tensor) -> f
     return right / len(y)
 
 
-def _check_images(batch: Batch) -> None:
-    """Refuse images and labels that cannot be. Raises ValueError."""
+def _check_images(batch: Batch, classes: int | None = None) -> None:
+    """Refuse images and labels that cannot be, for a model of so many classes. Raises ValueError."""
     x, y, _ = batch
     problem = None
     if x.ndim < 3 or len(x) != len(y) or len(y) == 0:
@@ -331,6 +334,10 @@ def _check_images(batch: Batch) -> None:
         problem = f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
     elif x.min() < 0 or x.max() > 1:
         problem = f"pixels from {float(x.min()):g} to {float(x.max()):g}; expected [0, 1]: divide by 255, put mean and std inside the model"
+    elif classes and (y.min() < 0 or y.max() >= classes):
+        problem = (
+            f"labels from {int(y.min())} to {int(y.max())}; expected 0 to {classes - 1}, as the model has {classes} classes"
+        )
     if problem:
         raise ValueError(f"cannot evaluate: got {problem}")
 
@@ -339,12 +346,11 @@ def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
     """Refuse images, labels and a network that do not go together. Raises ValueError."""
     with running(model, mode):
         _check_images(batch)
-        _check_answer(_Judge(model, 0), batch)
+        _check_images(batch, _classes(_Judge(model, 0), batch.x))
 
 
-def _check_answer(judge: _Judge, batch: Batch) -> None:
-    """Refuse a model that does not answer images with logits for these labels. Raises ValueError."""
-    x, y, _ = batch
+def _classes(judge: _Judge, x: Images) -> int:
+    """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
     try:
         logits = judge.logits(x)
     except Exception as error:
@@ -353,10 +359,6 @@ def _check_answer(judge: _Judge, batch: Batch) -> None:
             f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
         ) from None
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(y) or shape[1] < 2:
-        raise ValueError(f"the model answers {shape} to {len(y)} images; expected logits of shape (b, classes)")
-    if y.min() < 0 or y.max() >= logits.shape[1]:
-        raise ValueError(
-            f"labels run from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes; "
-            f"expected labels from 0 to {logits.shape[1] - 1}: give the data this model was made for"
-        )
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(x) or shape[1] < 2:
+        raise ValueError(f"the model answers {shape} to {len(x)} images; expected logits of shape (b, classes)")
+    return shape[1]

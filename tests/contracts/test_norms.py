@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 from torch import nn
-from worlds import Small, images, labels, trained
 
 from normwise.coupling import measure_coupling
 from normwise.modes import digest
 from normwise.norms import NORMS, norm_reads
 from normwise.surgery import convert, recalibrate
 from normwise.types import Norm, Site
+from worlds import Small, images, labels, trained
 
 
 @pytest.fixture(params=NORMS, ids=str)

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from worlds import Stripes, images, labels, trained
 
-from normwise.training import fit
 from normwise.modes import digest
 from normwise.norms import NORMS
 from normwise.recipes import RECIPES
 from normwise.schedule import Schedule
 from normwise.seeding import generator
 from normwise.threats import Linf
+from normwise.training import fit
 from normwise.types import Recipe
+from worlds import Stripes, images, labels, trained
 
 QUICK = Schedule(epochs=2, batch_size=16, lr=0.05, decay="constant")
 

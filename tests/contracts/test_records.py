@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from worlds import images, labels, trained
 
 from normwise.attacks import ATTACKS, FGSM, PGD
 from normwise.data import DATA
@@ -15,6 +14,7 @@ from normwise.registry import Registry, plain
 from normwise.threats import THREATS, Linf
 from normwise.types import Batch
 from normwise.verdict import evaluate
+from worlds import images, labels, trained
 
 REGISTRIES = [ATTACKS, DATA, MODELS, NORMS, RECIPES, THREATS]
 
@@ -23,7 +23,14 @@ def result():
     batches = [Batch(images(), labels(), labels())]
     evaluation = evaluate(trained(), batches, Linf(), (FGSM(), PGD(steps=2))).evaluation
     training = Training(
-        seconds=1.5, forwards=3, backwards=2, epochs=1, best_epoch=1, validation={"clean": 0.5}, parameters=9, trained_parameters=8
+        seconds=1.5,
+        forwards=3,
+        backwards=2,
+        epochs=1,
+        best_epoch=1,
+        validation={"clean": 0.5},
+        parameters=9,
+        trained_parameters=8,
     )
     return Result(name="one", experiment={"norm": plain(NORMS["rn"]())}, training=training, evaluation=evaluation)
 
@@ -39,7 +46,11 @@ def test_an_unknown_key_of_a_later_version_is_left_aside_and_a_foreign_file_is_r
     data = json.loads(to_json(result()))
     (tmp_path / "later.json").write_text(json.dumps(data | {"later": 1}))
     assert read_result(tmp_path / "later.json").name == "one"
-    for name, text in [("foreign.json", "[1]"), ("cut.json", to_json(result())[:200]), ("other.json", json.dumps(data | {"schema": 99}))]:
+    for name, text in [
+        ("foreign.json", "[1]"),
+        ("cut.json", to_json(result())[:200]),
+        ("other.json", json.dumps(data | {"schema": 99})),
+    ]:
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=name):
             read_result(tmp_path / name)

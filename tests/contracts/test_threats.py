@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import images
 
 from normwise.seeding import generator
 from normwise.threats import L2, THREATS, Linf
 from normwise.types import Region, ThreatModel
+from worlds import images
 
 SHAPES = [(5,), (3, 4), (2, 6, 6), (2, 3, 4, 4)]
 
@@ -85,7 +85,7 @@ def test_l2_projection_is_the_nearest_point_of_ball_and_box():
 
 @pytest.mark.parametrize(("make", "eps"), [(Linf, -0.1), (Linf, float("nan")), (Linf, 1.5), (L2, -1.0), (L2, float("inf"))])
 def test_a_radius_that_cannot_be_is_refused(make, eps):
-    with pytest.raises(ValueError, match="eps of .* is a radius in pixels"):
+    with pytest.raises(ValueError, match=r"eps of .* is a radius in pixels"):
         make(eps=eps)
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import images, labels, trained
 
 from normwise import losses
 from normwise.attacks import APGD, PGD
 from normwise.attacks.apgd import _checkpoints
 from normwise.seeding import generator
 from normwise.threats import Linf
+from worlds import images, labels, trained
 
 
 def test_checkpoints_are_the_papers():

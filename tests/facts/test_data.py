@@ -91,9 +91,7 @@ def idx(root: Path, kind: type[Mnist] = Mnist, pack: bool = False) -> Made:
     files = zip(("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"), arrays, strict=True)
     for name, array in files:
         array = array.squeeze(1) if array.ndim == 4 else array
-        content = (
-            bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype("u1").tobytes()
-        )
+        content = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype("u1").tobytes()
         path = root / f"{name}-ubyte{'.gz' if pack else ''}"
         path.write_bytes(gzip.compress(content) if pack else content)
     return kind(root=str(root), **FOUR), [x, y, test_x, test_y]
@@ -233,9 +231,7 @@ def test_the_environment_says_where_data_lies(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").rename(tmp_path / "away")
     monkeypatch.setenv("NORMWISE_DATA", str(tmp_path))
-    refused(
-        Cifar10(), "lacks data_batch_3", "looked in", str(tmp_path), "data/cifar-10-batches-py", "--download", "toronto"
-    )
+    refused(Cifar10(), "lacks data_batch_3", "looked in", str(tmp_path), "data/cifar-10-batches-py", "--download", "toronto")
     (tmp_path / "away").rename(tmp_path / "cifar-10-batches-py" / "data_batch_3")
     assert Cifar10(validation_size=1).classes == 10
 

@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
-from worlds import Stripes, images, trained
 
 from normwise import checkpoints
 from normwise import schedule as scheduling
-from normwise.training import fit
 from normwise.modes import digest
 from normwise.recipes import Adversarial, Standard
 from normwise.schedule import Schedule
 from normwise.threats import Linf
+from normwise.training import fit
+from worlds import Stripes, images, trained
 
 DATA = Stripes(validation_size=24)
 FULL = Schedule(epochs=4, batch_size=16, lr=0.05, decay="onecycle", ema=0.9, crop=1, flip=True)
@@ -36,7 +36,9 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe):
     resumed = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, folder=tmp_path / "cut")
     assert digest(resumed.model) == digest(whole.model)
     assert resumed.training.forwards == whole.training.forwards
-    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "cut")
+    ]
     for one, other in zip(*logs, strict=True):
         assert one.pop("seconds") > 0
         other.pop("seconds")

@@ -4,12 +4,12 @@ import jaxtyping
 import pytest
 import torch
 from torch import nn
-from worlds import Small, images, trained
 
 from normwise.folding import fold
 from normwise.models import MODELS
 from normwise.modes import digest
 from normwise.norms import NORMS, norm_reads, sites
+from worlds import Small, images, trained
 
 
 @pytest.fixture(autouse=True)

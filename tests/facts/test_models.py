@@ -66,7 +66,10 @@ def test_no_norm_has_the_scale_and_shift_of_batchnorm_and_nothing_else():
     assert set(plain.state_dict()) < set(normed.state_dict())
 
 
-@pytest.mark.parametrize(("name", "options"), [("resnet", {"depth": 21}), ("wrn", {"depth": 27}), ("vgg", {"depth": 13}), ("resnet18", {"width": 0})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resnet", {"depth": 21}), ("wrn", {"depth": 27}), ("vgg", {"depth": 13}), ("resnet18", {"width": 0})],
+)
 def test_impossible_sizes_are_refused(name, options):
     with pytest.raises(ValueError, match=f"of {name}"):
         MODELS.make({"name": name, **options})

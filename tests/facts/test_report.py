@@ -205,9 +205,7 @@ def test_the_same_records_give_the_same_bytes(bench, tmp_path):
 
 def test_a_norm_beyond_the_intervals_is_named_and_others_are_not_told_apart():
     told = said(grid(gn_adversarial=0.6, none_adversarial=0.2))
-    assert told.lead.startswith(
-        "GroupNorm is more robust than BatchNorm with PGD adversarial training: 60.0% against 40.0%"
-    )
+    assert told.lead.startswith("GroupNorm is more robust than BatchNorm with PGD adversarial training: 60.0% against 40.0%")
     text = words(grid(gn_adversarial=0.6, none_adversarial=0.2))
     assert "Above BatchNorm beyond the 95% intervals: GroupNorm (60.0%)." in text
     assert "Below BatchNorm beyond the 95% intervals: no norm (20.0%)." in text

@@ -7,7 +7,12 @@ from torch import nn
 from normwise.norms import BN, BNM, RN, RNM, RNT, BNwoT, StatNorm
 from normwise.types import Site
 
-KINDS = [(nn.BatchNorm1d, (6, 5)), (nn.BatchNorm1d, (6, 5, 4)), (nn.BatchNorm2d, (6, 5, 4, 3)), (nn.BatchNorm3d, (4, 5, 2, 3, 3))]
+KINDS = [
+    (nn.BatchNorm1d, (6, 5)),
+    (nn.BatchNorm1d, (6, 5, 4)),
+    (nn.BatchNorm2d, (6, 5, 4, 3)),
+    (nn.BatchNorm3d, (4, 5, 2, 3, 3)),
+]
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
@@ -58,7 +63,14 @@ def test_robustnorm_is_its_formula(shape, shares, training):
 
 @pytest.mark.parametrize(
     ("choice", "measure", "shares"),
-    [(BN, "moments", (0, 0)), (BNwoT, "moments", (1, 1)), (BNM, "moments", (0, 1)), (RNT, "range", (0, 0)), (RN, "range", (1, 1)), (RNM, "range", (0, 1))],
+    [
+        (BN, "moments", (0, 0)),
+        (BNwoT, "moments", (1, 1)),
+        (BNM, "moments", (0, 1)),
+        (RNT, "range", (0, 0)),
+        (RN, "range", (1, 1)),
+        (RNM, "range", (0, 1)),
+    ],
 )
 def test_the_named_points_of_the_square(choice, measure, shares):
     layer = choice()(Site(3))
@@ -105,9 +117,11 @@ def test_the_authors_weights_load_with_their_range_under_batchnorms_name():
     layer.eval()(torch.randn(2, 5, 3, 3))
 
 
-@pytest.mark.parametrize("options", [{"centre_share": 1.5}, {"spread_share": -0.1}, {"power": -1.0}, {"measure": "rang"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"centre_share": 1.5}, {"spread_share": -0.1}, {"power": -1.0}, {"measure": "rang"}], ids=str
+)
 def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match="give a number|did you mean 'range'"):
+    with pytest.raises(ValueError, match=r"give a number|did you mean 'range'"):
         StatNorm(3, **options)
 
 

@@ -7,18 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm as gaussian
-from worlds import Neighbours, Small, images, labels, trained
 
 from normwise import intervals
 from normwise.attacks import FGSM, PGD
 from normwise.checks import annotate
 from normwise.coupling import measure_coupling
-from normwise.verdict import evaluate
 from normwise.modes import digest
 from normwise.norms import BNwoT
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.types import Batch, Proposal
+from normwise.verdict import evaluate
+from worlds import Neighbours, Small, images, labels, trained
 
 THREAT = Linf(eps=0.05)
 
@@ -62,7 +62,11 @@ def test_independent_rows_are_judged_row_by_row():
     assert (THREAT.around(verdict.x, generator=generator(0)).distance(verdict.x_adv) <= 0.05 + 1e-6).all()
 
 
-@pytest.mark.parametrize("make", [lambda: trained(BNwoT()), lambda: Neighbours(balanced()), lambda: Small().train()], ids=["bnwot", "neighbours", "train"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: trained(BNwoT()), lambda: Neighbours(balanced()), lambda: Small().train()],
+    ids=["bnwot", "neighbours", "train"],
+)
 def test_coupled_rows_are_judged_in_batches_that_existed(make):
     model = make()
     mode = "train" if model.training else "eval"
@@ -140,7 +144,11 @@ class Cheat:
 
 @pytest.mark.parametrize(
     ("harm", "told"),
-    [("outside", "cheat left linf: 5 of 10 rows of batch 0"), ("weights", "changed while it was evaluated"), ("shape", "returned images of shape")],
+    [
+        ("outside", "cheat left linf: 5 of 10 rows of batch 0"),
+        ("weights", "changed while it was evaluated"),
+        ("shape", "returned images of shape"),
+    ],
 )
 def test_a_cheating_attack_is_named(harm, told):
     model = balanced()
@@ -189,7 +197,7 @@ def test_the_same_seed_gives_the_same_verdict():
         (lambda b: b._replace(x=255 * b.x), r"pixels from 0 to 255; expected \[0, 1\]"),
         (lambda b: b._replace(x=(255 * b.x).to(torch.uint8)), "dtype torch.uint8"),
         (lambda b: b._replace(x=b.x / 0 * 0), "NaN or infinite"),
-        (lambda b: b._replace(y=b.y + 3), "labels run from 3 to 5, and the model has 3 classes"),
+        (lambda b: b._replace(y=b.y + 3), "labels from 3 to 5; expected 0 to 2, as the model has 3 classes"),
         (lambda b: b._replace(x=b.x[:, :1]), "cannot take images of shape"),
         (lambda b: b._replace(x=b.x[:0], y=b.y[:0], ids=b.ids[:0]), "with 0 labels"),
     ],

@@ -24,6 +24,7 @@ class BaseAttack(ABC):
     """
 
     name: ClassVar[str]
+    black_box: ClassVar[bool] = False  # it never asks for a gradient
 
     @property
     def label(self) -> str:
@@ -55,6 +56,12 @@ class BaseAttack(ABC):
     @abstractmethod
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
         """Return images inside the region and, per row, the step at which the row was first seen to fall (-1: never)."""
+
+
+def only(attack: str, kinds: tuple[str, ...], region: Region) -> None:
+    """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
+    if region.kind not in kinds:
+        raise ValueError(f"{attack} needs {' or '.join(kinds)}; got {region.kind}")
 
 
 def at_least(attack: str, least: int, **options: int) -> None:

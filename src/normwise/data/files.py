@@ -103,14 +103,10 @@ class StoredData(TensorData):
         )
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """Put an error on one line, with its type where the text alone says little."""
     text = " ".join(str(error).split())
-    return (
-        text
-        if isinstance(error, ValueError | OSError) and text
-        else f"{type(error).__name__}: {text}".removesuffix(": ")
-    )
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def stored(file: Path) -> Path | None:

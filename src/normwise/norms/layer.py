@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -69,6 +70,10 @@ class StatNorm(nn.Module):
                 raise ValueError(f"{option} is the share read from the batch; got {share}, give a number from 0 to 1")
         if not power >= 0:
             raise ValueError(f"power is the exponent of the spread; got {power}, give a number >= 0")
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"eps keeps the divisor from 0; got {eps}, give a finite number >= 0")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"momentum is the weight of a new batch; got {momentum}, give a number from 0 to 1")
         self.num_features, self.measure, self.power, self.eps_inside = num_features, measure, power, eps_inside
         self.centre_share, self.spread_share = centre_share, spread_share
         self.eps, self.momentum, self.affine, self.legacy = eps, momentum, affine, legacy

@@ -10,7 +10,6 @@ from .cells import Cell
 from .tables import count, duration, percent
 from .words import REFERENCE, joined, plural, training, where
 
-
 MATTERS = 0.05  # a smaller gain in the worst case is told, and does not make the answer
 
 

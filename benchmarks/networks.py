@@ -1,0 +1,37 @@
+"""Networks trained by others, for benchmarks: each takes a weights file and reads pixels in [0, 1]."""
+
+from pathlib import Path
+
+from torch import nn
+
+from normwise.checkpoints import give, weights
+from normwise.models import ResNet, Standardize
+from normwise.norms import BN
+
+
+def small(channels: int, features: int) -> nn.Module:
+    """Two strided convolutions and two linear layers: the small network of several verification papers."""
+    convolutions = [nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*convolutions, nn.Linear(features, 100), nn.ReLU(), nn.Linear(100, 10))
+
+
+def _in_order(model: nn.Module, path: Path) -> nn.Module:
+    """Give weights by order, whatever their names."""
+    return give(model, dict(zip(model.state_dict(), weights(path).values(), strict=True)), str(path))
+
+
+def cnn_a(path: Path) -> nn.Module:
+    """Adversarially trained on CIFAR-10 at 2/255."""
+    net = _in_order(small(3, 2048), path)
+    return nn.Sequential(Standardize((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)), net).eval()
+
+
+def mnist(path: Path) -> nn.Module:
+    """Adversarially trained on MNIST at 0.3."""
+    return _in_order(small(1, 1568), path).eval()
+
+
+def resnet20(path: Path) -> nn.Module:
+    """Trained on CIFAR-10 without a defence; option A shortcuts."""
+    net = ResNet(depth=20, shortcut="pad")(BN(), classes=10, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    return give(net, weights(path), str(path)).eval()

@@ -1,0 +1,226 @@
+"""FAB: the nearest image across the boundary, by projections onto its linear approximation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..rows import flat, over
+from ..types import Images, Labels, Logits, Loss, PerRow, Region, Rows
+from .base import BaseAttack, at_least, only
+from .best import Best
+from .oracle import Oracle
+
+Points = Float[Tensor, "b d"]
+HUGE = 1e30  # a multiplier that takes every pixel to its side of the box
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB(BaseAttack):
+    """Fast adaptive boundary attack: walk along the decision boundary towards the point of it that is nearest to x.
+
+        x_k+1 = clip((1 - a) (x_k + eta d(x_k)) + a (x + eta d(x))),   a = min(|d(x_k)| / (|d(x_k)| + |d(x)|), alpha_max)
+
+    d(z) is the shortest way, inside the box, from z to the plane on which the linear approximation of logit_t - logit_y
+    at x_k is 0. A misclassified x_k is first drawn back to x + beta (x_k - x).
+
+    The distance is minimized; what counts here is whether it comes down to the radius. A row then falls, and independent
+    rows leave; of rows that come near, the nearest misclassified point is tried once more after projection onto the region.
+
+    Options
+        steps       gradient evaluations per target and restart
+        targets     the k most likely wrong classes, one after the other (9 is AutoAttack's FAB-T; where there are fewer
+                    classes, all); 0: untargeted, towards the nearest of all classes' planes at each step
+        restarts    searches per target; all but the first start halfway to a random allowed point
+        alpha_max   largest share of the step that starts from x
+        eta         overshoot, as a factor
+        beta        how much of the way a misclassified point keeps
+        give_up     an independent row gives a target up at a step k of steps/8, steps/4, steps/2 (not before the 10th) if
+                    its nearest misclassified point would stay beyond 1.1 radius even if the distance fell three times as
+                    fast, per doubling of k, as it fell from k/2 to k
+
+    Cost: per target and restart, steps forwards and backwards per image and 2 forwards (untargeted: steps * (classes - 1)
+    forwards and backwards). Independent rows stop as soon as they fall.
+    Source: Croce and Hein 2020, arXiv:1907.02044, alg. 1 and eq. 6-9. Differs: in linf the plane
+    of a point drawn back is the one found where it was, which spares a look per step and came nearer on digits (in l2 it
+    did not: there the model is asked again); projections are found by Newton's method on the multiplier instead of by
+    sorting (they are the same); it stops at the radius; it gives up.
+
+    >>> x_adv = FAB(steps=10)(model, x, y, Linf(eps=8 / 255), generator=generator, independent=True).x_adv
+    """
+
+    name: ClassVar[str] = "fab"
+    kinds: ClassVar[tuple[str, ...]] = ("linf", "l2")
+
+    steps: int = 100
+    targets: int = 9
+    restarts: int = 1
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    give_up: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
+        at_least(self.name, 0, targets=self.targets)
+        if not 0 <= self.alpha_max <= 1:
+            raise ValueError(f"alpha_max of fab is a share; got {self.alpha_max}; give a number in [0, 1]")
+        if not 1 <= self.eta < float("inf"):
+            raise ValueError(f"eta of fab is an overshoot; got {self.eta}; give a finite number >= 1")
+        if not 0 < self.beta < 1:
+            raise ValueError(f"beta of fab is the share of the way kept; got {self.beta}; give a number between 0 and 1")
+
+    @property
+    def label(self) -> str:
+        return "fab-t" if self.targets else "fab"
+
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
+        only(self.name, self.kinds, region)
+        best = Best(x, region.victims, independent=independent)
+        logits = oracle.logits(x)
+        best.offer(best.standing, x, losses.margin(logits, y), ~losses.correct(logits, y), 0)
+        goals = losses.likely_wrong(logits, y, self.targets).unbind(1) if self.targets else (None,)
+        for goal in goals:
+            for restart in range(self.restarts):
+                rows = best.standing
+                if len(rows):
+                    self._approach(oracle, region.select(rows), x, y, goal, rows, best, at_random=restart > 0)
+        return best.x_adv, best.first_hit
+
+    def _approach(
+        self,
+        oracle: Oracle,
+        region: Region,
+        x: Images,
+        y: Labels,
+        goal: Labels | None,
+        rows: Tensor,
+        best: Best,
+        *,
+        at_random: bool,
+    ) -> None:
+        """One search, from one start and for one target, over the rows that still stand."""
+        x, y, goal = x[rows], y[rows], None if goal is None else goal[rows]
+        now = (x + region.start()) / 2 if at_random else x
+        nearest, least = now.clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+        earlier: dict[int, PerRow] = {}  # what was least at the steps that are looked back to
+        for step in range(self.steps):
+            plane, logits = self._plane(oracle, region, now, y, goal)
+            wrong, length = ~losses.correct(logits, y), region.distance(now)
+            closer = wrong & (length < least)
+            nearest, least = torch.where(over(closer, x), now, nearest), torch.where(closer, length, least)
+            if best.independent:
+                fallen = wrong & (length <= region.radius)
+                best.offer(rows[fallen], now[fallen], losses.margin(logits, y)[fallen], fallen[fallen], step)
+                stay = ~fallen & ~self._hopeless(step, least, earlier, region.radius)
+                if not stay.all():
+                    rows, region, goal = rows[stay], region.select(stay), None if goal is None else goal[stay]
+                    x, y, now, nearest, least, wrong = (part[stay] for part in (x, y, now, nearest, least, wrong))
+                    plane = _Plane(*(part[stay] for part in plane))
+                    earlier = {k: then[stay] for k, then in earlier.items()}
+                if len(rows) == 0:
+                    return
+            back = torch.where(over(wrong, x), x + self.beta * (now - x), now)
+            if region.kind == "l2" and wrong.any():
+                again = wrong if best.independent else torch.ones_like(wrong)
+                new, _ = self._plane(
+                    oracle, region.select(again), back[again], y[again], None if goal is None else goal[again]
+                )
+                plane.weight[again], plane.level[again] = new
+            now = self._step(x, back, plane, region.kind)
+            if not best.independent:
+                self._offer(oracle, region, now, y, rows, best, step + 1)
+        if best.independent:
+            logits = oracle.logits(now)
+            closer = ~losses.correct(logits, y) & (region.distance(now) < least)
+            self._offer(oracle, region, torch.where(over(closer, x), now, nearest), y, rows, best, self.steps)
+
+    def _hopeless(self, step: int, least: PerRow, earlier: dict[int, PerRow], radius: float) -> Rows:
+        """The rows whose distance falls too slowly to come down to the radius. Keeps in `earlier` what this needs."""
+        checks = {k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10}
+        if step in {k // 2 for k in checks}:
+            earlier[step] = least
+        if not self.give_up or step not in checks:
+            return torch.zeros_like(least, dtype=torch.bool)
+        pace = least / earlier[step // 2]  # nan or 0 where no point was found so far: not hopeless
+        return least * pace ** (3 * math.log2(self.steps / step)) > 1.1 * radius
+
+    def _plane(self, oracle: Oracle, region: Region, now: Images, y: Labels, goal: Labels | None) -> tuple[_Plane, Logits]:
+        """The plane on which the linear approximation of logit_goal - logit_y is 0 (no goal: the nearest such plane)."""
+        if goal is not None:
+            look = oracle.gradient(now, y, _towards(goal), region.victims)
+            return _Plane.at(now, look.grad, look.loss), look.logits
+        planes, far, classes, shift = [], [], 2, 1
+        while shift < classes:
+            look = oracle.gradient(now, y, _towards(y + shift), region.victims)
+            classes = look.logits.shape[1]
+            dual = flat(look.grad).norm(p=1 if region.kind == "linf" else 2, dim=1)
+            planes.append(_Plane.at(now, look.grad, look.loss))
+            far.append(look.loss.abs() / dual.clamp_min(1e-12))
+            shift += 1
+        first = torch.stack(far).argmin(0), torch.arange(len(y), device=y.device)
+        return _Plane(*(torch.stack(part)[first] for part in zip(*planes, strict=True))), look.logits
+
+    def _step(self, x: Images, now: Images, plane: _Plane, kind: str) -> Images:
+        """Go to the plane and beyond, from `now` and, a little, from x."""
+        weight = torch.cat([plane.weight, plane.weight])
+        points = torch.cat([flat(now), flat(x)])
+        way = shortest_way(points, weight, torch.cat([plane.level, plane.level]) - (weight * points).sum(1), kind)
+        length = (way.abs().amax(1) if kind == "linf" else way.norm(dim=1)).clamp_min(1e-8)
+        points = points.add_(way, alpha=self.eta)
+        share = (length[: len(x)] / (length[: len(x)] + length[len(x) :])).clamp_max(self.alpha_max)
+        return torch.lerp(points[: len(x)], points[len(x) :], share[:, None]).clamp_(0, 1).view_as(x)
+
+    def _offer(self, oracle: Oracle, region: Region, images: Images, y: Labels, rows: Tensor, best: Best, step: int) -> None:
+        """Offer the allowed images nearest to these."""
+        x_adv = region.project(images)
+        logits = oracle.logits(x_adv)
+        best.offer(rows, x_adv, losses.margin(logits, y), ~losses.correct(logits, y), step)
+
+
+class _Plane(NamedTuple):
+    """Per row, the points z with weight . z = level."""
+
+    weight: Tensor
+    level: Tensor
+
+    @classmethod
+    def at(cls, point: Images, grad: Images, value: PerRow) -> _Plane:
+        """Where value + grad . (z - point) is 0."""
+        return cls(flat(grad), (flat(grad) * flat(point)).sum(1) - value)
+
+
+def _towards(goal: Labels) -> Loss:
+    """logit_goal - logit_y, as a loss; classes are counted round."""
+    return lambda logits, y: (logits.gather(1, goal[:, None] % logits.shape[1]) - logits.gather(1, y[:, None])).squeeze(1)
+
+
+def shortest_way(points: Points, weight: Points, gap: PerRow, kind: str) -> Points:
+    """The shortest d, in linf or l2, with weight . d = gap and points + d in [0, 1]; if there is none, the d that comes nearest.
+
+    By the Karush-Kuhn-Tucker conditions |d_i| = min(s u_i, room_i), where room_i is the way to the side of the box that is
+    ahead, and u_i = 1 in linf, |w_i| in l2. What d gains, sum_i |w_i| min(s u_i, room_i), is concave and piecewise linear in
+    s: Newton's method from below only grows, and reaches the answer exactly once it knows which i are at their side.
+    """
+    size, gain = weight.abs(), gap.abs()
+    ahead = weight.sign() * gap.sign()[:, None]
+    room = torch.where(ahead > 0, 1 - points, points)
+    pull = size.new_ones(1) if kind == "linf" else size
+    rate = size if kind == "linf" else size.square()
+    tiny = torch.finfo(size.dtype).tiny
+    scale = (gain / rate.sum(1).clamp_min(tiny)).clamp_max(HUGE)
+    for _ in range(points.shape[1]):
+        wish = scale[:, None] * pull
+        slope = torch.linalg.vecdot(rate, (wish < room).to(rate))
+        missing = gain - torch.linalg.vecdot(size, torch.minimum(wish, room))
+        larger = torch.where(slope > 0, scale + missing / slope.clamp_min(tiny), HUGE).clamp_max(HUGE)
+        if not (larger > scale * (1 + 1e-6)).any():
+            break
+        scale = torch.maximum(scale, larger)
+    return ahead * torch.minimum(scale[:, None] * pull, room)

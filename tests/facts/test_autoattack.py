@@ -1,0 +1,50 @@
+"""AutoAttack is the worst case over its published parts."""
+
+import pytest
+import torch
+
+from normwise.attacks import APGD, ATTACKS, FAB, AutoAttack, Square
+from normwise.seeding import generator
+from normwise.threats import Linf
+from worlds import Neighbours, images, trained
+
+THREAT = Linf(eps=0.012)
+
+
+def world():
+    model, x = trained(), images(60)
+    with torch.no_grad():
+        model.linear.bias.sub_(model(x).mean(0))
+    return model, x, model(x).argmax(1)
+
+
+def test_the_parts_and_their_settings_are_the_published_ones():
+    assert AutoAttack().parts == (APGD(steps=100), APGD(steps=100, targets=9), FAB(steps=100, targets=9), Square(steps=5000))
+    plus = AutoAttack(version="plus").parts
+    assert [part.label for part in plus[:2]] == ["apgd-ce", "apgd-dlr"]
+    assert [getattr(part, "restarts", None) for part in plus] == [5, 5, 5, 1, 1, 1]
+    with pytest.raises(ValueError, match="version of attack 'autoattack' is 'rand'"):
+        ATTACKS.make({"name": "autoattack", "version": "rand"})
+
+
+def test_it_is_at_least_as_strong_as_each_part_and_pays_only_for_rows_that_stand():
+    model, x, y = world()
+    attack = AutoAttack(steps=10, queries=50)
+
+    def standing(one):
+        proposal = one(model, x, y, THREAT, generator=generator(0), independent=True)
+        return int((model(proposal.x_adv).argmax(1) == y).sum()), proposal
+
+    whole, proposal = standing(attack)
+    parts = [standing(part) for part in attack.parts]
+    assert whole <= min(count for count, _ in parts)
+    assert 0 < whole < 60
+    assert proposal.backwards < sum(part.backwards for _, part in parts)
+
+
+def test_of_coupled_rows_it_keeps_a_batch_that_a_part_made():
+    model, x, y = world()
+    model = Neighbours(model)
+    proposal = AutoAttack(steps=5, queries=20)(model, x, y, THREAT, generator=generator(0))
+    assert THREAT.around(x, generator=generator(0)).contains(proposal.x_adv).all()
+    assert (model(proposal.x_adv).argmax(1) == y).sum() < (model(x).argmax(1) == y).sum()

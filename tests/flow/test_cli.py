@@ -1,0 +1,464 @@
+"""The command line, as a person meets it: every verb, every way to say a setting, bad input, and a run that is cut off."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import normwise
+from normwise.__main__ import main
+
+SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm,pgd")
+NETS = """
+import torch
+from torch import nn
+
+def net(classes=10, **options):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 6 * 6, classes))
+
+def three(): return net(3)
+def number(): return 5
+def fails(): raise RuntimeError("no luck\\ntoday")
+class Words(nn.Module):
+    def forward(self, x): return {"logits": x}
+"""
+
+
+class Said(NamedTuple):
+    status: Any
+    out: str
+    err: str
+
+
+def say(*words: object) -> Said:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as stop:  # after --help and --print_config
+            status = stop.code
+    return Said(status, out.getvalue(), err.getvalue())
+
+
+def done(*words: object) -> str:
+    status, out, err = say(*words)
+    assert status == 0, err
+    return out
+
+
+def settings(*words: object) -> dict[str, Any]:
+    return yaml.safe_load(done(*words, "--print_config"))
+
+
+def figures(folder: Path | str) -> dict[str, Any]:
+    e = json.loads((Path(folder) / "result.json").read_text())["evaluation"]
+    return {name: e[name] for name in ("clean_accuracy", "per_attack", "robust_accuracy", "n", "forwards")}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of training and a module of the user's own."""
+    place = tmp_path_factory.mktemp("cli")
+    done("train", *SMALL, "--schedule.epochs", 2, "--out", place / "run")
+    (place / "nets.py").write_text(NETS)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in that folder; what a test puts in OUT is gone after it."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    yield place
+    shutil.rmtree("OUT", ignore_errors=True)
+
+
+def test_train_leaves_the_run_and_says_what_came_out():
+    said = say("train", "--config", "run/config.yaml", "--out", "OUT")
+    assert {"config.yaml", "last.pt", "log.jsonl", "model.json", "model.safetensors", "result.json", "report.html"} <= {
+        path.name for path in Path("OUT").iterdir()
+    }
+    assert [line.split()[0] for line in said.out.splitlines()[:4]] == ["clean", "fgsm", "pgd-20", "worst"]
+    assert [line.split(":")[0] for line in said.err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --config run/config.yaml",
+        "evaluate run",
+        "evaluate --model run",
+        "evaluate run/model.safetensors",
+        "evaluate --config run/config.yaml",
+        "attack run",
+    ],
+)
+def test_a_run_is_repeated_to_the_same_figures(words):
+    done(*words.split(), "--out", "OUT")
+    assert figures("OUT") == figures("run")
+
+
+def test_an_evaluation_is_repeated_from_its_own_settings(tmp_path):
+    done("evaluate", "run", "--threat.eps", "8/255", "--seed", 7, "--out", tmp_path / "one")
+    done("evaluate", "--config", tmp_path / "one/config.yaml", "--out", tmp_path / "two")
+    assert figures(tmp_path / "two") == figures(tmp_path / "one") != figures("run")
+
+
+def test_the_same_command_finds_its_result_and_computes_nothing():
+    before = {Path("run", file): Path("run", file).stat().st_mtime_ns for file in ("result.json", "last.pt", "log.jsonl")}
+    done("train", *SMALL, "--schedule.epochs", 2, "--out", "run")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_attack_keeps_images_inside_the_threat_model():
+    done("attack", "run", "--threat.eps", 0.1, "--out", "OUT")
+    with np.load("OUT/images.npz") as kept:
+        assert np.abs(kept["x_adv"] - kept["x"]).max() <= 0.1 + 1e-5
+        assert len(kept["x"]) == len(kept["y"]) == len(kept["broken_by"]) == 50
+        assert (kept["predictions"] != kept["y"]).sum() > (kept["clean_predictions"] != kept["y"]).sum()
+    assert Path("OUT/images.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bench_is_whole_and_the_second_time_free(tmp_path):
+    words = ["bench", *SMALL, "--norms", "bn,rn", "--recipes", "[standard, {name: adversarial, steps: 2}]", "--jobs", "2"]
+    words += ["--out", str(tmp_path / "bench")]
+    subprocess.run([sys.executable, "-m", "normwise", *words], check=True, capture_output=True)
+    names = {"bn-standard", "bn-adversarial", "rn-standard", "rn-adversarial"}
+    cells = sorted((tmp_path / "bench/cells").glob("*/result.json"))
+    assert {path.parent.name for path in cells} == names
+    for file in ("config.yaml", "report.html", "results.json", "results.csv"):
+        assert (tmp_path / "bench" / file).stat().st_size > 100
+    assert {path.suffix for path in (tmp_path / "bench/figures").iterdir()} == {".png", ".svg"}
+    before = [path.stat().st_mtime_ns for path in cells]
+    said = say(*words, "--jobs", 1)
+    assert said.status == 0
+    assert [path.stat().st_mtime_ns for path in cells] == before
+    assert {line.split(":")[0] for line in said.err.splitlines()} == names
+
+
+def test_a_report_is_made_of_several_runs():
+    done("evaluate", "run", "--seed", 1, "--out", "OUT/other")
+    assert "OUT/both/report.html" in done("report", "run", "OUT/other", "--out", "OUT/both")
+    assert len(json.loads(Path("OUT/both/results.json").read_text())["cells"]) == 2
+
+
+def test_list_says_what_there_is():
+    whole, attacks = done("list"), done("list", "attacks")
+    for word in ("norms", "rnt", "pgd", "linf", "adversarial", "resnet", "digits", "presets", "cifar10-at"):
+        assert f"{word}" in whole
+    assert "relative_step" in attacks
+    assert "relative_step" not in whole
+    assert "rnt" not in attacks
+
+
+@pytest.mark.parametrize("verb", ["bench", "train", "evaluate", "attack", "list", "report"])
+def test_help_names_every_option_with_its_default_and_nothing_else(verb):
+    text = done(verb, "--help")
+    assert f"usage: normwise {verb}" in text
+    assert ("--out DIR" in text) == (verb != "list")
+    assert ("--threat.eps NUMBER" in text) == (verb not in ("list", "report"))
+    assert not [noise for noise in ("type:", "typing", "<class", "{'name'", ".name") if noise in text]
+
+
+@pytest.mark.parametrize("file", ["w.pt", "w.safetensors", "checkpoint.pth"])
+def test_anybodys_network_is_evaluated_with_weights_of_any_kind(file, tmp_path):
+    import nets
+
+    state = {name: tensor * 2 for name, tensor in nets.net().state_dict().items()}
+    path = tmp_path / file
+    if file.endswith("safetensors"):
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
+    done("evaluate", "nets:net", "--data.test_limit", 50, "--weights", path, "--out", "OUT")
+    done("evaluate", "nets:net", "--data.test_limit", 50, "--out", "OUT/without")
+    assert figures("OUT") != figures("OUT/without")
+
+
+@pytest.mark.parametrize("norm", [[], ["--norm", "rnt"]], ids=["as it is", "converted"])
+@pytest.mark.parametrize("start", ["run", "nets:net"])
+def test_a_network_trained_further_is_found_again(start, norm):
+    done("train", start, *norm, *SMALL[2:], "--out", "OUT")
+    found = ["OUT"] if start == "run" else [start, "--weights", "OUT/model.safetensors"]
+    done("evaluate", *found, "--data.test_limit", 50, "--out", "OUT/again")
+    assert figures("OUT/again") == figures("OUT")
+
+
+def test_a_run_folder_alone_runs_nobodys_code():
+    done("train", "nets:net", *SMALL[2:], "--out", "OUT")
+    said = say("evaluate", "OUT", "--out", "OUT/again")
+    assert said.status == 2
+    assert "nets:net --weights OUT/model.safetensors" in said.err
+
+
+def written(text: str) -> str:
+    Path("settings.yaml").write_text(text)
+    return "settings.yaml"
+
+
+def test_a_fraction_and_an_exponent_are_numbers_in_words_and_files():
+    pgd = "attacks: [{name: pgd, relative_step: 1/8}, {name: fgsm}]\nschedule: {lr: 1e-3}\n"
+    for said in (
+        settings("train", "--threat.eps=8/255", "--schedule.lr", "1e-3", "--attacks", pgd.splitlines()[0][9:]),
+        settings("train", "--config", written(f"threat: {{eps: 8/255}}\n{pgd}")),
+    ):
+        assert said["threat"]["eps"] == 8 / 255
+        assert said["schedule"]["lr"] == 1e-3
+        assert said["attacks"][0]["relative_step"] == 1 / 8
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "setting", "value"),
+    [
+        ("", "seed: 3", "seed", 3),
+        ("--seed 4", "seed: 3", "seed", 4),
+        ("cifar10", "", "schedule.epochs", 10),
+        ("cifar10", "schedule: {epochs: 3}", "schedule.epochs", 3),
+        ("cifar10 --schedule.epochs 4", "schedule: {epochs: 3}", "schedule.epochs", 4),
+        ("cifar10", "schedule: {epochs: 3}", "schedule.crop", 4),  # what the file leaves out is the preset's
+        ("", "data: cifar10", "model.depth", 20),  # a data set brings what suits it
+        ("--data cifar10", "", "model.depth", 20),
+        ("--data mnist", "data: digits", "threat.eps", 0.3),
+        ("--data cifar10 --download", "", "data.download", True),
+        ("--threat l2", "threat: {name: linf, eps: 0.1}", "threat.eps", 0.5),
+        ("--norm rnt", "norm: {name: bn, momentum: 0.2}", "norm.momentum", 0.1),  # another norm, other options
+        ("--norm bn", "norm: {name: bn, momentum: 0.2}", "norm.momentum", 0.2),
+        ("--norm.momentum 0.3", "norm: {name: bn, momentum: 0.2}", "norm.momentum", 0.3),
+        ("--data.train_limit 7 --weights 2024/05 --start 8/255", "", "weights", "2024/05"),  # a path is no fraction
+        ("run", "start: elsewhere", "start", "run"),
+        ("run", "norm: gn", "norm.name", "gn"),
+    ],
+)
+def test_later_wins_preset_file_operand_words(words, file, setting, value):
+    said: Any = settings("train", *words.split(), *(["--config", written(file)] if file else []))
+    for key in setting.split("."):
+        said = said[key]
+    assert said == value
+
+
+@pytest.mark.parametrize("words", ["train", "train cifar10-at", "train run", "bench", "evaluate run", "attack nets:net"])
+def test_printed_settings_are_read_back(words):
+    said = settings(*words.split())
+    assert settings(words.split()[0], "--config", written(yaml.safe_dump(said))) == said
+
+
+LONG = ["train", *SMALL, "--data.train_limit", "300", "--schedule.epochs", "20", "--schedule.validate_every", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """A run that nothing disturbed."""
+    done(*LONG, "--out", place / "whole")
+    return place / "whole"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_run_that_is_cut_off_goes_on_to_the_same_end(number, status, tmp_path, whole):
+    command = [sys.executable, "-m", "normwise", *LONG, "--out", tmp_path / "cut"]
+    cut = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    log = tmp_path / "cut/log.jsonl"
+    while not log.exists() and cut.poll() is None:
+        time.sleep(0.01)
+    cut.send_signal(number)
+    err = cut.communicate()[1]
+    assert cut.returncode == status, err
+    assert 0 < len(log.read_text().splitlines()) < 20
+    if number == signal.SIGINT:
+        assert [line for line in err.splitlines() if not line.startswith("epoch ")] == [
+            "normwise: stopped; what was finished is kept, and the same command goes on from there"
+        ]
+    done(*LONG, "--out", tmp_path / "cut")
+    assert figures(tmp_path / "cut") == figures(whole)
+    assert len(log.read_text().splitlines()) == 20
+
+
+def test_ctrl_c_ends_a_bench_and_its_workers_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "normwise", "bench", *SMALL, "--schedule.epochs", "9999", "--norms", "bn"]
+    command += ["--out", tmp_path]
+    bench = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(tmp_path.glob("cells/*/log.jsonl")) and bench.poll() is None:
+        time.sleep(0.05)
+    os.killpg(bench.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    err = bench.communicate()[1]  # returns once every process that holds the pipe is gone
+    assert bench.returncode == 130, err
+    assert err.splitlines() == ["normwise: stopped; what was finished is kept, and the same command goes on from there"]
+
+
+# Bad input: (words, what the one line on stderr says). `--out OUT` is added where it is not said.
+T, E = "train --model.width 4", "evaluate nets:net"
+BAD = [
+    ("trian", "'trian'; did you mean 'train'"),
+    ("list nroms", "'nroms'; did you mean 'norms'"),
+    ("report nowhere", "nowhere holds no result.json"),
+    ("report", "it needs RUN"),
+    ("train digit", "'digit'; did you mean 'digits'"),
+    ("train digits twice", "one word too many: 'twice'"),
+    (f"{T} --nrom bn", "no option is named '--nrom'; did you mean '--norm'"),
+    (f"{T} --epochs 3", "did you mean '--schedule.epochs'"),
+    (f"{T} --norm rmt", "no norm is named 'rmt'; did you mean 'rnt'"),
+    (f"{T} --threat lnf", "no threat model is named 'lnf'; did you mean 'linf'"),
+    (f"{T} --recipe adverse", "did you mean 'adversarial'"),
+    (f"{T} --model resnt", "did you mean 'resnet'"),
+    (f"{T} --data digit", "did you mean 'digits'"),
+    (f"{T} --attacks fgsm,pgdd", "did you mean 'pgd'"),
+    (f"{T} --attacks [5]", "no attack is named '5'"),
+    (f"{T} --attacks [{{name:pgd}}", "no attack is named"),
+    (f"{T} --norm.momentm 1", "no option of norm 'bn' is named 'momentm'; did you mean 'momentum'"),
+    (f"{T} --norm rnt --norm.groups 2", "no option of norm 'rnt' is named 'groups'"),
+    (f"{T} --download", "no option of data 'digits' is named 'download'"),
+    (f"{T} --seed one", "--seed is one; expected integer"),
+    (f"{T} --schedule.lr fast", "--schedule.lr is fast; expected number"),
+    (f"{T} --schedule.decay cosin", "expected cosine|multistep|onecycle|constant"),
+    (f"{T} --train_eps x", "expected number|null"),
+    (f"{T} --seed", "--seed needs a value"),
+    (f"{T} --seed --norm bn", "--seed needs a value"),
+    ("train --out", "--out needs a value"),
+    *((f"{T} --threat.eps {eps}", text) for eps, text in {
+        "-1": "got -1.0", "nan": "is nan; expected number", "inf": "is inf; expected number", ".nan": "got nan", "2": "at most 1",
+        "8/0": "8/0 divides by zero", "-8/255": "got -0.03",
+    }.items()),
+    (f"{T} --train_eps -1", "got -1.0"),
+    (f"{T} --recipe adversarial --recipe.steps -1", "steps of pgd is a count; got -1"),
+    (f"{T} --attacks '[{{name: pgd, steps: -1}}]'", "steps of pgd is a count; got -1"),
+    (f"{T} --attacks '[{{name: pgd, steps: \"20\"}}]'", "steps of attack 'pgd' is '20'; expected integer"),
+    (f"{T} --attacks '[{{name: pgd, stesp: 2}}]'", "did you mean 'steps'"),
+    (f"{T} --batch_size 0", "batch_size is 0"),
+    (f"{T} --threads -1", "threads is -1"),
+    (f"{T} --norm.momentum 2", "momentum is the weight of a new batch; got 2.0"),
+    (f"{T} --norm gn", "cannot divide a site of 4 channels"),
+    (f"{T} --schedule.precision fp16 --device cpu", "fp16 needs a CUDA device"),
+    (f"{T} --data.train_limit 1", "2 rows or more"),
+    (f"{T} --device abacus", "device 'abacus' cannot be used"),
+    (f"{T} --weights w.pt", "for no model"),
+    ("bench --seeds 0", "seeds is 0"),
+    ("bench --jobs 0", "jobs 0"),
+    ("bench --norms bn,gn --model.width 4", "cannot divide a site of 4 channels"),
+    ("train --config nowhere.yaml", "nowhere.yaml cannot be read"),
+    ("train --config corrupt.yaml", "corrupt.yaml is not YAML"),
+    ("train --config weights.yaml", "weights.yaml is not YAML"),
+    ("train --config list.yaml", "list.yaml holds no settings"),
+    ("train --config unknown.yaml", "no setting of train is named 'epohcs'"),
+    ("train --config type.yaml", "norm is 5"),
+    ("train --config nameless.yaml", "this attack has no name: {'steps': 2}"),
+    ("train --config text.yaml", "seed is 'one'; expected integer"),
+    ("bench --config run/config.yaml", "no setting of bench is named 'norm'; did you mean 'norms'"),
+    ("evaluate", "no model is named"),
+    ("evaluate nowhere", "no model 'nowhere'"),
+    ("evaluate empty", "empty holds no model.json"),
+    ("evaluate torn", "torn/model.safetensors cannot be read as weights"),
+    ("evaluate half", "no weights file half/model.safetensors"),
+    ("evaluate w.pt", "w.pt has no model.json beside it"),
+    (f"{E} --weights nowhere.pt", "no weights file nowhere.pt"),
+    (f"{E} --weights evil.pt", "evil.pt was refused: it wants to run code"),
+    (f"{E} --weights torn.pt", "torn.pt cannot be read as weights"),
+    (f"{E} --weights nets.py", "nets.py was refused"),
+    (f"{E} --weights lacking.pt", "lacking.pt does not fit Sequential: it lacks 3.bias"),
+    (f"{E} --weights run/model.safetensors", "does not fit Sequential"),
+    (f"{E} --data d.npz --batch_size 0", "batch_size is 0"),
+    ("evaluate nets:nothing", "has no attribute 'nothing'"),
+    ("evaluate nets:number", "returned int"),
+    ("evaluate nets:fails", "no luck today"),
+    ("evaluate elsewhere:net", "No module named 'elsewhere'"),
+    ("evaluate nets:three", "the model has 3 classes"),
+    ("evaluate nets:Words", "answers dict"),
+    ("train nets:three", "labels from 0 to 9; expected 0 to 2, as the model has 3 classes"),
+    ("train nets:Words", "answers dict"),
+    (f"{E} --data bytes.npz", "lie in [0, 1]"),
+    (f"{E} --data nan.npz", "NaN"),
+    (f"{E} --data shape.npz", "(12, 8, 8)"),
+    (f"{E} --data wide.npz", "cannot take images of shape"),
+    (f"{E} --data labels.npz", "labels from 5 to 16"),
+    (f"{E} --data empty.npz", "needs test rows"),
+    (f"{E} --data corrupt.yaml", "must be a folder or an .npz file"),
+    (f"{E} --data cifar10", "looked in data/cifar-10-batches-py, data/cifar-10-batches-bin: not there; add --download"),
+    (f"{T} --out settings.yaml", "cannot write in settings.yaml"),
+    (f"{E} --out settings.yaml/x", "cannot write in settings.yaml/x"),
+    (f"{T} --out run", "run holds a run of other settings"),
+    (f"{E} --out run", "run holds a run of other settings"),
+    ("bench --out run", "run holds a run of other settings"),
+    ("report run run --out run", "run holds a run of its own"),
+    pytest.param("evaluate run --device cuda", "device 'cuda' cannot be used", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")),
+    pytest.param("evaluate run --out /proc/x", "cannot write in /proc/x", marks=pytest.mark.skipif(not Path("/proc").exists(), reason="no such place")),
+]  # fmt: skip
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("PWNED"),)
+
+
+@pytest.fixture(scope="module")
+def traps(place: Path) -> None:
+    """Files that are not what they should be."""
+    x, y = np.random.default_rng(0).random((12, 1, 8, 8)), np.arange(12) % 10
+    wide = np.zeros((12, 1, 8, 9))
+    arrays = {"d": (x, y), "bytes": (255 * x, y), "nan": (np.where(x > 0.9, np.nan, x), y), "shape": (x[:, 0], y)}
+    arrays |= {"labels": (x, np.arange(5, 17)), "empty": (x[:0], y[:0]), "wide": (wide, y)}
+    for name, (pixels, labels) in arrays.items():
+        np.savez(place / f"{name}.npz", x=pixels, y=labels)
+    texts = {"corrupt": "{a: [", "list": "[1, 2]", "unknown": "epohcs: 3", "type": "norm: 5", "text": "seed: one"}
+    texts["nameless"] = "attacks: [{steps: 2}]"
+    for name, text in texts.items():
+        (place / f"{name}.yaml").write_text(text)
+    (place / "settings.yaml").write_text("")
+    (place / "empty").mkdir()
+    for name in ("torn", "half"):
+        shutil.copytree(place / "run", place / name)
+    whole = (place / "run/model.safetensors").read_bytes()
+    (place / "torn/model.safetensors").write_bytes(whole[: len(whole) // 2])
+    (place / "half/model.safetensors").unlink()
+    (place / "weights.yaml").write_bytes(whole)
+    (place / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    state = {"0.weight": torch.zeros(4, 1, 3, 3), "0.bias": torch.zeros(4), "3.weight": torch.zeros(10, 144)}
+    state |= {f"1.{name}": torch.ones(4) for name in ("weight", "bias", "running_mean", "running_var")}
+    torch.save(state, place / "lacking.pt")
+    torch.save(state, place / "w.pt")
+    (place / "torn.pt").write_bytes((place / "w.pt").read_bytes()[:900])
+
+
+def contents() -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in Path().rglob("*") if "__pycache__" not in str(path)}
+
+
+@pytest.mark.usefixtures("traps")
+@pytest.mark.parametrize(("words", "text"), BAD)
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(words, text):
+    out = [] if "--out" in words or words.startswith(("list", "trian")) else ["--out", "OUT"]
+    before = contents()
+    said = say(*shlex.split(words), *out)
+    assert said.status == 2
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1, said.err
+    assert said.err.startswith("normwise: ")
+    assert text in said.err
+    assert contents() == before
+
+
+def test_the_installed_command_is_this_one():
+    command = Path(sys.executable).with_name("normwise")
+    said = subprocess.run([command, "trian"], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "did you mean 'train'" in said.stderr
+    assert subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout == (
+        f"normwise {normwise.__version__}\n"
+    )
