@@ -25,7 +25,9 @@ def main(path: Path) -> None:
         e = dataclasses.replace(presets.digits(), seed=seed)
         model = fit(experiment.build(e), e.data, e.recipe, e.threat, e.schedule, seed=seed, device=experiment.place(e)).model
         for eps in CANDIDATES:
-            found = verdict.evaluate(model, e.data.validation(batch_size=100), Linf(eps=eps), (PGD(steps=20),), seed=seed).evaluation
+            found = verdict.evaluate(
+                model, e.data.validation(batch_size=100), Linf(eps=eps), (PGD(steps=20),), seed=seed
+            ).evaluation
             rows.append({"seed": seed, "eps": eps, "clean": found.clean_accuracy, "pgd-20": found.robust_accuracy})
             print(rows[-1])
     mean = {eps: sum(row["pgd-20"].value for row in rows if row["eps"] == eps) / 3 for eps in CANDIDATES}

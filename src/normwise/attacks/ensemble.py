@@ -56,7 +56,11 @@ class AutoAttack(BaseAttack):
         targeted = APGD(steps=steps, targets=9), FAB(steps=steps)
         if self.version == "standard":
             return APGD(steps=steps), *targeted, square
-        untargeted = APGD(steps=steps, restarts=5), APGD(steps=steps, loss="dlr", restarts=5), FAB(steps=steps, targets=0, restarts=5)
+        untargeted = (
+            APGD(steps=steps, restarts=5),
+            APGD(steps=steps, loss="dlr", restarts=5),
+            FAB(steps=steps, targets=0, restarts=5),
+        )
         return *untargeted, square, *targeted
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:

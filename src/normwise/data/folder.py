@@ -66,9 +66,7 @@ class ImageFolder(TensorData):
         train = root / "train" if (root / "train").is_dir() else root
         names = _classes(train)
         halves = {"test", "val"} & set(names) if train == root else set()
-        need(
-            len(names) > 1 and not halves, asked, f"{', '.join(names) or 'no folder'} in {train}", "pass another folder"
-        )
+        need(len(names) > 1 and not halves, asked, f"{', '.join(names) or 'no folder'} in {train}", "pass another folder")
         files = _images(train, names)
         if train == root:
             files, tests = self._cut(files)
