@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,9 @@ def test_examples_in_docstrings_run():
         assert result.failed == 0, module.name
         tried += result.attempted
     assert tried > 3
+
+
+def test_the_example_of_the_readme_runs():
+    block = re.search(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
+    out = subprocess.run([sys.executable, "-c", block[1]], check=True, capture_output=True, text=True).stdout
+    assert re.fullmatch(r"[\d.]+% \[[\d.]+, [\d.]+\] False\n", out)
