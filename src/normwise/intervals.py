@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -10,13 +12,18 @@ from .record import Score
 
 
 def of_rows(successes: int, n: int) -> Score:
-    """Share of independent rows with its Wilson interval. Source: Wilson 1927. Raises ValueError for no rows."""
-    from scipy.stats import binomtest
+    """Share of independent rows with its Wilson interval.
 
+        (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),   z the 97.5% quantile of the normal law
+
+    By formula: importing scipy.stats takes longer than many an evaluation. Source: Wilson 1927. Raises ValueError for no rows.
+    """
     if n < 1:
         raise ValueError("an accuracy needs at least one row; got none")
-    low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Score(value=successes / n, low=float(low), high=float(high), n=n, unit="rows", rows=n)
+    p, z = successes / n, NormalDist().inv_cdf(0.975)
+    centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    low, high = ((centre + side * half) / (1 + z * z / n) for side in (-1, 1))
+    return Score(value=p, low=max(low, 0.0), high=min(high, 1.0), n=n, unit="rows", rows=n)
 
 
 def of_batches(successes: Sequence[int], size: int) -> Score:
