@@ -203,7 +203,8 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
     names = dict.fromkeys(name for cell in found for r in cell.results for name in r.evaluation.per_attack)
     if names:
         weak = f"A worst case over {joined(name.upper() for name in names)} is an upper bound on robustness"
-        cautions.append(("Attacks", f"{weak}: a stronger attack, such as AutoAttack, can only lower it."))
+        stronger = "" if any(name.startswith("autoattack") for name in names) else ", such as AutoAttack,"
+        cautions.append(("Attacks", f"{weak}: a stronger attack{stronger} can only lower it."))
     if any(cell.coupled for cell in found):
         cautions.append(
             (
