@@ -23,6 +23,7 @@ FLOORS = [
         "models",
         "training",
         "verdict",
+        "judge",
         "checkpoints",
         "report",
         "intervals",

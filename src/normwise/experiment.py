@@ -17,6 +17,7 @@ from . import checks, loading
 from .attacks import ATTACKS, FGSM, PGD
 from .config import choice, choices, read_yaml, to_yaml
 from .data import DATA, Digits, find
+from .judge import check_network
 from .models import MODELS, ResNet
 from .norms import BN, NORMS
 from .recipes import RECIPES, Standard
@@ -28,7 +29,7 @@ from .surgery import convert
 from .threats import THREATS, Linf
 from .training import Fitted, fit
 from .types import Attack, Data, Norm, Recipe, ThreatModel
-from .verdict import Verdict, check_network, evaluate
+from .verdict import Verdict, evaluate
 
 CONFIG, RESULT = "config.yaml", "result.json"
 Report = Callable[[str, int, int], None]

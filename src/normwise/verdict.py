@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from . import intervals
 from .coupling import Coupling, measure_coupling
 from .folding import fold
-from .modes import device_of, digest, running, untouched
+from .judge import Judge, check_images, classes_of
+from .modes import digest, running
 from .norms.site import norm_reads
 from .record import Evaluation
 from .registry import plain
@@ -41,7 +42,7 @@ class Verdict(NamedTuple):
     broken_by: Tensor
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
     """One batch, judged."""
 
     batch: Batch
@@ -91,9 +92,9 @@ def evaluate(
     with running(model, mode), running(craft_on or model, mode):
         before = digest(model)
         size = len(batches[0].y)
-        judge = _Judge(model, seed)
-        _check_images(batches[0])
-        judge.classes = _classes(judge, batches[0].x)
+        judge = Judge(model, seed)
+        check_images(batches[0])
+        judge.classes = classes_of(judge, batches[0].x)
         measured = measure_coupling(
             model, [b.x[:PROBED].to(judge.device) for b in batches[:2] if len(b.y) == size], seed=seed
         )
@@ -107,7 +108,7 @@ def evaluate(
         if fast and mode == "eval" and not measured.coupled:
             attacked = [*_folded(attacked[0], chosen[0].x[:8].to(judge.device)), *attacked]
         digests = [digest(one) for one in attacked]
-        judged: list[_Judged] = []
+        judged: list[Judged] = []
         for index, batch in enumerate(chosen):
             batch = Batch(*(tensor.to(judge.device) for tensor in batch))
             judged.append(_batch(judge, attacked, batch, threat, attacks, measured, index))
@@ -167,7 +168,7 @@ PROBED = 64  # rows of a batch on which coupling is measured, at most
 _CLEAN, _WORST = "clean", "worst case"
 
 
-def _so_far(judged: Sequence[_Judged]) -> str:
+def _so_far(judged: Sequence[Judged]) -> str:
     rows = sum(len(one.worst) for one in judged)
     clean, worst = (sum(one.survivors[name] for one in judged) for name in (_CLEAN, _WORST))
     return f"{rows} rows, clean {100 * clean / rows:.1f}%, worst case {100 * worst / rows:.1f}%"
@@ -183,42 +184,17 @@ def _labels(attacks: Sequence[Attack]) -> list[str]:
     return [f"{label}~{same + 1}" if (same := labels[:i].count(label)) else label for i, label in enumerate(labels)]
 
 
-class _Judge:
-    """Asks the model, without lasting effect and without a graph; counts images."""
-
-    def __init__(self, model: nn.Module, seed: int) -> None:
-        self.model, self.device = model, device_of(model)
-        self.seed = seed
-        self.forwards = self.backwards = 0
-        self.classes: int | None = None
-
-    def logits(self, x: Images) -> Any:  # anybody's model: `_check_answer` looks whether they are logits
-        self.forwards += len(x)
-        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge")):
-            return self.model(x.to(self.device))
-
-    def predictions(self, x: Images) -> Tensor:
-        logits = self.logits(x)
-        if not torch.isfinite(logits).all():
-            bad = int((~torch.isfinite(logits).all(1)).sum())
-            raise ValueError(
-                f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows"
-            )
-        answers: Tensor = logits.argmax(1)
-        return answers
-
-
 def _batch(
-    judge: _Judge,
+    judge: Judge,
     attacked: Sequence[nn.Module],
     batch: Batch,
     threat: ThreatModel,
     attacks: Sequence[Attack],
     measured: Coupling,
     index: int,
-) -> _Judged:
+) -> Judged:
     """Attack and judge one batch."""
-    _check_images(batch, judge.classes)
+    check_images(batch, judge.classes)
     x, y, _ = batch
     clean = judge.predictions(x)
     right = clean == y
@@ -239,7 +215,7 @@ def _batch(
         broken_by = torch.where(wrong.any(0), worst - 1, -1)
     broken_by = torch.where(right | (broken_by >= 0), broken_by, -2)
     rows = torch.arange(len(y), device=y.device)
-    return _Judged(
+    return Judged(
         batch,
         clean,
         torch.stack(images)[worst, rows],
@@ -262,7 +238,7 @@ def _folded(model: nn.Module, x: Images) -> list[nn.Module]:
 
 
 def _craft(
-    judge: _Judge,
+    judge: Judge,
     attacked: Sequence[nn.Module],
     batch: Batch,
     threat: ThreatModel,
@@ -285,7 +261,7 @@ def _craft(
 
 
 def _propose(
-    judge: _Judge,
+    judge: Judge,
     attacked: nn.Module,
     batch: Batch,
     threat: ThreatModel,
@@ -312,7 +288,7 @@ def _propose(
     return x_adv, first_hit
 
 
-def _rescore(judge: _Judge, x: Images, y: Labels, size: int, order: Tensor) -> float | None:
+def _rescore(judge: Judge, x: Images, y: Labels, size: int, order: Tensor) -> float | None:
     """Accuracy on the same images in other batches; None where the model cannot take batches of this size."""
     order = order.to(y.device)
     try:
@@ -320,45 +296,3 @@ def _rescore(judge: _Judge, x: Images, y: Labels, size: int, order: Tensor) -> f
     except ValueError:
         return None
     return right / len(y)
-
-
-def _check_images(batch: Batch, classes: int | None = None) -> None:
-    """Refuse images and labels that cannot be, for a model of so many classes. Raises ValueError."""
-    x, y, _ = batch
-    problem = None
-    if x.ndim < 3 or len(x) != len(y) or len(y) == 0:
-        problem = f"images of shape {tuple(x.shape)} with {len(y)} labels; expected (b, c, ...) with b > 0 labels"
-    elif not x.is_floating_point():
-        problem = f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
-    elif not torch.isfinite(x).all():
-        problem = f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
-    elif x.min() < 0 or x.max() > 1:
-        problem = f"pixels from {float(x.min()):g} to {float(x.max()):g}; expected [0, 1]: divide by 255, put mean and std inside the model"
-    elif classes and (y.min() < 0 or y.max() >= classes):
-        problem = (
-            f"labels from {int(y.min())} to {int(y.max())}; expected 0 to {classes - 1}, as the model has {classes} classes"
-        )
-    if problem:
-        raise ValueError(f"cannot evaluate: got {problem}")
-
-
-def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
-    """Refuse images, labels and a network that do not go together. Raises ValueError."""
-    with running(model, mode):
-        _check_images(batch)
-        _check_images(batch, _classes(_Judge(model, 0), batch.x))
-
-
-def _classes(judge: _Judge, x: Images) -> int:
-    """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
-    try:
-        logits = judge.logits(x)
-    except Exception as error:
-        first = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise ValueError(
-            f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
-        ) from None
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(x) or shape[1] < 2:
-        raise ValueError(f"the model answers {shape} to {len(x)} images; expected logits of shape (b, classes)")
-    return shape[1]

@@ -1,0 +1,81 @@
+"""The judge: asks a network without lasting effect, and refuses what cannot be judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .modes import device_of, running, untouched
+from .seeding import generator
+from .types import Batch, Images, Mode
+
+
+class Judge:
+    """Asks the model, without lasting effect and without a graph; counts images."""
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        self.model, self.device = model, device_of(model)
+        self.seed = seed
+        self.forwards = self.backwards = 0
+        self.classes: int | None = None
+
+    def logits(self, x: Images) -> Any:
+        """What the model answers: logits, as `classes_of` makes sure, but anybody's model may answer anything."""
+        self.forwards += len(x)
+        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge")):
+            return self.model(x.to(self.device))
+
+    def predictions(self, x: Images) -> Tensor:
+        """The class of each row. Raises ValueError for logits that are not finite."""
+        logits = self.logits(x)
+        if not torch.isfinite(logits).all():
+            bad = int((~torch.isfinite(logits).all(1)).sum())
+            raise ValueError(
+                f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows"
+            )
+        answers: Tensor = logits.argmax(1)
+        return answers
+
+
+def check_images(batch: Batch, classes: int | None = None) -> None:
+    """Refuse images and labels that cannot be, for a model of so many classes. Raises ValueError."""
+    x, y, _ = batch
+    problem = None
+    if x.ndim < 3 or len(x) != len(y) or len(y) == 0:
+        problem = f"images of shape {tuple(x.shape)} with {len(y)} labels; expected (b, c, ...) with b > 0 labels"
+    elif not x.is_floating_point():
+        problem = f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
+    elif not torch.isfinite(x).all():
+        problem = f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
+    elif x.min() < 0 or x.max() > 1:
+        problem = f"pixels from {float(x.min()):g} to {float(x.max()):g}; expected [0, 1]: divide by 255, put mean and std inside the model"
+    elif classes and (y.min() < 0 or y.max() >= classes):
+        problem = (
+            f"labels from {int(y.min())} to {int(y.max())}; expected 0 to {classes - 1}, as the model has {classes} classes"
+        )
+    if problem:
+        raise ValueError(f"cannot evaluate: got {problem}")
+
+
+def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
+    """Refuse images, labels and a network that do not go together. Raises ValueError."""
+    with running(model, mode):
+        check_images(batch)
+        check_images(batch, classes_of(Judge(model, 0), batch.x))
+
+
+def classes_of(judge: Judge, x: Images) -> int:
+    """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
+    try:
+        logits = judge.logits(x)
+    except Exception as error:
+        first = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ValueError(
+            f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
+        ) from None
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(x) or shape[1] < 2:
+        raise ValueError(f"the model answers {shape} to {len(x)} images; expected logits of shape (b, classes)")
+    return shape[1]
