@@ -43,14 +43,13 @@ class FAB(BaseAttack):
         beta        how much of the way a misclassified point keeps
         give_up     an independent row gives a target up at a step k of steps/8, steps/4, steps/2 (not before the 10th) if
                     its nearest misclassified point would stay beyond 1.1 radius even if the distance fell three times as
-                    fast, per doubling of k, as it fell from k/2 to k
+                    fast, per doubling of k, as it fell from k/2 to k; False: never
 
-    Cost: per target and restart, steps forwards and backwards per image and 2 forwards (untargeted: steps * (classes - 1)
-    forwards and backwards). Independent rows stop as soon as they fall.
-    Source: Croce and Hein 2020, arXiv:1907.02044, alg. 1 and eq. 6-9. Differs: in linf the plane
-    of a point drawn back is the one found where it was, which spares a look per step and came nearer on digits (in l2 it
-    did not: there the model is asked again); projections are found by Newton's method on the multiplier instead of by
-    sorting (they are the same); it stops at the radius; it gives up.
+    Cost: per target and restart, steps forwards and backwards per image and 2 forwards; in l2 up to twice that, as points
+    drawn back are looked at again (untargeted: (classes - 1) looks for each). Independent rows stop as soon as they fall.
+    Source: Croce and Hein 2020, arXiv:1907.02044, alg. 1. Differs: in linf the plane of a point drawn back is the one found
+    where it was, which spares a look per step and came nearer on digits (in l2 it did not); projections are found by
+    Newton's method on the multiplier instead of by sorting (the points are the same); it stops at the radius; it gives up.
 
     >>> x_adv = FAB(steps=10)(model, x, y, Linf(eps=8 / 255), generator=generator, independent=True).x_adv
     """
