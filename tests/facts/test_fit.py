@@ -10,9 +10,10 @@ from normwise import schedule as scheduling
 from normwise.modes import digest
 from normwise.recipes import Adversarial, Standard
 from normwise.schedule import Schedule
+from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.training import fit
-from worlds import Stripes, images, trained
+from worlds import Stripes, images, labels, trained
 
 DATA = Stripes(validation_size=24)
 FULL = Schedule(epochs=4, batch_size=16, lr=0.05, decay="onecycle", ema=0.9, crop=1, flip=True)
@@ -175,3 +176,25 @@ def test_weights_files_that_are_not_are_refused_and_run_nothing(tmp_path, monkey
             checkpoints.give(trained(), checkpoints.weights(tmp_path / name), name)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "evil").exists()
+
+
+def test_every_epoch_sees_the_rows_in_another_order():
+    class Watched(Stripes):
+        def train(self, *, batch_size, generator):
+            for batch in super().train(batch_size=batch_size, generator=generator):
+                seen.append(batch.ids.tolist())
+                yield batch
+
+    seen = []
+    fit(trained(), Watched(), Standard(), Linf(), Schedule(epochs=2, batch_size=96, validate_every=0), seed=0)
+    assert seen[0] != seen[1]
+    assert sorted(seen[0]) == sorted(seen[1])
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_images_are_crafted_in_the_mode_that_is_asked_for(mode):
+    modes = []
+    model = trained().train()
+    model.norm.register_forward_pre_hook(lambda module, args: modes.append(module.training))
+    Adversarial(steps=3, craft_in=mode).loss(model, images(), labels(), Linf(), generator=generator(0))
+    assert modes == [mode == "train"] * 3 + [True]

@@ -264,3 +264,11 @@ def test_searching_on_a_folded_copy_gives_the_same_verdict():
     assert abs(fast.evaluation.robust_accuracy.value - slow.evaluation.robust_accuracy.value) <= 1 / 200
     assert torch.equal(model(fast.x_adv).argmax(1) != fast.y, fast.broken_by != -1)  # each success is the model's own
     assert 0 < slow.evaluation.robust_accuracy.value < 1
+
+
+def test_the_worst_case_of_coupled_rows_is_the_candidate_with_fewest_survivors():
+    model = Neighbours(balanced())
+    parts = agreeing(model, batches(8))
+    e = evaluate(model, parts, THREAT, (PGD(steps=1, relative_step=0.01), PGD(steps=10))).evaluation
+    weak, strong = e.per_attack.values()
+    assert e.robust_accuracy.value <= strong.value < weak.value <= e.clean_accuracy.value == 1
