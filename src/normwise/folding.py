@@ -9,8 +9,10 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from .modes import untouched
 from .norms.layer import StatNorm
 from .norms.site import reads
+from .seeding import generator
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -31,7 +33,8 @@ def fold(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model).eval()
     try:
-        graph = _Tracer().trace(model)
+        with untouched(model, generator(0, "fold")):  # what does not depend on the input runs for real
+            graph = _Tracer().trace(model)
     except Exception:  # control flow that depends on the data: nothing is known of the order of layers
         return model
     modules = dict(model.named_modules())

@@ -106,7 +106,7 @@ def evaluate(
         chosen = [b for b in batches if len(b.y) == size] if measured.coupled else list(batches)
         attacked = [craft_on or model]
         if fast and mode == "eval" and not measured.coupled:
-            attacked = [*_folded(attacked[0], chosen[0].x[:8].to(judge.device)), *attacked]
+            attacked = [*_folded(attacked[0], seed, chosen[0].x[:8].to(judge.device)), *attacked]
         digests = [digest(one) for one in attacked]
         judged: list[Judged] = []
         for index, batch in enumerate(chosen):
@@ -225,12 +225,11 @@ def _batch(
     )
 
 
-def _folded(model: nn.Module, x: Images) -> list[nn.Module]:
+def _folded(model: nn.Module, seed: int, x: Images) -> list[nn.Module]:
     """The model folded, where that can be done and is the same function up to rounding; else nothing."""
     try:
         folded = fold(model)
-        with torch.no_grad():
-            expected, got = model(x), folded(x)
+        expected, got = Judge(model, seed).logits(x), Judge(folded, seed).logits(x)
     except Exception:  # a model that cannot be copied or asked this way is attacked as it is
         return []
     same = torch.isfinite(got).all() and (got - expected).abs().max() <= 1e-3 * expected.abs().max()

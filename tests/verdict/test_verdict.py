@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from normwise import intervals
-from normwise.attacks import FGSM, PGD
+from normwise.attacks import FGSM, PGD, Square
 from normwise.checks import annotate
 from normwise.coupling import measure_coupling
 from normwise.modes import digest
@@ -272,3 +272,32 @@ def test_the_worst_case_of_coupled_rows_is_the_candidate_with_fewest_survivors()
     e = evaluate(model, parts, THREAT, (PGD(steps=1, relative_step=0.01), PGD(steps=10))).evaluation
     weak, strong = e.per_attack.values()
     assert e.robust_accuracy.value <= strong.value < weak.value <= e.clean_accuracy.value == 1
+
+
+def test_evaluation_moves_neither_a_counting_models_buffers_nor_the_global_random_state():
+    class Counts(Small):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("asked", torch.tensor(0))
+
+        def forward(self, x):
+            self.asked.add_(1)
+            return super().forward(x) + 1e-3 * torch.rand(())
+
+    model = Counts().eval()
+    state = torch.random.get_rng_state()
+    e = evaluate(model, batches(), THREAT, (PGD(steps=2),), stateful="restore").evaluation
+    assert (e.coupling["stateful"], int(model.asked)) == (True, 0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_cut_gradient_is_a_warning_where_no_attack_needed_one():
+    class Cut(Small):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    parts = batches(2)
+    e = evaluate(Cut().eval(), parts, THREAT, (Square(steps=5),)).evaluation
+    found = {check.name: check for check in annotate(e, Cut().eval(), parts[0]).checks}["gradient reaches the pixels"]
+    assert found.status == "warn"
+    assert "gradient is cut" in found.measured

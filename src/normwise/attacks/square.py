@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import product
@@ -151,7 +152,7 @@ class Square(BaseAttack):
         return (margin if self.loss == "margin" else loss(logits, y)), ~losses.correct(logits, y), margin
 
 
-class _Walk:
+class _Walk(ABC):
     """The present point of some rows, seen as (rows, channels, pixels), and the patches they may change."""
 
     least, odd = 1, False  # about a patch's sides
@@ -211,8 +212,9 @@ class _Walk:
         """Indices of the patch's pixels in each row, for `gather` and `scatter`."""
         return ((corner * self.strides).sum(1, keepdim=True) + self.offsets)[:, None].expand(-1, self.channels, -1)
 
+    @abstractmethod
     def _change(self, whole: bool) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """Return the rows to ask about, and their images with a new patch each."""
 
 
 class _LinfWalk(_Walk):

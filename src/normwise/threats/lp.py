@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -69,7 +70,7 @@ def check_eps(threat: str, eps: float, largest: float, reason: str) -> None:
         raise ValueError(f"eps of {threat} is a radius in pixels of [0, 1]; got {eps:g}; at most {largest:g}: {reason}")
 
 
-class LpRegion:
+class LpRegion(ABC):
     """What the balls share: a centre, a radius, a box."""
 
     def __init__(self, x: Tensor, eps: float, generator: Generator) -> None:
@@ -88,8 +89,9 @@ class LpRegion:
         rounding = 32 * torch.finfo(x_adv.dtype).eps * max(1.0, self.radius)
         return inside & (self.distance(x_adv) <= self.radius + rounding)
 
+    @abstractmethod
     def distance(self, x_adv: Images) -> PerRow:
-        raise NotImplementedError
+        """Return each row's distance from its clean image."""
 
     def select(self, rows: Tensor) -> Region:
         return type(self)(self.x[rows], self.radius, self.generator)  # type: ignore[return-value]
