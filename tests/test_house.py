@@ -15,7 +15,7 @@ import normwise
 
 SOURCE = Path(normwise.__file__).parent
 FLOORS = [
-    {"types", "registry", "losses", "rows", "modes", "seeding", "statistics"},
+    {"types", "registry", "losses", "rows", "modes", "seeding", "statistics", "passes"},
     {"norms", "threats", "data", "config", "coupling", "record", "schedule"},
     {
         "attacks",
@@ -30,6 +30,7 @@ FLOORS = [
         "loading",
         "images",
         "folding",
+        "backward",
     },
     {"recipes", "checks"},
     {"experiment"},

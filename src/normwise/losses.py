@@ -26,6 +26,11 @@ def margin(logits: Logits, y: Labels) -> PerRow:
     return others.amax(1) - own
 
 
+def gap(logits: Logits, y: Labels, target: Labels) -> PerRow:
+    """logit_target - logit_y."""
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+
+
 def dlr(logits: Logits, y: Labels) -> PerRow:
     """Difference of logits ratio: (max_{j != y} z_j - z_y) / (z_(1) - z_(3)), z_(k) the k-th largest logit.
 
@@ -44,11 +49,10 @@ def targeted_dlr(logits: Logits, y: Labels, target: Labels) -> PerRow:
 
     Source: Croce and Hein 2020, arXiv:2003.01690, eq. 7.
     """
-    gap = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     if logits.shape[1] < 4:
-        return gap
+        return gap(logits, y, target)
     top = logits.topk(4, dim=1).values
-    return gap / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)
+    return gap(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)
 
 
 def likely_wrong(logits: Logits, y: Labels, count: int) -> Int[Tensor, "b targets"]:

@@ -29,13 +29,15 @@ class Proposal(NamedTuple):
     """What an attack returns: images and what they cost, never a verdict.
 
     `first_hit` is, per row, the gradient step at which the search first saw the row fall (-1: never).
-    `forwards` and `backwards` count images through the network.
+    `forwards` and `backwards` count images through the network. `part` is, per row, which of the attack's `parts` found
+    the image (an attack without parts is its own part 0).
     """
 
     x_adv: Images
     first_hit: Int[Tensor, b]
     forwards: int
     backwards: int
+    part: Int[Tensor, b] | None = None
 
 
 @runtime_checkable
@@ -43,8 +45,8 @@ class Region(Protocol):
     """The allowed images around one batch."""
 
     @property
-    def kind(self) -> Literal["linf", "l2", "l1", "other"]:
-        """The geometry, for attacks that are defined for some geometries only."""
+    def kind(self) -> str:
+        """The geometry, for attacks that are defined for some only: "linf", "l2", "l1", or a threat model's own name."""
 
     @property
     def radius(self) -> float:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from normwise.attacks import APGD, ATTACKS, FAB, AutoAttack, Square
+from normwise.attacks import APGD, ATTACKS, FAB, PGD, AutoAttack, Square, worst_case
 from normwise.seeding import generator
 from normwise.threats import Linf
 from worlds import Neighbours, images, trained
@@ -23,8 +23,9 @@ def test_the_parts_and_their_settings_are_the_published_ones():
     plus = AutoAttack(version="plus").parts
     assert [part.label for part in plus[:2]] == ["apgd-ce", "apgd-dlr"]
     assert [getattr(part, "restarts", None) for part in plus] == [5, 5, 5, 1, 1, 1]
-    with pytest.raises(ValueError, match="version of attack 'autoattack' is 'rand'"):
-        ATTACKS.make({"name": "autoattack", "version": "rand"})
+    assert AutoAttack(version="rand").parts == (APGD(steps=100, draws=20), APGD(steps=100, loss="dlr", draws=20))
+    with pytest.raises(ValueError, match="version of attack 'autoattack' is 'random'"):
+        ATTACKS.make({"name": "autoattack", "version": "random"})
 
 
 def test_it_is_at_least_as_strong_as_each_part_and_pays_only_for_rows_that_stand():
@@ -40,6 +41,22 @@ def test_it_is_at_least_as_strong_as_each_part_and_pays_only_for_rows_that_stand
     assert whole <= min(count for count, _ in parts)
     assert 0 < whole < 60
     assert proposal.backwards < sum(part.backwards for _, part in parts)
+
+
+def test_it_says_which_part_broke_a_row_and_at_which_step():
+    model, x, y = world()
+    attack = worst_case(PGD(steps=0, random_start=False), PGD(steps=3, relative_step=0.3), APGD(steps=20))
+    y[:5] = (y[:5] + 1) % 3  # wrong already: the first part, which does nothing, finds them at step 0
+    proposal = attack(model, x, y, THREAT, generator=generator(0), independent=True)
+    fallen = model(proposal.x_adv).argmax(1) != y
+    assert torch.equal(fallen, proposal.first_hit >= 0)
+    assert (proposal.part[:5] == 0).all()
+    assert (proposal.first_hit[:5] == 0).all()
+    later = fallen & (proposal.part > 0)
+    assert set(proposal.part[later].tolist()) == {1, 2}
+    assert proposal.first_hit[later].max() > 1
+    with pytest.raises(ValueError, match="at least one attack"):
+        worst_case()
 
 
 def test_of_coupled_rows_it_keeps_a_batch_that_a_part_made():

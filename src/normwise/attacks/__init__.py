@@ -2,12 +2,15 @@
 
 from ..registry import Registry
 from .apgd import APGD as APGD
+from .corner import Corner as Corner
 from .ensemble import AutoAttack as AutoAttack
+from .ensemble import worst_case as worst_case
 from .fab import FAB as FAB
 from .fgsm import FGSM as FGSM
 from .pgd import BIM as BIM
 from .pgd import MIM as MIM
 from .pgd import PGD as PGD
+from .pgd import MultiTargeted as MultiTargeted
 from .square import Square as Square
 
 ATTACKS = Registry("attack", __name__, vars())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from .. import losses, rows
 from ..types import Images, Labels, Region
-from .base import BaseAttack, at_least
+from .base import BaseAttack, at_least, one_of
 from .best import Best
 from .oracle import Oracle
 
@@ -33,8 +33,11 @@ class APGD(BaseAttack):
         targets     0: untargeted; k: one search for each of the k most likely wrong classes, raising the targeted DLR loss
                     (9 is AutoAttack's APGD-T; where there are fewer classes, all)
         rho         share of the steps that must raise the loss
+        draws       losses and gradients are means over so many draws (expectation over randomness)
+        over        what is drawn: "noise" of the model's own, or "peers": clean images in place of half of the batch
 
-    Cost: steps + 1 forwards and backwards per image, restart and target; independent rows stop as soon as they fall.
+    Cost: steps + 1 forwards and backwards per image, restart and target (times draws, twice that with peers); independent
+    rows stop as soon as they fall.
     Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3. Differs: any region's steepest ascent and projection;
     coupled rows share one step and one decision, taken on the batch's mean loss.
     """
@@ -46,9 +49,12 @@ class APGD(BaseAttack):
     loss: str = "ce"
     targets: int = 0
     rho: float = 0.75
+    draws: int = 1
+    over: Literal["noise", "peers"] = "noise"
 
     def __post_init__(self) -> None:
-        at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
+        at_least(self.name, 1, steps=self.steps, restarts=self.restarts, draws=self.draws)
+        one_of(self.name, ("noise", "peers"), over=self.over)
         at_least(self.name, 0, targets=self.targets)
         losses.named(self.loss)
         if not 0 < self.rho < 1:
@@ -56,9 +62,10 @@ class APGD(BaseAttack):
 
     @property
     def label(self) -> str:
-        return f"apgd-{'t' if self.targets else self.loss}"
+        return f"apgd-{'t' if self.targets else self.loss}" + (f"-e{self.draws}" if self.draws > 1 else "")
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+        oracle = oracle.averaged(self.draws, self.over, x, region.generator)
         best = Best(x, region.victims, independent=independent)
         goals: list[Labels | None] = [None]
         if self.targets:
@@ -123,9 +130,10 @@ class _Climb:
 
     def _look(self) -> None:
         """Look at the loss from the present point, remember the best, let fallen rows go."""
-        label, goal = self.y, self.goal
-        raised = losses.named(self.attack.loss) if goal is None else lambda logits, y: losses.targeted_dlr(logits, y, goal)
-        look = self.oracle.gradient(self.x, label, raised, self.region.victims)
+        label = self.y
+        raised = losses.named(self.attack.loss) if self.goal is None else losses.targeted_dlr
+        more = () if self.goal is None else (self.goal,)
+        look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more)
         fallen = ~losses.correct(look.logits, label)
         self.best.offer(self.rows, self.x, losses.margin(look.logits, label), fallen, self.step)
         self.before, self.grad = self.loss, look.grad

@@ -25,11 +25,17 @@ class BaseAttack(ABC):
 
     name: ClassVar[str]
     black_box: ClassVar[bool] = False  # it never asks for a gradient
+    kinds: ClassVar[tuple[str, ...]] = ()  # the only geometries it is defined for; empty: all
 
     @property
     def label(self) -> str:
         """How the attack is called in tables."""
         return self.name
+
+    @property
+    def parts(self) -> tuple[BaseAttack, ...]:
+        """The attacks that it runs one after the other: itself, if it is not made of others."""
+        return (self,)
 
     def __call__(
         self,
@@ -46,22 +52,27 @@ class BaseAttack(ABC):
         `independent=True` (measured by `coupling`) lets each row go as soon as it has fallen and keeps each row's best
         image; otherwise batches are kept whole. An empty batch gives an empty proposal.
         """
-        oracle = Oracle(model)
+        oracle = Oracle(model, divisible=independent)
         with torch.inference_mode(False), untouched(model, generator):
             x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
             region = threat.around(x, generator=generator)
-            x_adv, first_hit = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
-        return Proposal(x_adv.detach(), first_hit, oracle.forwards, oracle.backwards)
+            self.check_kind(region)
+            found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
+        return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
+
+    def check_kind(self, region: Region) -> None:
+        """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
+        for part in self.parts:
+            if part.kinds and region.kind not in part.kinds:
+                *most, last = part.kinds
+                raise ValueError(f"{part.name} needs {', '.join(most)}{' or ' * bool(most)}{last}; got {region.kind}")
 
     @abstractmethod
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
-        """Return images inside the region and, per row, the step at which the row was first seen to fall (-1: never)."""
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+        """Return images inside the region and, per row, the step at which the row was first seen to fall (-1: never).
 
-
-def only(attack: str, kinds: tuple[str, ...], region: Region) -> None:
-    """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
-    if region.kind not in kinds:
-        raise ValueError(f"{attack} needs {' or '.join(kinds)}; got {region.kind}")
+        An attack with parts also returns, per row, which of them found the image.
+        """
 
 
 def at_least(attack: str, least: int, **options: int) -> None:
@@ -76,3 +87,10 @@ def positive(attack: str, **options: float) -> None:
     for option, value in options.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{option} of {attack} is a step length; got {value}; give a finite number > 0")
+
+
+def one_of(attack: str, known: tuple[str, ...], **options: str) -> None:
+    """Refuse words other than the known ones. Raises ValueError."""
+    for option, value in options.items():
+        if value not in known:
+            raise ValueError(f"{option} of {attack} is {value!r}; give {' or '.join(map(repr, known))}")

@@ -21,6 +21,7 @@ class Best:
         self.victims = victims
         self.independent = independent
         self.first_hit = torch.full((len(x),), -1, device=x.device)
+        self.part = torch.zeros_like(self.first_hit)  # whose image it is, if several attacks offer
         self._loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self._batch: tuple[int, float] = (-1, 0.0)
 
@@ -29,15 +30,17 @@ class Best:
         """Indices of the rows still worth attacking: with independent rows those that have not fallen, else all."""
         return torch.nonzero(self.first_hit < 0 if self.independent else self.first_hit >= -1).squeeze(1)
 
-    def offer(self, rows: Tensor, x_adv: Images, loss: PerRow, fallen: Rows, step: int) -> None:
-        """Consider the images `x_adv` of the rows with indices `rows`, seen at gradient step `step`."""
+    def offer(self, rows: Tensor, x_adv: Images, loss: PerRow, fallen: Rows, step: int | Tensor, part: int = 0) -> None:
+        """Consider the images `x_adv` of the rows with indices `rows`, seen at gradient step `step` (of all, or of each)."""
         if self.independent:
             better = fallen | (loss > self._loss[rows])
             self.x_adv[rows[better]] = x_adv[better]
             self._loss[rows[better]] = loss[better].to(self._loss)
+            self.part[rows[better]] = part
         else:
             score = int((fallen & self.victims).sum()), float(loss[self.victims].mean())
             if score > self._batch:
                 self._batch, self.x_adv = score, x_adv.clone()
-        new = rows[fallen & (self.first_hit[rows] < 0)]
-        self.first_hit[new] = step
+                self.part[:] = part
+        new = fallen & (self.first_hit[rows] < 0)
+        self.first_hit[rows[new]] = step[new] if isinstance(step, Tensor) else step

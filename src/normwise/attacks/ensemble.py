@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from .. import losses
 from ..types import Images, Labels, Region
 from .apgd import APGD
-from .base import BaseAttack
+from .base import BaseAttack, at_least, one_of
 from .best import Best
 from .fab import FAB
 from .oracle import Oracle
@@ -18,31 +19,90 @@ from .square import Square
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoAttack(BaseAttack):
+class Ensemble(BaseAttack):
+    """What attacks made of parts share: the worst case over the parts.
+
+    Of independent rows each part sees only what the parts before it left standing; of coupled rows each part sees every
+    batch whole, and the batch with fewest survivors is kept.
+    """
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[BaseAttack, ...]:
+        """The attacks, in order."""
+
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+        best = Best(x, region.victims, independent=independent)
+        for number, part in enumerate(self.parts):
+            left = best.standing
+            if len(left) == 0:
+                break
+            x_adv, hit = part.search(oracle, region.select(left), x[left], y[left], independent)[:2]
+            logits = oracle.logits(x_adv)
+            fallen = ~losses.correct(logits, y[left])
+            best.offer(left, x_adv, losses.margin(logits, y[left]), fallen, hit.clamp_min(0), number)
+        return best.x_adv, best.first_hit, best.part
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCase(Ensemble):
+    """The worst case over attacks of your choice, made by `worst_case`."""
+
+    name: ClassVar[str] = "worst"
+
+    attacks: tuple[BaseAttack, ...]
+
+    @property
+    def label(self) -> str:
+        return f"worst of {', '.join(part.label for part in self.parts)}"
+
+    @property
+    def parts(self) -> tuple[BaseAttack, ...]:
+        return tuple(part for attack in self.attacks for part in attack.parts)
+
+
+def worst_case(*attacks: BaseAttack) -> WorstCase:
+    """Several attacks as one, cheapest first: each sees the rows that the ones before it left standing.
+
+    Raises ValueError for no attack.
+
+    >>> worst_case(APGD(loss="dlr"), AutoAttack()).label
+    'worst of apgd-dlr, apgd-ce, apgd-t, fab-t, square-5000'
+    """
+    if not attacks:
+        raise ValueError("worst_case needs at least one attack; got none")
+    return WorstCase(attacks=attacks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Ensemble):
     """The parameter-free ensemble, in its published order: the worst case over its parts.
 
     "standard": APGD-CE, APGD-T (9 targets), FAB-T (9 targets), Square (5,000 queries); 100 steps and one start each.
     "plus": APGD-CE, APGD-DLR and untargeted FAB with 5 starts each, Square, APGD-T, FAB-T.
+    "rand", for models with noise of their own: APGD-CE and APGD-DLR, each gradient a mean over 20 draws.
 
     Options
-        version     "standard" or "plus"
+        version     "standard", "plus" or "rand"
         steps       of APGD and FAB
         queries     of Square
+        draws       of "rand"
 
     Cost: on independent rows each part sees only what the parts before it left standing; of coupled rows each part sees
     every batch whole, and the batch with fewest survivors is kept.
-    Source: Croce and Hein 2020, arXiv:2003.01690, sec. 5.
+    Source: Croce and Hein 2020, arXiv:2003.01690, sec. 5; "rand": the authors' code.
     """
 
     name: ClassVar[str] = "autoattack"
 
-    version: Literal["standard", "plus"] = "standard"
+    version: Literal["standard", "plus", "rand"] = "standard"
     steps: int = 100
     queries: int = 5000
+    draws: int = 20
 
     def __post_init__(self) -> None:
-        if self.version not in ("standard", "plus"):
-            raise ValueError(f"version of autoattack is {self.version!r}; give 'standard' or 'plus'")
+        one_of(self.name, ("standard", "plus", "rand"), version=self.version)
+        at_least(self.name, 1, draws=self.draws)
         _ = self.parts  # check their own options
 
     @property
@@ -51,9 +111,10 @@ class AutoAttack(BaseAttack):
 
     @property
     def parts(self) -> tuple[BaseAttack, ...]:
-        """The attacks, in order."""
         steps, square = self.steps, Square(steps=self.queries)
         targeted = APGD(steps=steps, targets=9), FAB(steps=steps)
+        if self.version == "rand":
+            return APGD(steps=steps, draws=self.draws), APGD(steps=steps, loss="dlr", draws=self.draws)
         if self.version == "standard":
             return APGD(steps=steps), *targeted, square
         untargeted = (
@@ -62,14 +123,3 @@ class AutoAttack(BaseAttack):
             FAB(steps=steps, targets=0, restarts=5),
         )
         return *untargeted, square, *targeted
-
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
-        best = Best(x, region.victims, independent=independent)
-        for part in self.parts:
-            left = best.standing
-            if len(left) == 0:
-                break
-            x_adv, _ = part.search(oracle, region.select(left), x[left], y[left], independent)
-            logits = oracle.logits(x_adv)
-            best.offer(left, x_adv, losses.margin(logits, y[left]), ~losses.correct(logits, y[left]), 0)
-        return best.x_adv, best.first_hit

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .. import losses
 from ..rows import flat, over
-from ..types import Images, Labels, Logits, Loss, PerRow, Region, Rows
-from .base import BaseAttack, at_least, only
+from ..types import Images, Labels, Logits, PerRow, Region, Rows
+from .base import BaseAttack, at_least
 from .best import Best
 from .oracle import Oracle
 
@@ -79,8 +79,7 @@ class FAB(BaseAttack):
     def label(self) -> str:
         return "fab-t" if self.targets else "fab"
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
-        only(self.name, self.kinds, region)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         best = Best(x, region.victims, independent=independent)
         logits = oracle.logits(x)
         best.offer(best.standing, x, losses.margin(logits, y), ~losses.correct(logits, y), 0)
@@ -153,11 +152,11 @@ class FAB(BaseAttack):
     def _plane(self, oracle: Oracle, region: Region, now: Images, y: Labels, goal: Labels | None) -> tuple[_Plane, Logits]:
         """The plane on which the linear approximation of logit_goal - logit_y is 0 (no goal: the nearest such plane)."""
         if goal is not None:
-            look = oracle.gradient(now, y, _towards(goal), region.victims)
+            look = oracle.gradient(now, y, losses.gap, region.victims, goal)
             return _Plane.at(now, look.grad, look.loss), look.logits
         planes, far, classes, shift = [], [], 2, 1
         while shift < classes:
-            look = oracle.gradient(now, y, _towards(y + shift), region.victims)
+            look = oracle.gradient(now, y, _round, region.victims, y + shift)
             classes = look.logits.shape[1]
             dual = flat(look.grad).norm(p=1 if region.kind == "linf" else 2, dim=1)
             planes.append(_Plane.at(now, look.grad, look.loss))
@@ -195,9 +194,9 @@ class _Plane(NamedTuple):
         return cls(flat(grad), (flat(grad) * flat(point)).sum(1) - value)
 
 
-def _towards(goal: Labels) -> Loss:
-    """logit_goal - logit_y, as a loss; classes are counted round."""
-    return lambda logits, y: (logits.gather(1, goal[:, None] % logits.shape[1]) - logits.gather(1, y[:, None])).squeeze(1)
+def _round(logits: Logits, y: Labels, goal: Labels) -> PerRow:
+    """logit_goal - logit_y; classes are counted round."""
+    return losses.gap(logits, y, goal % logits.shape[1])
 
 
 def shortest_way(points: Points, weight: Points, gap: PerRow, kind: str) -> Points:

@@ -34,7 +34,7 @@ class FGSM(BaseAttack):
     def __post_init__(self) -> None:
         losses.named(self.loss)
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         look = oracle.gradient(x, y, losses.named(self.loss), region.victims)
         fallen = ~losses.correct(look.logits, y)  # before any step: rows that were wrong already
         return region.project(region.ascend(x, look.grad, region.radius)), torch.where(fallen, 0, -1)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from ..types import Images, Labels, Logits, Loss, PerRow, Rows
+from ..passes import in_parts
+from ..rows import over
+from ..types import Images, Labels, Logits, PerRow, Rows
+
+T = TypeVar("T", bound="tuple[Tensor, ...]")
 
 
 class Look(NamedTuple):
@@ -18,47 +23,101 @@ class Look(NamedTuple):
     logits: Logits
 
 
+class Answer(NamedTuple):
+    """The logits alone."""
+
+    logits: Logits
+
+
 class Oracle:
     """A model seen by an attack, with the images counted that went forward and backward.
 
-    Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed.
+    Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. `divisible`: rows are
+    independent, so that a batch too large for memory may go through the model in parts.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, *, divisible: bool = False) -> None:
+        self.model, self.divisible = model, divisible
         self.forwards = 0
         self.backwards = 0
 
     def logits(self, x: Images) -> Logits:
         """The model's answer, without a graph."""
+        self.forwards += len(x)
         with torch.no_grad():
-            return self._forward(x)
+            return self._pass(lambda part: Answer(self._forward(part)), x).logits
 
-    def gradient(self, x: Images, y: Labels, loss: Loss, victims: Rows) -> Look:
-        """The gradient in pixels of the loss summed over the victims.
+    def gradient(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor) -> Look:
+        """The gradient in pixels of `loss(logits, y, *more)` summed over the victims; `more` has one value per row each.
 
         Raises ValueError where there is none (the logits do not depend on x through anything differentiable) or where it
         is not finite: an attack that goes on without a gradient only seems to be defended against.
         """
+        self.forwards += len(x)
+        self.backwards += len(x)
+        look = self._pass(lambda x, y, victims, *more: self._look(x, y, loss, victims, *more), x, y, victims, *more)
+        if not torch.isfinite(look.grad).all():
+            bad = int((~torch.isfinite(look.grad.flatten(1)).all(1)).sum())
+            raise ValueError(
+                f"the gradient in pixels is not finite for {bad} of {len(x)} rows; find the layer that overflows or divides by 0"
+            )
+        return look
+
+    def averaged(self, draws: int, over: str, x: Images, generator: Generator) -> Oracle:
+        """An oracle that answers with means over so many draws of noise inside the model, or of the rows beside a row."""
+        return self if draws == 1 else Averaged(self, draws, x if over == "peers" else None, generator)
+
+    def _look(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor) -> Look:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = self._forward(x)
-            per_row = loss(logits, y)
+            per_row = loss(logits, y, *more)
             grad = torch.autograd.grad((per_row * victims).sum(), x, allow_unused=True)[0] if logits.requires_grad else None
         if grad is None:
             raise ValueError(
                 "the gradient is cut: the logits do not depend on the pixels through anything differentiable; "
                 "remove the detach, no_grad or rounding inside the model, or attack it without gradients"
             )
-        self.backwards += len(x)
-        if not torch.isfinite(grad).all():
-            bad = int((~torch.isfinite(grad.flatten(1)).all(1)).sum())
-            raise ValueError(
-                f"the gradient in pixels is not finite for {bad} of {len(x)} rows; find the layer that overflows or divides by 0"
-            )
         return Look(grad, per_row.detach(), logits.detach())
 
+    def _pass(self, work: Callable[..., T], *tensors: Tensor) -> T:
+        return in_parts(self.model, work, *tensors) if self.divisible else work(*tensors)
+
     def _forward(self, x: Images) -> Tensor:
-        self.forwards += len(x)
         logits: Tensor = self.model(x)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+class Averaged(Oracle):
+    """Expectation over transformation: means over draws of what the model draws itself, or of a row's neighbours.
+
+    `peers` are the clean images: each draw asks twice, once for each half of the rows while the other half is replaced by
+    clean images at random, so that a row's gradient holds whoever stands beside it.
+    Source: Athalye et al. 2018, arXiv:1707.07397, eq. 1.
+    """
+
+    def __init__(self, oracle: Oracle, draws: int, peers: Images | None, generator: Generator) -> None:
+        super().__init__(oracle.model, divisible=oracle.divisible)
+        self.oracle, self.draws, self.peers, self.generator = oracle, draws, peers, generator
+
+    def logits(self, x: Images) -> Logits:
+        return torch.stack(
+            [self._mixed(x, lambda x, kept: Answer(self.oracle.logits(x))).logits for _ in range(self.draws)]
+        ).mean(0)
+
+    def gradient(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor) -> Look:
+        def look(x: Images, kept: Rows) -> Look:
+            return self.oracle.gradient(x, y, loss, victims & kept, *more)
+
+        looks = [self._mixed(x, look) for _ in range(self.draws)]
+        return Look(*(torch.stack(part).mean(0) for part in zip(*looks, strict=True)))
+
+    def _mixed(self, x: Images, ask: Callable[[Tensor, Tensor], T]) -> T:
+        """Ask about all rows; with peers about each half beside clean images, and put the halves together."""
+        if self.peers is None:
+            return ask(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
+        draws = torch.rand(2, len(x), generator=self.generator).to(x.device)
+        first = draws[0].argsort().argsort() % 2 == 0
+        others = self.peers[(draws[1] * len(self.peers)).long()]
+        halves = [ask(torch.where(over(kept, x), x, others), kept) for kept in (first, ~first)]
+        return type(halves[0])(*(torch.where(over(first, a), a, b) for a, b in zip(*halves, strict=True)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from .. import losses
 from .. import rows as views
 from ..types import Images, Labels, Region
-from .base import BaseAttack, at_least, positive
+from .base import BaseAttack, at_least, one_of, positive
 from .best import Best
 from .oracle import Oracle
 
@@ -32,11 +34,15 @@ class PGD(BaseAttack):
         random_start    begin the first search too at a random allowed point instead of x
         decay           weight of the earlier directions in the next one; 0: the gradient alone
         loss            what is raised: "ce", "dlr" or "margin" (the last gives the CW-style attack)
+        targets         0: untargeted; k: per restart one search for each of the k most likely wrong classes (where there are
+                        fewer, all), raising logit_target - logit_y
+        draws           gradients are means over so many draws (expectation over randomness)
+        over            what is drawn: "noise" of the model's own, or "peers": clean images in place of half of the batch
         keep            "best": the strongest image seen (per row, or per batch of coupled rows), one more forward per
                         restart; "last": the last one, as in adversarial training
 
-    Cost: steps * restarts forwards and backwards per image, and one forward per restart with keep="best"; independent
-    rows stop as soon as they fall.
+    Cost: steps * restarts forwards and backwards per image (times targets, times draws, twice that with peers), and one
+    forward per search with keep="best"; independent rows stop as soon as they fall.
     Source: Madry et al. 2018, arXiv:1706.06083, eq. 2. Differs: the step is relative, so that one value serves every
     radius; the best iterate is kept, not the last.
 
@@ -51,51 +57,72 @@ class PGD(BaseAttack):
     random_start: bool = True
     decay: float = 0.0
     loss: str = "ce"
+    targets: int = 0
+    draws: int = 1
+    over: Literal["noise", "peers"] = "noise"
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        at_least(self.name, 0, steps=self.steps)
-        at_least(self.name, 1, restarts=self.restarts)
+        at_least(self.name, 0, steps=self.steps, targets=self.targets)
+        at_least(self.name, 1, restarts=self.restarts, draws=self.draws)
         positive(self.name, relative_step=self.relative_step)
         losses.named(self.loss)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay of {self.name} is a weight; got {self.decay}; give a number from 0 to 1")
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"keep of pgd is {self.keep!r}; give 'best' or 'last'")
-        if self.keep == "last" and self.restarts > 1:
-            raise ValueError("keep='last' of pgd returns one search's last image; with restarts > 1 use keep='best'")
+        one_of(self.name, ("best", "last"), keep=self.keep)
+        one_of(self.name, ("noise", "peers"), over=self.over)
+        if self.keep == "last" and (self.restarts > 1 or self.targets):
+            raise ValueError(
+                "keep='last' of pgd returns one search's last image; with targets, or restarts > 1, use keep='best'"
+            )
 
     @property
     def label(self) -> str:
-        return f"{self.name}-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+        marks = (self.restarts > 1, f"x{self.restarts}"), (self.targets, "-t"), (self.draws > 1, f"-e{self.draws}")
+        return f"{self.name}-{self.steps}" + "".join(mark for shown, mark in marks if shown)
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+        oracle = oracle.averaged(self.draws, self.over, x, region.generator)
         best = Best(x, region.victims, independent=independent and self.keep == "best")
-        loss = losses.named(self.loss)
-        x_adv = x
-        for restart in range(self.restarts):
+        goals: list[tuple[Tensor, ...]] = [()]
+        if self.targets:
+            goals = [(goal,) for goal in losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1)]
+        last = x
+        for restart, goal in product(range(self.restarts), goals):
             rows = best.standing
             if len(rows) == 0:
                 break
-            around, label = region.select(rows), y[rows]
-            x_adv = around.start() if self.random_start or restart else around.project(x[rows])
-            direction = torch.zeros_like(x_adv)
-            for step in range(self.steps):
-                look = oracle.gradient(x_adv, label, loss, around.victims)
-                direction = self.decay * direction + look.grad / views.over(views.l1(look.grad).clamp_min(_TINY), look.grad)
-                if self.keep == "best":
-                    fallen = ~losses.correct(look.logits, label)
-                    best.offer(rows, x_adv, look.loss, fallen, step)
-                    if best.independent and fallen.any():
-                        rows, label, x_adv, direction = (part[~fallen] for part in (rows, label, x_adv, direction))
-                        around = around.select(~fallen)
-                        if len(rows) == 0:
-                            break
-                x_adv = around.project(around.ascend(x_adv, direction, self.relative_step * around.radius))
-            if self.keep == "best" and len(rows):
-                logits = oracle.logits(x_adv)
-                best.offer(rows, x_adv, loss(logits, label), ~losses.correct(logits, label), self.steps)
-        return (best.x_adv if self.keep == "best" else x_adv), best.first_hit
+            around = region.select(rows)
+            start = around.start() if self.random_start or restart else around.project(x[rows])
+            last = self._climb(oracle, around, start, y[rows], [one[rows] for one in goal], rows, best)
+        return (best.x_adv if self.keep == "best" else last), best.first_hit
+
+    def _climb(
+        self, oracle: Oracle, region: Region, x_adv: Images, y: Labels, goal: list[Tensor], rows: Tensor, best: Best
+    ) -> Tensor:
+        """One search over the rows that still stand, from `x_adv`; returns its last images."""
+        loss: Callable[..., Tensor] = losses.gap if goal else losses.named(self.loss)
+        direction = torch.zeros_like(x_adv)
+        for step in range(self.steps):
+            look = oracle.gradient(x_adv, y, loss, region.victims, *goal)
+            direction = self.decay * direction + look.grad / views.over(views.l1(look.grad).clamp_min(_TINY), look.grad)
+            if self.keep == "best":
+                fallen = ~losses.correct(look.logits, y)
+                best.offer(rows, x_adv, self._rank(look.loss, look.logits, y), fallen, step)
+                if best.independent and fallen.any():
+                    rows, y, x_adv, direction, *goal = (part[~fallen] for part in (rows, y, x_adv, direction, *goal))
+                    region = region.select(~fallen)
+                    if len(rows) == 0:
+                        return x_adv
+            x_adv = region.project(region.ascend(x_adv, direction, self.relative_step * region.radius))
+        if self.keep == "best":
+            logits = oracle.logits(x_adv)
+            best.offer(rows, x_adv, self._rank(loss(logits, y, *goal), logits, y), ~losses.correct(logits, y), self.steps)
+        return x_adv
+
+    def _rank(self, loss: Tensor, logits: Tensor, y: Labels) -> Tensor:
+        """What tells better images from worse: losses for different targets cannot be compared."""
+        return losses.margin(logits, y) if self.targets else loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +147,15 @@ class MIM(BIM):
     name: ClassVar[str] = "mim"
 
     decay: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiTargeted(PGD):
+    """PGD for each of the most likely wrong classes in turn, on the difference of two logits.
+
+    Source: Gowal et al. 2019, arXiv:1910.09338, sec. 3. Differs: targets in the order of their logits; otherwise as in `pgd`.
+    """
+
+    name: ClassVar[str] = "multitargeted"
+
+    targets: int = 9

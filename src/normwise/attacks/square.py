@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import losses
 from ..types import Images, Labels, Logits, Loss, PerRow, Region, Rows
-from .base import BaseAttack, at_least, only
+from .base import BaseAttack, at_least
 from .best import Best
 from .oracle import Oracle
 
@@ -75,8 +75,7 @@ class Square(BaseAttack):
     def label(self) -> str:
         return f"square-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Images, Tensor]:
-        only(self.name, self.kinds, region)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         best = Best(x, region.victims, independent=independent)
         logits = oracle.logits(x)
         best.offer(best.standing, x, losses.margin(logits, y), ~losses.correct(logits, y), 0)

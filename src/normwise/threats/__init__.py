@@ -3,5 +3,7 @@
 from ..registry import Registry
 from .lp import L2 as L2
 from .lp import Linf as Linf
+from .masked import Frame as Frame
+from .masked import Patch as Patch
 
 THREATS = Registry("threat model", __name__, vars())

@@ -73,6 +73,8 @@ def check_eps(threat: str, eps: float, largest: float, reason: str) -> None:
 class LpRegion(ABC):
     """What the balls share: a centre, a radius, a box."""
 
+    kind: str
+
     def __init__(self, x: Tensor, eps: float, generator: Generator) -> None:
         self.x, self.radius, self.generator = x, eps, generator
         self.victims = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -100,7 +102,7 @@ class LpRegion(ABC):
 class LinfRegion(LpRegion):
     """|x_adv - x| <= eps in every pixel, and 0 <= x_adv <= 1."""
 
-    kind: Literal["linf"] = "linf"
+    kind = "linf"
 
     def __init__(self, x: Tensor, eps: float, generator: Generator) -> None:
         super().__init__(x, eps, generator)
@@ -122,7 +124,7 @@ class LinfRegion(LpRegion):
 class L2Region(LpRegion):
     """|x_adv - x|_2 <= eps, and 0 <= x_adv <= 1."""
 
-    kind: Literal["l2"] = "l2"
+    kind = "l2"
 
     def start(self) -> Images:
         length = torch.rand(len(self.x), generator=self.generator).to(self.x) ** (1 / self.x[0].numel())

@@ -1,0 +1,34 @@
+"""Batches that fit: what is too large for memory goes through the network in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T", bound="tuple[Tensor, ...]")
+_FITTING: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # rows that a network was found to take at once
+
+
+def in_parts(model: nn.Module, work: Callable[..., T], *tensors: Tensor) -> T:
+    """Do `work(*tensors)`, a pass through `model` whose results have a value per row; where memory is too small, by parts.
+
+    The parts are halved until they fit, and the size that fits is remembered for the network. Only for independent rows.
+    Raises OutOfMemoryError where a single row does not fit.
+    """
+    rows = len(tensors[0])
+    while True:
+        size = max(min(rows, _FITTING.get(model, rows)), 1)
+        try:
+            if size >= rows:
+                return work(*tensors)
+            parts = [work(*part) for part in zip(*(tensor.split(size) for tensor in tensors), strict=True)]
+            return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
+        except torch.OutOfMemoryError:
+            if size <= 1:
+                raise
+        _FITTING[model] = size // 2
+        torch.cuda.empty_cache()  # does nothing where there is no GPU
