@@ -21,7 +21,7 @@ def straight_through(model: nn.Module, layers: Mapping[str, Callable[[Tensor], T
     Raises ValueError for a path that the model does not have, and at the first forward for a stand-in of another shape.
     Source: Athalye et al. 2018, arXiv:1802.00420, sec. 4.1.
 
-    >>> crafted_on = straight_through(model, {"quantize": None})
+    >>> crafted_on = straight_through(model, {"norm": None})
     """
     model = copy.deepcopy(model)
     paths = dict(model.named_modules())

@@ -14,19 +14,19 @@ from typing import Any
 import torch
 
 from . import experiment
-from .attacks import ATTACKS, FGSM, PGD
+from .attacks import ATTACKS
 from .bench import Bench, run_bench
-from .config import Layers, Verb, choice, choices, parse, read_yaml, to_yaml
-from .data import DATA, Digits, find
+from .config import Layers, Verb, parse, read_yaml
+from .data import DATA
+from .evaluation import Evaluate, clear, run_evaluation
 from .experiment import CONFIG, RESULT, Experiment, Report
 from .models import MODELS
 from .norms import NORMS
 from .presets import PRESETS, data_name, suited
 from .recipes import RECIPES
-from .record import Result, provenance, read_result, to_json, write
+from .record import Result, provenance, read_result
 from .registry import Registry, unknown
-from .threats import THREATS, Linf
-from .types import Attack, Data, ThreatModel
+from .threats import THREATS
 
 QUIET = 30  # seconds without a word, at most, where there is no bar to look at
 
@@ -124,38 +124,6 @@ def _for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     return suited(preset) | ({"norm": None} if start else {}), {"start": start}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """What is judged, and on what.
-
-    Options
-        model           a run folder, a weights file beside its model.json, or package.module:function
-        weights         a weights file for the function: safetensors, or .pt/.pth/.th that holds tensors only
-        data            the data set, by name or path
-        threat          what the attacker may do
-        attacks         how the attacker searches
-        seed            every random choice follows from it
-        batch_size      rows per batch
-        device          "cpu", "cuda", "cuda:1", or "auto"
-        threads         CPU threads; 0 leaves torch's choice
-    """
-
-    model: str = ""
-    weights: str = ""
-    data: Data = choice(DATA, Digits(), find)
-    threat: ThreatModel = choice(THREATS, Linf())
-    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    seed: int = 0
-    batch_size: int = 100
-    device: str = "auto"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        experiment.check_running(self)
-        if not self.model:
-            raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
-
-
 def _for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder brings its own data, threat model, attacks, seed and batch size."""
     model = operands[0] if operands else str(given.get("model", ""))
@@ -173,30 +141,26 @@ def _read_evaluate(path: Path) -> Mapping[str, Any]:
 
 def _evaluate(description: str, words: Sequence[str]) -> None:
     verb = Verb("evaluate", description, "runs/evaluate", "MODEL", 0, 1)
+    result, _, out = _judged(verb, words)
+    _show(result, out)
+
+
+def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]:
+    """Judge; an attack's images are kept too. Returns the result, what was written beside it, and where."""
+    from .evidence import keep_images, keep_rows
+
     settings, _, out = parse(verb, Evaluate, words, _for_evaluate, _read_evaluate)
-    _show(_judge(settings, out)[0], out)
-
-
-def _judge(settings: Evaluate, out: Path) -> tuple[Result, Any]:
-    from .loading import load
-
-    experiment.check_folder(settings, out)
-    model = load(settings.model, settings.weights).model.to(experiment.place(settings))
-    with _progress("evaluate") as report:
-        verdict = experiment.judge(settings, model, report, settings.model)
-    result = Result(name=out.name, experiment=experiment.labelled(settings), training=None, evaluation=verdict.evaluation)
-    write(out / CONFIG, to_yaml(settings))
-    write(out / RESULT, to_json(result))
-    return result, verdict
+    with _progress(verb.name) as report:
+        result, verdict = run_evaluation(settings, out, report)
+    paths = [keep_rows(verdict, out / "rows.csv")]
+    if verb.name == "attack":
+        paths += keep_images(verdict, out)
+    clear(out)
+    return result, paths, out
 
 
 def _attack(description: str, words: Sequence[str]) -> None:
-    from .images import keep_images
-
-    verb = Verb("attack", description, "runs/attack", "MODEL", 0, 1)
-    settings, _, out = parse(verb, Evaluate, words, _for_evaluate, _read_evaluate)
-    result, verdict = _judge(settings, out)
-    paths = keep_images(verdict, out)
+    result, (_, *paths), out = _judged(Verb("attack", description, "runs/attack", "MODEL", 0, 1), words)
     _show(result, out)
     print(f"images: {', '.join(map(str, paths))}")
 
@@ -216,6 +180,9 @@ def _show(result: Result, out: Path) -> None:
     for check in e.checks:
         if check.status != "pass":
             print(f"{check.status}: {check.name}: {check.measured}; {check.why}")
+    for curve in e.curves:
+        values = (f"{value:.4g}: {score}" for value, score in zip(curve.values, curve.scores, strict=True))
+        print(f"over {curve.over}: {', '.join(values)}")
     print(f"report: {path}")
 
 

@@ -21,7 +21,7 @@ from .judge import check_network
 from .models import MODELS, ResNet
 from .norms import BN, NORMS
 from .recipes import RECIPES, Standard
-from .record import Result, provenance, read_result, to_json, write
+from .record import Evaluation, Result, provenance, read_result, to_json, write
 from .registry import plain
 from .schedule import Schedule, autocast
 from .seeding import derive
@@ -29,7 +29,7 @@ from .surgery import convert
 from .threats import THREATS, Linf
 from .training import Fitted, fit
 from .types import Attack, Data, Norm, Recipe, ThreatModel
-from .verdict import Verdict, evaluate
+from .verdict import evaluate
 
 CONFIG, RESULT = "config.yaml", "result.json"
 Report = Callable[[str, int, int], None]
@@ -162,12 +162,11 @@ def train(e: Experiment, folder: Path, report: Report) -> Fitted:
     )
 
 
-def judge(e: Any, model: nn.Module, report: Report, name: str = "") -> Verdict:
+def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
     batches = e.data.test(batch_size=e.batch_size)
     verdict = evaluate(model, batches, e.threat, e.attacks, seed=e.seed, model_name=name, data=plain(e.data), report=report)
-    checked = checks.annotate(verdict.evaluation, model, batches[0])
-    return verdict._replace(evaluation=dataclasses.replace(checked, provenance=provenance()))
+    return dataclasses.replace(checks.annotate(verdict.evaluation, model, batches[0]), provenance=provenance())
 
 
 def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda text, done, total: None) -> Result:
@@ -176,10 +175,8 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda 
     if path.exists() and same_settings(e, folder):
         return read_result(path)
     fitted = train(e, folder, report)
-    verdict = judge(e, fitted.model, report, name)
-    result = Result(
-        name=name or folder.name, experiment=labelled(e), training=fitted.training, evaluation=verdict.evaluation
-    )
+    evaluation = judge(e, fitted.model, report, name)
+    result = Result(name=name or folder.name, experiment=labelled(e), training=fitted.training, evaluation=evaluation)
     write(path, to_json(result))
     return result
 

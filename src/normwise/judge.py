@@ -2,41 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .losses import margin
 from .modes import device_of, running, untouched
+from .passes import in_parts
 from .seeding import generator
-from .types import Batch, Images, Mode
+from .types import Batch, Images, Labels, Mode
+
+DRAWS = 11  # answers of a random model, of which the most frequent one counts
+
+
+class _Answer(NamedTuple):
+    logits: Tensor
 
 
 class Judge:
-    """Asks the model, without lasting effect and without a graph; counts images."""
+    """Asks the model, without lasting effect and without a graph; counts images.
+
+    `draws`: a model with noise of its own is asked so many times, and its most frequent answer counts. `divisible`: rows are
+    independent, so that a batch too large for memory may go through the model in parts.
+    """
 
     def __init__(self, model: nn.Module, seed: int) -> None:
         self.model, self.device = model, device_of(model)
-        self.seed = seed
+        self.seed, self.draws, self.divisible = seed, 1, False
         self.forwards = self.backwards = 0
         self.classes: int | None = None
 
-    def logits(self, x: Images) -> Any:
+    def logits(self, x: Images, draw: int = 0) -> Any:
         """What the model answers: logits, as `classes_of` makes sure, but anybody's model may answer anything."""
         self.forwards += len(x)
-        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge")):
-            return self.model(x.to(self.device))
+        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge", *[draw] * (draw > 0))):
+            x = x.to(self.device)
+            if self.divisible:
+                return in_parts(self.model, lambda part: _Answer(self.model(part)), x).logits
+            return self.model(x)
 
-    def predictions(self, x: Images) -> Tensor:
-        """The class of each row. Raises ValueError for logits that are not finite."""
-        logits = self.logits(x)
-        if not torch.isfinite(logits).all():
-            bad = int((~torch.isfinite(logits).all(1)).sum())
-            raise ValueError(
-                f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows"
-            )
-        answers: Tensor = logits.argmax(1)
-        return answers
+    def answers(self, x: Images, y: Labels) -> tuple[Tensor, Tensor]:
+        """The class of each row, and its margin: the largest wrong logit less the label's, mean over draws.
+
+        Raises ValueError for logits that are not finite.
+        """
+        votes, margins = torch.zeros(0), torch.zeros(0)
+        for draw in range(self.draws):
+            logits = self.logits(x, draw)
+            if not torch.isfinite(logits).all():
+                bad = int((~torch.isfinite(logits).all(1)).sum())
+                raise ValueError(
+                    f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows"
+                )
+            vote, found = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]), margin(logits, y.to(logits.device))
+            votes, margins = (votes + vote, margins + found) if draw else (vote, found)
+        return votes.argmax(1), margins / self.draws
 
 
 def check_images(batch: Batch, classes: int | None = None) -> None:

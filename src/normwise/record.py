@@ -51,6 +51,15 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Robust accuracy at several values of one thing: eps (pixels) or the attacks' steps. It never rises."""
+
+    over: str
+    values: tuple[float, ...]
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One model under one threat model: the record of a verdict.
 
@@ -81,6 +90,7 @@ class Evaluation:
     backwards: int
     digest_before: str
     digest_after: str
+    curves: tuple[Curve, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -142,6 +152,11 @@ def _build(kind: type, data: Mapping[str, Any]) -> Any:
             values[key] = {name: Score(**score) for name, score in value.items()}
         elif key == "checks":
             values[key] = tuple(Check(**check) for check in value)
+        elif key == "curves":
+            values[key] = tuple(
+                Curve(over=c["over"], values=tuple(c["values"]), scores=tuple(Score(**s) for s in c["scores"]))
+                for c in value
+            )
     known = {f.name for f in dataclasses.fields(kind)}
     return kind(**{key: value for key, value in values.items() if key in known})
 

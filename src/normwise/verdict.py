@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,45 +13,51 @@ from torch import Tensor, nn
 
 from . import intervals
 from .coupling import Coupling, measure_coupling
-from .folding import fold
-from .judge import Judge, check_images, classes_of
+from .judge import DRAWS, Judge, check_images, classes_of
 from .modes import digest, running
 from .norms.site import norm_reads
-from .record import Evaluation
+from .record import Evaluation, Score
 from .registry import plain
 from .seeding import generator
-from .types import Attack, Batch, Images, Labels, Mode, Rows, ThreatModel
+from .shelf import Shelf, mark_of
+from .speed import EAGER, FAST, Speed, faster
+from .trial import CLEAN, WORST, Outcome, Trial, attack_and_judge, check_attacks, labels
+from .types import Attack, Batch, Images, Mode, ThreatModel
 
 Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
 
+PROBED = 64  # rows of a batch on which coupling is measured, at most
+AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
-class Verdict(NamedTuple):
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
     """The record, and row by row what it stands on.
 
-    `x_adv` holds the worst case found of each row (or of each batch, where rows are coupled), `predictions` the answers to
-    it as judged, `broken_by` the index in `attacks` of the first attack that broke the row (-1: none did, -2: the row was
-    misclassified untouched).
+    `rows` holds, per row, the ids, labels, answers and what broke it (see `Trial`), without images. Images are read batch by
+    batch with `images()`; `x` and `x_adv` read them all.
     """
 
     evaluation: Evaluation
-    x: Images
-    x_adv: Images
-    y: Labels
-    ids: Tensor
-    clean_predictions: Tensor
-    predictions: Tensor
-    broken_by: Tensor
+    attacks: Sequence[Attack]
+    rows: Trial
+    batches: Sequence[Batch]
+    adversarial: Callable[[int], Tensor]  # of the batch with this number
 
+    def images(self) -> Iterator[tuple[Images, Images]]:
+        """The clean images and the worst case found, batch by batch."""
+        for number, batch in enumerate(self.batches):
+            yield batch.x.cpu(), self.adversarial(number)
 
-class Judged(NamedTuple):
-    """One batch, judged."""
+    @property
+    def x(self) -> Images:
+        """All clean images."""
+        return torch.cat([x for x, _ in self.images()])
 
-    batch: Batch
-    clean: Tensor  # predictions
-    x_adv: Tensor
-    worst: Tensor  # predictions on x_adv
-    broken_by: Tensor
-    survivors: dict[str, int]
+    @property
+    def x_adv(self) -> Images:
+        """All images of the worst case found."""
+        return torch.cat([x_adv for _, x_adv in self.images()])
 
 
 def evaluate(
@@ -63,7 +70,9 @@ def evaluate(
     mode: Mode = "eval",
     craft_on: nn.Module | None = None,
     stateful: Literal["refuse", "restore"] = "refuse",
-    fast: bool = True,
+    speed: Speed = FAST,
+    folder: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
     model_name: str = "",
     data: Mapping[str, Any] | None = None,
     report: Report = lambda text, done, total: None,
@@ -74,59 +83,53 @@ def evaluate(
     correctly, the worst case is taken row by row, intervals are Wilson's. Coupled rows: batches stay whole, the worst case
     of a batch is the one candidate (an attack's batch, or the untouched one) with fewest survivors, intervals are a
     bootstrap over batches, and a last short batch is left out. Every image is checked to lie inside the threat model, and
-    every success is judged by the model itself, in the batch reported.
+    every success is judged by the model itself, in the batch reported. A model with noise of its own is asked 11 times, and
+    its most frequent answer counts.
 
     `craft_on` names another model to attack (a surrogate); the judge is always `model`. `mode` is the mode of attack and
     judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged with its
     buffers put back after each pass.
 
-    `fast` searches on a copy with norms folded into convolutions (independent rows in evaluation mode); the judge is the
-    model itself all the same, and a row that fell for the copy alone is attacked once more on the model.
+    `speed` says on what copy of the model is searched (independent rows in evaluation mode); the judge is the model itself
+    all the same, and a row that fell for the copy alone is attacked once more on the model.
 
-    Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, and for
-    an attack that leaves the threat model or the model changed.
+    With `folder` every finished batch is written there, images included, instead of being held: memory does not grow with
+    the number of rows, and a killed evaluation goes on from there, to the same verdict. `shard` (i, n) judges every n-th
+    batch from the i-th on: n calls, on any machines with one folder, and then one without `shard`, share the work.
+
+    Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, for an
+    attack that cannot work in the threat model, for one that leaves it or the model changed, and for a folder that holds
+    part of an evaluation of another model, other data or other settings.
     """
-    if len(batches) == 0:
-        raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
     started = time.perf_counter()
     with running(model, mode), running(craft_on or model, mode):
         before = digest(model)
-        size = len(batches[0].y)
-        judge = Judge(model, seed)
-        check_images(batches[0])
-        judge.classes = classes_of(judge, batches[0].x)
-        measured = measure_coupling(
-            model, [b.x[:PROBED].to(judge.device) for b in batches[:2] if len(b.y) == size], seed=seed
-        )
-        if measured.stateful and stateful == "refuse":
-            raise ValueError(
-                "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
-                "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass"
-            )
-        chosen = [b for b in batches if len(b.y) == size] if measured.coupled else list(batches)
-        attacked = [craft_on or model]
-        if fast and mode == "eval" and not measured.coupled:
-            attacked = [*_folded(attacked[0], seed, chosen[0].x[:8].to(judge.device)), *attacked]
-        digests = [digest(one) for one in attacked]
-        judged: list[Judged] = []
-        for index, batch in enumerate(chosen):
-            batch = Batch(*(tensor.to(judge.device) for tensor in batch))
-            judged.append(_batch(judge, attacked, batch, threat, attacks, measured, index))
-            report(_so_far(judged), index + 1, len(chosen))
-        x_adv = torch.cat([one.x_adv for one in judged])
-        y = torch.cat([one.batch.y for one in judged])
-        rebatched = _rescore(judge, x_adv, y, size, torch.randperm(len(y), generator=generator(seed, "rebatch")))
-        alone = _rescore(judge, x_adv, y, 1, torch.arange(len(y))) if measured.coupled else None
-        reading = norm_reads(model)
-        after = digest(model)
-    if after != before or digests != [digest(one) for one in attacked]:
+        court = _convene(model, batches, threat, attacks, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
+        judge, size, coupled = court.judge, len(batches[0].y), court.coupling.coupled
+        mine = _share(court.batches, shard)
+        digests = [digest(one) for one in court.attacked]
+        settings = plain({"threat": threat, "attacks": attacks, "seed": seed, "mode": mode, "speed": speed})
+        shelf = Shelf(folder, {"model": before, "model crafted on": digests[-1], **settings})
+        found: list[Outcome] = []
+        for index in mine:
+            found.append(_outcome(court, shelf, index, batches[index], threat, attacks))
+            report(_so_far(found), len(found), len(mine))
+        rows = Trial(*map(torch.cat, zip(*(one.trial for one in found), strict=True)))
+
+        def adversarial(number: int) -> Tensor:
+            return shelf.get(mine[number]).trial.x_adv
+
+        rebatched = _rescore(judge, adversarial, found, size)
+        alone = _rescore(judge, adversarial, found, 1) if coupled else None
+        reading, after = norm_reads(model), digest(model)
+    if after != before or digests != [digest(one) for one in court.attacked]:
         raise ValueError(
             f"the model was changed while it was evaluated (digest {before}, then {after}); attack a model that keeps still"
         )
 
-    def score(name: str) -> Any:
-        counts = [one.survivors[name] for one in judged]
-        return intervals.of_batches(counts, size) if measured.coupled else intervals.of_rows(sum(counts), len(y))
+    def score(name: str) -> Score:
+        counts = [one.survivors[name] for one in found]
+        return intervals.of_batches(counts, size) if coupled else intervals.of_rows(sum(counts), len(rows.y))
 
     evaluation = Evaluation(
         model=model_name or type(model).__name__,
@@ -136,162 +139,116 @@ def evaluate(
         threat=plain(threat),
         attacks=[plain(attack) for attack in attacks],
         seed=seed,
-        n=len(y),
+        n=len(rows.y),
         batch_size=size,
-        coupled=measured.coupled,
-        coupling=asdict(measured),
-        clean_accuracy=score(_CLEAN),
-        per_attack={label: score(label) for label in _labels(attacks)},
-        robust_accuracy=score(_WORST),
+        coupled=coupled,
+        coupling=asdict(court.coupling),
+        clean_accuracy=score(CLEAN),
+        per_attack={label: score(label) for label in labels(attacks)},
+        robust_accuracy=score(WORST),
         rebatched_accuracy=rebatched,
         alone_accuracy=alone,
         checks=(),
-        seconds=time.perf_counter() - started,
-        forwards=judge.forwards,
-        backwards=judge.backwards,
+        seconds=time.perf_counter() - started + sum(one.seconds for one in found if one.earlier),
+        forwards=judge.forwards + sum(one.forwards for one in found if one.earlier),
+        backwards=judge.backwards + sum(one.backwards for one in found if one.earlier),
         digest_before=before,
         digest_after=after,
     )
-    return Verdict(
-        evaluation,
-        torch.cat([one.batch.x for one in judged]),
-        x_adv,
-        y,
-        torch.cat([one.batch.ids for one in judged]),
-        torch.cat([one.clean for one in judged]),
-        torch.cat([one.worst for one in judged]),
-        torch.cat([one.broken_by for one in judged]),
-    )
+    chosen = [batches[i] for i in mine]
+    return Verdict(evaluation=evaluation, attacks=attacks, rows=rows, batches=chosen, adversarial=adversarial)
 
 
-PROBED = 64  # rows of a batch on which coupling is measured, at most
-_CLEAN, _WORST = "clean", "worst case"
+class _Court(NamedTuple):
+    """Who judges, what is searched on, what is known of the model, and which batches count."""
+
+    judge: Judge
+    attacked: list[nn.Module]
+    coupling: Coupling
+    batches: list[int]
 
 
-def _so_far(judged: Sequence[Judged]) -> str:
-    rows = sum(len(one.worst) for one in judged)
-    clean, worst = (sum(one.survivors[name] for one in judged) for name in (_CLEAN, _WORST))
+def _convene(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    attacks: Sequence[Attack],
+    craft_on: nn.Module | None,
+    stateful: str,
+    speed: Speed,
+    seed: int,
+) -> _Court:
+    """Try the model on the first batch, measure it, and refuse what cannot be judged. Raises ValueError."""
+    if len(batches) == 0:
+        raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
+    size = len(batches[0].y)
+    judge = Judge(model, seed)
+    check_images(batches[0])
+    judge.classes = classes_of(judge, batches[0].x)
+    check_attacks(attacks, threat, batches[0])
+    probed = [b.x[:PROBED].to(judge.device) for b in batches[:2] if len(b.y) == size]
+    coupling = measure_coupling(model, probed, seed=seed)
+    if coupling.stateful and stateful == "refuse":
+        raise ValueError(
+            "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
+            "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass"
+        )
+    judge.draws = DRAWS if coupling.random else 1
+    judge.divisible = not coupling.coupled
+    attacked = [craft_on or model]
+    if not coupling.coupled:
+        attacked = [*faster(attacked[0], speed, probed[0][:8], seed), *attacked]
+    return _Court(judge, attacked, coupling, [i for i, b in enumerate(batches) if len(b.y) == size or not coupling.coupled])
+
+
+def _share(indices: list[int], shard: tuple[int, int]) -> list[int]:
+    """Every n-th batch from the i-th on. Raises ValueError where that is none."""
+    first, count = shard
+    if not 0 <= first < min(count, len(indices)):
+        raise ValueError(f"shard is {first} of {count}, of {len(indices)} batches; give (i, n) with 0 <= i < n <= batches")
+    return indices[first::count]
+
+
+def _outcome(
+    court: _Court, shelf: Shelf, index: int, batch: Batch, threat: ThreatModel, attacks: Sequence[Attack]
+) -> Outcome:
+    """What becomes of one batch, now or in an earlier call; its images are on the shelf."""
+    judge, mark = court.judge, mark_of(batch)
+    if shelf.holds(index, mark):
+        outcome = shelf.get(index)._replace(earlier=True)
+    else:
+        then, forwards, backwards = time.perf_counter(), judge.forwards, judge.backwards
+        there = Batch(*(tensor.to(judge.device) for tensor in batch))
+        trial, survivors = attack_and_judge(judge, court.attacked, there, threat, attacks, court.coupling.coupled, index)
+        spent = judge.forwards - forwards, judge.backwards - backwards, time.perf_counter() - then
+        outcome = Outcome(trial, survivors, *spent)
+        shelf.put(index, mark, outcome)
+    return outcome._replace(trial=outcome.trial._replace(x_adv=torch.empty(0)))
+
+
+def _so_far(found: Sequence[Outcome]) -> str:
+    rows = sum(len(one.trial.y) for one in found)
+    clean, worst = (sum(one.survivors[name] for one in found) for name in (CLEAN, WORST))
     return f"{rows} rows, clean {100 * clean / rows:.1f}%, worst case {100 * worst / rows:.1f}%"
 
 
-def _label(attack: Attack) -> str:
-    return str(getattr(attack, "label", attack.name))
+def _rescore(judge: Judge, adversarial: Callable[[int], Tensor], found: Sequence[Outcome], size: int) -> float | None:
+    """Accuracy on the same images in other batches of this size; None where the model cannot take these.
 
-
-def _labels(attacks: Sequence[Attack]) -> list[str]:
-    """Call each attack by its label; equal labels of other options are told apart by a number."""
-    labels = list(map(_label, attacks))
-    return [f"{label}~{same + 1}" if (same := labels[:i].count(label)) else label for i, label in enumerate(labels)]
-
-
-def _batch(
-    judge: Judge,
-    attacked: Sequence[nn.Module],
-    batch: Batch,
-    threat: ThreatModel,
-    attacks: Sequence[Attack],
-    measured: Coupling,
-    index: int,
-) -> Judged:
-    """Attack and judge one batch."""
-    check_images(batch, judge.classes)
-    x, y, _ = batch
-    clean = judge.predictions(x)
-    right = clean == y
-    images, answers = [x], [clean]
-    for attack in attacks:
-        x_adv, answer = _craft(judge, attacked, batch, threat, attack, index, None if measured.coupled else right)
-        images.append(x_adv)
-        answers.append(answer)
-    wrong = torch.stack(answers) != y  # (candidates, b): the untouched batch is the first candidate
-    if measured.coupled:
-        survivors = (~wrong).sum(1)
-        worst = survivors.argmin().expand(len(y))  # one candidate for the whole batch: a batch that existed
-        broken_by = torch.where(wrong[worst[0]], worst - 1, -1)
-    else:
-        wrong |= ~right
-        survivors = (~wrong).sum(1)
-        worst = torch.where(wrong.any(0), wrong.int().argmax(0), len(attacks))  # first to break the row, else the last tried
-        broken_by = torch.where(wrong.any(0), worst - 1, -1)
-    broken_by = torch.where(right | (broken_by >= 0), broken_by, -2)
-    rows = torch.arange(len(y), device=y.device)
-    return Judged(
-        batch,
-        clean,
-        torch.stack(images)[worst, rows],
-        torch.stack(answers)[worst, rows],
-        broken_by,
-        dict(zip([_CLEAN, *_labels(attacks)], survivors.tolist(), strict=True)) | {_WORST: int((~wrong[worst, rows]).sum())},
-    )
-
-
-def _folded(model: nn.Module, seed: int, x: Images) -> list[nn.Module]:
-    """The model folded, where that can be done and is the same function up to rounding; else nothing."""
-    try:
-        folded = fold(model)
-        expected, got = Judge(model, seed).logits(x), Judge(folded, seed).logits(x)
-    except Exception:  # a model that cannot be copied or asked this way is attacked as it is
-        return []
-    same = torch.isfinite(got).all() and (got - expected).abs().max() <= 1e-3 * expected.abs().max()
-    return [folded] if same and norm_reads(folded) != norm_reads(model) else []
-
-
-def _craft(
-    judge: Judge,
-    attacked: Sequence[nn.Module],
-    batch: Batch,
-    threat: ThreatModel,
-    attack: Attack,
-    index: int,
-    only: Rows | None,
-) -> tuple[Images, Tensor]:
-    """Let one attack propose images (for the rows `only`, where rows are independent); returns them with the answers to them."""
-    x_adv, first_hit = _propose(judge, attacked[0], batch, threat, attack, index, only)
-    answers = judge.predictions(x_adv)
-    if only is not None and len(attacked) > 1:
-        missed = (
-            only & (first_hit >= 0) & (answers == batch.y)
-        )  # fell for the folded copy, by rounding, but not for the model
-        if missed.any():
-            again, _ = _propose(judge, attacked[1], batch, threat, attack, index, missed)
-            x_adv[missed] = again[missed]
-            answers = judge.predictions(x_adv)
-    return x_adv, answers
-
-
-def _propose(
-    judge: Judge,
-    attacked: nn.Module,
-    batch: Batch,
-    threat: ThreatModel,
-    attack: Attack,
-    index: int,
-    only: Rows | None,
-) -> tuple[Images, Tensor]:
-    """Run one attack on a batch, check that its images are allowed; returns them and the step at which each row fell."""
-    rng = generator(judge.seed, attack, index)
-    chosen = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
-    proposal = attack(attacked, batch.x[chosen], batch.y[chosen], threat, generator=rng, independent=only is not None)
-    judge.forwards += proposal.forwards
-    judge.backwards += proposal.backwards
-    if proposal.x_adv.shape != batch.x[chosen].shape:
-        got, expected = tuple(proposal.x_adv.shape), tuple(batch.x[chosen].shape)
-        raise ValueError(f"{_label(attack)} returned images of shape {got}; expected {expected}")
-    x_adv, first_hit = batch.x.clone(), torch.full_like(batch.y, -1)
-    x_adv[chosen], first_hit[chosen] = proposal.x_adv.to(x_adv), proposal.first_hit.to(first_hit)
-    outside = int((~threat.around(batch.x, generator=rng).contains(x_adv)).sum())
-    if outside:
-        raise ValueError(
-            f"{_label(attack)} left {threat.name}: {outside} of {len(chosen)} rows of batch {index}; mend its projection"
-        )
-    return x_adv, first_hit
-
-
-def _rescore(judge: Judge, x: Images, y: Labels, size: int, order: Tensor) -> float | None:
-    """Accuracy on the same images in other batches; None where the model cannot take batches of this size."""
-    order = order.to(y.device)
-    try:
-        right = sum(int((judge.predictions(x[rows]) == y[rows]).sum()) for rows in order.split(size))
-    except ValueError:
-        return None
-    return right / len(y)
+    Rows are shuffled over as many batches as may be held at a time.
+    """
+    right, x, y = 0, list[Tensor](), list[Tensor]()
+    for number, one in enumerate(found):
+        x.append(adversarial(number))
+        y.append(one.trial.y)
+        if number + 1 < len(found) and sum(part.nbytes for part in x) < AT_ONCE:
+            continue
+        images, target = torch.cat(x), torch.cat(y)
+        order = torch.randperm(len(target), generator=generator(judge.seed, "rebatch"))
+        try:
+            for rows in order.split(size):
+                right += int((judge.answers(images[rows], target[rows])[0].cpu() == target[rows]).sum())
+        except ValueError:
+            return None
+        x, y = [], []
+    return right / sum(len(one.trial.y) for one in found)

@@ -15,6 +15,7 @@ from normwise.coupling import measure_coupling
 from normwise.modes import digest
 from normwise.norms import BNwoT
 from normwise.seeding import generator
+from normwise.speed import EAGER, FAST
 from normwise.threats import L2, Linf
 from normwise.types import Batch, Proposal
 from normwise.verdict import evaluate
@@ -51,8 +52,8 @@ def test_independent_rows_are_judged_row_by_row():
     assert e.n == 43
     assert e.clean_accuracy.value == 1
     assert e.robust_accuracy.unit == "rows"
-    fallen = model(verdict.x_adv).argmax(1) != verdict.y
-    assert torch.equal(fallen, verdict.broken_by >= 0)  # every claimed success is one, scored by the model itself
+    fallen = model(verdict.x_adv).argmax(1) != verdict.rows.y
+    assert torch.equal(fallen, verdict.rows.broken_by >= 0)  # every claimed success is one, scored by the model itself
     assert e.robust_accuracy.value == int((~fallen).sum()) / 43
     assert 0 < e.robust_accuracy.value < 1
     assert e.robust_accuracy.value <= min(score.value for score in e.per_attack.values())
@@ -80,8 +81,8 @@ def test_coupled_rows_are_judged_in_batches_that_existed(make):
     if mode == "eval":
         for k in range(4):  # judged again in its own batch, each row gets the answer of the record
             rows = slice(10 * k, 10 * k + 10)
-            assert torch.equal(model(verdict.x_adv[rows]).argmax(1), verdict.predictions[rows])
-        survivors = [(verdict.predictions == verdict.y)[10 * k : 10 * k + 10].sum() for k in range(4)]
+            assert torch.equal(model(verdict.x_adv[rows]).argmax(1), verdict.rows.predictions[rows])
+        survivors = [(verdict.rows.predictions == verdict.rows.y)[10 * k : 10 * k + 10].sum() for k in range(4)]
         assert sum(survivors) / 40 == pytest.approx(e.robust_accuracy.value)
         assert e.alone_accuracy is not None
 
@@ -136,7 +137,7 @@ class Cheat:
         elif self.harm == "weights":
             x_adv = x
             with torch.no_grad():
-                model.linear.bias.add_(1)
+                next(model.parameters()).add_(1)
         else:
             x_adv = x[:, :1]
         return Proposal(x_adv, torch.full_like(y, -1), 0, 0)
@@ -258,11 +259,13 @@ def test_searching_on_a_folded_copy_gives_the_same_verdict():
     try:
         model = balanced()
         parts = agreeing(model, batches(20))
-        fast, slow = (evaluate(model, parts, THREAT, (PGD(steps=10),), fast=fast) for fast in (True, False))
+        fast, slow = (evaluate(model, parts, THREAT, (PGD(steps=10),), speed=speed) for speed in (FAST, EAGER))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
     assert abs(fast.evaluation.robust_accuracy.value - slow.evaluation.robust_accuracy.value) <= 1 / 200
-    assert torch.equal(model(fast.x_adv).argmax(1) != fast.y, fast.broken_by != -1)  # each success is the model's own
+    assert torch.equal(
+        model(fast.x_adv).argmax(1) != fast.rows.y, fast.rows.broken_by != -1
+    )  # each success is the model's own
     assert 0 < slow.evaluation.robust_accuracy.value < 1
 
 

@@ -1,0 +1,146 @@
+"""An evaluation is a value; running it judges a network, on one device or several, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from . import checks, curves
+from .attacks import ATTACKS, FGSM, PGD
+from .config import choice, choices, to_yaml
+from .data import DATA, Digits, find
+from .experiment import CONFIG, RESULT, check_folder, check_running, labelled, place
+from .loading import load
+from .record import Result, provenance, to_json, write
+from .registry import plain
+from .speed import Speed
+from .threats import THREATS, Linf
+from .types import Attack, Data, ThreatModel
+from .verdict import Verdict, evaluate
+
+PARTS = "parts"  # finished batches of an evaluation that goes on
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is judged, and on what.
+
+    Options
+        model           a run folder, a weights file beside its model.json, or package.module:function
+        weights         a weights file for the function: safetensors, or .pt/.pth/.th that holds tensors only
+        craft_on        attack this network instead (a surrogate, a straight-through copy), and judge on `model`
+        data            the data set, by name or path
+        threat          what the attacker may do
+        attacks         how the attacker searches
+        speed           what makes the search faster
+        eps_curve       also robust accuracy at each of these radii, e.g. [1/255, 2/255, 4/255]
+        step_curve      also robust accuracy at each of these numbers of steps
+        seed            every random choice follows from it
+        batch_size      rows per batch
+        device          "cpu", "cuda", "cuda:1", "auto", or several with commas between, which share the batches
+        threads         CPU threads; 0 leaves torch's choice
+    """
+
+    model: str = ""
+    weights: str = ""
+    craft_on: str = ""
+    data: Data = choice(DATA, Digits(), find)
+    threat: ThreatModel = choice(THREATS, Linf())
+    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    speed: Speed = Speed()
+    eps_curve: tuple[float, ...] = ()
+    step_curve: tuple[int, ...] = ()
+    seed: int = 0
+    batch_size: int = 100
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        if not self.model:
+            raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
+
+
+def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done, total: None) -> tuple[Result, Verdict]:
+    """Judge, and write `config.yaml` and `result.json`; finished batches are kept in `parts` until `clear` is called.
+
+    Raises ValueError as `evaluate` does, and for a folder that holds a run of other settings.
+    """
+    check_folder(e, folder)
+    devices = e.device.split(",")
+    for device in devices:
+        place(dataclasses.replace(e, device=device))
+    model, crafted_on = _networks(e, devices[0])
+    batches = e.data.test(batch_size=e.batch_size)
+    if len(devices) > 1:
+        _shared(e, folder, devices, len(batches), report)
+    verdict = _judge(e, model, crafted_on, folder, (0, 1), report)
+    wanted: dict[Literal["eps", "steps"], Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
+    options: dict[str, Any] = {"seed": e.seed, "speed": e.speed, "craft_on": crafted_on}
+    found = [
+        curves.curve(model, batches, e.threat, e.attacks, over, values, report=report, **options)
+        for over, values in wanted.items()
+        if values
+    ]
+    checked = checks.annotate(verdict.evaluation, model, batches[0])
+    evaluation = dataclasses.replace(checked, curves=tuple(found), provenance=provenance())
+    result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
+    write(folder / CONFIG, to_yaml(e))
+    write(folder / RESULT, to_json(result))
+    return result, dataclasses.replace(verdict, evaluation=evaluation)
+
+
+def clear(folder: Path) -> None:
+    """Take away what a killed evaluation would go on from: it has ended."""
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+
+
+def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None]:
+    there = place(dataclasses.replace(e, device=device))
+    return load(e.model, e.weights).model.to(there), load(e.craft_on).model.to(there) if e.craft_on else None
+
+
+def _judge(
+    e: Evaluate, model: nn.Module, crafted_on: nn.Module | None, folder: Path, shard: tuple[int, int], report: Report
+) -> Verdict:
+    return evaluate(
+        model,
+        e.data.test(batch_size=e.batch_size),
+        e.threat,
+        e.attacks,
+        seed=e.seed,
+        craft_on=crafted_on,
+        speed=e.speed,
+        folder=folder / PARTS,
+        shard=shard,
+        model_name=e.model,
+        data=plain(e.data),
+        report=report,
+    )
+
+
+def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report: Report) -> None:
+    """Let one process per device judge its share of the batches. Raises what the first of them raised."""
+    devices = devices[:batches]
+    with ProcessPoolExecutor(len(devices), mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(_one_share, e, folder, device, k, len(devices)) for k, device in enumerate(devices)]
+        while not all(one.done() for one in waiting):
+            report(f"{len(devices)} devices", len(list((folder / PARTS).glob("*.safetensors"))), batches)
+            time.sleep(0.5)
+        for one in waiting:
+            one.result()
+
+
+def _one_share(e: Evaluate, folder: Path, device: str, number: int, count: int) -> None:
+    model, crafted_on = _networks(e, device)
+    _judge(e, model, crafted_on, folder, (number, count), lambda text, done, total: None)

@@ -1,0 +1,102 @@
+"""Copies of a network on which a search is faster; the verdict is always spoken on the network itself."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .folding import fold
+from .judge import Judge
+from .types import Images
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAME = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference of a logit, relative to the largest logit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What makes a search faster. Each switch changes the copy that is searched, never the network that judges.
+
+    Options
+        fold            norms are folded into the convolutions before them
+        channels_last   images are laid out channel by channel in every pixel, as convolutions like it
+        compile         torch.compile; on GPUs with CUDA graphs. Batches are filled up to few sizes. Takes a minute at first
+        precision       of the search: "float32", "bfloat16" or "float16"; every success is confirmed in the network's own
+
+    Source of folding: the identity conv(x) a + b of a fixed norm; Jacob et al. 2018, arXiv:1712.05877, sec. 3.2.
+    """
+
+    fold: bool = True
+    channels_last: bool = True
+    compile: bool = False
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; give {', '.join(PRECISIONS)}")
+
+
+FAST, EAGER = Speed(), Speed(fold=False, channels_last=False)
+
+
+def faster(model: nn.Module, speed: Speed, x: Images, seed: int) -> list[nn.Module]:
+    """A copy of the model to search on, if it can be made and answers `x` alike up to rounding; else nothing."""
+    if speed == EAGER:
+        return []
+    try:
+        made = _copy(model, speed, x)
+        expected, got = Judge(model, seed).logits(x), Judge(made, seed).logits(x)
+    except Exception:  # a model that cannot be copied or asked this way is searched as it is
+        return []
+    same = torch.isfinite(got).all() and (got - expected).abs().max() <= SAME[speed.precision] * expected.abs().max()
+    return [made] if same else []
+
+
+def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
+    made = fold(model) if speed.fold else copy.deepcopy(model)
+    made.requires_grad_(False)  # gradients are taken in pixels alone
+    pictures = speed.channels_last and x.ndim == 4 and x.shape[1] > 1
+    if pictures:
+        made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inner: nn.Module = _Cast(made, PRECISIONS[speed.precision], pictures)
+    if speed.compile:
+        graphs = x.device.type == "cuda"
+        inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default"))  # type: ignore[arg-type]
+    return inner
+
+
+class _Cast(nn.Module):
+    """Asks the network in another layout and precision; pixels and logits keep theirs."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None, pictures: bool) -> None:
+        super().__init__()
+        self.model, self.dtype, self.pictures = model, dtype, pictures
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pictures:
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.dtype is None:
+            plain: Tensor = self.model(x)
+            return plain
+        with torch.autocast(x.device.type, dtype=self.dtype):
+            logits: Tensor = self.model(x)
+        return logits.to(x.dtype)
+
+
+class _Filled(nn.Module):
+    """Fills batches up to 1, 2, 3, 4, 6, 8, 12, 16, ... rows, so that what is compiled for a size is used again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, power = len(x), 1 << (len(x) - 1).bit_length()
+        size = power * 3 // 4 if rows <= power * 3 // 4 else power
+        filled = torch.cat([x, x[:1].detach().expand(size - rows, *x.shape[1:])]) if size > rows else x
+        logits: Tensor = self.model(filled)
+        return logits[:rows]

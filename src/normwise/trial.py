@@ -1,0 +1,185 @@
+"""One batch, attacked and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .judge import Judge, check_images
+from .seeding import generator
+from .types import Attack, Batch, Proposal, Region, Rows, ThreatModel
+
+CLEAN, WORST = "clean", "worst case"
+
+
+class Trial(NamedTuple):
+    """What became of the rows of one batch, on the CPU; the images are the worst case found.
+
+    `broken_by` is the index of the first attack that broke the row (-1: none did, -2: it was misclassified untouched);
+    `part` tells which of that attack's parts, `step` at which of its gradient steps or queries. `margin` is the largest wrong
+    logit less the label's, `distance` how far the image is from the clean one, both as judged.
+    """
+
+    ids: Tensor
+    y: Tensor
+    clean_predictions: Tensor
+    predictions: Tensor
+    broken_by: Tensor
+    part: Tensor
+    step: Tensor
+    margin: Tensor
+    distance: Tensor
+    x_adv: Tensor
+
+
+class Outcome(NamedTuple):
+    """A trial, the rows that survive each attack, what it cost in images, and whether an earlier call made it."""
+
+    trial: Trial
+    survivors: dict[str, int]
+    forwards: int
+    backwards: int
+    seconds: float
+    earlier: bool = False
+
+
+def label(attack: Attack) -> str:
+    """How an attack is called in tables."""
+    return str(getattr(attack, "label", attack.name))
+
+
+def labels(attacks: Sequence[Attack]) -> list[str]:
+    """Call each attack by its label; equal labels of other options are told apart by a number."""
+    names = list(map(label, attacks))
+    return [f"{name}~{same + 1}" if (same := names[:i].count(name)) else name for i, name in enumerate(names)]
+
+
+def parts_of(attack: Attack) -> list[str]:
+    """The labels of an attack's parts, each after its own; of an attack without parts its own alone."""
+    parts = getattr(attack, "parts", (attack,))
+    return [label(attack)] if tuple(parts) == (attack,) else [f"{label(attack)}/{label(part)}" for part in parts]
+
+
+def check_attacks(attacks: Sequence[Attack], threat: ThreatModel, batch: Batch) -> None:
+    """Refuse attacks that cannot work in a threat model, before any work is done. Raises ValueError."""
+    region = threat.around(batch.x[:1], generator=generator(0))
+    for attack in attacks:
+        if check := getattr(attack, "check_kind", None):
+            check(region)
+
+
+def attack_and_judge(
+    judge: Judge,
+    attacked: Sequence[nn.Module],
+    batch: Batch,
+    threat: ThreatModel,
+    attacks: Sequence[Attack],
+    coupled: bool,
+    index: int,
+) -> tuple[Trial, dict[str, int]]:
+    """Let each attack try, and judge; returns the worst case and how many rows survive each attack.
+
+    `attacked` are the networks to search on: the first, and for rows that fell for it but not for the judge, the last.
+    """
+    check_images(batch, judge.classes)
+    x, y, ids = batch
+    clean, margin = judge.answers(x, y)
+    right = clean == y
+    unmoved = Proposal(x, torch.full_like(y, -1), 0, 0, torch.zeros_like(y))
+    tried, answers, margins = [unmoved], [clean], [margin]  # the untouched batch is the first candidate
+    for attack in attacks:
+        proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, None if coupled else right)
+        tried.append(proposal)
+        answers.append(answer)
+        margins.append(margin)
+    wrong = torch.stack(answers) != y  # (candidates, b)
+    if coupled:
+        survivors = (~wrong).sum(1)
+        worst = survivors.argmin().expand(len(y))  # one candidate for the whole batch: a batch that existed
+        broken_by = torch.where(wrong[worst[0]], worst - 1, -1)
+    else:
+        wrong |= ~right
+        survivors = (~wrong).sum(1)
+        worst = torch.where(wrong.any(0), wrong.int().argmax(0), len(attacks))  # first to break the row, else the last tried
+        broken_by = torch.where(wrong.any(0), worst - 1, -1)
+    rows = torch.arange(len(y), device=y.device)
+
+    def chosen(candidates: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(candidates))[worst, rows]
+
+    x_adv, step, part = (chosen([getattr(one, name) for one in tried]) for name in ("x_adv", "first_hit", "part"))
+    trial = Trial(
+        ids,
+        y,
+        clean,
+        chosen(answers),
+        torch.where(right | (broken_by >= 0), broken_by, -2),
+        part,
+        step,
+        chosen(margins),
+        _region(threat, batch, judge, index).distance(x_adv),
+        x_adv,
+    )
+    counts = dict(zip([CLEAN, *labels(attacks)], survivors.tolist(), strict=True))
+    counts[WORST] = int((~wrong[worst, rows]).sum())
+    return Trial(*(tensor.cpu() for tensor in trial)), counts
+
+
+def _region(threat: ThreatModel, batch: Batch, judge: Judge, index: int) -> Region:
+    return threat.around(batch.x, generator=generator(judge.seed, "region", index))
+
+
+def _craft(
+    judge: Judge,
+    attacked: Sequence[nn.Module],
+    batch: Batch,
+    threat: ThreatModel,
+    attack: Attack,
+    index: int,
+    only: Rows | None,
+) -> tuple[Proposal, Tensor, Tensor]:
+    """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins."""
+    first = _propose(judge, attacked[0], batch, threat, attack, index, only)
+    answers, margins = judge.answers(first.x_adv, batch.y)
+    if only is None or len(attacked) == 1:
+        return first, answers, margins
+    missed = only & (first.first_hit >= 0) & (answers == batch.y)  # fell for the copy, by rounding, but not for the model
+    if not missed.any():
+        return first, answers, margins
+    again = _propose(judge, attacked[-1], batch, threat, attack, index, missed)
+    for name in ("x_adv", "first_hit", "part"):
+        getattr(first, name)[missed] = getattr(again, name)[missed]
+    return first, *judge.answers(first.x_adv, batch.y)
+
+
+def _propose(
+    judge: Judge,
+    attacked: nn.Module,
+    batch: Batch,
+    threat: ThreatModel,
+    attack: Attack,
+    index: int,
+    only: Rows | None,
+) -> Proposal:
+    """Run one attack on a batch, check that its images are allowed; returns them for all rows, the others untouched."""
+    rng = generator(judge.seed, attack, index)
+    chosen = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
+    proposal = attack(attacked, batch.x[chosen], batch.y[chosen], threat, generator=rng, independent=only is not None)
+    judge.forwards += proposal.forwards
+    judge.backwards += proposal.backwards
+    if proposal.x_adv.shape != batch.x[chosen].shape:
+        got, expected = tuple(proposal.x_adv.shape), tuple(batch.x[chosen].shape)
+        raise ValueError(f"{label(attack)} returned images of shape {got}; expected {expected}")
+    x_adv, first_hit, part = batch.x.clone(), torch.full_like(batch.y, -1), torch.zeros_like(batch.y)
+    x_adv[chosen], first_hit[chosen] = proposal.x_adv.to(x_adv), proposal.first_hit.to(first_hit)
+    if proposal.part is not None:
+        part[chosen] = proposal.part.to(part)
+    outside = int((~_region(threat, batch, judge, index).contains(x_adv)).sum())
+    if outside:
+        raise ValueError(
+            f"{label(attack)} left {threat.name}: {outside} of {len(chosen)} rows of batch {index}; mend its projection"
+        )
+    return Proposal(x_adv, first_hit, 0, 0, part)
