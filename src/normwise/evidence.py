@@ -110,6 +110,7 @@ def _shown(verdict: Verdict) -> dict[int, tuple[Tensor, Tensor]]:
 
 
 def _picture(image: torch.Tensor) -> np.ndarray:
-    """Shape (c, h, w) or the first frame of (c, t, h, w) as (h, w, c)."""
+    """Shape (c, h, w) or the first frame of (c, t, h, w) as (h, w, c); other than 1 or 3 channels as their mean."""
     image = image[:, 0] if image.ndim == 4 else image
+    image = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
     return image.cpu().permute(1, 2, 0).numpy()

@@ -184,7 +184,7 @@ def _convene(
     size = len(batches[0].y)
     judge = Judge(model, seed)
     check_images(batches[0])
-    judge.classes = classes_of(judge, batches[0].x)
+    judge.classes = classes_of(judge, batches[0].x[:PROBED])
     check_attacks(attacks, threat, batches[0])
     probed = [b.x[:PROBED].to(judge.device) for b in batches[:2] if len(b.y) == size]
     coupling = measure_coupling(model, probed, seed=seed)

@@ -292,6 +292,50 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_end(number, status, tmp_path,
     assert len(log.read_text().splitlines()) == 20
 
 
+def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path):
+    words = [
+        "attack",
+        "run",
+        "--attacks",
+        "[{name: pgd, steps: 40, restarts: 5}]",
+        "--batch_size",
+        5,
+        "--data.test_limit",
+        50,
+    ]
+    command = [sys.executable, "-m", "normwise", *map(str, words), "--out", tmp_path / "cut"]
+    cut = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not list(tmp_path.glob("cut/parts/*.safetensors")) and cut.poll() is None:
+        time.sleep(0.001)
+    cut.kill()
+    cut.communicate()
+    finished = len(list(tmp_path.glob("cut/parts/*.safetensors")))
+    assert 0 < finished < 10
+    said = say(*words, "--seed", 9, "--out", tmp_path / "cut")
+    assert (said.status, len(said.err.splitlines())) == (2, 1)
+    assert "holds part of an evaluation with another seed (it was 0, now it is 9)" in said.err
+    done(*words, "--out", tmp_path / "cut")
+    done(*words, "--out", tmp_path / "whole")
+    for name in ("rows.csv", "images.npz"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not (tmp_path / "cut/parts").exists()
+
+
+def test_several_devices_share_an_evaluation(place, tmp_path):
+    words = ["evaluate", "run", "--batch_size", 10, "--data.test_limit", 50, "--eps_curve", "[0, 0.1, 1]"]
+    done(*words, "--device", "cpu,cpu", "--out", tmp_path / "two")
+    done(*words, "--device", "cpu", "--out", tmp_path / "one")
+    assert (tmp_path / "two/rows.csv").read_bytes() == (tmp_path / "one/rows.csv").read_bytes()
+    two, one = (json.loads((tmp_path / name / "result.json").read_text())["evaluation"] for name in ("two", "one"))
+    assert (two["robust_accuracy"], two["forwards"], two["curves"]) == (
+        one["robust_accuracy"],
+        one["forwards"],
+        one["curves"],
+    )
+    said = say(*words, "--device", "cpu,moon", "--out", tmp_path / "three")
+    assert (said.status, "device 'moon' cannot be used" in said.err) == (2, True)
+
+
 def test_ctrl_c_ends_a_bench_and_its_workers_in_one_line(tmp_path):
     command = [sys.executable, "-m", "normwise", "bench", *SMALL, "--schedule.epochs", "9999", "--norms", "bn"]
     command += ["--out", tmp_path]

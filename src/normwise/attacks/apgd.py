@@ -133,7 +133,7 @@ class _Climb:
         label = self.y
         raised = losses.named(self.attack.loss) if self.goal is None else losses.targeted_dlr
         more = () if self.goal is None else (self.goal,)
-        look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more)
+        look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not self.best.independent)
         fallen = ~losses.correct(look.logits, label)
         self.best.offer(self.rows, self.x, losses.margin(look.logits, label), fallen, self.step)
         self.before, self.grad = self.loss, look.grad

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from .. import losses
@@ -38,9 +39,12 @@ class Ensemble(BaseAttack):
             if len(left) == 0:
                 break
             x_adv, hit = part.search(oracle, region.select(left), x[left], y[left], independent)[:2]
-            logits = oracle.logits(x_adv)
-            fallen = ~losses.correct(logits, y[left])
-            best.offer(left, x_adv, losses.margin(logits, y[left]), fallen, hit.clamp_min(0), number)
+            asked = hit < 0 if independent else hit >= -1  # independent rows that fell were seen to
+            fallen, margin = hit >= 0, torch.zeros_like(hit, dtype=x.dtype)
+            if asked.any():
+                logits = oracle.logits(x_adv[asked])
+                fallen[asked], margin[asked] = ~losses.correct(logits, y[left][asked]), losses.margin(logits, y[left][asked])
+            best.offer(left, x_adv, margin, fallen, hit.clamp_min(0), number)
         return best.x_adv, best.first_hit, best.part
 
 
@@ -54,7 +58,7 @@ class WorstCase(Ensemble):
 
     @property
     def label(self) -> str:
-        return f"worst of {', '.join(part.label for part in self.parts)}"
+        return f"worst of {' + '.join(part.label for part in self.parts)}"
 
     @property
     def parts(self) -> tuple[BaseAttack, ...]:
@@ -67,7 +71,7 @@ def worst_case(*attacks: BaseAttack) -> WorstCase:
     Raises ValueError for no attack.
 
     >>> worst_case(APGD(loss="dlr"), AutoAttack()).label
-    'worst of apgd-dlr, apgd-ce, apgd-t, fab-t, square-5000'
+    'worst of apgd-dlr + apgd-ce + apgd-t + fab-t + square-5000'
     """
     if not attacks:
         raise ValueError("worst_case needs at least one attack; got none")

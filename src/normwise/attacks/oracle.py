@@ -43,19 +43,24 @@ class Oracle:
 
     def logits(self, x: Images) -> Logits:
         """The model's answer, without a graph."""
-        self.forwards += len(x)
         with torch.no_grad():
             return self._pass(lambda part: Answer(self._forward(part)), x).logits
 
-    def gradient(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor) -> Look:
+    def gradient(
+        self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool = True
+    ) -> Look:
         """The gradient in pixels of `loss(logits, y, *more)` summed over the victims; `more` has one value per row each.
+
+        `fallen=False`: rows that are misclassified need no gradient; where they are many it is 0, and not paid for.
 
         Raises ValueError where there is none (the logits do not depend on x through anything differentiable) or where it
         is not finite: an attack that goes on without a gradient only seems to be defended against.
         """
-        self.forwards += len(x)
-        self.backwards += len(x)
-        look = self._pass(lambda x, y, victims, *more: self._look(x, y, loss, victims, *more), x, y, victims, *more)
+
+        def work(x: Images, y: Labels, victims: Rows, *more: Tensor) -> Look:
+            return self._look(x, y, loss, victims, *more, fallen=fallen)
+
+        look = self._pass(work, x, y, victims, *more)
         if not torch.isfinite(look.grad).all():
             bad = int((~torch.isfinite(look.grad.flatten(1)).all(1)).sum())
             raise ValueError(
@@ -67,24 +72,34 @@ class Oracle:
         """An oracle that answers with means over so many draws of noise inside the model, or of the rows beside a row."""
         return self if draws == 1 else Averaged(self, draws, x if over == "peers" else None, generator)
 
-    def _look(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor) -> Look:
+    def _look(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool) -> Look:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = self._forward(x)
             per_row = loss(logits, y, *more)
-            grad = torch.autograd.grad((per_row * victims).sum(), x, allow_unused=True)[0] if logits.requires_grad else None
+        look = Look(torch.zeros_like(x), per_row.detach(), logits.detach())
+        if not fallen:
+            stands = look.logits.argmax(1) == y
+            if 3 * stands.sum() < 2 * len(x):  # cheaper to look at these once more than to go back through all
+                if stands.any():
+                    rest = (part[stands] for part in more)
+                    look.grad[stands] = self._look(x[stands], y[stands], loss, victims[stands], *rest, fallen=True).grad
+                return look
+        grad = torch.autograd.grad((per_row * victims).sum(), x, allow_unused=True)[0] if logits.requires_grad else None
         if grad is None:
             raise ValueError(
                 "the gradient is cut: the logits do not depend on the pixels through anything differentiable; "
                 "remove the detach, no_grad or rounding inside the model, or attack it without gradients"
             )
-        return Look(grad, per_row.detach(), logits.detach())
+        self.backwards += len(x)
+        return look._replace(grad=grad)
 
     def _pass(self, work: Callable[..., T], *tensors: Tensor) -> T:
         return in_parts(self.model, work, *tensors) if self.divisible else work(*tensors)
 
     def _forward(self, x: Images) -> Tensor:
         logits: Tensor = self.model(x)
+        self.forwards += len(x)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
@@ -105,7 +120,9 @@ class Averaged(Oracle):
             [self._mixed(x, lambda x, kept: Answer(self.oracle.logits(x))).logits for _ in range(self.draws)]
         ).mean(0)
 
-    def gradient(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor) -> Look:
+    def gradient(
+        self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool = True
+    ) -> Look:  # a row that falls in one draw may stand in the mean: it needs its gradient
         def look(x: Images, kept: Rows) -> Look:
             return self.oracle.gradient(x, y, loss, victims & kept, *more)
 

@@ -104,7 +104,7 @@ class PGD(BaseAttack):
         loss: Callable[..., Tensor] = losses.gap if goal else losses.named(self.loss)
         direction = torch.zeros_like(x_adv)
         for step in range(self.steps):
-            look = oracle.gradient(x_adv, y, loss, region.victims, *goal)
+            look = oracle.gradient(x_adv, y, loss, region.victims, *goal, fallen=not best.independent)
             direction = self.decay * direction + look.grad / views.over(views.l1(look.grad).clamp_min(_TINY), look.grad)
             if self.keep == "best":
                 fallen = ~losses.correct(look.logits, y)

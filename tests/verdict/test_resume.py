@@ -1,0 +1,157 @@
+"""An evaluation that is stopped goes on to the same verdict; parts of another one are refused; shards add up."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from test_verdict import THREAT, agreeing, balanced, batches
+
+from normwise.attacks import FGSM, PGD, worst_case
+from normwise.curves import curve
+from normwise.evidence import COLUMNS, keep_images, keep_rows
+from normwise.speed import EAGER, Speed
+from normwise.threats import L2, Linf
+from normwise.verdict import evaluate
+from worlds import Neighbours, Small
+
+ATTACKS = (FGSM(), PGD(steps=4))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(count):
+    def report(text, done, total):
+        if done == count:
+            raise Stopped
+
+    return report
+
+
+@pytest.mark.parametrize("make", [balanced, lambda: Neighbours(balanced())], ids=["independent", "coupled"])
+def test_a_stopped_evaluation_goes_on_to_the_same_verdict(make, tmp_path):
+    model = make()
+    parts = agreeing(model, batches())
+    with pytest.raises(Stopped):
+        evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path, report=stop_after(2))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    (tmp_path / "000001.safetensors").write_bytes(b"torn")
+    resumed, whole = evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path), evaluate(model, parts, THREAT, ATTACKS)
+    for name, column in whole.rows._asdict().items():
+        assert torch.equal(getattr(resumed.rows, name), column), name
+    assert torch.equal(resumed.x_adv, whole.x_adv)
+    same = {"seconds": 0.0}
+    assert dataclasses.replace(resumed.evaluation, **same) == dataclasses.replace(whole.evaluation, **same)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": Small().eval()}, "another model"),
+        ({"threat": Linf(eps=0.04)}, "another threat"),
+        ({"attacks": (FGSM(),)}, "another attacks"),
+        ({"seed": 1}, "another seed"),
+        ({"speed": EAGER}, "another speed"),
+        ({"craft_on": Small().eval()}, "another model crafted on"),
+        ({"batches": [b._replace(x=b.x.flip(0)) for b in batches()]}, "other data"),
+        ({"batches": [b._replace(y=(b.y + 1) % 3) for b in batches()]}, "other data"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parts_of_another_evaluation_are_refused(change, told, tmp_path):
+    given = {"model": balanced(), "batches": batches(), "threat": THREAT, "attacks": ATTACKS}
+    evaluate(**given, folder=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=f"holds part of an evaluation .*{told}"):
+        evaluate(**{**given, **change}, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_shards_add_up_to_the_whole(tmp_path):
+    model = balanced()
+    parts = agreeing(model, batches(5))
+    halves = [evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path, shard=(k, 2)).evaluation.n for k in range(2)]
+    assert halves == [30, 20]
+    seen = []
+    merged = evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path, report=lambda *told: seen.append(told))
+    whole = evaluate(model, parts, THREAT, ATTACKS)
+    assert torch.equal(merged.x_adv, whole.x_adv)
+    assert merged.evaluation.robust_accuracy == whole.evaluation.robust_accuracy
+    assert (merged.evaluation.forwards, merged.evaluation.backwards) == (
+        whole.evaluation.forwards,
+        whole.evaluation.backwards,
+    )
+    for shard in ((2, 2), (-1, 2), (5, 6)):
+        with pytest.raises(ValueError, match="shard is"):
+            evaluate(model, parts, THREAT, ATTACKS, shard=shard)
+
+
+def test_the_table_of_rows_says_what_broke_each_and_the_archive_holds_the_images(tmp_path):
+    model = balanced()
+    parts = agreeing(model, batches(last=3))
+    parts[0].y[:2] = (parts[0].y[:2] + 1) % 3
+    attacks = (PGD(steps=0, random_start=False), worst_case(PGD(steps=2, relative_step=0.1), PGD(steps=8)))
+    verdict = evaluate(model, parts, THREAT, attacks, folder=tmp_path / "parts")
+    rows = list(csv.DictReader(keep_rows(verdict, tmp_path / "rows.csv").read_text().splitlines()))
+    assert tuple(rows[0]) == COLUMNS
+    assert [int(row["id"]) for row in rows] == list(range(43))
+    assert [row["broken_by"] for row in rows[:2]] == ["clean", "clean"]
+    assert {row["broken_by"] for row in rows} == {
+        "clean",
+        "",
+        "worst of pgd-2 + pgd-8/pgd-2",
+        "worst of pgd-2 + pgd-8/pgd-8",
+    }
+    for row in rows:
+        assert (row["prediction"] != row["label"]) == (float(row["margin"]) > 0) == (row["broken_by"] != "")
+        assert float(row["distance"]) <= 0.05 + 1e-6
+        assert (row["step"] == "") == (row["broken_by"] in ("", "clean"))
+    keep_images(verdict, tmp_path)
+    with np.load(tmp_path / "images.npz") as kept:
+        assert set(kept) == {"x", "x_adv", *(name for name in verdict.rows._fields if name != "x_adv")}
+        assert np.array_equal(kept["x"], torch.cat([b.x for b in parts]).numpy())
+        assert np.array_equal(kept["x_adv"], verdict.x_adv.numpy())
+        assert np.array_equal(kept["predictions"], model(verdict.x_adv).argmax(1).numpy())
+
+
+@pytest.mark.parametrize("make", [balanced, lambda: Neighbours(balanced())], ids=["independent", "coupled"])
+def test_curves_fall_from_clean_to_nothing_and_never_rise(make):
+    model = make()
+    parts = agreeing(model, batches())
+    clean = evaluate(model, parts, THREAT, ()).evaluation.clean_accuracy.value
+    over_eps = curve(model, parts, THREAT, (PGD(steps=5),), "eps", (0.0, 0.02, 0.05, 0.1, 1.0))
+    over_steps = curve(model, parts, THREAT, (PGD(steps=5),), "steps", (0, 1, 2, 5, 20))
+    for found in (over_eps, over_steps):
+        values = [score.value for score in found.scores]
+        assert values == sorted(values, reverse=True)
+        assert len(set(values)) > 2
+        assert {score.rows for score in found.scores} == {40}
+    assert over_eps.scores[0].value == clean
+    assert over_eps.scores[-1].value < 0.1
+    alone = evaluate(model, parts, THREAT, (PGD(steps=5),)).evaluation.robust_accuracy.value
+    assert over_eps.scores[2].value <= alone + 2 / 40  # other rows, other random starts
+
+
+def test_a_curve_over_what_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="steps to vary"):
+        curve(balanced(), batches(), THREAT, (FGSM(),), "steps", (1, 2))
+    with pytest.raises(ValueError, match="at least one value"):
+        curve(balanced(), batches(), THREAT, (FGSM(),), "eps", ())
+
+
+@pytest.mark.parametrize(
+    "speed",
+    [EAGER, Speed(fold=False), Speed(channels_last=False), Speed(precision="bfloat16"), Speed(precision="float16")],
+    ids=str,
+)
+@pytest.mark.parametrize("threat", [THREAT, L2(eps=0.4)], ids=str)
+def test_every_switch_gives_true_successes_and_as_many(speed, threat):
+    model = balanced()
+    parts = agreeing(model, batches(20))
+    found, plain = (evaluate(model, parts, threat, (PGD(steps=10),), speed=s) for s in (speed, EAGER))
+    assert torch.equal(model(found.x_adv).argmax(1) != found.rows.y, found.rows.broken_by >= 0)
+    assert found.evaluation.robust_accuracy.value <= plain.evaluation.robust_accuracy.value + 1 / 200
+    assert 0 < plain.evaluation.robust_accuracy.value < 1
