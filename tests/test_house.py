@@ -35,9 +35,10 @@ FLOORS = [
         "trial",
         "shelf",
         "curves",
+        "planted",
     },
     {"recipes", "checks"},
-    {"experiment", "evaluation"},
+    {"experiment", "evaluation", "selftests"},
     {"presets", "bench"},
     {"cli", "__main__"},
 ]

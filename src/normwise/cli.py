@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,16 @@ from .presets import PRESETS, data_name, suited
 from .recipes import RECIPES
 from .record import Result, provenance, read_result
 from .registry import Registry, unknown
+from .selftests import SelfTest, run_selftest
 from .threats import THREATS
 
 QUIET = 30  # seconds without a word, at most, where there is no bar to look at
 
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
-    """Run one verb; returns the exit status. Bad input is one line on stderr and status 2."""
+    """Run one verb; returns the exit status: 1 where a self-test fails. Bad input is one line on stderr and status 2."""
     try:
-        _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words])
+        return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
     except ValueError as error:
         print(f"normwise: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -50,7 +51,6 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("normwise: stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    return 0
 
 
 @contextmanager
@@ -165,6 +165,24 @@ def _attack(description: str, words: Sequence[str]) -> None:
     print(f"images: {', '.join(map(str, paths))}")
 
 
+def _selftest(description: str, words: Sequence[str]) -> int:
+    verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
+    settings, _, out = parse(verb, SelfTest, words, _for_selftest)
+    with _progress("selftest") as report:
+        checks = run_selftest(settings, out, report)
+    for check in checks:
+        print(f"{check.status:5}{check.name}: {check.measured}" + f"; {check.why}" * (check.status != "pass"))
+    print(f"record: {out / 'selftest.json'}")
+    return int(any(check.status == "fail" for check in checks))
+
+
+def _for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder brings its own data and threat model."""
+    suits, model = _for_evaluate(operands, given)
+    own = _known(SelfTest, suits)
+    return (own if model["model"] or "data" in given else {}), model
+
+
 def _show(result: Result, out: Path) -> None:
     """Write the report of one run and say what came out."""
     from .report import page
@@ -238,4 +256,12 @@ def _report(description: str, words: Sequence[str]) -> None:
     print(f"report: {page.write(out, results, title='normwise report', provenance=provenance())}")
 
 
-_VERBS = {"bench": _bench, "train": _train, "evaluate": _evaluate, "attack": _attack, "list": _list, "report": _report}
+_VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
+    "bench": _bench,
+    "train": _train,
+    "evaluate": _evaluate,
+    "attack": _attack,
+    "selftest": _selftest,
+    "list": _list,
+    "report": _report,
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -10,10 +12,20 @@ from torch.nn import functional as F
 from .registry import unknown
 from .types import Labels, Logits, Loss, PerRow, Rows
 
+FLAT = -40.0  # where the gradient of the cross-entropy is about to vanish
+
 
 def cross_entropy(logits: Logits, y: Labels) -> PerRow:
-    """-log softmax(logits)_y."""
-    return F.cross_entropy(logits, y, reduction="none")
+    """-log softmax(logits)_y = softplus(m), m = log sum_{j != y} exp(z_j) - z_y.
+
+    Written so because of confident models: where softmax_y rounds to 1, the gradient of the usual form loses its share of
+    z_y and points elsewhere, or is 0. Below m = -40, where the value is under 1e-17, it goes on along its tangent, so that
+    the direction of ascent is right at any scale of the logits.
+    """
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    others = logits.scatter(1, y[:, None], -torch.inf)
+    m = others.logsumexp(1) - own
+    return torch.where(m > FLAT, F.softplus(m), (1 + m - FLAT) * math.exp(FLAT))
 
 
 def margin(logits: Logits, y: Labels) -> PerRow:

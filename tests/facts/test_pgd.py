@@ -1,11 +1,15 @@
 """PGD's family: what makes each itself."""
 
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from normwise import losses
 from normwise.attacks import BIM, FGSM, MIM, PGD
 from normwise.seeding import generator
 from normwise.threats import Linf
-from worlds import Linear, images, labels, trained
+from worlds import Linear, Small, images, labels, trained
 
 THREAT = Linf(eps=0.02)
 
@@ -50,3 +54,30 @@ def test_steps_and_restarts_are_counted():
     )
     assert (proposal.backwards, proposal.forwards) == (3 * 5 * 12, 3 * 6 * 12)
     assert (proposal.first_hit == -1).all()
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 30.0, 1e3])
+def test_confidence_does_not_hide_the_gradient(scale):
+    """Scaling all logits changes no decision; the usual form of the cross-entropy loses its gradient on the way."""
+
+    class Scaled(Small):
+        def forward(self, x):
+            return scale * super().forward(x)
+
+    model, x = Scaled().eval(), images(60)
+    with torch.no_grad():
+        model.linear.weight.mul_(20)
+        model.linear.bias.sub_(model(x).mean(0) / scale)
+    y = model(x).argmax(1)
+    x_adv = PGD(steps=20, random_start=False)(model, x, y, Linf(eps=0.02), generator=generator(0)).x_adv
+    fallen = (model(x_adv).argmax(1) != y).float().mean()
+    assert 0.2 < fallen < 0.9, fallen
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.floats(0, 30))
+def test_cross_entropy_is_torchs(seed, scale):
+    logits = scale * torch.randn(6, 4, generator=generator(seed))
+    y = torch.randint(0, 4, (6,), generator=generator(seed, "y"))
+    expected = torch.nn.functional.cross_entropy(logits, y, reduction="none")
+    torch.testing.assert_close(losses.cross_entropy(logits, y), expected, rtol=1e-4, atol=1e-5)

@@ -171,7 +171,7 @@ def test_list_says_what_there_is():
     assert "rnt" not in attacks
 
 
-@pytest.mark.parametrize("verb", ["bench", "train", "evaluate", "attack", "list", "report"])
+@pytest.mark.parametrize("verb", ["bench", "train", "evaluate", "attack", "selftest", "list", "report"])
 def test_help_names_every_option_with_its_default_and_nothing_else(verb):
     text = done(verb, "--help")
     assert f"usage: normwise {verb}" in text
@@ -319,6 +319,18 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path
     for name in ("rows.csv", "images.npz"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not (tmp_path / "cut/parts").exists()
+
+
+def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tmp_path):
+    words = ["selftest", "run", "--rows", 5, "--threat.eps", 0.1, "--out", tmp_path]
+    said = say(*words, "--attack", "autoattack", "--attack.steps", 10, "--attack.queries", 50)
+    found = json.loads((tmp_path / "selftest.json").read_text())
+    failed = [check["name"] for check in found["checks"] if check["status"] == "fail"]
+    assert said.status == int(bool(failed)), said
+    assert len(found["checks"]) == 5
+    assert f"record: {tmp_path / 'selftest.json'}" in said.out
+    said = say(*words, "--attack", "pgd", "--attack.steps", 1, "--attack.relative_step", 0.01, "--attack.random_start", "false")
+    assert (said.status, "fail planted image" in said.out) == (1, True)
 
 
 def test_several_devices_share_an_evaluation(place, tmp_path):
