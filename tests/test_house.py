@@ -36,6 +36,7 @@ FLOORS = [
         "shelf",
         "curves",
         "planted",
+        "robustbench",
     },
     {"recipes", "checks"},
     {"experiment", "evaluation", "selftests"},

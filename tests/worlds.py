@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from normwise.data import TensorData
 from normwise.data.check import Arrays
 from normwise.seeding import generator
-from normwise.types import Attack, Norm, Site
+from normwise.threats import Linf
+from normwise.types import Attack, Batch, Norm, Site
 
 
 class Linear(nn.Module):
@@ -94,3 +95,27 @@ class Stripes(TensorData):
             x.append(picture)
             y.append(target)
         return Arrays(x[0], y[0], x[1], y[1], ("top", "middle", "bottom"))
+
+
+THREAT = Linf(eps=0.05)
+
+
+def batches(count=4, size=10, last=0):
+    sizes = [size] * count + ([last] if last else [])
+    rows = sum(sizes)
+    parts = zip(images(rows).split(sizes), labels(rows).split(sizes), torch.arange(rows).split(sizes), strict=True)
+    return [Batch(*part) for part in parts]
+
+
+def agreeing(model, parts):
+    """The same images, labelled as the model sees them: clean accuracy is 1."""
+    return [b._replace(y=model(b.x).argmax(1)) for b in parts]
+
+
+def balanced():
+    """A trained network whose classes are about as frequent as each other, so that attacks have something to do."""
+    model = trained()
+    with torch.no_grad():
+        model.linear.weight.mul_(5)
+        model.linear.bias.sub_(model(images(40)).mean(0))
+    return model

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from . import experiment
+from . import experiment, robustbench
 from .attacks import ATTACKS
 from .bench import Bench, run_bench
 from .config import Layers, Verb, parse, read_yaml
@@ -24,7 +24,7 @@ from .models import MODELS
 from .norms import NORMS
 from .presets import PRESETS, data_name, suited
 from .recipes import RECIPES
-from .record import Result, provenance, read_result
+from .record import Result, provenance, read_result, write
 from .registry import Registry, unknown
 from .selftests import SelfTest, run_selftest
 from .threats import THREATS
@@ -153,6 +153,9 @@ def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]
     with _progress(verb.name) as report:
         result, verdict = run_evaluation(settings, out, report)
     paths = [keep_rows(verdict, out / "rows.csv")]
+    if robustbench.PARTS in result.evaluation.per_attack and settings.threat.name in ("linf", "l2"):
+        about = {"name": settings.model, "architecture": str(result.experiment["model"])}
+        write(out / "robustbench.json", robustbench.entry(result.evaluation, **about).to_json())
     if verb.name == "attack":
         paths += keep_images(verdict, out)
     clear(out)
@@ -195,6 +198,7 @@ def _show(result: Result, out: Path) -> None:
     print(
         f"worst case {e.robust_accuracy}  (n = {e.robust_accuracy.n} {e.robust_accuracy.unit}, {'coupled' if e.coupled else 'independent'} rows)"
     )
+    print(f"broken by  {', '.join(f'{name} {count}' for name, count in e.broken_by.items()) or 'nothing'}")
     for check in e.checks:
         if check.status != "pass":
             print(f"{check.status}: {check.name}: {check.measured}; {check.why}")
@@ -247,13 +251,17 @@ def _report(description: str, words: Sequence[str]) -> None:
     _, operands, out = parse(verb, _Nothing, words)
     if (out / CONFIG).exists() and [out] != [Path(folder) for folder in operands]:
         raise ValueError(f"{out} holds a run of its own (see its {CONFIG}); give another --out")
-    results = []
+    results, published = [], []
     for folder in map(Path, operands):
+        if folder.suffix == ".json":
+            published.append(robustbench.read(folder))
+            continue
         found = sorted(folder.glob(f"cells/*/{RESULT}")) or sorted(folder.glob(RESULT))
         if not found:
-            raise ValueError(f"{folder} holds no {RESULT}; give the folder of a finished run")
+            raise ValueError(f"{folder} holds no {RESULT}; give the folder of a finished run, or a RobustBench .json")
         results += [read_result(path) for path in found]
-    print(f"report: {page.write(out, results, title='normwise report', provenance=provenance())}")
+    path = page.write(out, results, title="normwise report", provenance=provenance(), published=published)
+    print(f"report: {path}")
 
 
 _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {

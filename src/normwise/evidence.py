@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .record import write
-from .trial import parts_of
+from .trial import broken_by
 from .verdict import Verdict
 
 SHOWN = 12  # rows of the sheet
@@ -27,16 +27,13 @@ def keep_rows(verdict: Verdict, path: Path) -> Path:
     ensemble are named after a slash. `step` counts gradient steps or queries of that part; `margin` is the largest wrong
     logit less the label's, `distance` is in the geometry of the threat model.
     """
-    names = [parts_of(attack) for attack in verdict.attacks]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
     rows = verdict.rows
-    for row in range(len(rows.y)):
-        broken = int(rows.broken_by[row])
-        by = names[broken][int(rows.part[row])] if broken >= 0 else "clean" if broken == -2 else ""
+    for row, by in enumerate(broken_by(verdict.attacks, rows)):
         numbers = (int(column[row]) for column in (rows.ids, rows.y, rows.clean_predictions, rows.predictions))
-        step = int(rows.step[row]) if broken >= 0 else ""
+        step = int(rows.step[row]) if by not in ("", "clean") else ""
         table.writerow([*numbers, by, step, f"{float(rows.margin[row]):.6g}", f"{float(rows.distance[row]):.6g}"])
     return write(path, text.getvalue())
 

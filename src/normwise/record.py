@@ -65,7 +65,8 @@ class Evaluation:
 
     `robust_accuracy` is the worst case over the attacks: per row when rows are independent, per batch when they are
     coupled. `rebatched_accuracy` and `alone_accuracy` score the worst-case images again in shuffled batches of the same
-    size, and one by one. `forwards` and `backwards` count images through the network, attacks and judging together.
+    size, and one by one. `broken_by` counts, per attack (or part of one), the rows that it was the first to break.
+    `forwards` and `backwards` count images through the network, attacks and judging together.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Evaluation:
     backwards: int
     digest_before: str
     digest_after: str
+    broken_by: dict[str, int] = field(default_factory=dict)
     curves: tuple[Curve, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 

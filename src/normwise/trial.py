@@ -57,10 +57,14 @@ def labels(attacks: Sequence[Attack]) -> list[str]:
     return [f"{name}~{same + 1}" if (same := names[:i].count(name)) else name for i, name in enumerate(names)]
 
 
-def parts_of(attack: Attack) -> list[str]:
-    """The labels of an attack's parts, each after its own; of an attack without parts its own alone."""
-    parts = getattr(attack, "parts", (attack,))
-    return [label(attack)] if tuple(parts) == (attack,) else [f"{label(attack)}/{label(part)}" for part in parts]
+def broken_by(attacks: Sequence[Attack], rows: Trial) -> list[str]:
+    """What broke each row: an attack's label, with its part after a slash; "clean": it was wrong untouched; "": nothing did."""
+    names = []
+    for attack in attacks:
+        parts = tuple(getattr(attack, "parts", (attack,)))
+        names.append([label(attack)] if parts == (attack,) else [f"{label(attack)}/{label(part)}" for part in parts])
+    found = zip(rows.broken_by.tolist(), rows.part.tolist(), strict=True)
+    return [names[by][part] if by >= 0 else "clean" if by == -2 else "" for by, part in found]
 
 
 def check_attacks(attacks: Sequence[Attack], threat: ThreatModel, batch: Batch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from .registry import plain
 from .seeding import generator
 from .shelf import Shelf, mark_of
 from .speed import EAGER, FAST, Speed, faster
-from .trial import CLEAN, WORST, Outcome, Trial, attack_and_judge, check_attacks, labels
+from .trial import CLEAN, WORST, Outcome, Trial, attack_and_judge, broken_by, check_attacks, labels
 from .types import Attack, Batch, Images, Mode, ThreatModel
 
 Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
@@ -154,6 +155,7 @@ def evaluate(
         backwards=judge.backwards + sum(one.backwards for one in found if one.earlier),
         digest_before=before,
         digest_after=after,
+        broken_by=dict(Counter(name for name in broken_by(attacks, rows) if name)),
     )
     chosen = [batches[i] for i in mine]
     return Verdict(evaluation=evaluation, attacks=attacks, rows=rows, batches=chosen, adversarial=adversarial)

@@ -1,6 +1,7 @@
 """The report says what the records say, whatever they say, and shows names as names."""
 
 import csv
+import dataclasses
 import html
 import json
 import re
@@ -10,9 +11,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from normwise.record import Check, Evaluation, Result, Score, Training, read_result
+from normwise.record import Check, Curve, Evaluation, Result, Score, Training, read_result
 from normwise.registry import plain
 from normwise.report import answer, cells, page, tables
+from normwise.robustbench import Entry
 
 NORMS = {
     "bn": "BatchNorm",
@@ -283,6 +285,22 @@ def test_one_network_that_was_not_trained_here_makes_a_report(tmp_path):
     assert [path.name for path in sorted((tmp_path / "figures").iterdir())] == ["accuracy.png", "accuracy.svg"]
     with pytest.raises(ValueError, match="at least one result"):
         write(tmp_path, [])
+
+
+def test_curves_are_drawn_with_their_numbers_and_published_models_stand_beside(tmp_path):
+    def over(name, values):
+        return Curve(over=name, values=values, scores=tuple(score(0.9 - 0.2 * k) for k in range(len(values))))
+
+    curves = over("eps", (0.0, 2 / 255, 8 / 255)), over("steps", (1, 10))
+    results = [result("bn"), result("gn")]
+    results = [dataclasses.replace(r, evaluation=dataclasses.replace(r.evaluation, curves=curves)) for r in results]
+    entry = Entry(name=HOSTILE, eps="8/255", clean_acc="87.03", autoattack_acc="49.25", unreliable=True)
+    path = page.write(tmp_path, results, title="curves", provenance={}, published=[entry])
+    text = html.unescape(path.read_text())
+    assert {"eps.svg", "steps.svg"} <= {found.name for found in (tmp_path / "figures").iterdir()}
+    for row in ("2/255", "8/255", "Accuracy over the radius", "Accuracy over the attack's steps", "87.03%", "49.2%"):
+        assert row in text
+    assert "<script>alert" not in path.read_text()
 
 
 def test_the_markdown_table_has_one_line_per_cell():

@@ -329,7 +329,9 @@ def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tm
     assert said.status == int(bool(failed)), said
     assert len(found["checks"]) == 5
     assert f"record: {tmp_path / 'selftest.json'}" in said.out
-    said = say(*words, "--attack", "pgd", "--attack.steps", 1, "--attack.relative_step", 0.01, "--attack.random_start", "false")
+    said = say(
+        *words, "--attack", "pgd", "--attack.steps", 1, "--attack.relative_step", 0.01, "--attack.random_start", "false"
+    )
     assert (said.status, "fail planted image" in said.out) == (1, True)
 
 

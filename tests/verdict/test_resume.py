@@ -6,7 +6,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_verdict import THREAT, agreeing, balanced, batches
 
 from normwise.attacks import FGSM, PGD, worst_case
 from normwise.curves import curve
@@ -14,7 +13,7 @@ from normwise.evidence import COLUMNS, keep_images, keep_rows
 from normwise.speed import EAGER, Speed
 from normwise.threats import L2, Linf
 from normwise.verdict import evaluate
-from worlds import Neighbours, Small
+from worlds import THREAT, Neighbours, Small, agreeing, balanced, batches
 
 ATTACKS = (FGSM(), PGD(steps=4))
 

@@ -17,31 +17,9 @@ from normwise.norms import BNwoT
 from normwise.seeding import generator
 from normwise.speed import EAGER, FAST
 from normwise.threats import L2, Linf
-from normwise.types import Batch, Proposal
+from normwise.types import Proposal
 from normwise.verdict import evaluate
-from worlds import Neighbours, Small, images, labels, trained
-
-THREAT = Linf(eps=0.05)
-
-
-def batches(count=4, size=10, last=0):
-    sizes = [size] * count + ([last] if last else [])
-    rows = sum(sizes)
-    parts = zip(images(rows).split(sizes), labels(rows).split(sizes), torch.arange(rows).split(sizes), strict=True)
-    return [Batch(*part) for part in parts]
-
-
-def agreeing(model, parts):
-    """The same images, labelled as the model sees them: clean accuracy is 1."""
-    return [b._replace(y=model(b.x).argmax(1)) for b in parts]
-
-
-def balanced():
-    model = trained()
-    with torch.no_grad():
-        model.linear.weight.mul_(5)
-        model.linear.bias.sub_(model(images(40)).mean(0))
-    return model
+from worlds import THREAT, Neighbours, Small, agreeing, balanced, batches, images, trained
 
 
 def test_independent_rows_are_judged_row_by_row():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from .. import record
 from ..record import Check, Result
 from ..registry import plain
-from . import answer, cells, figures, tables
+from ..robustbench import Entry
+from . import answer, cells, curves, figures, tables
 from .card import card, subtitle
 from .ink import SERIES, Drawn
 from .words import REFERENCE, joined, training, where
@@ -27,10 +28,11 @@ def write(
     title: str,
     provenance: Mapping[str, Any],
     failures: Mapping[str, str] | None = None,
+    published: Sequence[Entry] = (),
 ) -> Path:
     """Write `report.html`, `results.json`, `results.csv` and `figures/` into the folder `out`; returns the page's path.
 
-    `failures` are cells that did not end, with the reason. The same arguments give the same bytes.
+    `failures` are cells that did not end, with the reason; `published` are entries of RobustBench to compare with. The same arguments give the same bytes.
     Raises ValueError for no results: there is nothing to report.
     """
     if not results:
@@ -40,7 +42,7 @@ def write(
     record.write(out / "results.json", json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
     record.write(out / "results.csv", tables.to_csv(results))
     drawn = figures.draw(found, out)
-    return record.write(out / "report.html", _page(found, drawn, title, data["provenance"], failed))
+    return record.write(out / "report.html", _page(found, drawn, title, data["provenance"], failed, published))
 
 
 def _page(
@@ -49,6 +51,7 @@ def _page(
     title: str,
     provenance: Mapping[str, Any],
     failures: Mapping[str, str],
+    published: Sequence[Entry],
 ) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -68,6 +71,8 @@ def _page(
         rows=rows,
         colours=colours,
         failures=failures,
+        published=published,
+        curves=lambda over: [(name, curve, curves.value) for name, curve in curves.of(found, over)],
         figures=[(one, _CAPTIONS[one.name](found), Markup(one.svg)) for one in drawn],
         cells=found,
         results=results,
@@ -109,7 +114,12 @@ def _cost_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
     return "What robustness costs", f"{text} Times are wall clock, whatever else the machine was doing."
 
 
-_CAPTIONS = {"accuracy": _accuracy_caption, "cost": _cost_caption}
+def _curve_caption(over: str) -> Callable[[Sequence[cells.Cell]], tuple[str, str]]:
+    text = "What broke at one value counts as broken at every larger one, so that no curve rises. Bands are 95% intervals."
+    return lambda found: (curves.TITLES[over], text)
+
+
+_CAPTIONS = {"accuracy": _accuracy_caption, "cost": _cost_caption} | {over: _curve_caption(over) for over in curves.TITLES}
 
 
 def _name(cell: cells.Cell, result: Result, seeds: bool) -> str:

@@ -1,0 +1,58 @@
+"""Curves of a report: worst-case accuracy over the radius, and over the attacks' steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..record import Curve, Result
+from .cells import Cell
+from .ink import SERIES, bare, in_percent, new, short
+from .words import training, where
+
+TITLES = {"eps": "Accuracy over the radius", "steps": "Accuracy over the attack's steps"}
+_AXES = {"eps": "radius in 1/255 of the pixel range", "steps": "gradient steps of the attack"}
+_STYLES = ("-", "--", ":", "-.")
+
+
+def of(found: Sequence[Cell], over: str) -> list[tuple[str, Curve]]:
+    """The curves over one thing, each with the name of its network."""
+    several = sum(len(cell.results) for cell in found) > 1
+    return [
+        (_name(cell, result) if several else cell.norm, curve)
+        for cell in found
+        for result in cell.results
+        for curve in result.evaluation.curves
+        if curve.over == over
+    ]
+
+
+def _name(cell: Cell, result: Result) -> str:
+    name = where(f"{cell.norm}, {training(cell.recipe)}" if result.training else cell.norm, cell.setting)
+    return f"{name}, seed {result.evaluation.seed}" if len(cell.results) > 1 else name
+
+
+def value(curve: Curve, number: float) -> str:
+    """Write a value as people say it: a radius in 255ths, steps as a number."""
+    return f"{255 * number:.3g}/255" if curve.over == "eps" else f"{number:g}"
+
+
+def draw(found: Sequence[Cell], over: str) -> Any:
+    """A line per network, with its 95% intervals."""
+    lines = of(found, over)
+    figure = new(2.6)
+    axes = figure.subplots()
+    for number, (name, curve) in enumerate(lines):
+        colour, style = SERIES[number % len(SERIES)], _STYLES[number // len(SERIES) % len(_STYLES)]
+        x = [255 * one if over == "eps" else one for one in curve.values]
+        low, y, high = ([100 * getattr(score, part) for score in curve.scores] for part in ("low", "value", "high"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.plot(x, y, style, marker="o", markersize=4, linewidth=1.4, color=colour, label=short(name))
+    axes.set_ylim(-1.5, 101.5)
+    axes.set_xlabel(_AXES[over])
+    axes.set_ylabel("worst-case accuracy")
+    in_percent(axes.yaxis)
+    bare(axes, grid="y")
+    if len(lines) > 1:
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=7.5)
+    return figure

@@ -1,0 +1,70 @@
+"""RobustBench's files: what is written is what they store; what they store is read."""
+
+import dataclasses
+import json
+
+import pytest
+
+from normwise import robustbench
+from normwise.attacks import AutoAttack, Square
+from normwise.verdict import evaluate
+from worlds import THREAT, Neighbours, agreeing, balanced, batches
+
+KEYS = ["link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps"]
+KEYS += ["clean_acc", "reported", "autoattack_acc", "unreliable"]
+
+
+QUICK = AutoAttack(steps=5, queries=20)
+
+
+def judged(model=None, attacks=(QUICK,)):
+    model = model or balanced()
+    return evaluate(model, agreeing(model, batches(3)), THREAT, attacks, data={"name": "cifar10"}).evaluation
+
+
+def test_an_entry_is_written_as_the_leaderboard_stores_it():
+    e = judged()
+    found = robustbench.entry(dataclasses.replace(e, threat={"name": "linf", "eps": 8 / 255}), name="Mine", venue="N/A")
+    data = json.loads(found.to_json())
+    assert list(data) == KEYS
+    assert (data["eps"], data["clean_acc"], data["name"]) == ("8/255", "100.0", "Mine")
+    assert data["autoattack_acc"] == str(round(100 * e.robust_accuracy.value, 2))
+    assert data["unreliable"] is False
+    assert found.to_json() == json.dumps(data, indent=2)
+    assert robustbench.entry(dataclasses.replace(e, threat={"name": "l2", "eps": 0.5})).eps == "0.5"
+
+
+def test_a_lower_accuracy_by_another_attack_is_external_and_coupled_rows_are_unreliable():
+    e = judged(attacks=(AutoAttack(steps=1, queries=1), Square(steps=300)))
+    lower = dataclasses.replace(e.robust_accuracy, value=e.per_attack["autoattack-standard"].value - 0.1)
+    found = robustbench.entry(dataclasses.replace(e, robust_accuracy=lower))
+    assert found.robust == pytest.approx(lower.value, abs=1e-4)
+    assert float(found.external) < float(found.autoattack_acc)
+    coupled = robustbench.entry(judged(Neighbours(balanced())))
+    assert coupled.unreliable
+    assert "coupled" in coupled.footnote
+
+
+def test_their_files_are_read_and_others_refused(tmp_path):
+    path = tmp_path / "Model.json"
+    stored = {
+        "name": "A model",
+        "dataset": "cifar10",
+        "eps": None,
+        "clean_acc": "85.71",
+        "autoattack_acc": "40.1",
+        "external": "39.2",
+    }
+    path.write_text(json.dumps(stored | {"reported": "44.0", "footnote": None, "corruptions_acc": "70.0"}))
+    assert robustbench.read(path).robust == pytest.approx(0.392)
+    for text in ("{", "[]", '{"name": "x"}', json.dumps(stored | {"clean_acc": "high"})):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"Model.json is no RobustBench entry"):
+            robustbench.read(path)
+
+
+def test_what_the_leaderboard_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="needs autoattack-standard; got square-5"):
+        robustbench.entry(judged(attacks=(Square(steps=5),)))
+    with pytest.raises(ValueError, match="linf and l2; got patch"):
+        robustbench.entry(dataclasses.replace(judged(), threat={"name": "patch", "eps": 1.0}))
