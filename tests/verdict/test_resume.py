@@ -149,8 +149,8 @@ def test_a_curve_over_what_is_not_there_is_refused():
 @pytest.mark.parametrize("threat", [THREAT, L2(eps=0.4)], ids=str)
 def test_every_switch_gives_true_successes_and_as_many(speed, threat):
     model = balanced()
-    parts = agreeing(model, batches(20))
+    parts = agreeing(model, batches(10))
     found, plain = (evaluate(model, parts, threat, (PGD(steps=10),), speed=s) for s in (speed, EAGER))
     assert torch.equal(model(found.x_adv).argmax(1) != found.rows.y, found.rows.broken_by >= 0)
-    assert found.evaluation.robust_accuracy.value <= plain.evaluation.robust_accuracy.value + 1 / 200
+    assert found.evaluation.robust_accuracy.value <= plain.evaluation.robust_accuracy.value + 1 / 100
     assert 0 < plain.evaluation.robust_accuracy.value < 1
