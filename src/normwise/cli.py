@@ -16,7 +16,8 @@ import torch
 from . import experiment, robustbench
 from .attacks import ATTACKS
 from .bench import Bench, run_bench
-from .config import Layers, Verb, parse, read_yaml
+from .command import Layers, Verb, parse
+from .config import read_yaml
 from .data import DATA
 from .evaluation import Evaluate, clear, run_evaluation
 from .experiment import CONFIG, RESULT, Experiment, Report
@@ -224,7 +225,7 @@ class _Nothing:
 
 
 def _list(description: str, words: Sequence[str]) -> None:
-    from .config import option_texts
+    from .command import option_texts
 
     verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, presets", "", "[KIND]", 0, 1)
     _, operands, _ = parse(verb, _Nothing, words)
