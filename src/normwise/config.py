@@ -107,6 +107,7 @@ def to_yaml(settings: Any) -> str:
 
 
 def quotient(match: re.Match[str]) -> str:
+    """Write a fraction as a number. Raises ValueError for a division by zero."""
     if float(match[2]) == 0:
         raise ValueError(f"{match[0]} divides by zero; give a number such as 8/255")
     return repr(float(match[1]) / float(match[2]))

@@ -24,7 +24,7 @@ _TINY = 1e-30  # keeps a gradient of zeros zero
 class PGD(BaseAttack):
     """Projected gradient ascent on the loss, inside any threat model.
 
-        g     <- decay * g + grad loss(x_adv, y) / |grad loss(x_adv, y)|_1
+        g     <- decay * g + grad loss(x_adv, y) / |grad loss(x_adv, y)|_1        (decay 0: the gradient itself)
         x_adv <- project(x_adv + ascend(g, relative_step * radius))
 
     Options
@@ -102,15 +102,20 @@ class PGD(BaseAttack):
     ) -> Tensor:
         """One search over the rows that still stand, from `x_adv`; returns its last images."""
         loss: Callable[..., Tensor] = losses.gap if goal else losses.named(self.loss)
-        direction = torch.zeros_like(x_adv)
+        earlier = torch.zeros_like(x_adv)
         for step in range(self.steps):
             look = oracle.gradient(x_adv, y, loss, region.victims, *goal, fallen=not best.independent)
-            direction = self.decay * direction + look.grad / views.over(views.l1(look.grad).clamp_min(_TINY), look.grad)
+            direction = look.grad
+            if self.decay:
+                direction = self.decay * earlier + direction / views.over(views.l1(direction).clamp_min(_TINY), direction)
+                earlier = direction
             if self.keep == "best":
                 fallen = ~losses.correct(look.logits, y)
                 best.offer(rows, x_adv, self._rank(look.loss, look.logits, y), fallen, step)
                 if best.independent and fallen.any():
-                    rows, y, x_adv, direction, *goal = (part[~fallen] for part in (rows, y, x_adv, direction, *goal))
+                    rows, y, x_adv, direction, earlier, *goal = (
+                        part[~fallen] for part in (rows, y, x_adv, direction, earlier, *goal)
+                    )
                     region = region.select(~fallen)
                     if len(rows) == 0:
                         return x_adv
