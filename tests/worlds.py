@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from normwise.data import TensorData
 from normwise.data.check import Arrays
+from normwise.rows import over
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Attack, Batch, Norm, Site
@@ -56,6 +57,19 @@ class Neighbours(nn.Module):
         return logits - logits.mean(0)
 
 
+class Watched(nn.Module):
+    """A model that remembers what it was asked."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.asked: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked.append(x.detach().clone())
+        return self.inner(x)
+
+
 def images(rows: int = 12, shape: tuple[int, ...] = (2, 6, 6), seed: int = 0) -> Tensor:
     """Pixels in [0, 1], some of them at the ends of the box."""
     x = torch.rand(rows, *shape, generator=generator(seed, "images"))
@@ -70,13 +84,35 @@ def trained(norm: Norm | None = None, seed: int = 0) -> Small:
     return model.eval()
 
 
+def decided() -> tuple[Small, Tensor, Tensor]:
+    """A small network, images and its own answers, such that every class wins somewhere."""
+    model, x = trained(), images(40)
+    with torch.no_grad():
+        model.linear.bias.sub_(model(x).mean(0))
+        return model, x, model(x).argmax(1)
+
+
+def shortest(model: Linear, x: Tensor, kind: str) -> Tensor:
+    """The distance of each row from a linear model's boundary inside the box: clip(x + t u) reaches it at the smallest t."""
+    w, score, x = model.w.detach().double(), model(x)[:, 1].detach().double(), x.double()
+    u = -over(score.sign(), x) * (w if kind == "l2" else w.sign())
+    low, high = torch.zeros_like(score), torch.full_like(score, 1e4)
+    for _ in range(100):
+        t = (low + high) / 2
+        reached = ((x + over(t, x) * u).clamp(0, 1) * w).flatten(1).sum(1) * score <= 0
+        low, high = torch.where(reached, low, t), torch.where(reached, t, high)
+    way = ((x + over(high, x) * u).clamp(0, 1) - x).flatten(1)
+    return torch.where(high < 1e4, way.norm(dim=1) if kind == "l2" else way.abs().amax(1), torch.inf)
+
+
 def labels(rows: int = 12, classes: int = 3, seed: int = 0) -> Tensor:
     return torch.randint(0, classes, (rows,), generator=generator(seed, "labels"))
 
 
 def quick(attack: type) -> Attack:
     """The attack with its own settings, but few steps."""
-    few = {field.name: min(field.default, 20) for field in dataclasses.fields(attack) if field.name in ("steps", "queries")}
+    most = {"steps": 20, "queries": 20, "binary_steps": 5}
+    few = {f.name: min(f.default, most[f.name]) for f in dataclasses.fields(attack) if f.name in most}
     return attack(**few)
 
 

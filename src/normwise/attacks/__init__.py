@@ -3,10 +3,14 @@
 from ..registry import Registry
 from .apgd import APGD as APGD
 from .corner import Corner as Corner
+from .cw import CW as CW
+from .ddn import DDN as DDN
+from .deepfool import DeepFool as DeepFool
 from .ensemble import AutoAttack as AutoAttack
 from .ensemble import worst_case as worst_case
 from .fab import FAB as FAB
 from .fgsm import FGSM as FGSM
+from .fmn import FMN as FMN
 from .pgd import BIM as BIM
 from .pgd import MIM as MIM
 from .pgd import PGD as PGD

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,13 +54,20 @@ class BaseAttack(ABC):
         `independent=True` (measured by `coupling`) lets each row go as soon as it has fallen and keeps each row's best
         image; otherwise batches are kept whole. An empty batch gives an empty proposal.
         """
-        oracle = Oracle(model, divisible=independent)
+        with self._facing(model, x, y, threat, generator, independent) as (oracle, region, x, y):
+            found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
+        return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
+
+    @contextmanager
+    def _facing(
+        self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, generator: Generator, independent: bool
+    ) -> Iterator[tuple[Oracle, Region, Images, Labels]]:
+        """Let the attack ask the model about x; afterwards the model is as it was."""
         with torch.inference_mode(False), untouched(model, generator):
             x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
             region = threat.around(x, generator=generator)
             self.check_kind(region)
-            found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
-        return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
+            yield Oracle(model, divisible=independent), region, x, y
 
     def check_kind(self, region: Region) -> None:
         """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
