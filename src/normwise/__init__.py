@@ -14,11 +14,15 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .attacks import ATTACKS as ATTACKS
     from .attacks import FGSM as FGSM
     from .attacks import PGD as PGD
+    from .attacks import AutoAttack as AutoAttack
+    from .attacks import worst_case as worst_case
+    from .backward import straight_through as straight_through
     from .bench import Bench as Bench
     from .bench import run_bench as run_bench
     from .checks import annotate as annotate
     from .coupling import Coupling as Coupling
     from .coupling import measure_coupling as measure_coupling
+    from .curves import curve as curve
     from .data import DATA as DATA
     from .experiment import Experiment as Experiment
     from .experiment import run as run
@@ -33,6 +37,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .recipes import Standard as Standard
     from .schedule import Schedule as Schedule
     from .seeding import generator as generator
+    from .selftests import selftest as selftest
+    from .speed import Speed as Speed
     from .surgery import convert as convert
     from .surgery import recalibrate as recalibrate
     from .threats import L2 as L2
@@ -46,10 +52,12 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "attacks": ("ATTACKS", "FGSM", "PGD"),
+    "attacks": ("ATTACKS", "FGSM", "PGD", "AutoAttack", "worst_case"),
+    "backward": ("straight_through",),
     "bench": ("Bench", "run_bench"),
     "checks": ("annotate",),
     "coupling": ("Coupling", "measure_coupling"),
+    "curves": ("curve",),
     "data": ("DATA",),
     "experiment": ("Experiment", "run"),
     "loading": ("load",),
@@ -58,6 +66,8 @@ _ROOMS = {
     "recipes": ("RECIPES", "Adversarial", "Standard"),
     "schedule": ("Schedule",),
     "seeding": ("generator",),
+    "selftests": ("selftest",),
+    "speed": ("Speed",),
     "surgery": ("convert", "recalibrate"),
     "threats": ("L2", "THREATS", "Linf"),
     "training": ("fit",),
