@@ -56,6 +56,12 @@ def curve(
     return Curve(over=over, values=tuple(given), scores=tuple(scores))
 
 
+def check(threat: ThreatModel, attacks: Sequence[Attack], over: Literal["eps", "steps"], values: Sequence[float]) -> None:
+    """Refuse values that a threat model or the attacks cannot take. Raises ValueError."""
+    for value in values:
+        _at(threat, attacks, over, value)
+
+
 def _at(threat: Any, attacks: Sequence[Any], over: str, value: float) -> tuple[ThreatModel, list[Attack]]:
     """The threat model and the attacks at one value."""
     if over == "eps":

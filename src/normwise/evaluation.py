@@ -67,6 +67,8 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         check_running(self)
+        curves.check(self.threat, self.attacks, "eps", self.eps_curve)
+        curves.check(self.threat, self.attacks, "steps", self.step_curve)
         if not self.model:
             raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
 

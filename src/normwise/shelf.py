@@ -31,8 +31,8 @@ class Shelf:
             for name in {**before, **self._key}:
                 if before.get(name) != self._key.get(name):
                     raise ValueError(
-                        f"{folder} holds part of an evaluation with another {name} (it was {_short(before.get(name))}, now it "
-                        f"is {_short(self._key.get(name))}); give another folder, or delete this one"
+                        f"{folder} holds part of an evaluation whose {name} was {_short(before.get(name))}, not "
+                        f"{_short(self._key.get(name))}; give another folder, or delete this one"
                     )
 
     def holds(self, index: int, mark: str) -> bool:

@@ -313,7 +313,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path
     assert 0 < finished < 10
     said = say(*words, "--seed", 9, "--out", tmp_path / "cut")
     assert (said.status, len(said.err.splitlines())) == (2, 1)
-    assert "holds part of an evaluation with another seed (it was 0, now it is 9)" in said.err
+    assert "holds part of an evaluation whose seed was 0, not 9" in said.err
     done(*words, "--out", tmp_path / "cut")
     done(*words, "--out", tmp_path / "whole")
     for name in ("rows.csv", "images.npz"):
@@ -422,6 +422,13 @@ BAD = [
     ("bench --config run/config.yaml", "no setting of bench is named 'norm'; did you mean 'norms'"),
     ("evaluate", "no model is named"),
     ("evaluate nowhere", "no model 'nowhere'"),
+    ("evaluate run --craft_on nowhere", "no model 'nowhere'"),
+    ("evaluate run --eps_curve [0.1,2]", "eps of linf is a radius"),
+    ("evaluate run --step_curve [5] --attacks fgsm", "none of the attacks has steps"),
+    ("evaluate run --speed.precision int8", "expected float32|bfloat16|float16"),
+    ("evaluate run --threat patch --attacks pgd,square", "square needs linf"),
+    ("selftest --rows 0", "rows is 0"),
+    ("selftest nowhere", "no model 'nowhere'"),
     ("evaluate empty", "empty holds no model.json"),
     ("evaluate torn", "torn/model.safetensors cannot be read as weights"),
     ("evaluate half", "no weights file half/model.safetensors"),

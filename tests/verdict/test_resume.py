@@ -49,12 +49,12 @@ def test_a_stopped_evaluation_goes_on_to_the_same_verdict(make, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"model": Small().eval()}, "another model"),
-        ({"threat": Linf(eps=0.04)}, "another threat"),
-        ({"attacks": (FGSM(),)}, "another attacks"),
-        ({"seed": 1}, "another seed"),
-        ({"speed": EAGER}, "another speed"),
-        ({"craft_on": Small().eval()}, "another model crafted on"),
+        ({"model": Small().eval()}, "whose model was"),
+        ({"threat": Linf(eps=0.04)}, "whose threat was"),
+        ({"attacks": (FGSM(),)}, "whose attacks was"),
+        ({"seed": 1}, "whose seed was"),
+        ({"speed": EAGER}, "whose speed was"),
+        ({"craft_on": Small().eval()}, "whose model crafted on was"),
         ({"batches": [b._replace(x=b.x.flip(0)) for b in batches()]}, "other data"),
         ({"batches": [b._replace(y=(b.y + 1) % 3) for b in batches()]}, "other data"),
     ],
