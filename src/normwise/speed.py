@@ -65,7 +65,7 @@ def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
     inner: nn.Module = _Cast(made, PRECISIONS[speed.precision], pictures)
     if speed.compile:
         graphs = x.device.type == "cuda"
-        inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default"))  # type: ignore[arg-type]
+        inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default"), graphs)  # type: ignore[arg-type]
     return inner
 
 
@@ -90,13 +90,15 @@ class _Cast(nn.Module):
 class _Filled(nn.Module):
     """Fills batches up to 1, 2, 3, 4, 6, 8, 12, 16, ... rows, so that what is compiled for a size is used again."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, graphs: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.graphs = model, graphs
 
     def forward(self, x: Tensor) -> Tensor:
         rows, power = len(x), 1 << (len(x) - 1).bit_length()
         size = power * 3 // 4 if rows <= power * 3 // 4 else power
         filled = torch.cat([x, x[:1].detach().expand(size - rows, *x.shape[1:])]) if size > rows else x
+        if self.graphs:  # their logits and gradients lie where the next pass writes: keep copies
+            return self.model(filled * 1)[:rows].clone()
         logits: Tensor = self.model(filled)
         return logits[:rows]

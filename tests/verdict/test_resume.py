@@ -13,7 +13,7 @@ from normwise.evidence import COLUMNS, keep_images, keep_rows
 from normwise.speed import EAGER, Speed
 from normwise.threats import L2, Linf
 from normwise.verdict import evaluate
-from worlds import THREAT, Neighbours, Small, agreeing, balanced, batches
+from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches
 
 ATTACKS = (FGSM(), PGD(steps=4))
 
@@ -154,3 +154,13 @@ def test_every_switch_gives_true_successes_and_as_many(speed, threat):
     assert torch.equal(model(found.x_adv).argmax(1) != found.rows.y, found.rows.broken_by >= 0)
     assert found.evaluation.robust_accuracy.value <= plain.evaluation.robust_accuracy.value + 1 / 100
     assert 0 < plain.evaluation.robust_accuracy.value < 1
+
+
+def test_on_a_linear_model_in_float64_every_switch_gives_the_same_rows():
+    model = Linear((2, 6, 6)).double()
+    parts = [b._replace(x=b.x.double(), y=model(b.x.double()).argmax(1)) for b in batches(10)]
+    plain = evaluate(model, parts, THREAT, (PGD(steps=10),), speed=EAGER)
+    assert 0 < plain.evaluation.robust_accuracy.value < 1
+    for speed in (Speed(), Speed(fold=False), Speed(channels_last=False), Speed(precision="bfloat16")):
+        found = evaluate(model, parts, THREAT, (PGD(steps=10),), speed=speed)
+        assert torch.equal(found.rows.broken_by, plain.rows.broken_by), speed
