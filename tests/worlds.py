@@ -12,7 +12,7 @@ from normwise.data.check import Arrays
 from normwise.rows import over
 from normwise.seeding import generator
 from normwise.threats import Linf
-from normwise.types import Attack, Batch, Norm, Site
+from normwise.types import Attack, Batch, Norm, Site, ThreatModel
 
 
 class Linear(nn.Module):
@@ -114,6 +114,12 @@ def quick(attack: type) -> Attack:
     most = {"steps": 20, "queries": 20, "binary_steps": 5}
     few = {f.name: min(f.default, most[f.name]) for f in dataclasses.fields(attack) if f.name in most}
     return attack(**few)
+
+
+def fitting(threat: type) -> ThreatModel:
+    """The threat model with its own settings, but no radius beyond the box of five pixels."""
+    wide = {field.name: 2.0 for field in dataclasses.fields(threat) if field.name == "eps" and field.default > 2}
+    return threat(**wide)
 
 
 class Stripes(TensorData):

@@ -31,3 +31,11 @@ def l2(x: Images) -> PerRow:
 def over(per_row: Tensor, x: Tensor) -> Tensor:
     """Shape one value per row so that it broadcasts over `x`."""
     return per_row.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def spend(budget: PerRow, amounts: Tensor, worth: Tensor) -> Tensor:
+    """Spend each row's budget on its (b, d) amounts, on the one of largest worth first: how much of each is taken."""
+    order = worth.argsort(1, descending=True)
+    ordered = amounts.gather(1, order)
+    taken = torch.minimum((budget[:, None] - (ordered.cumsum(1) - ordered)).clamp_min(0), ordered)
+    return torch.empty_like(taken).scatter_(1, order, taken)

@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 
-from normwise.attacks import ATTACKS, PGD
+from normwise.attacks import APGD, ATTACKS, FAB, PGD
 from normwise.losses import margin
 from normwise.modes import digest
 from normwise.norms import NORMS, BNwoT
 from normwise.seeding import generator
-from normwise.threats import L2, THREATS, Linf
+from normwise.threats import L1, L2, THREATS, Linf
 from normwise.types import Attack
-from worlds import Linear, Small, images, labels, quick, trained
+from worlds import Linear, Small, fitting, images, labels, quick, trained
 
 
 @pytest.fixture(params=ATTACKS, ids=str)
@@ -22,7 +22,7 @@ def attack(request):
 
 @pytest.fixture(params=THREATS, ids=str)
 def threat(request):
-    return THREATS[request.param]()
+    return fitting(THREATS[request.param])
 
 
 def refused(attack, threat):
@@ -107,31 +107,91 @@ def test_equal_generators_give_equal_images_even_with_noise_in_the_model(attack,
     assert not torch.equal(one, other)
 
 
+def _towards(model, y, x):
+    """Per row the direction in which the margin rises, and how far each pixel may go in it."""
+    direction = torch.where(y.bool().view(-1, *[1] * (x.ndim - 1)), -model.w, model.w).detach().double()
+    return direction, torch.where(direction > 0, 1 - x, x).double()
+
+
+def _fill(direction, room, budget, price):
+    """Pixel after pixel to its side of the box, the steepest first, until each row's budget is spent at this price."""
+    moves = torch.zeros_like(room).flatten(1)
+    for row, (steep, most, left) in enumerate(zip(direction.flatten(1).abs(), room.flatten(1), budget, strict=True)):
+        for pixel in steep.argsort(descending=True).tolist():
+            unit = float(steep[pixel]) if price == "gain" else 1.0
+            moves[row, pixel] = min(float(most[pixel]), float(left) / unit)
+            left = left - moves[row, pixel] * unit
+    return direction.sign() * moves.view_as(room)
+
+
+def _moves(direction, room, threat, multiplier):
+    """The moves that a multiplier stands for, in linf and l2."""
+    wish = torch.ones_like(direction) if isinstance(threat, Linf) else direction.abs()
+    return direction.sign() * torch.minimum(multiplier.view(-1, *[1] * (room.ndim - 1)) * wish, room)
+
+
+def _bisect(enough, rows):
+    low, high = torch.zeros(rows, dtype=torch.float64), torch.full((rows,), 1e4, dtype=torch.float64)
+    for _ in range(200):
+        middle = (low + high) / 2
+        beyond = enough(middle)
+        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+    return high
+
+
+def _length(d, threat):
+    return torch.linalg.vector_norm(d.flatten(1), ord={"linf": float("inf"), "l2": 2, "l1": 1}[threat.name], dim=1)
+
+
 def _optimum(model, x, y, threat):
     """The largest margin that a linear model's image can reach in the ball and box, by Lagrange multiplier."""
-    direction = torch.where(y.bool().view(-1, *[1] * (x.ndim - 1)), -model.w, model.w).detach().double()
-    x = x.double()
-    if isinstance(threat, Linf):
-        best = (x + threat.eps * direction.sign()).clamp(0, 1)
+    direction, room = _towards(model, y, x)
+    if threat.name == "l1":
+        best = _fill(direction, room, torch.full((len(x),), threat.eps, dtype=torch.float64), "length")
     else:
-        low, high = torch.zeros(len(x), dtype=torch.float64), torch.full((len(x),), 1e4, dtype=torch.float64)
-        for _ in range(200):
-            t = (low + high) / 2
-            best = (x + t.view(-1, *[1] * (x.ndim - 1)) * direction).clamp(0, 1)
-            far = (best - x).flatten(1).norm(dim=1) > threat.eps
-            low, high = torch.where(far, low, t), torch.where(far, t, high)
-    return margin(model(best.float()), y), margin(model(x.float()), y)
+        t = _bisect(lambda t: _length(_moves(direction, room, threat, t), threat) >= threat.eps, len(x))
+        best = _moves(direction, room, threat, t)
+    return margin(model((x + best).float()), y), margin(model(x), y)
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)], ids=str)
-@pytest.mark.parametrize("rows", [1, 3, 8])
-@pytest.mark.parametrize("shape", [(20,), (4, 5), (2, 4, 4), (2, 3, 3, 3)], ids=len)
-def test_pgd_reaches_95_percent_of_the_optimum_of_a_linear_model(threat, rows, shape):
+def _nearest(model, x, y, threat):
+    """The distance to a linear model's boundary inside the box, by Lagrange multiplier."""
+    direction, room = _towards(model, y, x)
+    gap = -margin(model(x), y).detach().double()
+    if threat.name == "l1":
+        return _length(_fill(direction, room, gap, "gain"), threat)
+    t = _bisect(lambda t: (direction * _moves(direction, room, threat, t)).flatten(1).sum(1) >= gap, len(x))
+    return _length(_moves(direction, room, threat, t), threat)
+
+
+BALLS = pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=1.5)], ids=str)
+ROWS = pytest.mark.parametrize("rows", [1, 3, 8])
+RANKS = pytest.mark.parametrize("shape", [(20,), (4, 5), (2, 4, 4), (2, 3, 3, 3)], ids=len)
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=40, relative_step=0.1, keep="last"), APGD(steps=40)], ids=str)
+@BALLS
+@ROWS
+@RANKS
+def test_95_percent_of_the_optimum_of_a_linear_model_are_reached(attack, threat, rows, shape):
     model, x = Linear(shape), images(rows, shape)
     y = model(x).argmax(1)
     best, clean = _optimum(model, x, y, threat)
-    x_adv = PGD(steps=40, relative_step=0.1, keep="last")(model, x, y, threat, generator=generator(0)).x_adv
+    x_adv = attack(model, x, y, threat, generator=generator(0)).x_adv
     assert ((margin(model(x_adv), y) - clean) / (best - clean) >= 0.95).all()
+
+
+@BALLS
+@ROWS
+@RANKS
+def test_the_least_radius_at_which_a_linear_model_falls_is_found_within_5_percent(threat, rows, shape):
+    model, x = Linear(shape), images(rows, shape)
+    y = model(x).argmax(1)
+    for row, least in enumerate(_nearest(model, x, y, threat).tolist()):
+        for factor, falls in ((1.05, True), (0.99, False)):
+            around = type(threat)(eps=factor * least)
+            x_adv = FAB(steps=10)(model, x, y, around, generator=generator(0), independent=True).x_adv
+            assert bool(margin(model(x_adv), y)[row] > 0) == falls
 
 
 def test_keeping_the_best_is_never_weaker_than_keeping_the_last():

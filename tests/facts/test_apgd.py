@@ -9,7 +9,7 @@ from normwise import losses
 from normwise.attacks import APGD, PGD
 from normwise.attacks.apgd import _checkpoints
 from normwise.seeding import generator
-from normwise.threats import Linf
+from normwise.threats import L1, Linf
 from worlds import images, labels, trained
 
 
@@ -53,15 +53,52 @@ def test_likely_wrong_classes_leave_the_label_out_and_begin_with_the_likeliest()
     assert losses.likely_wrong(logits, torch.tensor([2]), 2).tolist() == [[0, 3]]
 
 
-def test_it_is_at_least_as_strong_as_pgd_at_the_same_number_of_gradients():
+@pytest.mark.parametrize("threat", [Linf(eps=0.015), L1(eps=0.7)], ids=str)
+def test_it_is_at_least_as_strong_as_pgd_at_the_same_number_of_gradients(threat):
     model, x = trained(), images(60)
     with torch.no_grad():
         model.linear.bias.sub_(model(x).mean(0))
     y = model(x).argmax(1)
-    threat = Linf(eps=0.015)
     standing = []
     for attack in (PGD(steps=40), APGD(steps=40), APGD(steps=40, loss="dlr"), APGD(steps=40, targets=2)):
         x_adv = attack(model, x, y, threat, generator=generator(0), independent=True).x_adv
         standing.append(int((model(x_adv).argmax(1) == y).sum()))
     assert max(standing[1:]) <= standing[0]
     assert 0 < standing[0] < 60
+
+
+def watched(steps, threat, *, independent=True, rows=6):
+    """What the model was asked, when no row falls."""
+    asked, inner = [], trained()
+
+    class Sure(torch.nn.Module):
+        def forward(self, x):
+            asked.append(x.detach().clone())
+            return inner(x) + torch.tensor([1000.0, 0, 0])
+
+    x, y = images(rows), torch.zeros(rows, dtype=torch.long)
+    proposal = APGD(steps=steps, loss="margin")(Sure(), x, y, threat, generator=generator(0), independent=independent)
+    return x, asked, proposal
+
+
+@pytest.mark.parametrize("independent", [True, False], ids=["independent", "whole batch"])
+@pytest.mark.parametrize("steps", [1, 2, 10, 100])
+def test_in_l1_the_ball_shrinks_from_three_radii_to_one_and_only_its_own_images_are_kept(steps, independent):
+    threat = L1(eps=0.5)
+    x, asked, proposal = watched(steps, threat, independent=independent)
+    assert proposal.backwards == proposal.forwards == len(asked) * len(x) == (steps + 3) * len(x)
+    length = torch.stack([(one - x).abs().flatten(1).sum(1) for one in asked])
+    radii = torch.tensor([3] * (1 + round(0.3 * steps)) + [2] * (1 + round(0.6 * steps) - round(0.3 * steps)))
+    radii = torch.cat([radii, torch.ones(len(asked) - len(radii))])[:, None]
+    assert (length <= 0.5 * radii + 1e-5).all()
+    if steps >= 10:
+        assert (length.amax(1) > 0.45 * radii[:, 0]).float().mean() > 0.9  # and it is used
+    assert independent or any(torch.equal(one, proposal.x_adv) for one in asked)
+    assert threat.around(x, generator=generator(0)).contains(proposal.x_adv).all()
+
+
+def test_in_l1_ever_fewer_pixels_move():
+    x, asked, _ = watched(100, L1(eps=2))
+    moved = torch.tensor([float((one != x).flatten(1).sum(1).float().mean()) for one in asked])
+    assert moved[0] > 55  # of 72
+    assert moved[-10:].mean() < 15

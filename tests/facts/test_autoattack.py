@@ -5,7 +5,7 @@ import torch
 
 from normwise.attacks import APGD, ATTACKS, FAB, PGD, AutoAttack, Square, worst_case
 from normwise.seeding import generator
-from normwise.threats import Linf
+from normwise.threats import L1, Linf
 from worlds import Neighbours, images, trained
 
 THREAT = Linf(eps=0.012)
@@ -26,18 +26,22 @@ def test_the_parts_and_their_settings_are_the_published_ones():
     assert AutoAttack(version="rand").parts == (APGD(steps=100, draws=20), APGD(steps=100, loss="dlr", draws=20))
     with pytest.raises(ValueError, match="version of attack 'autoattack' is 'random'"):
         ATTACKS.make({"name": "autoattack", "version": "random"})
+    sparse = AutoAttack().parts_in("l1")
+    assert sparse == (APGD(steps=100, restarts=5), APGD(steps=100, targets=5), FAB(steps=100), Square(steps=5000))
+    assert AutoAttack(version="plus").parts_in("l1") == plus
 
 
-def test_it_is_at_least_as_strong_as_each_part_and_pays_only_for_rows_that_stand():
+@pytest.mark.parametrize("threat", [THREAT, L1(eps=0.7)], ids=str)
+def test_it_is_at_least_as_strong_as_each_part_and_pays_only_for_rows_that_stand(threat):
     model, x, y = world()
     attack = AutoAttack(steps=10, queries=50)
 
     def standing(one):
-        proposal = one(model, x, y, THREAT, generator=generator(0), independent=True)
+        proposal = one(model, x, y, threat, generator=generator(0), independent=True)
         return int((model(proposal.x_adv).argmax(1) == y).sum()), proposal
 
     whole, proposal = standing(attack)
-    parts = [standing(part) for part in attack.parts]
+    parts = [standing(part) for part in attack.parts_in(threat.name)]
     assert whole <= min(count for count, _ in parts)
     assert 0 < whole < 60
     assert proposal.backwards < sum(part.backwards for _, part in parts)

@@ -11,7 +11,7 @@ from normwise.attacks import FAB
 from normwise.attacks.fab import shortest_way
 from normwise.losses import margin
 from normwise.seeding import generator
-from normwise.threats import L2, Linf
+from normwise.threats import L1, L2, Linf
 from worlds import Linear, Neighbours, images, labels, trained
 
 
@@ -27,6 +27,13 @@ def linear_programme(x, w, gap):
         b_eq=[gap],
         bounds=[*zip(-x, 1 - x, strict=True), (0, None)],
     )
+    return result.fun if result.status == 0 else None
+
+
+def sparse_programme(x, w, gap):
+    """The smallest l1 length of d = up - down with w . d = gap and x + d in [0, 1]; None if there is no such d."""
+    bounds = [*((0, 1 - pixel) for pixel in x), *((0, pixel) for pixel in x)]
+    result = linprog(np.ones(2 * len(x)), A_eq=np.r_[w, -w][None], b_eq=[gap], bounds=bounds)
     return result.fun if result.status == 0 else None
 
 
@@ -54,7 +61,7 @@ def problems(draw):
     return x, w, draw(st.floats(-1.2, 1.2))
 
 
-@pytest.mark.parametrize("kind", ["linf", "l2"])
+@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(problem=problems())
 def test_the_way_to_a_plane_is_the_shortest_inside_the_box(kind, problem):
@@ -72,6 +79,10 @@ def test_the_way_to_a_plane_is_the_shortest_inside_the_box(kind, problem):
         shortest = linear_programme(x, w, gap)
         if shortest is not None:
             assert np.abs(d).max() == pytest.approx(shortest, abs=1e-5)
+    elif kind == "l1":
+        shortest = sparse_programme(x, w, gap)
+        if shortest is not None:
+            assert np.abs(d).sum() == pytest.approx(shortest, abs=1e-5)
     else:
         shortest = quadratic_programme(x, w, gap, d + 0.0)
         if shortest is not None:
@@ -80,7 +91,7 @@ def test_the_way_to_a_plane_is_the_shortest_inside_the_box(kind, problem):
 
 def test_rows_do_not_disturb_each_other():
     x, w, gap = torch.rand(50, 30), torch.randn(50, 30), torch.randn(50)
-    for kind in ("linf", "l2"):
+    for kind in ("linf", "l2", "l1"):
         together = shortest_way(x, w, gap, kind)
         alone = torch.cat([shortest_way(x[i : i + 1], w[i : i + 1], gap[i : i + 1], kind) for i in range(50)])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
@@ -131,7 +142,7 @@ def fallen(model, proposal, y):
     return int((model(proposal.x_adv).argmax(1) != y).sum())
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.02), L2(eps=0.15)], ids=str)
+@pytest.mark.parametrize("threat", [Linf(eps=0.02), L2(eps=0.15), L1(eps=1)], ids=str)
 def test_untargeted_targeted_and_restarted_searches_agree(threat):
     model, x, y = balanced()
     counts = [
@@ -178,7 +189,7 @@ def test_coupled_rows_fall_in_a_batch_that_the_model_saw():
 
 def test_a_radius_of_zero_changes_nothing():
     x, y = images(), labels()
-    for threat in (Linf(eps=0), L2(eps=0)):
+    for threat in (Linf(eps=0), L2(eps=0), L1(eps=0)):
         for independent in (True, False):
             proposal = FAB(steps=5)(trained(), x, y, threat, generator=generator(0), independent=independent)
             assert torch.equal(proposal.x_adv, x)
@@ -196,12 +207,12 @@ def test_impossible_options_are_refused(options):
 
 def test_other_geometries_are_refused():
     class Other:
-        name = "l1"
+        name = "other"
 
         def around(self, x, *, generator):
             region = Linf().around(x, generator=generator)
-            region.kind = "l1"
+            region.kind = "other"
             return region
 
-    with pytest.raises(ValueError, match="fab needs linf or l2; got l1"):
+    with pytest.raises(ValueError, match="fab needs linf, l2 or l1; got other"):
         FAB()(trained(), images(), labels(), Other(), generator=generator(0))

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from normwise.attacks import Square
-from normwise.attacks.square import bump, patch_sides
+from normwise.attacks.patches import bump, patch_sides
 from normwise.losses import margin
 from normwise.seeding import generator
-from normwise.threats import L2, Linf
+from normwise.threats import L1, L2, Linf
 from worlds import Linear, Neighbours, images, labels, trained
 
 
@@ -58,6 +58,14 @@ def test_a_bump_is_the_published_one():
     assert bump((3, 5, 5), 1).norm() == pytest.approx(1)
 
 
+def test_a_bump_in_l1_is_steeper_and_of_l1_length_1():
+    height = [1 + 1 / 16 + 1 / 81, 1 / 16 + 1 / 81, 1 / 81]
+    upper = torch.tensor([[height[max(abs(i - 1), abs(j - 2))] for j in range(5)] for i in range(2)])
+    found = bump((1, 5, 5), 1, 1)[0]
+    torch.testing.assert_close(found[:2] / found[1, 2], upper / height[0])
+    assert bump((3, 5, 5), 1, 1).abs().sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("shape", [(20,), (2, 9), (2, 6, 6), (1, 7, 11), (2, 3, 6, 5)], ids=str)
 def test_linf_changes_one_patch_of_extreme_pixels_at_a_time(shape):
     """Every image asked about is at the ends of the ball; it differs from an earlier one in a box, by one sign per channel."""
@@ -83,10 +91,11 @@ def test_linf_changes_one_patch_of_extreme_pixels_at_a_time(shape):
 
 
 @pytest.mark.parametrize("shape", [(20,), (2, 9), (1, 7, 11), (3, 12, 12), (2, 3, 6, 5)], ids=str)
+@pytest.mark.parametrize("make", [L2, L1])
 @pytest.mark.parametrize("eps", [0.02, 0.5, 1.5])
-def test_every_l2_query_lies_in_ball_and_box(shape, eps):
+def test_every_l2_and_l1_query_lies_in_ball_and_box(shape, eps, make):
     x = images(6, shape)
-    model, threat = Watched(Linear(shape)), L2(eps=eps)
+    model, threat = Watched(Linear(shape)), make(eps=eps)
     Square(steps=100)(model, x, labels(6, 2), threat, generator=generator(0))
     for asked in model.asked:
         assert threat.around(x, generator=generator(0)).contains(asked).all()
@@ -128,7 +137,7 @@ def test_no_row_is_asked_twice_about_one_image():
         since[row].append(key)
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2)], ids=str)
+@pytest.mark.parametrize("threat", [Linf(eps=0.03), L2(eps=0.2), L1(eps=1.5)], ids=str)
 def test_coupled_rows_fall_together_in_a_batch_that_the_model_saw(threat):
     inner, x = trained(), images(30)
     with torch.no_grad():
@@ -158,7 +167,7 @@ def test_more_restarts_are_never_weaker():
 
 def test_a_radius_of_zero_changes_nothing():
     x = images()
-    for threat in (Linf(eps=0), L2(eps=0)):
+    for threat in (Linf(eps=0), L2(eps=0), L1(eps=0)):
         for independent in (True, False):
             attack = Square(steps=10)
             assert torch.equal(
@@ -183,5 +192,5 @@ def test_other_geometries_are_refused():
             region.kind = "other"
             return region
 
-    with pytest.raises(ValueError, match="square needs linf or l2; got other"):
+    with pytest.raises(ValueError, match="square needs linf or l2 or l1; got other"):
         Square()(trained(), images(), labels(), Other(), generator=generator(0))

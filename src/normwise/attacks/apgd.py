@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import losses, rows
-from ..types import Images, Labels, Region
+from ..threats.l1 import L1Region
+from ..types import Images, Labels, PerRow, Region, Rows
 from .base import BaseAttack, at_least, one_of
 from .best import Best
 from .oracle import Oracle
@@ -26,20 +27,27 @@ class APGD(BaseAttack):
     is halved and the row goes back to its best point if its loss rose in fewer than `rho` of the steps since the last
     checkpoint, or if neither its step nor its best loss changed since then.
 
+    In l1 a step is shared by the k pixels with the largest gradients, k = 0.2 of all at first and then 1/1.5 of the pixels
+    that the row's best point moves: where that number falls below 0.95 of what it was, the row goes back to its best point
+    and on by steps as long as the radius, else its steps become 1.5 times shorter, down to a tenth of it. The first 0.3 of
+    the steps climb in the ball of 3 radii, the next 0.3 in that of 2, from the best point of the one before.
+
     Options
         steps       gradient evaluations per restart
         restarts    random starts
         loss        what is raised: "ce", "dlr" or "margin"
         targets     0: untargeted; k: one search for each of the k most likely wrong classes, raising the targeted DLR loss
                     (9 is AutoAttack's APGD-T; where there are fewer classes, all)
-        rho         share of the steps that must raise the loss
+        rho         share of the steps that must raise the loss; not in l1
         draws       losses and gradients are means over so many draws (expectation over randomness)
         over        what is drawn: "noise" of the model's own, or "peers": clean images in place of half of the batch
 
-    Cost: steps + 1 forwards and backwards per image, restart and target (times draws, twice that with peers); independent
-    rows stop as soon as they fall.
-    Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3. Differs: any region's steepest ascent and projection;
-    coupled rows share one step and one decision, taken on the batch's mean loss.
+    Cost: steps + 1 forwards and backwards per image, restart and target (in l1 steps + 3; times draws, twice that with
+    peers); independent rows stop as soon as they fall.
+    Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3; l1: Croce and Hein 2021, arXiv:2103.01208, with the
+    constants of the authors' code. Differs: any region's steepest ascent and projection; coupled rows share one step and
+    one decision, taken on the batch's mean loss (in l1 the mean number of pixels); in l1 the first point is uniform in the
+    ball.
     """
 
     name: ClassVar[str] = "apgd"
@@ -70,13 +78,12 @@ class APGD(BaseAttack):
         goals: list[Labels | None] = [None]
         if self.targets:
             goals = list(losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1))
+        climb = _SparseClimb if isinstance(region, L1Region) else _Climb
         for _ in range(self.restarts):
             for goal in goals:
                 left = best.standing
                 if len(left):
-                    _Climb(
-                        self, oracle, best, region.select(left), y[left], left, None if goal is None else goal[left]
-                    ).run()
+                    climb(self, oracle, best, region.select(left), y[left], left, None if goal is None else goal[left]).run()
         return best.x_adv, best.first_hit
 
 
@@ -84,7 +91,7 @@ class _Climb:
     """One search from one random start, over the rows that still stand."""
 
     # what has a value per row, and shrinks when rows leave
-    PER_ROW = (
+    PER_ROW: tuple[str, ...] = (
         "rows",
         "y",
         "goal",
@@ -102,20 +109,21 @@ class _Climb:
         "top_grad",
     )
 
+    x: Images
+    previous: Images
+    grad: Images
+    size: PerRow
+    allowed = True  # what is looked at lies in the threat model's region
+
     def __init__(
         self, attack: APGD, oracle: Oracle, best: Best, region: Region, y: Labels, rows: Tensor, goal: Labels | None
     ) -> None:
         self.attack, self.oracle, self.best, self.region = attack, oracle, best, region
         self.y, self.rows, self.goal = y, rows, goal
-        self.x = self.previous = self.grad = self.top_x = self.top_grad = region.start()
-        zeros = torch.zeros(len(y), dtype=self.x.dtype, device=self.x.device)
-        self.size, self.rises, self.halved = zeros + 2 * region.radius, zeros, zeros.bool()
-        self.loss = self.before = self.top = self.top_then = zeros - torch.inf
         self.step = 0
-        self._look()
-        self.top_then, self.rises = self.top, torch.zeros_like(self.rises)
 
     def run(self) -> None:
+        self._begin(self.region.start(), 2 * self.region.radius)
         checkpoints, last = _checkpoints(self.attack.steps), 0
         while self.step < self.attack.steps and len(self.rows):
             share = 0.75 if self.step else 1.0
@@ -128,14 +136,25 @@ class _Climb:
                 self._check(self.step - last)
                 last = self.step
 
+    def _begin(self, x: Images, size: float) -> None:
+        """Look at the loss from a first point; nothing is known yet of any other."""
+        self.x = self.previous = self.grad = self.top_x = self.top_grad = x
+        zeros = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        self.size, self.rises, self.halved = zeros + size, zeros, zeros.bool()
+        self.loss = self.before = self.top = self.top_then = zeros - torch.inf
+        self._look()
+        self.top_then, self.rises = self.top, torch.zeros_like(self.rises)
+
     def _look(self) -> None:
         """Look at the loss from the present point, remember the best, let fallen rows go."""
         label = self.y
         raised = losses.named(self.attack.loss) if self.goal is None else losses.targeted_dlr
         more = () if self.goal is None else (self.goal,)
-        look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not self.best.independent)
-        fallen = ~losses.correct(look.logits, label)
-        self.best.offer(self.rows, self.x, losses.margin(look.logits, label), fallen, self.step)
+        leaves = self.best.independent and self.allowed  # with the next look at what has fallen
+        look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not leaves)
+        fallen = ~losses.correct(look.logits, label) & self.allowed
+        if self.allowed:
+            self.best.offer(self.rows, self.x, losses.margin(look.logits, label), fallen, self.step)
         self.before, self.grad = self.loss, look.grad
         self.loss = look.loss if self.best.independent else look.loss[self.region.victims].mean().expand_as(look.loss)
         better = self.loss > self.top
@@ -153,10 +172,48 @@ class _Climb:
         """Halve the step of rows that stall, and take them back to their best point."""
         stalled = (self.rises < self.attack.rho * steps) | (~self.halved & (self.top <= self.top_then))
         self.size = torch.where(stalled, self.size / 2, self.size)
-        self.x = torch.where(rows.over(stalled, self.x), self.top_x, self.x)
-        self.grad = torch.where(rows.over(stalled, self.x), self.top_grad, self.grad)
-        self.loss = torch.where(stalled, self.top, self.loss)
+        self._back(stalled)
         self.halved, self.top_then, self.rises = stalled, self.top, torch.zeros_like(self.rises)
+
+    def _back(self, which: Rows) -> None:
+        """Take these rows to their best point."""
+        self.x = torch.where(rows.over(which, self.x), self.top_x, self.x)
+        self.grad = torch.where(rows.over(which, self.x), self.top_grad, self.grad)
+        self.loss = torch.where(which, self.top, self.loss)
+
+
+class _SparseClimb(_Climb):
+    """In l1: through balls of 3, 2 and 1 radii, by steps that are shared by few pixels, ever fewer."""
+
+    PER_ROW = (*_Climb.PER_ROW, "pixels", "pixels_then")
+    STAGES = (3, 0.3), (2, 0.6), (1, 1.0)  # radii, and the share of the steps after which the ball shrinks
+    region: L1Region
+
+    def run(self) -> None:
+        own, x = self.region, None
+        for radii, until in self.STAGES:
+            self.region, self.allowed = own.wider(radii), radii == 1
+            first, last = self.step, round(until * self.attack.steps)
+            x = self.region.start() if x is None else self.region.project(self.top_x)
+            self.pixels_then = self.region.moved(x) if first else torch.full_like(x.flatten(1)[:, 0], x[0].numel())
+            self.pixels = self.pixels_then / 1.5 if first else 0.2 * self.pixels_then
+            self._begin(x, self.region.radius)
+            while self.step < last and len(self.rows):
+                self.x = self.region.project(self.region.spread(self.x, self.grad, self.size, self.pixels))
+                self.step += 1
+                self._look()
+                if (self.step - first) % max(1, int(0.04 * (last - first))) == 0:
+                    self._check(0)
+
+    def _check(self, steps: int) -> None:
+        """Where the best point has become sparser, go on from it by long steps; elsewhere by shorter ones."""
+        moved, most = self.region.moved(self.top_x), self.region.radius
+        if not self.best.independent:
+            moved = moved.mean().expand_as(moved)
+        sparser = moved < 0.95 * self.pixels_then
+        self.pixels, self.pixels_then = moved / 1.5, moved
+        self.size = torch.where(sparser, most, (self.size / 1.5).clamp_min(most / 10))
+        self._back(sparser)
 
 
 def _checkpoints(steps: int) -> set[int]:

@@ -32,9 +32,13 @@ class Ensemble(BaseAttack):
     def parts(self) -> tuple[BaseAttack, ...]:
         """The attacks, in order."""
 
+    def parts_in(self, kind: str) -> tuple[BaseAttack, ...]:
+        """The attacks, in order, with what suits a region of this kind."""
+        return self.parts
+
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         best = Best(x, region.victims, independent=independent)
-        for number, part in enumerate(self.parts):
+        for number, part in enumerate(self.parts_in(region.kind)):
             left = best.standing
             if len(left) == 0:
                 break
@@ -85,6 +89,7 @@ class AutoAttack(Ensemble):
     "standard": APGD-CE, APGD-T (9 targets), FAB-T (9 targets), Square (5,000 queries); 100 steps and one start each.
     "plus": APGD-CE, APGD-DLR and untargeted FAB with 5 starts each, Square, APGD-T, FAB-T.
     "rand", for models with noise of their own: APGD-CE and APGD-DLR, each gradient a mean over 20 draws.
+    In l1 "standard" gives APGD-CE 5 starts and APGD-T 5 targets.
 
     Options
         version     "standard", "plus" or "rand"
@@ -94,7 +99,7 @@ class AutoAttack(Ensemble):
 
     Cost: on independent rows each part sees only what the parts before it left standing; of coupled rows each part sees
     every batch whole, and the batch with fewest survivors is kept.
-    Source: Croce and Hein 2020, arXiv:2003.01690, sec. 5; "rand": the authors' code.
+    Source: Croce and Hein 2020, arXiv:2003.01690, sec. 5; l1: Croce and Hein 2021, arXiv:2103.01208; "rand": the authors' code.
     """
 
     name: ClassVar[str] = "autoattack"
@@ -115,10 +120,15 @@ class AutoAttack(Ensemble):
 
     @property
     def parts(self) -> tuple[BaseAttack, ...]:
+        return self.parts_in("linf")
+
+    def parts_in(self, kind: str) -> tuple[BaseAttack, ...]:
         steps, square = self.steps, Square(steps=self.queries)
         targeted = APGD(steps=steps, targets=9), FAB(steps=steps)
         if self.version == "rand":
             return APGD(steps=steps, draws=self.draws), APGD(steps=steps, loss="dlr", draws=self.draws)
+        if self.version == "standard" and kind == "l1":
+            return APGD(steps=steps, restarts=5), APGD(steps=steps, targets=5), FAB(steps=steps), square
         if self.version == "standard":
             return APGD(steps=steps), *targeted, square
         untargeted = (

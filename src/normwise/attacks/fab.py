@@ -11,13 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..rows import flat, over
+from ..rows import flat, over, spend
 from ..types import Images, Labels, Logits, PerRow, Region, Rows
 from .base import BaseAttack, at_least
 from .best import Best
 from .oracle import Oracle
 
 Points = Float[Tensor, "b d"]
+ORDER = {"linf": math.inf, "l2": 2, "l1": 1}
+DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
 HUGE = 1e30  # a multiplier that takes every pixel to its side of the box
 
 
@@ -47,15 +49,15 @@ class FAB(BaseAttack):
 
     Cost: per target and restart, steps forwards and backwards per image and 2 forwards; in l2 up to twice that, as points
     drawn back are looked at again (untargeted: (classes - 1) looks for each). Independent rows stop as soon as they fall.
-    Source: Croce and Hein 2020, arXiv:1907.02044, alg. 1. Differs: in linf the plane of a point drawn back is the one found
-    where it was, which spares a look per step and came nearer on digits (in l2 it did not); projections are found by
+    Source: Croce and Hein 2020, arXiv:1907.02044, alg. 1. Differs: in linf and l1 the plane of a point drawn back is the one
+    found where it was, which spares a look per step and came as near or nearer (in l2 it did not); projections are found by
     Newton's method on the multiplier instead of by sorting (the points are the same); it stops at the radius; it gives up.
 
     >>> x_adv = FAB(steps=10)(model, x, y, Linf(eps=8 / 255), generator=generator, independent=True).x_adv
     """
 
     name: ClassVar[str] = "fab"
-    kinds: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    kinds: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
     targets: int = 9
@@ -158,7 +160,7 @@ class FAB(BaseAttack):
         while shift < classes:
             look = oracle.gradient(now, y, _round, region.victims, y + shift)
             classes = look.logits.shape[1]
-            dual = flat(look.grad).norm(p=1 if region.kind == "linf" else 2, dim=1)
+            dual = flat(look.grad).norm(p=DUAL[region.kind], dim=1)
             planes.append(_Plane.at(now, look.grad, look.loss))
             far.append(look.loss.abs() / dual.clamp_min(1e-12))
             shift += 1
@@ -170,7 +172,7 @@ class FAB(BaseAttack):
         weight = torch.cat([plane.weight, plane.weight])
         points = torch.cat([flat(now), flat(x)])
         way = shortest_way(points, weight, torch.cat([plane.level, plane.level]) - (weight * points).sum(1), kind)
-        length = (way.abs().amax(1) if kind == "linf" else way.norm(dim=1)).clamp_min(1e-8)
+        length = way.norm(p=ORDER[kind], dim=1).clamp_min(1e-8)
         points = points.add_(way, alpha=self.eta)
         share = (length[: len(x)] / (length[: len(x)] + length[len(x) :])).clamp_max(self.alpha_max)
         return torch.lerp(points[: len(x)], points[len(x) :], share[:, None]).clamp_(0, 1).view_as(x)
@@ -200,18 +202,20 @@ def _round(logits: Logits, y: Labels, goal: Labels) -> PerRow:
 
 
 def shortest_way(points: Points, weight: Points, gap: PerRow, kind: str) -> Points:
-    """The shortest d, in linf or l2, with weight . d = gap and points + d in [0, 1]; if there is none, the d that comes nearest.
+    """The shortest d, in linf, l2 or l1, with weight . d = gap and points + d in [0, 1]; if none, the d that comes nearest.
 
-    By the Karush-Kuhn-Tucker conditions |d_i| = min(s u_i, room_i), where room_i is the way to the side of the box that is
+    In l1 pixel after pixel goes to its side of the box, the one with the largest |w_i| first, until the gap is closed. Else,
+    by the Karush-Kuhn-Tucker conditions, |d_i| = min(s u_i, room_i), where room_i is the way to the side of the box that is
     ahead, and u_i = 1 in linf, |w_i| in l2. What d gains, sum_i |w_i| min(s u_i, room_i), is concave and piecewise linear in
     s: Newton's method from below only grows, and reaches the answer exactly once it knows which i are at their side.
     """
-    size, gain = weight.abs(), gap.abs()
+    size, gain, tiny = weight.abs(), gap.abs(), torch.finfo(weight.dtype).tiny
     ahead = weight.sign() * gap.sign()[:, None]
     room = torch.where(ahead > 0, 1 - points, points)
+    if kind == "l1":
+        return ahead * torch.minimum(spend(gain, size * room, size) / size.clamp_min(tiny), room)
     pull = size.new_ones(1) if kind == "linf" else size
     rate = size if kind == "linf" else size.square()
-    tiny = torch.finfo(size.dtype).tiny
     scale = (gain / rate.sum(1).clamp_min(tiny)).clamp_max(HUGE)
     for _ in range(points.shape[1]):
         wish = scale[:, None] * pull

@@ -13,6 +13,7 @@ _LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is n
 _BALLS = {
     "linf": "every pixel may move by at most",
     "l2": "the image may move by a Euclidean length (over all its pixels) of at most",
+    "l1": "the moves of all pixels and channels may add up to at most",
 }
 
 

@@ -1,6 +1,7 @@
 """Threat models: what the attacker may do to a batch."""
 
 from ..registry import Registry
+from .l1 import L1 as L1
 from .lp import L2 as L2
 from .lp import Linf as Linf
 from .masked import Frame as Frame
