@@ -192,5 +192,5 @@ def test_other_geometries_are_refused():
             region.kind = "other"
             return region
 
-    with pytest.raises(ValueError, match="square needs linf or l2 or l1; got other"):
+    with pytest.raises(ValueError, match="square needs linf, l2 or l1; got other"):
         Square()(trained(), images(), labels(), Other(), generator=generator(0))
