@@ -61,7 +61,7 @@ def main(network, weights, data, eps, rows, out, reference="", seeds="1", thread
         for who in ("normwise", "reference") if reference else ("normwise",):
             started = time.perf_counter()
             words = ["one", network, weights, data, eps, rows, reference, str(seed), threads, who]
-            said = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True).stdout
+            said = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
             whole = time.perf_counter() - started
             runs.append({"who": who, "seed": seed, "process_seconds": whole, **json.loads(said.splitlines()[-1])})
             print(runs[-1], flush=True)
