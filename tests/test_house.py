@@ -20,6 +20,7 @@ FLOORS = [
     {
         "attacks",
         "surgery",
+        "trainable",
         "models",
         "training",
         "verdict",

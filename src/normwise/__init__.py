@@ -26,11 +26,16 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .data import DATA as DATA
     from .experiment import Experiment as Experiment
     from .experiment import run as run
+    from .folding import fold as fold
     from .loading import load as load
     from .models import MODELS as MODELS
     from .norms import NORMS as NORMS
+    from .norms import RobustNorm1d as RobustNorm1d
+    from .norms import RobustNorm2d as RobustNorm2d
+    from .norms import RobustNorm3d as RobustNorm3d
     from .norms import StatNorm as StatNorm
     from .norms import norm_reads as norm_reads
+    from .norms import routed as routed
     from .norms import sites as sites
     from .recipes import RECIPES as RECIPES
     from .recipes import Adversarial as Adversarial
@@ -40,10 +45,15 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .selftests import selftest as selftest
     from .speed import Speed as Speed
     from .surgery import convert as convert
+    from .surgery import convert_sync as convert_sync
+    from .surgery import insert as insert
     from .surgery import recalibrate as recalibrate
+    from .surgery import unmapped as unmapped
     from .threats import L2 as L2
     from .threats import THREATS as THREATS
     from .threats import Linf as Linf
+    from .trainable import only as only
+    from .trainable import only_affine as only_affine
     from .training import fit as fit
     from .types import Batch as Batch
     from .verdict import Verdict as Verdict
@@ -60,16 +70,18 @@ _ROOMS = {
     "curves": ("curve",),
     "data": ("DATA",),
     "experiment": ("Experiment", "run"),
+    "folding": ("fold",),
     "loading": ("load",),
     "models": ("MODELS",),
-    "norms": ("NORMS", "StatNorm", "norm_reads", "sites"),
+    "norms": ("NORMS", "RobustNorm1d", "RobustNorm2d", "RobustNorm3d", "StatNorm", "norm_reads", "routed", "sites"),
     "recipes": ("RECIPES", "Adversarial", "Standard"),
     "schedule": ("Schedule",),
     "seeding": ("generator",),
     "selftests": ("selftest",),
     "speed": ("Speed",),
-    "surgery": ("convert", "recalibrate"),
+    "surgery": ("convert", "convert_sync", "insert", "recalibrate", "unmapped"),
     "threats": ("L2", "THREATS", "Linf"),
+    "trainable": ("only", "only_affine"),
     "training": ("fit",),
     "types": ("Batch",),
     "verdict": ("Verdict", "evaluate"),

@@ -35,7 +35,18 @@ def mean_and_range(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(axes), x.amax(axes) - x.amin(axes)
 
 
+def median_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Median, and (1.4826 MAD)^2: the variance of a Gaussian with that median absolute deviation.
+
+    Source: the defence of Wu et al. 2023, arXiv:2301.12576, as their code has it.
+    """
+    flat = x.transpose(0, 1).flatten(1)
+    median = flat.median(1).values
+    return median, (1.4826 * (flat - median[:, None]).abs().median(1).values) ** 2
+
+
 # BatchNorm divides by the biased variance and tracks the unbiased one.
 MOMENTS = Measure("mean", "var", mean_and_variance, lambda variance, n: variance * (n / max(n - 1, 1)))
 RANGE = Measure("mean", "range", mean_and_range, lambda spread, n: spread)
-MEASURES = {"moments": MOMENTS, "range": RANGE}
+MEDIAN = Measure("median", "deviation", median_and_deviation, lambda spread, n: spread)
+MEASURES = {"moments": MOMENTS, "range": RANGE, "median": MEDIAN}

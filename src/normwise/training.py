@@ -8,19 +8,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import checkpoints, losses
 from . import schedule as scheduling
 from .attacks import PGD
 from .data.augment import random_crop, random_flip
 from .modes import running, untouched
+from .norms import StatNorm
 from .record import Training, write
 from .schedule import Schedule
 from .seeding import derive, generator
+from .trainable import baked
 from .types import Batch, Data, Recipe, ThreatModel
 
 Report = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
@@ -53,6 +57,7 @@ def fit(
     folder: Path | None = None,
     card: Mapping[str, Any] | None = None,
     report: Report = silent,
+    stats: Literal["synchronized", "per-rank"] = "synchronized",
 ) -> Fitted:
     """Train a copy of the model as the recipe says; the model given stays as it is.
 
@@ -63,8 +68,17 @@ def fit(
     model so far in `model.safetensors` with `card` beside it. A run that was stopped goes on from there and ends with the
     same weights as one that was not.
 
-    Raises ValueError for a loss that is not finite, naming epoch and batch, and for settings the device cannot run.
+    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and where a
+    process group is up and norms read each process's own batch, unless `stats` is "per-rank".
     """
+    if dist.is_available() and dist.is_initialized() and stats != "per-rank":
+        alone = [path for path, module in model.named_modules() if isinstance(module, StatNorm | _BatchNorm)]
+        alone = [path for path in alone if not isinstance(model.get_submodule(path), nn.SyncBatchNorm)]
+        if alone:
+            raise ValueError(
+                f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
+                'convert_sync(model) first, or say stats="per-rank"'
+            )
     run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, torch.device(device))
     if folder:
         run.resume(folder)
@@ -197,8 +211,8 @@ class _Run:
 
     def finish(self) -> Fitted:
         """Give the best weights to the model; returns it in eval mode on its device."""
-        model = self.current
-        model.load_state_dict(self.state.weights)
+        self.current.load_state_dict(self.state.weights)
+        model = baked(self.current)
         sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         training = Training(
             seconds=self.state.seconds,
@@ -215,7 +229,7 @@ class _Run:
     def save(self, folder: Path, line: Mapping[str, Any], card: Mapping[str, Any]) -> None:
         """Write what is needed to go on, the best model so far, and the log."""
         if self.state.best_epoch == self.state.epoch:
-            checkpoints.save(self.current, folder, card)
+            checkpoints.save(baked(self.current), folder, card)
         buffer = io.BytesIO()
         torch.save(
             {"state": asdict(self.state), **{name: part.state_dict() for name, part in self._parts().items()}}, buffer

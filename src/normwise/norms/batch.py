@@ -1,4 +1,4 @@
-"""BatchNorm and its relatives: mean and variance, from running statistics, from the batch, or between."""
+"""BatchNorm and its relatives: centre and spread, from running statistics, from the batch, or between."""
 
 from __future__ import annotations
 
@@ -69,3 +69,82 @@ class BNM(BN):
     label: ClassVar[str] = "BatchNorm, running mean, batch variance"
 
     spread_share: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaBN(BN):
+    """BatchNorm that mixes running and batch statistics in evaluation, in equal shares unless said otherwise.
+
+    Source: You et al. 2021, arXiv:2110.04065 (their alpha is the share of the running statistics); Schneider et al. 2020,
+    arXiv:2006.16971, mix likewise, with the share n / (N + n) for n images and a prior worth N.
+    """
+
+    name: ClassVar[str] = "alphabn"
+    label: ClassVar[str] = "alpha-BatchNorm"
+
+    centre_share: float = 0.5
+    spread_share: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerBN(BN):
+    """Divide by a power of the standard deviation: between BatchNorm (power 1) and mean-only (power 0).
+
+        y = weight * (x - mean) / (var + eps) ** (power / 2) + bias
+
+    Options: those of `bn`, and
+        power   exponent of the standard deviation
+
+    Source: a control for RobustNorm, whose range to the 0.2 leaves activations nearly un-normalized.
+    """
+
+    name: ClassVar[str] = "powerbn"
+    label: ClassVar[str] = "deviation to a power"
+
+    power: float = 0.2
+    measure: ClassVar[str] = "moments"
+
+    def __call__(self, site: Site) -> nn.Module:
+        return StatNorm(
+            site.channels,
+            measure=self.measure,
+            power=self.power / 2,
+            centre_share=self.centre_share,
+            spread_share=self.spread_share,
+            eps=self.eps,
+            momentum=self.momentum,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanOnly(PowerBN):
+    """Centre only: y = weight * (x - mean) + bias.
+
+    Options: those of `powerbn`, with power 0.
+
+    Source: Salimans and Kingma 2016, arXiv:1602.07868, sec. 4 (mean-only batch normalization, there with weight norm).
+    """
+
+    name: ClassVar[str] = "meanonly"
+    label: ClassVar[str] = "mean-only"
+
+    power: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedianNorm(PowerBN):
+    """Median and median absolute deviation in place of mean and standard deviation.
+
+        y = weight * (x - median) / sqrt((1.4826 MAD)^2 + eps) + bias
+
+    Options: those of `powerbn`, with power 1.
+
+    Source: the defence of Wu et al. 2023, arXiv:2301.12576, against malicious rows in a batch. Differs: its statistics may
+    be tracked.
+    """
+
+    name: ClassVar[str] = "median"
+    label: ClassVar[str] = "median and MAD"
+
+    power: float = 1.0
+    measure: ClassVar[str] = "median"

@@ -25,13 +25,14 @@ class StatNorm(nn.Module):
 
     so that shares 0, 0 are BatchNorm, 1, 1 read the batch alone, and 0, 1 keep the running mean (BNM, RNM).
 
-    Reads x of shape (b, c, ...) of any rank >= 2. A constant channel gives `bias`, and no gradient through its spread.
-    State-dict keys are BatchNorm's; the range lives in a buffer of its own name, `running_range`. BatchNorm's keys load
-    into a layer that measures the range: their `running_var` is dropped and the layer then refuses tracked evaluation
-    until it has been trained or recalibrated. `legacy=True` reads `running_var` as the range, as the authors stored it.
+    Reads x of shape (b, c, ...) of any rank >= 2. A channel without spread gives `bias`, and no gradient through its spread.
+    State-dict keys are BatchNorm's; other measures live in buffers of their own names (`running_range`; `running_median`,
+    `running_deviation`). BatchNorm's keys load into a layer that measures something else: what it cannot use is dropped
+    and the layer then refuses tracked evaluation until it has been trained or recalibrated. `legacy=True` reads
+    `running_var` as the range, as the authors stored it.
 
     Options
-        measure         "moments" (mean, variance) or "range" (mean, max - min)
+        measure         "moments" (mean, variance), "range" (mean, max - min) or "median" (median, (1.4826 MAD)^2)
         power           exponent of the spread in the divisor
         eps_inside      add eps before the power (BatchNorm) or after (RobustNorm)
         centre_share    share of the centre read from the batch in evaluation, 0 to 1
@@ -134,6 +135,8 @@ class StatNorm(nn.Module):
 
     def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
         scale = 1 / (_power(spread + self.eps, self.power) if self.eps_inside else _power(spread, self.power) + self.eps)
+        if self.power:  # half of a channel's values may be equal: their deviation is 0, and the rest must not explode
+            scale = torch.where(spread > 0, scale, 0)
         if self.weight is not None:
             scale = scale * self.weight
         shape = [1, -1] + [1] * (x.ndim - 2)
@@ -161,6 +164,9 @@ class StatNorm(nn.Module):
                 variance = state_dict.pop(foreign)
                 state_dict[own] = variance if self.legacy else getattr(self, self._spread)
                 state_dict[prefix + "needs_recalibration"] = torch.tensor(not self.legacy)
+                if (centre := prefix + self._centre) not in state_dict:
+                    state_dict.pop(prefix + "running_mean", None)
+                    state_dict[centre] = getattr(self, self._centre)
             state_dict.setdefault(prefix + "needs_recalibration", torch.tensor(False))
             self._unknown_spread = bool(state_dict[prefix + "needs_recalibration"])
         state_dict.setdefault(prefix + "num_batches_tracked", torch.tensor(0))

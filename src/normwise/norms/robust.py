@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..types import Site
 from .layer import StatNorm
@@ -69,3 +69,68 @@ class RNM(RNT):
     label: ClassVar[str] = "RobustNorm, running mean, batch range"
 
     spread_share: float = 1.0
+
+
+class _RobustNorm(StatNorm):
+    """RobustNorm with BatchNorm's signature: what `nn.BatchNorm` was in a network's code, this may be."""
+
+    RANKS: ClassVar[tuple[int, ...]]
+
+    def __init__(
+        self,
+        num_features: int,
+        power: float = 0.2,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        *,
+        centre_share: float = 0.0,
+        spread_share: float = 0.0,
+        legacy: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            num_features,
+            measure="range",
+            power=power,
+            eps_inside=False,
+            centre_share=centre_share,
+            spread_share=spread_share,
+            eps=eps,
+            momentum=momentum,
+            affine=affine,
+            legacy=legacy,
+        )
+        self.to(device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in self.RANKS:
+            raise ValueError(
+                f"{type(self).__name__} reads inputs of {' or '.join(map(str, self.RANKS))} dimensions; got {tuple(x.shape)}"
+            )
+        return super().forward(x)
+
+
+class RobustNorm1d(_RobustNorm):
+    """RobustNorm for x of shape (b, c) or (b, c, l), in place of nn.BatchNorm1d.
+
+        y = weight * (x - mean) / ((max - min) ** power + eps) + bias
+
+    Running mean (from 0) and running range (from 1) are read in evaluation, the batch's where a share says so; options
+    as in `StatNorm`. Source: Awais et al. 2020, arXiv:2006.11007, and the authors' code.
+    """
+
+    RANKS = (2, 3)
+
+
+class RobustNorm2d(_RobustNorm):
+    """RobustNorm for x of shape (b, c, h, w), in place of nn.BatchNorm2d. Formula, options and source: `RobustNorm1d`."""
+
+    RANKS = (4,)
+
+
+class RobustNorm3d(_RobustNorm):
+    """RobustNorm for x of shape (b, c, t, h, w), in place of nn.BatchNorm3d. Formula, options and source: `RobustNorm1d`."""
+
+    RANKS = (5,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..types import Site
 
@@ -47,3 +47,37 @@ class LN(GN):
     label: ClassVar[str] = "LayerNorm"
 
     groups: int = 1
+
+
+class InstanceNorm(nn.GroupNorm):
+    """Mean and variance of each channel of each sample, for x of shape (b, c, ...) with at least two positions.
+
+    Raises ValueError where a channel has one value: it would give its bias whatever the input.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x[0, 0].numel() < 2:
+            raise ValueError(
+                f"instance norm reads the positions of each channel; got shape {tuple(x.shape)}, one value per channel; "
+                "use ln or bn there"
+            )
+        return super().forward(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IN:
+    """InstanceNorm: mean and variance of each channel of each sample; statistics are not tracked.
+
+    Options
+        eps     added to the variance
+
+    Source: Ulyanov et al. 2016, arXiv:1607.08022.
+    """
+
+    name: ClassVar[str] = "in"
+    label: ClassVar[str] = "InstanceNorm"
+
+    eps: float = 1e-5
+
+    def __call__(self, site: Site) -> nn.Module:
+        return InstanceNorm(site.channels, site.channels, self.eps)

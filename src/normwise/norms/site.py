@@ -11,6 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ..types import Site
 from .free import ChannelAffine
 from .layer import StatNorm
+from .routed import Routed
 
 
 def reads(module: nn.Module) -> frozenset[str] | None:
@@ -18,6 +19,8 @@ def reads(module: nn.Module) -> frozenset[str] | None:
 
     None where the module does not stand at a site of normalization.
     """
+    if isinstance(module, Routed):
+        return reads(module.active)
     if isinstance(module, StatNorm):
         shares = (1.0, 1.0) if module.training else (module.centre_share, module.spread_share)
         return frozenset(({"batch"} if max(shares) > 0 else set()) | ({"running"} if min(shares) < 1 else set()))
@@ -32,16 +35,18 @@ def reads(module: nn.Module) -> frozenset[str] | None:
 
 def sites(model: nn.Module) -> dict[str, Site]:
     """List the places where a model normalizes, by module path; a module tied to several paths is listed at each."""
+    within = {inner for module in model.modules() if isinstance(module, Routed) for inner in module.statistics}
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if reads(module) is not None:
+        if module not in within and reads(module) is not None:
             found[path] = Site(_channels(module), path)
     return found
 
 
 def norm_reads(model: nn.Module) -> dict[str, int]:
     """Count the sites by what they read, e.g. {"running": 7} or {"batch+running": 7}."""
-    return dict(Counter("+".join(sorted(what)) for module in model.modules() if (what := reads(module)) is not None))
+    each = {model.get_submodule(path) for path in sites(model)}  # a tied module counts once
+    return dict(Counter("+".join(sorted(reads(module) or ())) for module in each))
 
 
 def _channels(module: nn.Module) -> int:

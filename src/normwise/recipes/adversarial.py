@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,11 +11,12 @@ from torch.nn import functional as F
 from ..attacks import PGD
 from ..modes import running
 from ..types import Cost, Images, Labels, Mode, ThreatModel
+from .part import Part
 from .standard import check_smoothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversarial:
+class Adversarial(Part):
     """min over weights of the expected max over the threat model of the cross-entropy, the max found by PGD.
 
     Options
@@ -27,7 +27,8 @@ class Adversarial:
         label_smoothing     share of the target spread over all classes, 0 to 1
 
     Cost: steps + 1 forwards and backwards per image.
-    Source: Madry et al. 2018, arXiv:1706.06083, eq. 2.1 and sec. 5. Differs: crafted in eval mode by default.
+    Source: Madry et al. 2018, arXiv:1706.06083, eq. 2.1 and sec. 5; with the norms alone: Walter et al. 2022,
+    arXiv:2204.12393. Differs: crafted in eval mode by default.
     """
 
     name: ClassVar[str] = "adversarial"
@@ -40,6 +41,7 @@ class Adversarial:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._attack()  # checks its own options
         check_smoothing(self.name, self.label_smoothing)
         if self.craft_in not in ("eval", "train"):
@@ -48,13 +50,10 @@ class Adversarial:
     def _attack(self) -> PGD:
         return PGD(steps=self.steps, relative_step=self.relative_step, keep="last")
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        return copy.deepcopy(model)
-
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         with running(model, self.craft_in):
             crafted = self._attack()(model, x, y, threat, generator=generator)
-        logits = model(crafted.x_adv)
+        logits = self.answer(model, crafted.x_adv)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         n = len(x)
         return Cost(loss, logits.detach(), forwards=crafted.forwards + n, backwards=crafted.backwards + n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,11 +9,12 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from ..types import Cost, Images, Labels, ThreatModel
+from .part import Part
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standard:
-    """Cross-entropy on clean images; every parameter trains.
+class Standard(Part):
+    """Cross-entropy on clean images.
 
     Options
         label_smoothing     share of the target spread over all classes, 0 to 1
@@ -29,13 +29,11 @@ class Standard:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_smoothing(self.name, self.label_smoothing)
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        return copy.deepcopy(model)
-
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
-        logits = model(x)
+        logits = self.answer(model, x)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         return Cost(loss, logits.detach(), forwards=len(x), backwards=len(x))
 

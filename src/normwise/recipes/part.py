@@ -1,0 +1,46 @@
+"""Recipes that train part of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ..trainable import Trains, frozen_statistics, only
+from ..types import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What of the network trains, for recipes to inherit.
+
+    Options
+        trains      "all"; of the norms "affine", "scale" or "shift"; "head" (the last linear layer); "affine+head"; "subset"
+                    (as many random weights as the norms have parameters)
+        first       of the norms, so many from the input side; 0 with last 0: all
+        last        of the norms, so many from the output side
+        statistics  of the norms in training: "batch" (read the batch and track it) or "frozen" (read the running ones)
+    """
+
+    trains: Trains = "all"
+    first: int = 0
+    last: int = 0
+    statistics: Literal["batch", "frozen"] = "batch"
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.last < 0:
+            raise ValueError(f"first is {self.first} and last {self.last}; they count norms: give whole numbers >= 0")
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return a copy of the model in which only what is named may train."""
+        return only(model, self.trains, first=self.first, last=self.last)
+
+    def answer(self, model: nn.Module, x: Images) -> Tensor:
+        """The logits of a training forward."""
+        if self.statistics == "frozen":
+            with frozen_statistics(model):
+                frozen: Tensor = model(x)
+            return frozen
+        logits: Tensor = model(x)
+        return logits

@@ -1,0 +1,177 @@
+"""Surgery: insertion, routes, synchronized norms, other people's norm layers."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from normwise.modes import digest
+from normwise.norms import (
+    BN,
+    GN,
+    MBN,
+    RN,
+    RNT,
+    MedianNorm,
+    RobustNorm1d,
+    RobustNorm2d,
+    RobustNorm3d,
+    StatNorm,
+    routed,
+    sites,
+)
+from normwise.recipes import Standard
+from normwise.schedule import Schedule
+from normwise.surgery import convert, convert_sync, insert, recalibrate, unmapped
+from normwise.threats import Linf
+from normwise.training import fit
+from normwise.types import Site
+from worlds import Small, Stripes, images, trained
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(RobustNorm1d, (6, 8)), (RobustNorm2d, (6, 8, 3, 3)), (RobustNorm3d, (6, 8, 2, 3, 3))]
+)
+def test_drop_ins_take_batchnorms_place_and_keep_its_default_the_running_range(kind, shape):
+    layer, x = kind(8).double(), torch.randn(shape, dtype=torch.float64)
+    y = layer(x)
+    axes = [0, *range(2, x.ndim)]
+    spread = x.amax(axes) - x.amin(axes)
+    view = [1, -1] + [1] * (x.ndim - 2)
+    torch.testing.assert_close(y, (x - x.mean(axes).view(view)) / (spread**0.2 + 1e-5).view(view))
+    torch.testing.assert_close(layer.running_range, 0.9 + 0.1 * spread)
+    torch.testing.assert_close(
+        layer.eval()(x), (x - layer.running_mean.view(view)) / (layer.running_range**0.2 + 1e-5).view(view)
+    )
+    with pytest.raises(ValueError, match="dimensions; got"):
+        layer(torch.randn(6, 8, 2, 2, 2, 2))
+
+
+def test_median_and_deviation_are_their_formula_and_equal_values_do_not_explode():
+    layer, x = MedianNorm()(Site(3)), torch.randn(5, 3, 3)
+    y = layer(x)
+    flat = x.transpose(0, 1).flatten(1)
+    median = flat.median(1).values
+    mad = (flat - median[:, None]).abs().median(1).values
+    expected = (x - median[None, :, None]) / ((1.4826 * mad) ** 2 + 1e-5).sqrt()[None, :, None]
+    torch.testing.assert_close(y, expected)
+    x = torch.zeros(4, 3, 4)
+    x[0, :, 0] = 5.0
+    x.requires_grad_()
+    y = layer(x)
+    assert (y == 0).all()
+    assert torch.isfinite(torch.autograd.grad(y.sum(), x)[0]).all()
+
+
+@pytest.mark.parametrize("share", ["none", "statistics", "affine"])
+def test_routes_keep_apart_what_they_do_not_share(share):
+    model = convert(trained(), MBN(share=share)).train()
+    model.drop.eval()
+    before = {name: value.clone() for name, value in model.norm.state_dict().items()}
+    with routed(model, 1):
+        model(images(seed=1)).sum().backward()
+    assert model.norm.route == 0
+    moved = {name for name, value in model.norm.state_dict().items() if not torch.equal(value, before[name])}
+    which = "statistics.0" if share == "statistics" else "statistics.1"
+    assert moved == {f"{which}.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    rows = model.norm.weights.grad.abs().sum(1) > 0
+    assert rows.tolist() == ([True] if share == "affine" else [False, True])
+
+
+def test_every_route_starts_as_the_batchnorm_it_replaces_and_back():
+    model, x = trained(), images()
+    mixed = convert(model, MBN(routes=3))
+    for route in range(3):
+        with routed(mixed, route):
+            torch.testing.assert_close(mixed(x), model(x))
+    torch.testing.assert_close(convert(mixed, BN())(x), model(x))
+    fresh = Small(MBN())
+    fresh.load_state_dict(model.state_dict())  # BatchNorm's keys fit
+    torch.testing.assert_close(fresh.eval()(x), model(x))
+
+
+def test_recalibration_moves_the_route_in_use_alone():
+    mixed = convert(trained(), MBN())
+    with routed(mixed, 1):
+        new = recalibrate(mixed, [images(seed=3)])
+    assert torch.equal(new.norm.statistics[0].running_var, mixed.norm.statistics[0].running_var)
+    assert not torch.equal(new.norm.statistics[1].running_var, mixed.norm.statistics[1].running_var)
+
+
+def test_a_route_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no route 2 in Small: it has 2 routes"), routed(convert(trained(), MBN()), 2):
+        pass
+    with pytest.raises(ValueError, match="it has no routes"), routed(trained(), 0):
+        pass
+
+
+def test_insertion_keeps_keys_and_at_its_start_the_function():
+    model, x = trained(), images()
+    new = insert(model, BN(), after=["conv1", "conv2"])
+    assert model.state_dict().keys() < new.state_dict().keys()
+    assert [path for path in sites(new) if path.endswith("inserted")] == ["conv1.inserted", "conv2.inserted"]
+    torch.testing.assert_close(new(x), model(x), rtol=1e-3, atol=1e-4)  # running mean 0, variance 1
+    assert not hasattr(model.conv1, "inserted")
+    for where in ("nowhere", "drop"):
+        with pytest.raises(ValueError, match=f"cannot insert after '{where}'"):
+            insert(model, BN(), after=[where])
+
+
+def test_synchronized_norms_are_torchs_with_weights_statistics_and_keys():
+    model = trained(BN())
+    new = convert_sync(model)
+    assert isinstance(new.norm, nn.SyncBatchNorm)
+    torch.testing.assert_close(new.state_dict(), model.state_dict())
+    assert isinstance(convert_sync(trained()).norm, nn.SyncBatchNorm)
+    assert isinstance(convert(new, RNT()).norm, StatNorm)
+    with pytest.raises(ValueError, match="has no synchronized kind: only running"):
+        convert_sync(trained(RN()))
+
+
+def test_torchs_converter_and_update_bn_leave_our_layers_as_they_are():
+    model = trained(BN())
+    before = digest(model)
+    assert isinstance(nn.SyncBatchNorm.convert_sync_batchnorm(model).norm, StatNorm)
+    update_bn([images()], model)
+    assert digest(model) == before
+
+
+def test_hooks_and_activations_inside_a_norm_survive_conversion():
+    class Act(nn.BatchNorm2d):  # as timm's BatchNormAct2d
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.drop, self.act = nn.Identity(), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.drop(super().forward(x)))
+
+    model, x = nn.Sequential(Act(2)).eval(), images() - 0.5
+    new = convert(model, BN())
+    torch.testing.assert_close(new(x), model(x))
+    assert new.state_dict().keys() == model.state_dict().keys()
+    seen = []
+    hooked = trained()
+    hooked.norm.register_forward_hook(lambda *args: seen.append(1))
+    convert(hooked, GN(groups=4))(images())
+    assert seen == [1]
+
+
+def test_what_could_not_be_mapped_is_listed_and_lazy_layers_are_refused():
+    assert unmapped(convert(trained(), RNT())) == ["norm"]
+    assert unmapped(convert(trained(), BN())) == []
+    with pytest.raises(ValueError, match="0 is lazy"):
+        convert(nn.Sequential(nn.LazyBatchNorm2d()), BN())
+
+
+def test_training_in_a_process_group_wants_synchronized_norms_or_a_word(tmp_path):
+    quick = Schedule(epochs=1, batch_size=16, validate_every=0)
+    settings = (Stripes(), Standard(), Linf(), quick)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match=r"1 norms would read each process's own rows \(norm, ...\); convert_sync"):
+            fit(trained(), *settings, seed=0)
+        fit(trained(), *settings, seed=0, stats="per-rank")
+        fit(trained(GN(groups=4)), *settings, seed=0)
+    finally:
+        torch.distributed.destroy_process_group()
