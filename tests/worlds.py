@@ -117,9 +117,10 @@ def quick(attack: type) -> Attack:
 
 
 def fitting(threat: type) -> ThreatModel:
-    """The threat model with its own settings, but no radius beyond the box of five pixels."""
-    wide = {field.name: 2.0 for field in dataclasses.fields(threat) if field.name == "eps" and field.default > 2}
-    return threat(**wide)
+    """The threat model with its own settings, but no radius beyond the box of five pixels, and for any number of channels."""
+    options = {field.name: field.default for field in dataclasses.fields(threat)}
+    wide = {"eps": 2.0} if options.get("eps", 0) > 2 else {}
+    return threat(**wide, **{name: options[name][:1] for name in ("mean", "std") if name in options})
 
 
 class Stripes(TensorData):

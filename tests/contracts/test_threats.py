@@ -1,12 +1,14 @@
 """What every threat model promises."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normwise.seeding import generator
-from normwise.threats import L1, L2, THREATS, Linf
+from normwise.threats import L1, L2, THREATS, Linf, Normalized
 from normwise.types import Region, ThreatModel
 from worlds import fitting, images
 
@@ -164,6 +166,18 @@ def test_l1_starts_fill_the_ball_evenly():
 
 def test_eps_zero_allows_the_clean_image_alone(threat):
     x = images(4)
-    region = type(threat)(eps=0.0).around(x, generator=generator(0))
+    region = dataclasses.replace(threat, eps=0.0).around(x, generator=generator(0))
     assert torch.equal(region.project(torch.rand(x.shape)), x)
     assert torch.equal(region.start(), x)
+
+
+def test_eps_in_normalized_units_is_eps_std_in_pixels_within_what_the_batch_spans():
+    x = images(4, (3, 5, 5)).clamp(0.1, 0.9).double()
+    threat = Normalized(eps=0.4)
+    region = threat.around(x, generator=generator(0))
+    std, mean = (torch.tensor(v, dtype=x.dtype).view(3, 1, 1) for v in (threat.std, threat.mean))
+    z = (x - mean) / std
+    expected = ((z + 0.4).clamp(z.min(), z.max()) * std + mean).clamp(0, 1)
+    torch.testing.assert_close(region.project(torch.ones_like(x)), expected)
+    with pytest.raises(ValueError, match="std for 3 channels; images have 2"):
+        threat.around(images(), generator=generator(0))

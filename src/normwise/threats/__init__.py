@@ -6,5 +6,6 @@ from .lp import L2 as L2
 from .lp import Linf as Linf
 from .masked import Frame as Frame
 from .masked import Patch as Patch
+from .normalized import Normalized as Normalized
 
 THREATS = Registry("threat model", __name__, vars())
