@@ -42,6 +42,7 @@ FLOORS = [
     {"recipes", "checks"},
     {"experiment", "evaluation", "selftests"},
     {"presets", "bench"},
+    {"reproduce"},
     {"cli", "__main__"},
 ]
 FORBIDDEN = [  # who must not know whom, on whatever floor

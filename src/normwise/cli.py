@@ -27,6 +27,7 @@ from .presets import PRESETS, data_name, suited
 from .recipes import RECIPES
 from .record import Result, provenance, read_result, write
 from .registry import Registry, unknown
+from .reproduce import SYSTEMS, Reproduce, reproduce
 from .selftests import SelfTest, run_selftest
 from .threats import THREATS
 
@@ -187,6 +188,20 @@ def _for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     return (own if model["model"] or "data" in given else {}), model
 
 
+def _reproduce(description: str, words: Sequence[str]) -> None:
+    systems = ", ".join(SYSTEMS)
+    verb = Verb("reproduce", f"{description}; SYSTEM: {systems}, all", "runs/reproduce", "[SYSTEM]", 0, 1)
+    settings, _, out = parse(
+        verb, Reproduce, words, lambda operands, given: ({}, {"system": operands[0]} if operands else {})
+    )
+    with _progress("reproduce") as report:
+        table = reproduce(settings, out, report)
+    for one in table:
+        if settings.system in ("all", one["system"]):
+            print(f"{one['number']:4}{one['verdict']}" + (f" ({one['why']})" if one["why"] else "") + f": {one['claim']}")
+    print(f"claims: {out / 'claims.md'}, {out / 'claims.json'}\nrecords: {out / 'cells'}")
+
+
 def _show(result: Result, out: Path) -> None:
     """Write the report of one run and say what came out."""
     from .report import page
@@ -271,6 +286,7 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "evaluate": _evaluate,
     "attack": _attack,
     "selftest": _selftest,
+    "reproduce": _reproduce,
     "list": _list,
     "report": _report,
 }

@@ -58,7 +58,19 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
         )
     for p in chosen:
         p.requires_grad_(True)
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(_with_gradient)
     return model
+
+
+def _with_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Let the input of a group norm behind frozen layers have a gradient.
+
+    Without one, torch (2.13, CPU, channels_last) writes the gradient to nowhere and ends the process.
+    """
+    x, trains = inputs[0], any(p.requires_grad for p in module.parameters())
+    return (x.detach().requires_grad_(),) if trains and torch.is_grad_enabled() and not x.requires_grad else inputs
 
 
 def only_affine(model: nn.Module) -> nn.Module:

@@ -1,0 +1,196 @@
+"""A cell: one network, trained in one way and measured. Its record is a file; a record that fits is never made again."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import checkpoints
+from ..modes import running
+from ..record import provenance, to_json, write
+from ..registry import plain
+from ..schedule import Schedule
+from ..seeding import derive
+from ..threats import Linf
+from ..trainable import baked
+from ..training import Fitted, Report, fit
+from ..types import Norm, Recipe
+from . import figures
+from .scale import Scale
+
+RECORD, WEIGHTS = "record.json", "model.safetensors"
+LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
+EXTRAS = ("drift", "smoothness", "shifts", "legacy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One network of an experiment.
+
+    Options
+        name        its name
+        system      the paper it belongs to
+        about       what it is, in a few words
+        begin       makes the network before training; gets the scale, and the networks it `needs`
+        needs       cells whose trained networks it starts from
+        recipe      how it trains; None: it does not
+        clean       it trains on the schedule of clean training (else of adversarial)
+        sweep       its learning rate is chosen from the scale's, on validation rows
+        part        of the schedule's epochs
+        extras      figures beyond accuracy: of "drift", "smoothness", "shifts", "legacy"
+    """
+
+    name: str
+    system: str
+    about: str
+    begin: Callable[..., nn.Module]
+    needs: tuple[str, ...] = ()
+    recipe: Callable[[Scale], Recipe] | None = None
+    clean: bool = False
+    sweep: bool = False
+    part: float = 1.0
+    extras: tuple[str, ...] = field(default=())
+
+
+class Workshop:
+    """Where the cells of one scale and one folder are made."""
+
+    def __init__(self, cells: Mapping[str, Cell], scale: Scale, folder: Path, report: Report) -> None:
+        self.cells, self.scale, self.folder, self.report = cells, scale, folder, report
+
+    def place(self, name: str, seed: int) -> Path:
+        """The folder of a cell."""
+        return self.folder / "cells" / f"{name}-seed{seed}"
+
+    def digest(self, name: str, seed: int) -> str:
+        """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
+        cell = self.cells[name]
+        settings = {
+            "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted(cell.extras)],
+            "recipe": plain(cell.recipe(self.scale)) if cell.recipe else None,
+            "scale": {**plain(self.scale), "seeds": None, "data": {**plain(self.scale.data), "root": None}},
+            "seed": seed,
+            "needs": [self.digest(need, seed) for need in cell.needs],
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+    def record(self, name: str, seed: int) -> dict[str, Any] | None:
+        """The finished record of a cell, if there is one and it was made with these settings."""
+        try:
+            found: dict[str, Any] = json.loads((self.place(name, seed) / RECORD).read_text())
+        except (OSError, ValueError):
+            return None
+        return found if found.get("digest") == self.digest(name, seed) else None
+
+    def untrained(self, name: str, seed: int) -> nn.Module:
+        """The network of a cell before it trains; the same bits each time."""
+        cell = self.cells[name]
+        given = [self.network(need, seed) for need in cell.needs]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "weights"))
+            return cell.begin(self.scale, *given)
+
+    def network(self, name: str, seed: int) -> nn.Module:
+        """The trained network of a cell. Raises ValueError if it was not made yet."""
+        cell, path = self.cells[name], self.place(name, seed) / WEIGHTS
+        if cell.recipe is None:
+            return self.untrained(name, seed).eval()
+        if not path.exists():
+            raise ValueError(f"{path} is not there; make the cell {name} first, or delete its {RECORD} to make it again")
+        model = cell.recipe(self.scale).prepare(self.untrained(name, seed))
+        return checkpoints.give(baked(model), checkpoints.weights(path), str(path)).eval()
+
+    def make(self, name: str, seed: int) -> dict[str, Any]:
+        """Train and measure a cell; what was stopped goes on. Returns its record, which is written too."""
+        if (done := self.record(name, seed)) is not None:
+            return done
+        started, cell, folder = time.perf_counter(), self.cells[name], self.place(name, seed)
+        made: dict[str, Any] = {}
+        if cell.recipe is None:
+            model = self.untrained(name, seed).eval()
+        else:
+            fitted, made = self._train(cell, seed, folder)
+            model = fitted.model
+        found = self._measure(cell, model, seed)
+        record = {
+            **provenance(),
+            "cell": name,
+            "system": cell.system,
+            "about": cell.about,
+            "seed": seed,
+            "seconds": time.perf_counter() - started,
+            "digest": self.digest(name, seed),
+            "recipe": plain(cell.recipe(self.scale)) if cell.recipe else None,
+            "scale": plain(self.scale),
+            "training": made or None,
+            "figures": figures.plain_numbers(found),
+        }
+        write(folder / RECORD, to_json(record))
+        return record
+
+    def _train(self, cell: Cell, seed: int, folder: Path) -> tuple[Fitted, dict[str, Any]]:
+        assert cell.recipe is not None
+        recipe, begun = cell.recipe(self.scale), self.untrained(cell.name, seed)
+        whole = self.scale.standard if cell.clean else self.scale.robust
+        schedule = replace(whole, epochs=max(1, round(cell.part * whole.epochs)))
+        rates: dict[str, float] = {}
+        if cell.sweep:
+            for rate in self.scale.rates:
+                rates[f"{rate:g}"] = self._try(begun, recipe, schedule, rate, seed)
+            schedule = replace(schedule, lr=float(max(rates, key=lambda rate: rates[rate])))
+        fitted = fit(
+            begun, self.scale.data, recipe, Linf(eps=self.scale.eps), schedule, seed=seed, folder=folder, report=self.report
+        )
+        return fitted, {**plain(fitted.training), "lr": schedule.lr, "rates": rates}
+
+    def _try(self, model: nn.Module, recipe: Recipe, schedule: Schedule, rate: float, seed: int) -> float:
+        """What a quarter of the schedule at this learning rate reaches on validation rows; 0 where it diverges."""
+        short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
+        try:
+            fitted = fit(model, self.scale.data, recipe, Linf(eps=self.scale.eps), short, seed=seed, report=self.report)
+        except ValueError:  # the loss became infinite
+            return 0.0
+        return fitted.training.validation.get("robust" if recipe.robust else "clean", 0.0)
+
+    def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
+        scale, batches = self.scale, self.scale.data.test(batch_size=self.scale.batch_size)
+        paper, coupled = figures.standing(model, batches, scale.radii, (scale.paper,), seed)
+        strongest, _ = figures.standing(model, batches, scale.radii, (scale.paper, *scale.strongest), seed)
+        found: dict[str, Any] = {
+            "clean": figures.share(paper["0"]),
+            "coupled": coupled,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "paper": {radius: figures.share(bits) for radius, bits in paper.items()},
+            "strongest": {radius: figures.share(bits) for radius, bits in strongest.items()},
+            "rows": {"paper": paper, "strongest": strongest},
+        }
+        with running(copy.deepcopy(model), "eval") as still:
+            still.requires_grad_(False)
+            if "drift" in cell.extras:
+                found["drift"] = figures.drift(still, batches, scale.eps, seed)
+            if "smoothness" in cell.extras:
+                found["smoothness"] = figures.smoothness(still, batches, scale.eps, seed)
+            if "shifts" in cell.extras:
+                found["shifts"] = figures.shifted(still, batches, seed)
+            if "legacy" in cell.extras:
+                found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed)
+        return found
+
+
+def built(norm: Norm | None) -> Callable[..., nn.Module]:
+    """A fresh network of the scale with this norm at every site."""
+
+    def begin(scale: Scale) -> nn.Module:
+        model: nn.Module = scale.model(norm, classes=scale.data.classes, mean=scale.data.mean, std=scale.data.std)
+        return model
+
+    return begin

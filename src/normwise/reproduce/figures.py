@@ -1,0 +1,176 @@
+"""What is measured on a trained network: who still stands at which radius, drift, smoothness, margins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..attacks import DDN, PGD
+from ..modes import untouched
+from ..norms import sites
+from ..norms.layer import StatNorm
+from ..seeding import generator
+from ..statistics import mean_and_variance
+from ..threats import L2, Linf, Normalized
+from ..types import Attack, Batch
+from ..verdict import evaluate
+
+Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stands, 0 fell
+
+
+def standing(
+    model: nn.Module, batches: Sequence[Batch], radii: Sequence[float], attacks: Sequence[Attack], seed: int
+) -> tuple[Standing, bool]:
+    """Who still stands at each radius, worst case over the attacks; and whether rows are coupled.
+
+    Independent rows that fell at a radius count as fallen at every larger one, for the image is allowed there too.
+    """
+    found: Standing = {"0": ""}
+    rows = torch.cat([batch.ids for batch in batches])
+    left, coupled = list(batches), False
+    for radius in sorted(radii):
+        alive = torch.zeros(0, dtype=rows.dtype)
+        if left:
+            verdict = evaluate(model, left, Linf(eps=radius), attacks, seed=seed)
+            coupled = verdict.evaluation.coupled
+            kept = verdict.rows.predictions == verdict.rows.y
+            ids = torch.cat([batch.ids for batch in left])
+            alive = ids[kept]
+            if not found["0"]:
+                found["0"] = _bits(rows, ids[verdict.rows.clean_predictions == verdict.rows.y])
+            if not coupled:
+                left = _only(left, alive)
+        found[f"{radius:.6g}"] = _bits(rows, alive)
+    return found, coupled
+
+
+def share(bits: str) -> float:
+    """The share of rows that stand."""
+    return bits.count("1") / len(bits)
+
+
+def _bits(rows: Tensor, alive: Tensor) -> str:
+    return "".join("1" if one else "0" for one in torch.isin(rows, alive).tolist())
+
+
+def _only(batches: Sequence[Batch], ids: Tensor) -> list[Batch]:
+    kept = [Batch(*(part[torch.isin(batch.ids, ids)] for part in batch)) for batch in batches]
+    return [batch for batch in kept if len(batch.y)]
+
+
+def drift(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> dict[str, dict[str, float]]:
+    """How far inputs of norms with running moments lie from these, per kind of image, as means over sites.
+
+    "shift" is |mean of the batch - running mean| / running deviation, averaged over channels; "variance" is the mean absolute
+    logarithm of the ratio of variances. Kinds: clean, adversarial (PGD-20 at eps), and noise: for each image the signs of
+    random pixels with the adversarial change's own sizes, shuffled, so that every lp norm is equal up to the box.
+    """
+    rng, found = generator(seed, "drift"), dict[str, list[tuple[float, float]]]()
+    for batch in batches:
+        adversarial = PGD(steps=20)(model, batch.x, batch.y, Linf(eps=eps), generator=rng).x_adv
+        change = (adversarial - batch.x).flatten(1)
+        order = torch.rand(change.shape, generator=rng).argsort(1)
+        signs = torch.randint(0, 2, change.shape, generator=rng) * 2 - 1
+        noise = (batch.x + (change.gather(1, order) * signs).view_as(batch.x)).clamp(0, 1)
+        for kind, x in (("clean", batch.x), ("noise", noise), ("adversarial", adversarial)):
+            found.setdefault(kind, []).append(_distance(model, x, rng))
+    return {
+        kind: {"shift": sum(a for a, _ in each) / len(each), "variance": sum(b for _, b in each) / len(each)}
+        for kind, each in found.items()
+    }
+
+
+def _distance(model: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[float, float]:
+    seen: list[tuple[float, float]] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        mean, variance = mean_and_variance(inputs[0])
+        running = module.running_mean, module.running_var
+        shift = (mean - running[0]).abs() / (running[1] + 1e-5).sqrt()
+        ratio = ((variance + 1e-5) / (running[1] + 1e-5)).log().abs()
+        seen.append((shift.mean().item(), ratio.mean().item()))
+
+    layers = [model.get_submodule(path) for path in sites(model)]
+    hooks = [m.register_forward_pre_hook(look) for m in layers if isinstance(m, StatNorm) and m.measure == "moments"]
+    try:
+        with torch.no_grad(), untouched(model, rng):
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        return math.nan, math.nan
+    return sum(a for a, _ in seen) / len(seen), sum(b for _, b in seen) / len(seen)
+
+
+def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> dict[str, float]:
+    """Two numbers for the claim of smoother models with larger margins; the paper's own metrics are not known.
+
+    "lipschitz": the largest |logits(x') - logits(x)|_1 / |x' - x|_inf along PGD-10 at eps that pushes logits apart, mean over
+    rows, with logits scaled to unit deviation per model. "margin": the median smallest l2 change (DDN-100) that changes the
+    answer, over rows classified correctly.
+    """
+    rng = generator(seed, "smoothness")
+    slopes, margins, scales = [], [], []
+    for batch in batches:
+        with torch.no_grad(), untouched(model, rng):
+            clean = model(batch.x)
+        scales.append(clean.std().item())
+        adversarial = PGD(steps=10)(model, batch.x, batch.y, Linf(eps=eps), generator=rng).x_adv
+        with torch.no_grad(), untouched(model, rng):
+            moved = (model(adversarial) - clean).abs().sum(1)
+        slopes.append(moved / (adversarial - batch.x).abs().flatten(1).amax(1).clamp_min(1e-6))
+        right = clean.argmax(1) == batch.y
+        if right.any():
+            margins.append(
+                DDN(steps=100)
+                .distances(model, batch.x[right], batch.y[right], L2(eps=0.5), generator=rng, independent=True)
+                .distance
+            )
+    return {
+        "lipschitz": torch.cat(slopes).mean().item() / (sum(scales) / len(scales)),
+        "margin": torch.cat(margins).median().item() if margins else 0.0,
+    }
+
+
+SHIFTS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "noise": lambda x, rng: x + 0.08 * torch.randn(x.shape, generator=rng),
+    "blur": lambda x, rng: F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1),
+    "contrast": lambda x, rng: 0.4 * x + 0.6 * x.mean((1, 2, 3), keepdim=True),
+    "brightness": lambda x, rng: x + 0.2,
+    "pixelate": lambda x, rng: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0),
+}
+
+
+def shifted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str, float]:
+    """Accuracy under five natural shifts of our own choice (not the 15 of Hendrycks and Dietterich 2019)."""
+    rng, right = generator(seed, "shifts"), dict.fromkeys(SHIFTS, 0)
+    for batch in batches:
+        for name, shift in SHIFTS.items():
+            with torch.no_grad(), untouched(model, rng):
+                right[name] += int((model(shift(batch.x, rng).clamp(0, 1)).argmax(1) == batch.y).sum())
+    rows = sum(len(batch.y) for batch in batches)
+    return {name: count / rows for name, count in right.items()}
+
+
+def legacy(
+    model: nn.Module, batches: Sequence[Batch], radii: Sequence[float], data: Any, attack: Attack, seed: int
+) -> dict[str, float]:
+    """Accuracy under an attack whose eps is in normalized units and whose box is what the batch spans (RobustNorm's code)."""
+    found = {}
+    for eps in radii:
+        threat = Normalized(eps=eps, mean=data.mean, std=data.std)
+        found[f"{eps:g}"] = evaluate(model, batches, threat, (attack,), seed=seed).evaluation.robust_accuracy.value
+    return found
+
+
+def plain_numbers(figures: Any) -> Any:
+    """Numbers that are none (a network without norms has no drift) as null."""
+    if isinstance(figures, dict):
+        return {key: plain_numbers(value) for key, value in figures.items()}
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures

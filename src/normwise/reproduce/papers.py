@@ -1,0 +1,67 @@
+"""The cells of the four papers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..norms import BN, BNM, GN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN
+from ..recipes import Adversarial, Standard
+from ..surgery import convert
+from ..trainable import redrawn_scales, shuffled
+from ..types import Norm, Recipe
+from .cell import Cell, built
+from .scale import Scale
+
+SYSTEMS = ("robustnorm", "nofrost", "fragile-features", "abnn")
+
+
+def _converted(norm: Norm):
+    return lambda scale, model: convert(model, norm)
+
+
+def _standard(scale: Scale) -> Recipe:
+    return Standard()
+
+
+def _adversarial(**options: object):
+    return lambda scale: Adversarial(steps=scale.steps, **options)
+
+
+def _given(scale: Scale, model: nn.Module) -> nn.Module:
+    return model
+
+
+ROBUSTNORM = (
+    Cell(name="bn-standard", system="robustnorm", about="BatchNorm, trained on clean images", begin=built(BN()), recipe=_standard, clean=True, extras=("drift", "legacy", "shifts")),
+    Cell(name="bnwot", system="robustnorm", about="the same, reading the batch at inference", begin=_converted(BNwoT()), needs=("bn-standard",), extras=("legacy",)),
+    Cell(name="rnt-standard", system="robustnorm", about="RobustNorm, tracked", begin=built(RNT()), recipe=_standard, clean=True, extras=("legacy",)),
+    Cell(name="rn", system="robustnorm", about="the same, reading the batch at inference", begin=_converted(RN()), needs=("rnt-standard",), extras=("legacy",)),
+    Cell(name="bnm", system="robustnorm", about="BatchNorm with the batch's variance", begin=_converted(BNM()), needs=("bn-standard",)),
+    Cell(name="rnm", system="robustnorm", about="RobustNorm with the batch's range", begin=_converted(RNM()), needs=("rnt-standard",)),
+    Cell(name="gn-standard", system="robustnorm", about="GroupNorm", begin=built(GN()), recipe=_standard, clean=True),
+    Cell(name="meanonly-standard", system="robustnorm", about="control: the mean alone", begin=built(MeanOnly()), recipe=_standard, clean=True),
+    Cell(name="powerbn-standard", system="robustnorm", about="control: deviation to the 0.2", begin=built(PowerBN()), recipe=_standard, clean=True),
+)  # fmt: skip
+
+FRAGILE = (
+    Cell(name="affine-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the standard network", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-shuffled", system="fragile-features", about="control: from the standard network with shuffled convolutions", begin=lambda scale, model: shuffled(model), needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-robust", system="fragile-features", about="control: from the adversarially trained network", begin=_given, needs=("bn-at",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="scale-fragile", system="fragile-features", about="scales alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="scale"), sweep=True, part=0.5),
+    Cell(name="shift-fragile", system="fragile-features", about="shifts alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="shift"), sweep=True, part=0.5),
+    Cell(name="affine-head-fragile", system="fragile-features", about="BatchNorm's parameters and the last layer", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine+head"), sweep=True, part=0.5),
+    Cell(name="affine-frozen-fragile", system="fragile-features", about="clean statistics kept", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", statistics="frozen"), sweep=True, part=0.5),
+    Cell(name="head-fragile", system="fragile-features", about="control: the last layer alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="head"), sweep=True, part=0.5),
+    Cell(name="subset-fragile", system="fragile-features", about="control: as many random weights", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="subset"), sweep=True, part=0.5),
+    Cell(name="full-fragile", system="fragile-features", about="control: all parameters, fine-tuned", begin=_given, needs=("bn-standard",), recipe=_adversarial(), sweep=True, part=0.5),
+    Cell(name="clean-affine", system="fragile-features", about="control: BatchNorm's parameters on clean images", begin=_given, needs=("bn-standard",), recipe=lambda scale: Standard(trains="affine"), sweep=True, part=0.5),
+    Cell(name="gn-affine-fragile", system="fragile-features", about="control: GroupNorm's parameters, from its standard network", begin=_given, needs=("gn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+)  # fmt: skip
+
+AT = (
+    Cell(name="bn-at", system="nofrost", about="BatchNorm, PGD adversarial training", begin=built(BN()), recipe=_adversarial(), extras=("smoothness", "shifts")),
+)  # fmt: skip
+
+CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *AT, *FRAGILE)}

@@ -1,0 +1,174 @@
+"""Make cells one after the other, and decide the claims from what is there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..record import provenance, to_json, write
+from ..registry import unknown
+from ..training import Report
+from .cell import Workshop
+from .claims import CLAIMS, decide
+from .papers import CELLS, SYSTEMS
+from .scale import SCALES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Which part of which paper, at which size.
+
+    Options
+        system          robustnorm, nofrost, fragile-features, abnn, or all
+        preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10) or gpu
+        only            cells to make, with all that they need; empty: those of the system
+        seeds           number of seeds; 0: the preset's
+        first_seed      the seed to begin with
+        max_minutes     begin no cell after so many minutes; 0: make all
+        threads         CPU threads; 0 leaves torch's choice
+    """
+
+    system: str = "all"
+    preset: str = "smoke"
+    only: tuple[str, ...] = ()
+    seeds: int = 0
+    first_seed: int = 0
+    max_minutes: float = 0.0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.system not in (*SYSTEMS, "all"):
+            raise unknown("system", self.system, [*SYSTEMS, "all"])
+        if self.preset not in SCALES:
+            raise unknown("preset", self.preset, list(SCALES))
+        for cell in self.only:
+            if cell not in CELLS:
+                raise unknown("cell", cell, list(CELLS))
+        if min(self.seeds, self.first_seed, self.max_minutes, self.threads) < 0:
+            raise ValueError("seeds, first_seed, max_minutes and threads are numbers >= 0")
+
+
+def wanted(settings: Reproduce) -> list[str]:
+    """The cells to make, each after those it needs."""
+    asked = settings.only or tuple(
+        name
+        for name, cell in CELLS.items()
+        if settings.system in ("all", cell.system)
+        or any(name in claim.cells for claim in CLAIMS if claim.system == settings.system)
+    )
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        for need in CELLS[name].needs:
+            visit(need)
+        if name not in order:
+            order.append(name)
+
+    for name in asked:
+        visit(name)
+    return order
+
+
+def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[str, Any]]:
+    """Make what is wanted and not there yet, then write and return the claims table.
+
+    Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
+    stopped goes on. `claims.json` and `claims.md` are made of all records in the folder, whoever made them.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    scale, started = SCALES[settings.preset](), time.monotonic()
+    seeds = range(settings.first_seed, settings.first_seed + (settings.seeds or scale.seeds))
+    names = wanted(settings)
+    work = [(name, seed) for seed in seeds for name in names]
+    for done, (name, seed) in enumerate(work):
+
+        def told(text: str, step: int, steps: int, name: str = name, done: int = done) -> None:
+            report(f"{name} {text.replace(': ', ' ')}", done, len(work))
+
+        shop = Workshop(CELLS, scale, folder, told)
+        if (
+            shop.record(name, seed) is None
+            and settings.max_minutes
+            and time.monotonic() - started > 60 * settings.max_minutes
+        ):
+            report(f"stopped after {settings.max_minutes:g} minutes: {len(work) - done} cells left", done, len(work))
+            break
+        record = shop.make(name, seed)
+        report(f"{name} seed {seed}: {_sentence(record)}", done + 1, len(work))
+    return decided(folder, settings.preset)
+
+
+def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
+    """Decide every claim from the records in a folder, and write `claims.json` and `claims.md` there."""
+    scale = SCALES[preset]()
+    shop = Workshop(CELLS, scale, folder, lambda text, done, total: None)
+    seeds: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for path in sorted(folder.glob("cells/*/record.json")):
+        name, _, seed = path.parent.name.rpartition("-seed")
+        if name in CELLS and seed.isdigit() and (record := shop.record(name, int(seed))) is not None:
+            seeds.setdefault(int(seed), {})[name] = record
+    table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
+    write(folder / "claims.json", to_json(table))
+    write(folder / "claims.md", markdown(table, seeds, preset))
+    write(folder / "provenance.json", json.dumps({**provenance(), "preset": preset}, indent=2) + "\n")
+    return table
+
+
+def _sentence(record: Mapping[str, Any]) -> str:
+    f = record["figures"]
+    worst = max(f["strongest"], key=float)
+    return (
+        f"clean {100 * f['clean']:.1f}%, {100 * f['strongest'][worst]:.1f}% at {float(worst):.3g}, {record['seconds']:.0f} s"
+    )
+
+
+def markdown(table: list[dict[str, Any]], seeds: Mapping[int, Mapping[str, Any]], preset: str) -> str:
+    """The claims, and the headline table: one row per cell, the paper's protocol beside the strongest attack."""
+    lines = [
+        f"# Claims, preset {preset}",
+        "",
+        "| # | claim | paper | its protocol | strongest attack | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in table:
+        sides = [_side(one[key]) for key in ("protocol", "strongest")]
+        verdict = one["verdict"] + (f" ({one['why']})" if one["why"] else "")
+        lines.append(f"| {one['number']} | {one['claim']} | {one['paper']} | {sides[0]} | {sides[1]} | {verdict} |")
+    lines += [
+        "",
+        "Differences are paired over test rows and seeds, with 95% intervals; a claim holds where the whole interval lies beyond",
+        "its smallest effect, and does not hold where it lies on the other side.",
+        "",
+    ]
+    names = [name for name in CELLS if any(name in records for records in seeds.values())]
+    if names:
+        first = next(records[names[0]] for records in seeds.values() if names[0] in records)
+        radii = list(first["figures"]["paper"])
+        head = " | ".join("clean" if radius == "0" else f"{255 * float(radius):.3g}/255" for radius in radii)
+        lines += [f"| network | what | seeds | {head} |", "|---|---|---|" + "---|" * len(radii)]
+        for name in names:
+            records = [found[name] for found in seeds.values() if name in found]
+            cells = [_pair(records, radius) for radius in radii]
+            coupled = ", coupled rows, attacked jointly" if records[0]["figures"]["coupled"] else ""
+            lines.append(f"| `{name}` | {CELLS[name].about}{coupled} | {len(records)} | {' | '.join(cells)} |")
+        lines += ["", "Each figure: accuracy in percent under the paper's protocol / the strongest attack, mean over seeds."]
+    return "\n".join(lines) + "\n"
+
+
+def _pair(records: list[Mapping[str, Any]], radius: str) -> str:
+    means = [sum(r["figures"][side][radius] for r in records) / len(records) for side in ("paper", "strongest")]
+    return f"{100 * means[0]:.1f}" if radius == "0" else f"{100 * means[0]:.1f} / {100 * means[1]:.1f}"
+
+
+def _side(side: Mapping[str, Any] | None) -> str:
+    if side is None:
+        return "not measured"
+    scale, unit = (1, "") if "log" in side["what"] or "shift of" in side["what"] else (100, " points")
+    return f"{scale * side['value']:+.3g} [{scale * side['low']:+.3g}, {scale * side['high']:+.3g}]{unit}: {side['what']}"
