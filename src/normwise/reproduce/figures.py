@@ -90,9 +90,9 @@ def _distance(model: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[float,
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         mean, variance = mean_and_variance(inputs[0])
-        running = module.running_mean, module.running_var
-        shift = (mean - running[0]).abs() / (running[1] + 1e-5).sqrt()
-        ratio = ((variance + 1e-5) / (running[1] + 1e-5)).log().abs()
+        tracked, spread = module.get_buffer("running_mean"), module.get_buffer("running_var") + 1e-5
+        shift = (mean - tracked).abs() / spread.sqrt()
+        ratio = ((variance + 1e-5) / spread).log().abs()
         seen.append((shift.mean().item(), ratio.mean().item()))
 
     layers = [model.get_submodule(path) for path in sites(model)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 from ..norms import BN, BNM, GN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN
@@ -15,7 +18,7 @@ from .scale import Scale
 SYSTEMS = ("robustnorm", "nofrost", "fragile-features", "abnn")
 
 
-def _converted(norm: Norm):
+def _converted(norm: Norm) -> Callable[..., nn.Module]:
     return lambda scale, model: convert(model, norm)
 
 
@@ -23,7 +26,7 @@ def _standard(scale: Scale) -> Recipe:
     return Standard()
 
 
-def _adversarial(**options: object):
+def _adversarial(**options: Any) -> Callable[[Scale], Recipe]:
     return lambda scale: Adversarial(steps=scale.steps, **options)
 
 

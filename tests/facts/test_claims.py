@@ -1,0 +1,96 @@
+"""Claims are decided as was said beforehand, on records whose truth is planted."""
+
+import numpy as np
+import pytest
+
+from normwise.reproduce.claims import CLAIMS, HOLDS, NOT, ONLY, OPEN, Claim, decide, figure, more_robust, paired
+from normwise.reproduce.papers import CELLS, SYSTEMS
+from normwise.reproduce.run import Reproduce, wanted
+
+
+def record(shares, rows=400, seed=0, strongest=None):
+    """A record whose rows stand with these shares at radii 1 to 8 in 1/255."""
+    rng = np.random.default_rng(seed)
+    radii = ["0", *(f"{r / 255:.6g}" for r in (1, 2, 4, 8))]
+    sides = {"paper": shares, "strongest": strongest or shares}
+    bits = {
+        side: {r: "".join("1" if u < p else "0" for u in rng.random(rows)) for r, p in zip(radii, ps, strict=True)}
+        for side, ps in sides.items()
+    }
+    share = {side: {r: b.count("1") / rows for r, b in one.items()} for side, one in bits.items()}
+    return {"figures": {"rows": bits, "clean": share["paper"]["0"], **share}}
+
+
+def claim(effect=0.05, **options):
+    settings = {"number": "0", "system": "robustnorm", "claim": "a beats b", "paper": "", "cells": ("a", "b")}
+    return Claim(**settings, measure=more_robust("a", "b"), effect=effect, **options)
+
+
+LOW = (0.9, 0.5, 0.1, 0.0, 0.0)
+HIGH = (0.9, 0.8, 0.5, 0.1, 0.0)
+
+
+def seeds(a, b, count=3, **options):
+    return [{"a": record(a, seed=2 * s, **options), "b": record(b, seed=2 * s + 1)} for s in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("records", "verdict"),
+    [
+        (seeds(HIGH, LOW), HOLDS),
+        (seeds(LOW, HIGH), NOT),
+        ([{"a": one["b"], "b": one["b"]} for one in seeds(LOW, LOW)], NOT),  # no difference is less than the smallest effect
+        (seeds(HIGH, LOW, strongest=LOW), ONLY),
+        (seeds((0.9, 0.55, 0.1, 0, 0), LOW, rows=400), OPEN),
+        (seeds(HIGH, LOW, count=2), OPEN),
+        (seeds(HIGH, (0.9, 0.1, 0, 0, 0)), OPEN),  # the baseline has 20 to 80% left nowhere
+    ],
+    ids=["holds", "does not", "equal", "paper only", "near the effect", "two seeds", "nothing left"],
+)
+def test_a_planted_difference_is_decided_as_it_is(records, verdict):
+    assert decide(claim(), records, True)["verdict"] == verdict
+
+
+def test_smoke_is_never_evidence_and_a_guard_overrules():
+    assert decide(claim(), seeds(HIGH, LOW), False)["why"] == "this size is never evidence"
+    guarded = decide(claim(guard=lambda records: "unequal"), seeds(HIGH, LOW), True)
+    assert (guarded["verdict"], guarded["why"]) == (OPEN, "unequal")
+
+
+def test_the_radius_is_the_largest_at_which_the_baseline_can_be_told_apart():
+    entry = decide(claim(), seeds(HIGH, HIGH), True)
+    assert entry["protocol"]["what"] == "robust accuracy at 2/255, a less b"
+    assert entry["n"] == 400
+    assert entry["seeds"] == 3
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        seed, row = rng.normal(0, 0.02, (3, 1)), rng.normal(0, 0.5, (1, 200))
+        found = paired(0.1 + seed + row + rng.normal(0, 0.2, (3, 200)), "")
+        covered += found.low <= 0.1 <= found.high
+    assert covered / 200 >= 0.93
+
+
+def test_one_number_per_seed_has_an_interval_of_students_t():
+    values = [0.1, 0.2, 0.4]
+    records = [{"a": {"figures": {"v": v}}, "b": {}} for v in values]
+    measured, what = figure("v", lambda one: one["a"]["figures"]["v"])(records, "paper")
+    found = paired(measured, what)
+    assert found.value == pytest.approx(np.mean(values))
+    assert found.high - found.value == pytest.approx(4.303 * np.std(values, ddof=1) / np.sqrt(3))
+
+
+def test_claims_and_cells_name_what_there_is():
+    assert {one.system for one in CLAIMS} == set(SYSTEMS)
+    assert {cell for one in CLAIMS if one.measure for cell in one.cells} <= set(CELLS)
+    assert {need for cell in CELLS.values() for need in cell.needs} <= set(CELLS)
+    assert len({one.number for one in CLAIMS}) == len(CLAIMS)
+
+
+def test_what_a_cell_needs_is_made_before_it():
+    for system in (*SYSTEMS, "all"):
+        order = wanted(Reproduce(system=system))
+        assert all(order.index(need) < order.index(name) for name in order for need in CELLS[name].needs)
+    assert wanted(Reproduce(only=("rn",))) == ["rnt-standard", "rn"]

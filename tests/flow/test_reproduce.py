@@ -1,0 +1,71 @@
+"""`normwise reproduce`: made once, found again, refused in one line."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from normwise.__main__ import main
+
+
+def say(*words: object) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(["reproduce", *map(str, words)])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reproduce")
+    status, said, err = say("robustnorm", "--only", "[bnwot]", "--out", out)
+    assert status == 0, err
+    assert "not decided at this size" in said
+    return out
+
+
+def test_records_and_claims_say_what_was_done(folder):
+    table = json.loads((folder / "claims.json").read_text())
+    assert {"claim", "system", "number", "paper", "protocol", "strongest", "verdict", "n", "seeds"} <= set(table[0])
+    assert {one["verdict"] for one in table} == {"not decided at this size"}
+    for name in ("bn-standard", "bnwot"):  # what it needs was made too
+        record = json.loads((folder / "cells" / f"{name}-seed0" / "record.json").read_text())
+        assert {"command", "commit", "hardware", "versions", "seed", "seconds", "figures"} <= set(record)
+        for side in ("paper", "strongest"):
+            shares = list(record["figures"][side].values())
+            assert shares == sorted(shares, reverse=True) or record["figures"]["coupled"]
+    record = json.loads((folder / "cells" / "bn-standard-seed0" / "record.json").read_text())
+    assert set(record["figures"]["drift"]) == {"clean", "noise", "adversarial"}
+    assert set(record["figures"]["legacy"]) == {"0.004", "0.008", "0.02", "0.03"}
+    assert "| `bnwot` | the same, reading the batch at inference, coupled rows" in (folder / "claims.md").read_text()
+
+
+def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder):
+    paths = {name: folder / "cells" / f"{name}-seed0" / "record.json" for name in ("bn-standard", "bnwot")}
+    before = {name: path.stat().st_mtime_ns for name, path in paths.items()}
+    record = json.loads(paths["bnwot"].read_text())
+    paths["bnwot"].write_text(json.dumps(record | {"digest": "of other settings"}))
+    assert say("robustnorm", "--only", "[bnwot]", "--out", folder)[0] == 0
+    assert paths["bn-standard"].stat().st_mtime_ns == before["bn-standard"]
+    assert json.loads(paths["bnwot"].read_text())["digest"] == record["digest"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["robustnrm"], "no system is named 'robustnrm'; did you mean 'robustnorm'?"),
+        (["all", "--preset", "huge"], "no preset is named 'huge'"),
+        (["all", "--only", "[bnwt]"], "no cell is named 'bnwt'; did you mean 'bnwot'?"),
+        (["all", "--max_minutes", "-1"], "are numbers >= 0"),
+    ],
+)
+def test_bad_input_is_one_line(words, message, tmp_path):
+    status, _out, err = say(*words, "--out", tmp_path)
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
