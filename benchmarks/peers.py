@@ -217,7 +217,7 @@ def draw(points: list[dict], path: Path) -> None:
         axes.plot([p[x] for p in shown], [p[y] for p in shown], "o-", color="#0b62a8")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.set_ylim(0)
+        axes.set_ylim(0, 1.1 * max(p[y] for p in shown))
     figure.savefig(path, dpi=110)
 
 

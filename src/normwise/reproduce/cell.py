@@ -164,7 +164,7 @@ class Workshop:
     def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
         scale, batches = self.scale, self.scale.data.test(batch_size=self.scale.batch_size)
         paper, coupled = figures.standing(model, batches, scale.radii, (scale.paper,), seed)
-        strongest, _ = figures.standing(model, batches, scale.radii, (scale.paper, *scale.strongest), seed)
+        strongest, _ = figures.standing(model, batches, scale.radii, scale.strongest, seed, paper, coupled)
         found: dict[str, Any] = {
             "clean": figures.share(paper["0"]),
             "coupled": coupled,

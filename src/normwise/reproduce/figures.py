@@ -24,29 +24,50 @@ Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stands
 
 
 def standing(
-    model: nn.Module, batches: Sequence[Batch], radii: Sequence[float], attacks: Sequence[Attack], seed: int
+    model: nn.Module,
+    batches: Sequence[Batch],
+    radii: Sequence[float],
+    attacks: Sequence[Attack],
+    seed: int,
+    earlier: Standing | None = None,
+    coupled: bool = False,
 ) -> tuple[Standing, bool]:
-    """Who still stands at each radius, worst case over the attacks; and whether rows are coupled.
+    """Who still stands at each radius, worst case over the attacks and `earlier` ones; and whether rows are coupled.
 
-    Independent rows that fell at a radius count as fallen at every larger one, for the image is allowed there too.
+    `earlier` and `coupled` are what an earlier call returned.
+
+    Independent rows that fell at a radius count as fallen at every larger one, for the image is allowed there too; those
+    that fell before are not attacked again. Of coupled rows a batch keeps whichever left fewer of it.
     """
-    found: Standing = {"0": ""}
     rows = torch.cat([batch.ids for batch in batches])
-    left, coupled = list(batches), False
+    found: Standing = dict(earlier or {"0": ""})
+    left = list(batches)
     for radius in sorted(radii):
-        alive = torch.zeros(0, dtype=rows.dtype)
+        key, alive = f"{radius:.6g}", torch.zeros(0, dtype=rows.dtype)
+        if earlier and not coupled:
+            left = _only(left, rows[_alive(earlier[key])])
         if left:
             verdict = evaluate(model, left, Linf(eps=radius), attacks, seed=seed)
-            coupled = verdict.evaluation.coupled
-            kept = verdict.rows.predictions == verdict.rows.y
-            ids = torch.cat([batch.ids for batch in left])
-            alive = ids[kept]
+            coupled, ids = verdict.evaluation.coupled, verdict.rows.ids
+            alive = ids[verdict.rows.predictions == verdict.rows.y]
             if not found["0"]:
                 found["0"] = _bits(rows, ids[verdict.rows.clean_predictions == verdict.rows.y])
             if not coupled:
                 left = _only(left, alive)
-        found[f"{radius:.6g}"] = _bits(rows, alive)
+        bits = _bits(rows, alive)
+        found[key] = _fewer(bits, earlier[key], [len(batch.y) for batch in batches]) if earlier and coupled else bits
     return found, coupled
+
+
+def _fewer(one: str, other: str, sizes: Sequence[int]) -> str:
+    """Of every batch the side that left fewer standing."""
+    ends = torch.tensor(sizes).cumsum(0).tolist()
+    parts = [(one[end - size : end], other[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    return "".join(min(pair, key=lambda bits: bits.count("1")) for pair in parts)
+
+
+def _alive(bits: str) -> Tensor:
+    return torch.tensor([bit == "1" for bit in bits])
 
 
 def share(bits: str) -> float:

@@ -28,7 +28,7 @@ class Scale:
         robust          how adversarial training proceeds
         rates           learning rates that arms which train a part of the network choose from, on validation rows
         paper           the attack of the papers' protocols
-        strongest       attacks of the strongest evaluation
+        strongest       attacks of the strongest evaluation, on what the paper's left standing
         batch_size      rows per batch when a model is judged
         seeds           number of seeds
         evidence        whether claims may be decided at this size
@@ -42,7 +42,7 @@ class Scale:
     robust: Schedule
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     paper: Attack = PGD(steps=20, relative_step=0.1)
-    strongest: tuple[Attack, ...] = (APGD(steps=50), APGD(steps=50, targets=3))
+    strongest: tuple[Attack, ...] = (APGD(steps=50), APGD(steps=30, targets=3))
     batch_size: int = 100
     seeds: int = 3
     evidence: bool = True
