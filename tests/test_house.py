@@ -21,6 +21,7 @@ FLOORS = [
         "attacks",
         "surgery",
         "trainable",
+        "abnn",
         "models",
         "training",
         "verdict",

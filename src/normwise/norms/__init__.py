@@ -1,6 +1,7 @@
 """Normalization layers, and the choices that make them."""
 
 from ..registry import Registry
+from .adaptive import AdaptiveNorm as AdaptiveNorm
 from .batch import BN as BN
 from .batch import BNM as BNM
 from .batch import AlphaBN as AlphaBN

@@ -29,7 +29,7 @@ from .scale import Scale
 
 RECORD, WEIGHTS = "record.json", "model.safetensors"
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
-EXTRAS = ("drift", "smoothness", "shifts", "legacy")
+EXTRAS = ("drift", "smoothness", "shifts", "legacy", "detached")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Cell:
         clean       it trains on the schedule of clean training (else of adversarial)
         sweep       its learning rate is chosen from the scale's, on validation rows
         part        of the schedule's epochs
-        extras      figures beyond accuracy: of "drift", "smoothness", "shifts", "legacy"
+        extras      figures beyond accuracy: of "drift", "smoothness", "shifts", "legacy", "detached"
     """
 
     name: str
@@ -181,6 +181,8 @@ class Workshop:
                 found["smoothness"] = figures.smoothness(still, batches, scale.eps, seed)
             if "shifts" in cell.extras:
                 found["shifts"] = figures.shifted(still, batches, seed)
+            if "detached" in cell.extras:
+                found["detached"] = figures.seen_detached(still, batches, scale.radii, scale.paper, seed)
             if "legacy" in cell.extras:
                 found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed)
         return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..abnn import ABNN, detached
 from ..attacks import DDN, PGD
 from ..modes import untouched
 from ..norms import sites
@@ -187,6 +188,18 @@ def legacy(
     for eps in radii:
         threat = Normalized(eps=eps, mean=data.mean, std=data.std)
         found[f"{eps:g}"] = evaluate(model, batches, threat, (attack,), seed=seed).evaluation.robust_accuracy.value
+    return found
+
+
+def seen_detached(
+    model: nn.Module, batches: Sequence[Batch], radii: Sequence[float], attack: Attack, seed: int
+) -> dict[str, float]:
+    """Accuracy of an ABNN under a weaker attacker, whose gradient does not go through the substitute."""
+    assert isinstance(model, ABNN)
+    found = {}
+    for radius in radii:
+        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), seed=seed, craft_on=detached(model))
+        found[f"{radius:.6g}"] = verdict.evaluation.robust_accuracy.value
     return found
 
 

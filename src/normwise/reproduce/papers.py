@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
+from ..abnn import abnn
 from ..norms import BN, BNM, GN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN
-from ..recipes import Adversarial, Standard
+from ..recipes import Adversarial, Aligned, Standard
 from ..surgery import convert
 from ..trainable import redrawn_scales, shuffled
 from ..types import Norm, Recipe
@@ -67,4 +69,32 @@ AT = (
     Cell(name="bn-at", system="nofrost", about="BatchNorm, PGD adversarial training", begin=built(BN()), recipe=_adversarial(), extras=("smoothness", "shifts")),
 )  # fmt: skip
 
-CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *AT, *FRAGILE)}
+
+def _abnn(**options: Any) -> Callable[..., nn.Module]:
+    """A fresh target, and the standard network as its substitute: CIFAR-10 itself, not other or larger data."""
+
+    def begin(scale: Scale, substitute: nn.Module) -> nn.Module:
+        return abnn(built(BN())(scale), substitute, torch.zeros(2, *scale.data.shape), **options)
+
+    return begin
+
+
+def _stranger(scale: Scale, substitute: nn.Module) -> nn.Module:
+    return abnn(built(BN())(scale), built(BN())(scale), torch.zeros(2, *scale.data.shape))
+
+
+def _aligned(scale: Scale) -> Recipe:
+    return Aligned()
+
+
+ABNN = (
+    Cell(name="abnn", system="abnn", about="the authors' layer: per-sample scale and shift, batch-wide moments", begin=_abnn(), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached",)),
+    Cell(name="abnn-sample", system="abnn", about="the same, moments of each sample", begin=_abnn(scope="sample"), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached",)),
+    Cell(name="abnn-statistics", system="abnn", about="our reading of the abstract: delivered statistics replace the target's", begin=_abnn(source="statistics", scope="sample"), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached",)),
+    Cell(name="abnn-constant", system="abnn", about="control: delivered statistics are running averages", begin=_abnn(source="constant"), needs=("bn-standard",), recipe=_aligned, clean=True),
+    Cell(name="abnn-random", system="abnn", about="control: a substitute that was never trained", begin=_stranger, needs=("bn-standard",), recipe=_aligned, clean=True),
+    Cell(name="abnn-plain", system="abnn", about="control: one more BatchNorm at each tap", begin=_abnn(source="plain"), needs=("bn-standard",), recipe=_aligned, clean=True),
+    Cell(name="abnn-fusion", system="abnn", about="control: features added, no statistics", begin=_abnn(source="fusion"), needs=("bn-standard",), recipe=_aligned, clean=True),
+)  # fmt: skip
+
+CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *AT, *FRAGILE, *ABNN)}
