@@ -10,7 +10,7 @@ from torch import nn
 from . import losses
 from .attacks.oracle import Oracle
 from .modes import device_of, running, untouched
-from .record import Check, Evaluation
+from .record import Check, Evaluation, Training
 from .seeding import generator
 from .types import Batch
 
@@ -32,6 +32,22 @@ def annotate(evaluation: Evaluation, model: nn.Module, batch: Batch) -> Evaluati
     ):
         found += [_probabilities(model, x), _gradient(model, x, y)]
     return dataclasses.replace(evaluation, checks=tuple(found))
+
+
+def of_training(training: Training) -> tuple[Check, ...]:
+    """What training itself gives reason to doubt: with one step, whether the model came to withstand one step alone."""
+    if "one_step" not in training.validation:
+        return ()
+    one, many = (100 * training.validation[name] for name in ("one_step", "robust"))
+    kept = (
+        f"in the kept epoch {training.best_epoch} one step leaves {one:.1f}% of the validation rows, many leave {many:.1f}%"
+    )
+    first = training.overfitted_epoch
+    measured = f"many steps left less than half of what one left, first in epoch {first} of {training.epochs}; " * bool(
+        first
+    )
+    why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then of an earlier epoch, or of no robust model"
+    return (_check("no overfitting to one step", not first, measured + kept, why),)
 
 
 def _check(name: str, good: bool, measured: str, why: str) -> Check:

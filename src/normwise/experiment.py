@@ -42,7 +42,7 @@ class Experiment:
     Options
         data            the data set, by name or path
         model           the network
-        norm            what normalizes at every site of the network
+        norm            what normalizes at every site of the network; null for one that has none, or as `start` has them
         recipe          what training minimizes
         threat          what the attacker may do, in training and in the verdict
         train_eps       radius in training, if another than the threat's
@@ -76,7 +76,7 @@ class Experiment:
         _ = self.training_threat  # refuses a radius that cannot be
         if self.weights and not self.start:
             raise ValueError(f"weights is {self.weights!r}, for no model; name one as start, or leave weights out")
-        if self.norm is None and not self.start:
+        if self.norm is None and not self.start and getattr(self.model, "normalizes", True):
             raise ValueError(
                 "norm is null, which keeps the norms of a model to start from; name a norm: none is no normalization"
             )
@@ -176,6 +176,7 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda 
         return read_result(path)
     fitted = train(e, folder, report)
     evaluation = judge(e, fitted.model, report, name)
+    evaluation = dataclasses.replace(evaluation, checks=(*evaluation.checks, *checks.of_training(fitted.training)))
     result = Result(name=name or folder.name, experiment=labelled(e), training=fitted.training, evaluation=evaluation)
     write(path, to_json(result))
     return result

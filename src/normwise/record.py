@@ -98,7 +98,11 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What training cost and where it ended. `forwards` and `backwards` count images, crafting included."""
+    """What training cost and where it ended. `forwards` and `backwards` count images, crafting included.
+
+    `overfitted_epoch` is the first after which the model withstood one step alone (`training.overfitted`); 0: none, or
+    training was not with one step.
+    """
 
     seconds: float
     forwards: int
@@ -108,6 +112,7 @@ class Training:
     validation: dict[str, float]
     parameters: int
     trained_parameters: int
+    overfitted_epoch: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

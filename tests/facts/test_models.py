@@ -28,11 +28,12 @@ def test_the_number_of_parameters_is_the_papers(choice, millions):
 
 
 def small(name):
-    return {"wrn": {"depth": 10, "widen": 1}, "resnet": {"depth": 8}, "vgg": {"depth": 11}}.get(name, {"width": 8})
+    known = {"wrn": {"depth": 10, "widen": 1}, "resnet": {"depth": 8}, "nfresnet": {"depth": 8}, "vgg": {"depth": 11}}
+    return known.get(name, {"width": 8})
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if getattr(MODELS[name], "normalizes", True)])
 def test_every_network_takes_every_norm_and_gives_logits(name, norm):
     model = MODELS[name](**small(name))(NORMS[norm](), classes=7, **COLOUR)
     assert model(torch.rand(2, 3, 16, 16)).shape == (2, 7)

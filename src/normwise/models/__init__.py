@@ -1,6 +1,9 @@
 """Networks with the norm as an argument and pixel standardization as their first layer."""
 
 from ..registry import Registry
+from .nfresnet import NFResNet as NFResNet
+from .nfresnet import NFResNet26 as NFResNet26
+from .nfresnet import NFResNet50 as NFResNet50
 from .resnet import PreActResNet18 as PreActResNet18
 from .resnet import ResNet as ResNet
 from .resnet import ResNet18 as ResNet18

@@ -20,6 +20,7 @@ from .robust import RobustNorm2d as RobustNorm2d
 from .robust import RobustNorm3d as RobustNorm3d
 from .routed import MBN as MBN
 from .routed import Routed as Routed
+from .routed import on_route as on_route
 from .routed import routed as routed
 from .sample import GN as GN
 from .sample import IN as IN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,14 +27,22 @@ class Routed(nn.Module):
     """
 
     def __init__(
-        self, num_features: int, *, routes: int = 2, share: Share = "none", eps: float = 1e-5, momentum: float | None = 0.1
+        self,
+        num_features: int,
+        *,
+        routes: int = 2,
+        share: Share = "none",
+        route: int = 0,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
     ) -> None:
         super().__init__()
-        if routes < 1 or share not in ("none", "statistics", "affine"):
+        if not 0 <= route < routes or share not in ("none", "statistics", "affine"):
             raise ValueError(
-                f"routes is {routes} and share {share!r}; give a whole number >= 1, and none, statistics or affine"
+                f"routes is {routes}, route {route} and share {share!r}; give a number of routes, one of them counted from 0, "
+                "and none, statistics or affine"
             )
-        self.num_features, self.routes, self.share, self.route = num_features, routes, share, 0
+        self.num_features, self.routes, self.share, self.route = num_features, routes, share, route
         own = StatNorm(num_features, eps=eps, momentum=momentum, affine=False)
         more = [StatNorm(num_features, eps=eps, momentum=momentum, affine=False) for _ in range(routes - 1)]
         self.statistics = nn.ModuleList([own, *(() if share == "statistics" else more)])
@@ -99,6 +108,17 @@ def routed(model: nn.Module, route: int) -> Iterator[nn.Module]:
             layer.route = old
 
 
+def on_route(model: nn.Module, route: int) -> nn.Module:
+    """Return a copy of the model that takes this route. Raises ValueError as `routed` does."""
+    model = copy.deepcopy(model)
+    with routed(model, route):
+        pass
+    for module in model.modules():
+        if isinstance(module, Routed):
+            module.route = route
+    return model
+
+
 @dataclass(frozen=True, kw_only=True)
 class MBN:
     """Mixture BatchNorm (AuxBN): a route for clean images, and one for adversarial ones.
@@ -106,6 +126,7 @@ class MBN:
     Options
         routes      number of routes
         share       what all routes share: "none", "statistics" (affine parameters apart) or "affine" (statistics apart)
+        route       the route that is taken where nothing else is said
         eps         added to the variance
         momentum    weight of a new batch in the running statistics
 
@@ -118,8 +139,11 @@ class MBN:
 
     routes: int = 2
     share: Share = "none"
+    route: int = 0
     eps: float = 1e-5
     momentum: float = 0.1
 
     def __call__(self, site: Site) -> nn.Module:
-        return Routed(site.channels, routes=self.routes, share=self.share, eps=self.eps, momentum=self.momentum)
+        return Routed(
+            site.channels, routes=self.routes, share=self.share, route=self.route, eps=self.eps, momentum=self.momentum
+        )

@@ -100,7 +100,16 @@ def scalars(result: Result) -> dict[str, Any]:
     row["checks_raised"] = "; ".join(check.name for check in cells.raised([result]))
     row |= {f"evaluation_{field}": getattr(e, field) for field in ("seconds", "forwards", "backwards")}
     if t:
-        fields = ("seconds", "forwards", "backwards", "epochs", "best_epoch", "parameters", "trained_parameters")
+        fields = (
+            "seconds",
+            "forwards",
+            "backwards",
+            "epochs",
+            "best_epoch",
+            "parameters",
+            "trained_parameters",
+            "overfitted_epoch",
+        )
         row |= {f"training_{field}": getattr(t, field) for field in fields}
         row |= {f"validation_{key}": value for key, value in t.validation.items()}
     return row
