@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ..abnn import abnn
-from ..norms import BN, BNM, GN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN
-from ..recipes import Adversarial, Aligned, Standard
+from ..models import NFResNet, NFResNet26, ResNet
+from ..norms import BN, BNM, GN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN, on_route
+from ..recipes import FGSMRS, NFGSM, TRADES, Adversarial, Aligned, Mixed, NoFrost, NoFrostStar, Routes, Standard
 from ..surgery import convert
 from ..trainable import redrawn_scales, shuffled
 from ..types import Norm, Recipe
@@ -65,8 +66,32 @@ FRAGILE = (
     Cell(name="gn-affine-fragile", system="fragile-features", about="control: GroupNorm's parameters, from its standard network", begin=_given, needs=("gn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
 )  # fmt: skip
 
-AT = (
+
+def _free(scale: Scale) -> nn.Module:
+    """The network without norms of the scale's size."""
+    size = NFResNet(depth=scale.model.depth, width=scale.model.width) if isinstance(scale.model, ResNet) else NFResNet26()
+    return size(None, classes=scale.data.classes, mean=scale.data.mean, std=scale.data.std)
+
+
+def _recipe(kind: Callable[..., Recipe], **options: Any) -> Callable[[Scale], Recipe]:
+    return lambda scale: kind(steps=scale.steps, **options)
+
+
+NOFROST = (
     Cell(name="bn-at", system="nofrost", about="BatchNorm, PGD adversarial training", begin=built(BN()), recipe=_adversarial(), extras=("smoothness", "shifts")),
+    Cell(name="bn-mixed", system="nofrost", about="BatchNorm, clean and adversarial images in two forwards", begin=built(BN()), recipe=_recipe(Mixed), extras=("smoothness", "shifts")),
+    Cell(name="nofrost", system="nofrost", about="no norms, the same loss", begin=_free, recipe=_recipe(NoFrost), extras=("smoothness", "shifts")),
+    Cell(name="nofrost-star", system="nofrost", about="the same, with augmented streams", begin=_free, recipe=_recipe(NoFrostStar), extras=("smoothness", "shifts")),
+    Cell(name="nofrost-plain-labels", system="nofrost", about="the same without label smoothing", begin=_free, recipe=_recipe(NoFrost, label_smoothing=0.0), extras=("smoothness",)),
+    Cell(name="nf-at", system="nofrost", about="no norms, PGD adversarial training", begin=_free, recipe=_adversarial(), extras=("smoothness",)),
+    Cell(name="bn-concatenated", system="nofrost", about="BatchNorm, both halves in one forward", begin=built(BN()), recipe=_recipe(Mixed, batches="concatenated")),
+    Cell(name="bn-mixed-train-crafted", system="nofrost", about="BatchNorm, attacked in training mode", begin=built(BN()), recipe=_recipe(Mixed, craft_in="train")),
+    Cell(name="gn-mixed", system="nofrost", about="GroupNorm, clean and adversarial images", begin=built(GN()), recipe=_recipe(Mixed)),
+    Cell(name="mbn-clean", system="nofrost", about="mixture BatchNorm, clean route", begin=built(MBN()), recipe=_recipe(Routes)),
+    Cell(name="mbn-adversarial", system="nofrost", about="the same, adversarial route", begin=lambda scale, model: on_route(model, 1), needs=("mbn-clean",)),
+    Cell(name="trades", system="nofrost", about="BatchNorm, TRADES", begin=built(BN()), recipe=_recipe(TRADES)),
+    Cell(name="fgsm-rs", system="nofrost", about="BatchNorm, one step from a random start", begin=built(BN()), recipe=lambda scale: FGSMRS()),
+    Cell(name="n-fgsm", system="nofrost", about="BatchNorm, one step from wide noise", begin=built(BN()), recipe=lambda scale: NFGSM()),
 )  # fmt: skip
 
 
@@ -97,4 +122,4 @@ ABNN = (
     Cell(name="abnn-fusion", system="abnn", about="control: features added, no statistics", begin=_abnn(source="fusion"), needs=("bn-standard",), recipe=_aligned, clean=True),
 )  # fmt: skip
 
-CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *AT, *FRAGILE, *ABNN)}
+CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN)}
