@@ -199,7 +199,7 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
     for one in table:
         if settings.system in ("all", one["system"]):
             print(f"{one['number']:4}{one['verdict']}" + (f" ({one['why']})" if one["why"] else "") + f": {one['claim']}")
-    print(f"claims: {out / 'claims.md'}, {out / 'claims.json'}\nrecords: {out / 'cells'}")
+    print(f"report: {out / 'claims.html'}\nrecords: {out / 'claims.json'}, {out / 'claims.md'}, {out / 'cells'}")
 
 
 def _show(result: Result, out: Path) -> None:

@@ -82,6 +82,12 @@ def test_one_number_per_seed_has_an_interval_of_students_t():
     assert found.high - found.value == pytest.approx(4.303 * np.std(values, ddof=1) / np.sqrt(3))
 
 
+def test_one_number_alone_has_no_interval_and_decides_nothing():
+    assert paired(np.array([[5.0]]), "").low is None
+    one = decide(claim(), [{"a": record(HIGH, rows=1), "b": record(LOW, rows=1)}] * 1, True)
+    assert one["verdict"] == OPEN
+
+
 def test_claims_and_cells_name_what_there_is():
     assert {one.system for one in CLAIMS} == set(SYSTEMS)
     assert {cell for one in CLAIMS if one.measure for cell in one.cells} <= set(CELLS)

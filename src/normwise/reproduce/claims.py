@@ -17,11 +17,11 @@ VISIBLE = (0.2, 0.8)  # sides are compared where the baseline has this share lef
 
 
 class Difference(NamedTuple):
-    """A mean over seeds and rows with its 95% interval, and what it is of."""
+    """A mean over seeds and rows with its 95% interval (None: one number has none), and what it is of."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     what: str
     n: int
 
@@ -109,11 +109,13 @@ def paired(differences: NDArray[np.float64], what: str) -> Difference:
     if rows > 1:
         half += 1.96**2 * differences.mean(0).var(ddof=1) / rows
     mean, half = float(differences.mean()), math.sqrt(half)
+    if differences.size == 1:
+        return Difference(mean, None, None, what, rows)
     return Difference(mean, mean - half, mean + half, what, rows)
 
 
 def _word(side: Difference | None, effect: float) -> str:
-    if side is None:
+    if side is None or side.low is None or side.high is None:
         return OPEN
     return HOLDS if side.low > effect else NOT if side.high < effect else OPEN
 

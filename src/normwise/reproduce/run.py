@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from ..record import provenance, to_json, write
 from ..registry import unknown
+from ..report.claims import Network, to_html, to_markdown
 from ..training import Report
 from .cell import Workshop
 from .claims import CLAIMS, decide
@@ -79,7 +79,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     """Make what is wanted and not there yet, then write and return the claims table.
 
     Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
-    stopped goes on. `claims.json` and `claims.md` are made of all records in the folder, whoever made them.
+    stopped goes on. The tables are made of all records in the folder, whoever made them.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -106,7 +106,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
 
 def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
-    """Decide every claim from the records in a folder, and write `claims.json` and `claims.md` there."""
+    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there."""
     scale = SCALES[preset]()
     shop = Workshop(CELLS, scale, folder, lambda text, done, total: None)
     seeds: dict[int, dict[str, Mapping[str, Any]]] = {}
@@ -116,8 +116,9 @@ def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
             seeds.setdefault(int(seed), {})[name] = record
     table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
     write(folder / "claims.json", to_json(table))
-    write(folder / "claims.md", markdown(table, seeds, preset))
-    write(folder / "provenance.json", json.dumps({**provenance(), "preset": preset}, indent=2) + "\n")
+    networks, columns = _networks(seeds)
+    write(folder / "claims.md", to_markdown(table, networks, columns, preset))
+    write(folder / "claims.html", to_html(table, networks, columns, preset, provenance()["command"]))
     return table
 
 
@@ -129,46 +130,17 @@ def _sentence(record: Mapping[str, Any]) -> str:
     )
 
 
-def markdown(table: list[dict[str, Any]], seeds: Mapping[int, Mapping[str, Any]], preset: str) -> str:
-    """The claims, and the headline table: one row per cell, the paper's protocol beside the strongest attack."""
-    lines = [
-        f"# Claims, preset {preset}",
-        "",
-        "| # | claim | paper | its protocol | strongest attack | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
-    for one in table:
-        sides = [_side(one[key]) for key in ("protocol", "strongest")]
-        verdict = one["verdict"] + (f" ({one['why']})" if one["why"] else "")
-        lines.append(f"| {one['number']} | {one['claim']} | {one['paper']} | {sides[0]} | {sides[1]} | {verdict} |")
-    lines += [
-        "",
-        "Differences are paired over test rows and seeds, with 95% intervals; a claim holds where the whole interval lies beyond",
-        "its smallest effect, and does not hold where it lies on the other side.",
-        "",
-    ]
-    names = [name for name in CELLS if any(name in records for records in seeds.values())]
-    if names:
-        first = next(records[names[0]] for records in seeds.values() if names[0] in records)
-        radii = list(first["figures"]["paper"])
-        head = " | ".join("clean" if radius == "0" else f"{255 * float(radius):.3g}/255" for radius in radii)
-        lines += [f"| network | what | seeds | {head} |", "|---|---|---|" + "---|" * len(radii)]
-        for name in names:
-            records = [found[name] for found in seeds.values() if name in found]
-            cells = [_pair(records, radius) for radius in radii]
-            coupled = ", coupled rows, attacked jointly" if records[0]["figures"]["coupled"] else ""
-            lines.append(f"| `{name}` | {CELLS[name].about}{coupled} | {len(records)} | {' | '.join(cells)} |")
-        lines += ["", "Each figure: accuracy in percent under the paper's protocol / the strongest attack, mean over seeds."]
-    return "\n".join(lines) + "\n"
-
-
-def _pair(records: list[Mapping[str, Any]], radius: str) -> str:
-    means = [sum(r["figures"][side][radius] for r in records) / len(records) for side in ("paper", "strongest")]
-    return f"{100 * means[0]:.1f}" if radius == "0" else f"{100 * means[0]:.1f} / {100 * means[1]:.1f}"
-
-
-def _side(side: Mapping[str, Any] | None) -> str:
-    if side is None:
-        return "not measured"
-    scale, unit = (1, "") if "log" in side["what"] or "shift of" in side["what"] else (100, " points")
-    return f"{scale * side['value']:+.3g} [{scale * side['low']:+.3g}, {scale * side['high']:+.3g}]{unit}: {side['what']}"
+def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> tuple[list[Network], list[str]]:
+    """The headline table and its columns: every network that was judged, the clean accuracy and then each radius."""
+    found, columns = [], list[str]()
+    for name, cell in CELLS.items():
+        figures = [records[name]["figures"] for records in seeds.values() if name in records]
+        if figures:
+            radii = list(figures[0]["paper"])
+            columns = ["clean" if radius == "0" else f"{255 * float(radius):.3g}/255" for radius in radii]
+            means = {
+                side: [sum(f[side][r] for f in figures) / len(figures) for r in radii] for side in ("paper", "strongest")
+            }
+            pairs = list(zip(means["paper"], means["strongest"], strict=True))
+            found.append(Network(name, cell.about, figures[0]["coupled"], len(figures), pairs))
+    return found, columns
