@@ -205,6 +205,8 @@ def test_an_honest_model_does_not_trigger_it_and_other_recipes_do_not_look():
     assert set(other.validation) == {"clean", "robust"}
     assert not checks.of_training(other)
     assert not overfitted({"one_step": 0.15, "robust": 0.06})
+    assert not overfitted({"one_step": 0.6, "robust": 0.31})
+    assert overfitted({"one_step": 0.6, "robust": 0.29})
 
 
 @pytest.mark.parametrize(
