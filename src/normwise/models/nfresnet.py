@@ -163,7 +163,7 @@ class NFNetwork(nn.Module):
 class NFResNet:
     """Normalizer-free ResNet of depth 6n+2 for 32-pixel images: three stages of n basic blocks, widths w, 2w, 4w.
 
-    It normalizes nothing and takes no norm: give `norm: null`, or `none`.
+    It normalizes nothing and takes no norm but `none` (or null).
 
     Options
         depth       8, 14, 20, ..., 6n+2
@@ -217,7 +217,7 @@ class NFResNet26:
         drop_path   probability that a row loses the last block's branch, in training; grows linearly from 0 at the first
         dropout     share of the features that are set to 0 before the linear layer, in training
 
-    It normalizes nothing and takes no norm: give `norm: null`, or `none`.
+    It normalizes nothing and takes no norm but `none` (or null).
     Source: Brock et al. 2021, arXiv:2101.08692, as timm's `nf_resnet26`, whose weights load as they are.
     """
 
@@ -273,4 +273,4 @@ def _check(choice: NFResNet | NFResNet26) -> None:
 
 def _refuse(model: str, norm: Norm | None) -> None:
     if norm is not None and not isinstance(norm, NoNorm):
-        raise ValueError(f"{model} normalizes nothing and has no place for norm {norm.name}; give norm null, or none")
+        raise ValueError(f"{model} normalizes nothing and has no place for norm {norm.name}; give norm none (or null)")
