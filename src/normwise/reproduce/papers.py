@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..abnn import abnn
+from ..attacks import PGD
 from ..models import NFResNet, NFResNet26, ResNet
 from ..norms import BN, BNM, GN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN, on_route
 from ..recipes import FGSMRS, NFGSM, TRADES, Adversarial, Aligned, Mixed, NoFrost, NoFrostStar, Routes, Standard
-from ..surgery import convert
+from ..seeding import generator
+from ..surgery import convert, recalibrate
+from ..threats import Linf
 from ..trainable import redrawn_scales, shuffled
 from ..types import Norm, Recipe
 from .cell import Cell, built
@@ -49,23 +54,6 @@ ROBUSTNORM = (
     Cell(name="powerbn-standard", system="robustnorm", about="control: deviation to the 0.2", begin=built(PowerBN()), recipe=_standard, clean=True),
 )  # fmt: skip
 
-FRAGILE = (
-    Cell(name="affine-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the standard network", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-    Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-    Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-    Cell(name="affine-shuffled", system="fragile-features", about="control: from the standard network with shuffled convolutions", begin=lambda scale, model: shuffled(model), needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-    Cell(name="affine-robust", system="fragile-features", about="control: from the adversarially trained network", begin=_given, needs=("bn-at",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-    Cell(name="scale-fragile", system="fragile-features", about="scales alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="scale"), sweep=True, part=0.5),
-    Cell(name="shift-fragile", system="fragile-features", about="shifts alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="shift"), sweep=True, part=0.5),
-    Cell(name="affine-head-fragile", system="fragile-features", about="BatchNorm's parameters and the last layer", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine+head"), sweep=True, part=0.5),
-    Cell(name="affine-frozen-fragile", system="fragile-features", about="clean statistics kept", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", statistics="frozen"), sweep=True, part=0.5),
-    Cell(name="head-fragile", system="fragile-features", about="control: the last layer alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="head"), sweep=True, part=0.5),
-    Cell(name="subset-fragile", system="fragile-features", about="control: as many random weights", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="subset"), sweep=True, part=0.5),
-    Cell(name="full-fragile", system="fragile-features", about="control: all parameters, fine-tuned", begin=_given, needs=("bn-standard",), recipe=_adversarial(), sweep=True, part=0.5),
-    Cell(name="clean-affine", system="fragile-features", about="control: BatchNorm's parameters on clean images", begin=_given, needs=("bn-standard",), recipe=lambda scale: Standard(trains="affine"), sweep=True, part=0.5),
-    Cell(name="gn-affine-fragile", system="fragile-features", about="control: GroupNorm's parameters, from its standard network", begin=_given, needs=("gn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-)  # fmt: skip
-
 
 def _free(scale: Scale) -> nn.Module:
     """The network without norms of the scale's size."""
@@ -75,6 +63,28 @@ def _free(scale: Scale) -> nn.Module:
 
 def _recipe(kind: Callable[..., Recipe], **options: Any) -> Callable[[Scale], Recipe]:
     return lambda scale: kind(steps=scale.steps, **options)
+
+
+def _wide(scale: Scale) -> nn.Module:
+    return built(BN())(replace(scale, model=replace(scale.model, width=4 * scale.model.width)))
+
+
+def _retracked(scale: Scale, model: nn.Module) -> nn.Module:
+    """The standard network with running statistics of adversarial images, and nothing trained."""
+    rng, attack = generator(0, "retracked"), PGD(steps=scale.steps, keep="last")
+    rows = islice(scale.data.train(batch_size=250, generator=rng), 8)
+    model = model.eval()
+    return recalibrate(model, [attack(model, x, y, Linf(eps=scale.eps), generator=rng).x_adv for x, y, _ in rows])
+
+
+def _as_large(scale: Scale, substitute: nn.Module) -> nn.Module:
+    """A network of the same kind with about as many parameters as the ABNN, its substitute included."""
+    wanted = sum(p.numel() for p in _abnn()(scale, substitute).parameters())
+    widths = [
+        replace(scale, model=replace(scale.model, width=width)) for width in range(scale.model.width, 3 * scale.model.width)
+    ]
+    made = (built(BN())(one) for one in widths)
+    return min(made, key=lambda model: abs(sum(p.numel() for p in model.parameters()) - wanted))
 
 
 NOFROST = (
@@ -92,6 +102,28 @@ NOFROST = (
     Cell(name="trades", system="nofrost", about="BatchNorm, TRADES", begin=built(BN()), recipe=_recipe(TRADES)),
     Cell(name="fgsm-rs", system="nofrost", about="BatchNorm, one step from a random start", begin=built(BN()), recipe=lambda scale: FGSMRS()),
     Cell(name="n-fgsm", system="nofrost", about="BatchNorm, one step from wide noise", begin=built(BN()), recipe=lambda scale: NFGSM()),
+)  # fmt: skip
+
+
+FRAGILE = (
+    Cell(name="affine-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the standard network", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-random-wide", system="fragile-features", about="the same from 1, four times as wide", begin=_wide, recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-first-fragile", system="fragile-features", about="the first three norms alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", first=3), sweep=True, part=0.5),
+    Cell(name="affine-last-fragile", system="fragile-features", about="the last three norms alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", last=3), sweep=True, part=0.5),
+    Cell(name="statistics-fragile", system="fragile-features", about="control: running statistics of adversarial images, nothing trained", begin=_retracked, needs=("bn-standard",)),
+    Cell(name="affine-shuffled", system="fragile-features", about="control: from the standard network with shuffled convolutions", begin=lambda scale, model: shuffled(model), needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-robust", system="fragile-features", about="control: from the adversarially trained network", begin=_given, needs=("bn-at",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="scale-fragile", system="fragile-features", about="scales alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="scale"), sweep=True, part=0.5),
+    Cell(name="shift-fragile", system="fragile-features", about="shifts alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="shift"), sweep=True, part=0.5),
+    Cell(name="affine-head-fragile", system="fragile-features", about="BatchNorm's parameters and the last layer", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine+head"), sweep=True, part=0.5),
+    Cell(name="affine-frozen-fragile", system="fragile-features", about="clean statistics kept", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", statistics="frozen"), sweep=True, part=0.5),
+    Cell(name="head-fragile", system="fragile-features", about="control: the last layer alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="head"), sweep=True, part=0.5),
+    Cell(name="subset-fragile", system="fragile-features", about="control: as many random weights", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="subset"), sweep=True, part=0.5),
+    Cell(name="full-fragile", system="fragile-features", about="control: all parameters, fine-tuned", begin=_given, needs=("bn-standard",), recipe=_adversarial(), sweep=True, part=0.5),
+    Cell(name="clean-affine", system="fragile-features", about="control: BatchNorm's parameters on clean images", begin=_given, needs=("bn-standard",), recipe=lambda scale: Standard(trains="affine"), sweep=True, part=0.5),
+    Cell(name="gn-affine-fragile", system="fragile-features", about="control: GroupNorm's parameters, from its standard network", begin=_given, needs=("gn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
 )  # fmt: skip
 
 
@@ -119,6 +151,8 @@ ABNN = (
     Cell(name="abnn-constant", system="abnn", about="control: delivered statistics are running averages", begin=_abnn(source="constant"), needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-random", system="abnn", about="control: a substitute that was never trained", begin=_stranger, needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-plain", system="abnn", about="control: one more BatchNorm at each tap", begin=_abnn(source="plain"), needs=("bn-standard",), recipe=_aligned, clean=True),
+    Cell(name="fine-tuned", system="abnn", about="baseline: the substitute trained further as the target", begin=_given, needs=("bn-standard",), recipe=_standard, clean=True, part=0.5),
+    Cell(name="as-large", system="abnn", about="control: one network with as many parameters as target and substitute", begin=_as_large, needs=("bn-standard",), recipe=_standard, clean=True),
     Cell(name="abnn-fusion", system="abnn", about="control: features added, no statistics", begin=_abnn(source="fusion"), needs=("bn-standard",), recipe=_aligned, clean=True),
 )  # fmt: skip
 
