@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from .. import checkpoints
+from ..attacks import PGD
 from ..modes import running
 from ..record import provenance, to_json, write
 from ..registry import plain
 from ..schedule import Schedule
 from ..seeding import derive
-from ..threats import Linf
+from ..threats import Linf, Patch
 from ..trainable import baked
 from ..training import Fitted, Report, fit
 from ..types import Norm, Recipe
@@ -29,6 +30,8 @@ from .scale import Scale
 
 RECORD, WEIGHTS = "record.json", "model.safetensors"
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
+SIZES = (2, 3, 5, 7)  # of patches, in pixels
+STICKER = tuple(PGD(steps=20 + place, relative_step=0.1) for place in range(8))  # each at places of its own
 EXTRAS = ("drift", "smoothness", "shifts", "legacy", "detached")
 
 
@@ -47,6 +50,7 @@ class Cell:
         sweep       its learning rate is chosen from the scale's, on validation rows
         part        of the schedule's epochs
         extras      figures beyond accuracy: of "drift", "smoothness", "shifts", "legacy", "detached"
+        patch       it is judged under patches of growing size instead of linf radii
     """
 
     name: str
@@ -59,6 +63,7 @@ class Cell:
     sweep: bool = False
     part: float = 1.0
     extras: tuple[str, ...] = field(default=())
+    patch: bool = False
 
 
 class Workshop:
@@ -75,7 +80,7 @@ class Workshop:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell = self.cells[name]
         settings = {
-            "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted(cell.extras)],
+            "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted(cell.extras), *["patch"] * cell.patch],
             "recipe": plain(cell.recipe(self.scale)) if cell.recipe else None,
             "scale": {**plain(self.scale), "seeds": None, "data": {**plain(self.scale.data), "root": None}},
             "seed": seed,
@@ -163,8 +168,12 @@ class Workshop:
 
     def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
         scale, batches = self.scale, self.scale.data.test(batch_size=self.scale.batch_size)
-        paper, coupled = figures.standing(model, batches, scale.radii, (scale.paper,), seed)
-        strongest, _ = figures.standing(model, batches, scale.radii, scale.strongest, seed, paper, coupled)
+        if cell.patch:
+            paper, coupled = figures.standing(model, batches, SIZES, STICKER[:1], seed, threat=_patch)
+            strongest, _ = figures.standing(model, batches, SIZES, STICKER, seed, paper, coupled, _patch)
+        else:
+            paper, coupled = figures.standing(model, batches, scale.radii, (scale.paper,), seed)
+            strongest, _ = figures.standing(model, batches, scale.radii, scale.strongest, seed, paper, coupled)
         found: dict[str, Any] = {
             "clean": figures.share(paper["0"]),
             "coupled": coupled,
@@ -186,6 +195,10 @@ class Workshop:
             if "legacy" in cell.extras:
                 found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed)
         return found
+
+
+def _patch(size: float) -> Patch:
+    return Patch(size=int(size))
 
 
 def built(norm: Norm | None) -> Callable[..., nn.Module]:

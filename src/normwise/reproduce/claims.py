@@ -134,7 +134,7 @@ def _visible(records: Sequence[Records], baseline: str, protocol: str) -> str | 
     return None
 
 
-def more_robust(cell: str, baseline: str) -> Any:
+def more_robust(cell: str, baseline: str, at: Callable[[float], str] = lambda radius: f"{255 * radius:.3g}/255") -> Any:
     """Robust accuracy of `cell` less that of `baseline`, row by row, where the baseline has 20 to 80% left."""
 
     def measure(records: Sequence[Records], protocol: str) -> tuple[NDArray[np.float64], str] | None:
@@ -142,7 +142,7 @@ def more_robust(cell: str, baseline: str) -> Any:
         if radius is None:
             return None
         rows = [_bits(one[cell], protocol, radius) - _bits(one[baseline], protocol, radius) for one in records]
-        return np.stack(rows), f"robust accuracy at {255 * float(radius):.3g}/255, {cell} less {baseline}"
+        return np.stack(rows), f"robust accuracy at {at(float(radius))}, {cell} less {baseline}"
 
     return measure
 
@@ -337,8 +337,8 @@ CLAIMS = (
         system="abnn",
         claim="ABNN is more robust than the undefended network to physically realizable attacks",
         paper="tables not available",
-        cells=("abnn", "bn-standard"),
-        measure=None,
+        cells=("abnn-patch", "bn-standard-patch"),
+        measure=more_robust("abnn-patch", "bn-standard-patch", lambda size: f"a patch of {size:g} pixels a side"),
         effect=0.05,
     ),
     Claim(

@@ -18,7 +18,7 @@ from ..norms.layer import StatNorm
 from ..seeding import generator
 from ..statistics import mean_and_variance
 from ..threats import L2, Linf, Normalized
-from ..types import Attack, Batch
+from ..types import Attack, Batch, ThreatModel
 from ..verdict import evaluate
 
 Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stands, 0 fell
@@ -32,6 +32,7 @@ def standing(
     seed: int,
     earlier: Standing | None = None,
     coupled: bool = False,
+    threat: Callable[[float], ThreatModel] = lambda radius: Linf(eps=radius),
 ) -> tuple[Standing, bool]:
     """Who still stands at each radius, worst case over the attacks and `earlier` ones; and whether rows are coupled.
 
@@ -48,7 +49,7 @@ def standing(
         if earlier and not coupled:
             left = _only(left, rows[_alive(earlier[key])])
         if left:
-            verdict = evaluate(model, left, Linf(eps=radius), attacks, seed=seed)
+            verdict = evaluate(model, left, threat(radius), attacks, seed=seed)
             coupled, ids = verdict.evaluation.coupled, verdict.rows.ids
             alive = ids[verdict.rows.predictions == verdict.rows.y]
             if not found["0"]:

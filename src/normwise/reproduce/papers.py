@@ -151,6 +151,8 @@ ABNN = (
     Cell(name="abnn-constant", system="abnn", about="control: delivered statistics are running averages", begin=_abnn(source="constant"), needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-random", system="abnn", about="control: a substitute that was never trained", begin=_stranger, needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-plain", system="abnn", about="control: one more BatchNorm at each tap", begin=_abnn(source="plain"), needs=("bn-standard",), recipe=_aligned, clean=True),
+    Cell(name="abnn-patch", system="abnn", about="the authors' layer under patches", begin=_given, needs=("abnn",), patch=True),
+    Cell(name="bn-standard-patch", system="abnn", about="the undefended network under patches", begin=_given, needs=("bn-standard",), patch=True),
     Cell(name="fine-tuned", system="abnn", about="baseline: the substitute trained further as the target", begin=_given, needs=("bn-standard",), recipe=_standard, clean=True, part=0.5),
     Cell(name="as-large", system="abnn", about="control: one network with as many parameters as target and substitute", begin=_as_large, needs=("bn-standard",), recipe=_standard, clean=True),
     Cell(name="abnn-fusion", system="abnn", about="control: features added, no statistics", begin=_abnn(source="fusion"), needs=("bn-standard",), recipe=_aligned, clean=True),

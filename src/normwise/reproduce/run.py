@@ -134,6 +134,8 @@ def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> tuple[list[Network], li
     """The headline table and its columns: every network that was judged, the clean accuracy and then each radius."""
     found, columns = [], list[str]()
     for name, cell in CELLS.items():
+        if cell.patch:  # its radii are others
+            continue
         figures = [records[name]["figures"] for records in seeds.values() if name in records]
         if figures:
             radii = list(figures[0]["paper"])
