@@ -1,5 +1,7 @@
 """Surgery: insertion, routes, synchronized norms, other people's norm layers."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -17,16 +19,18 @@ from normwise.norms import (
     RobustNorm2d,
     RobustNorm3d,
     StatNorm,
+    on_route,
     routed,
     sites,
 )
-from normwise.recipes import Standard
+from normwise.recipes import Routes, Standard
 from normwise.schedule import Schedule
+from normwise.seeding import generator
 from normwise.surgery import convert, convert_sync, insert, recalibrate, unmapped
 from normwise.threats import Linf
 from normwise.training import fit
 from normwise.types import Site
-from worlds import Small, Stripes, images, trained
+from worlds import Small, Stripes, images, labels, trained
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,28 @@ def test_recalibration_moves_the_route_in_use_alone():
         new = recalibrate(mixed, [images(seed=3)])
     assert torch.equal(new.norm.statistics[0].running_var, mixed.norm.statistics[0].running_var)
     assert not torch.equal(new.norm.statistics[1].running_var, mixed.norm.statistics[1].running_var)
+
+
+def test_clean_images_train_route_0_and_the_attack_meets_route_1():
+    model = Routes(steps=1).prepare(convert(trained(), MBN())).train()
+    model.drop.eval()
+    x = images(16)
+    clean, seen = copy.deepcopy(model), []
+    clean(x)
+    model.conv1.register_forward_hook(lambda module, inputs, y: seen.append((model.norm.route, model.norm.training)))
+    Routes(steps=1).loss(model, x, labels(16), Linf(eps=0.1), generator=generator(0))
+    ours, expected = model.norm.statistics, clean.norm.statistics
+    torch.testing.assert_close(ours[0].running_mean, expected[0].running_mean)
+    assert not torch.equal(ours[1].running_mean, expected[1].running_mean)
+    assert not torch.equal(ours[1].running_mean, ours[0].running_mean)
+    assert seen == [(1, False), (1, True), (0, True)]
+
+
+def test_a_network_on_another_route_is_a_copy():
+    model = convert(trained(), MBN())
+    new = on_route(model, 1)
+    assert (model.norm.route, new.norm.route) == (0, 1)
+    assert convert(trained(), MBN(route=1)).norm.route == 1
 
 
 def test_a_route_that_is_not_there_is_named():
