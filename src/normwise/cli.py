@@ -15,6 +15,7 @@ import torch
 
 from . import experiment, robustbench
 from .attacks import ATTACKS
+from .audit import Audit, run_audit
 from .bench import Bench, run_bench
 from .command import Layers, Verb, parse
 from .config import read_yaml
@@ -181,6 +182,21 @@ def _selftest(description: str, words: Sequence[str]) -> int:
     return int(any(check.status == "fail" for check in checks))
 
 
+def _audit(description: str, words: Sequence[str]) -> None:
+    settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, _for_audit)
+    with _progress("audit") as report:
+        found = run_audit(settings, out, report)
+    for check in found.checks:
+        print(f"{check.status:14}{check.name}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail")))
+    print(f"{found.sentence}\nrecord: {out / 'audit.json'}")
+
+
+def _for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder brings its own data, threat model and seed."""
+    suits, model = _for_evaluate(operands, given)
+    return _known(Audit, {key: value for key, value in suits.items() if key != "batch_size"}), model
+
+
 def _for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder brings its own data and threat model."""
     suits, model = _for_evaluate(operands, given)
@@ -285,6 +301,7 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "train": _train,
     "evaluate": _evaluate,
     "attack": _attack,
+    "audit": _audit,
     "selftest": _selftest,
     "reproduce": _reproduce,
     "list": _list,

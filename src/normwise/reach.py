@@ -1,0 +1,108 @@
+"""How far an attacker reaches into a coupled batch: one row among clean neighbours, or neighbours against untouched rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .judge import Judge
+from .modes import running
+from .seeding import generator
+from .threats import Linf
+from .threats.masked import MaskedRegion
+from .types import Attack, Batch, Images, Region, ThreatModel
+
+
+class Reached(NamedTuple):
+    """Of so many victims, how many were right untouched, and how many are right after the attack."""
+
+    victims: int
+    clean: int
+    standing: int
+
+
+def single(
+    model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, attack: Attack, *, victims: int = 32, seed: int = 0
+) -> Reached:
+    """The attacker owns one row of a batch and leaves its neighbours clean; each of the first `victims` rows in turn.
+
+    White-box through the statistics of the whole batch. A row counts as standing if the model, asked about the batch with
+    the attacker's image in place, still gives its label.
+    """
+    judge, clean, standing, tried = Judge(model, seed), 0, 0, 0
+    with running(model, "eval"):
+        for batch in batches:
+            x, y = batch.x.to(judge.device), batch.y.to(judge.device)
+            right = judge.logits(x).argmax(1) == y
+            for row in range(min(len(y), victims - tried)):
+                tried += 1
+                if not right[row]:
+                    continue
+                clean += 1
+                beside, one = _Beside(model, x, row), slice(row, row + 1)
+                rng = generator(seed, "single", tried)
+                x_adv = attack(beside, x[one], y[one], threat, generator=rng, independent=True).x_adv
+                standing += int(judge.logits(beside.batch(x_adv))[row].argmax() == y[row])
+            if tried == victims:
+                break
+    return Reached(tried, clean, standing)
+
+
+def peers(
+    model: nn.Module, batches: Sequence[Batch], attack: Attack, *, share: float = 0.5, eps: float = 1.0, seed: int = 0
+) -> Reached:
+    """The attacker owns a share of each batch's rows and wants the others, which nobody touches, misclassified.
+
+    Malicious rows may be any image (eps 1). For a model with independent rows nothing can change.
+    Source: Wu et al. 2023, arXiv:2301.12576 (distribution invading attack). Differs: all victims of a batch at once.
+    """
+    judge, clean, standing, rows = Judge(model, seed), 0, 0, 0
+    with running(model, "eval"):
+        for number, batch in enumerate(batches):
+            x, y = batch.x.to(judge.device), batch.y.to(judge.device)
+            threat = _Malicious(share=share, eps=eps)
+            victims = ~threat.movable(len(x)).to(x.device)
+            before = (judge.logits(x).argmax(1) == y) & victims
+            x_adv = attack(model, x, y, threat, generator=generator(seed, "peers", number)).x_adv
+            after = (judge.logits(x_adv).argmax(1) == y) & victims
+            clean, standing, rows = clean + int(before.sum()), standing + int(after.sum()), rows + int(victims.sum())
+    return Reached(rows, clean, standing)
+
+
+class _Beside(nn.Module):
+    """The model as one row sees it: the other rows of the batch stay what they are."""
+
+    def __init__(self, model: nn.Module, x: Images, row: int) -> None:
+        super().__init__()
+        self.model, self.row = model, row
+        self.before, self.after = x[:row], x[row + 1 :]
+
+    def batch(self, one: Images) -> Images:
+        return torch.cat([self.before, one, self.after])
+
+    def forward(self, one: Images) -> Tensor:
+        logits: Tensor = self.model(self.batch(one))
+        return logits[self.row : self.row + 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Malicious:
+    """The last rows of a batch may change, to hurt the others."""
+
+    name: ClassVar[str] = "peers"
+
+    share: float
+    eps: float
+
+    def movable(self, rows: int) -> Tensor:
+        return torch.arange(rows) >= round((1 - self.share) * rows)
+
+    def around(self, x: Images, *, generator: Generator) -> Region:
+        mask = self.movable(len(x)).to(x.device).view(-1, *[1] * (x.ndim - 1))
+        region = MaskedRegion(Linf(eps=self.eps).around(x, generator=generator), x, mask, "linf")
+        region.victims = ~mask.flatten()
+        return region
