@@ -37,6 +37,8 @@ FLOORS = [
         "curves",
         "planted",
         "robustbench",
+        "adaptive",
+        "controls",
     },
     {"recipes", "checks"},
     {"experiment", "evaluation", "selftests"},

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .modes import device_of, running
+from .modes import device_of, frozen, running
 from .norms.layer import StatNorm
 from .norms.site import sites
 from .types import Norm, Site
@@ -19,7 +19,8 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
 
     Scale, shift, and the running statistics that both layers know are taken over, and so are each layer's mode, dtype,
     device and `requires_grad`; a layer tied to several places stays tied. A running range that the old layer did not
-    track is marked unknown: `recalibrate` it, or train. LayerNorm is left alone (it normalizes tokens, not channels).
+    track is marked unknown: `recalibrate` it, or train. LayerNorm is left alone (it normalizes tokens, not channels), and so is
+    a frozen substitute.
 
     Raises ValueError if the model has no norm layer to replace.
 
@@ -28,12 +29,13 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     4
     """
     model = copy.deepcopy(model)
-    paths = [path for path in sites(model) if not isinstance(model.get_submodule(path), nn.LayerNorm)]
+    fixed = frozen(model)
+    known = {path: site for path, site in sites(model).items() if model.get_submodule(path) not in fixed}
+    paths = [path for path in known if not isinstance(model.get_submodule(path), nn.LayerNorm)]
     if not paths:
         kinds = sorted({type(module).__name__ for module in model.modules()} - {type(model).__name__})
         raise ValueError(f"{type(model).__name__} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}")
     made: dict[nn.Module, nn.Module] = {}
-    known = sites(model)
     for path in paths:
         old = model.get_submodule(path)
         if old not in made:
@@ -48,10 +50,12 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
-    Only layers that track statistics are put in training mode, so that dropout stays off. Raises ValueError for no batches.
+    Only layers that track statistics are put in training mode, so that dropout stays off; a frozen substitute keeps its own.
+    Raises ValueError for no batches.
     """
     model = copy.deepcopy(model)
-    tracking = [m for m in model.modules() if isinstance(m, StatNorm | nn.modules.batchnorm._BatchNorm)]
+    fixed = frozen(model)
+    tracking = [m for m in model.modules() if isinstance(m, StatNorm | nn.modules.batchnorm._BatchNorm) and m not in fixed]
     momenta = [module.momentum for module in tracking]
     seen = False
     with running(model, "eval"), torch.no_grad():
