@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
@@ -136,8 +135,20 @@ def build(e: Experiment) -> nn.Module:
             model = e.model(e.norm, classes=e.data.classes, mean=e.data.mean, std=e.data.std)
         if not e.adapted:
             return model
+        _check_parts(e)
         substitute = loading.load(e.substitute).model if e.substitute else None
         return abnn(model, substitute, e.adaptive, shape=_shape(e))
+
+
+def _check_parts(e: Experiment) -> None:
+    """Refuse a target or a substitute of which the run folder could not say how to build it again. Raises ValueError."""
+    if e.substitute and (not Path(e.substitute).exists() or loading.card(e.substitute).get("start")):
+        raise ValueError(
+            f"substitute is {e.substitute!r}; give the folder of a normwise train whose network is one of normwise's"
+        )
+    for option, spec in (("start", e.start), ("substitute", e.substitute)):
+        if spec and loading.card(spec, e.weights if option == "start" else "").get("adaptive"):
+            raise ValueError(f"{option} is {spec}, which has adaptive layers already; give a network without any")
 
 
 def _shape(e: Experiment) -> tuple[int, ...]:
@@ -150,7 +161,7 @@ def prepared(e: Experiment) -> nn.Module:
     model = build(e).to(device)
     batch = e.data.test(batch_size=2)[0]
     ends = torch.tensor([0, e.data.classes - 1])[-len(batch.y) :]  # of the labels that training will meet
-    check_network(copy.deepcopy(model), batch._replace(y=ends), "train")
+    check_network(e.recipe.prepare(model), batch._replace(y=ends), "train")
     e.data.train_batches(e.schedule.batch_size)
     autocast(e.schedule, device)
     return model

@@ -67,7 +67,9 @@ def card(spec: str, weights: str = "") -> Mapping[str, Any]:
 def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Module:
     """Put the adaptive layers and the substitute of an ABNN's card around its target, untrained. Raises ValueError."""
     try:
-        options = {key: tuple(value) if isinstance(value, list) else value for key, value in around["options"].items()}
+        options: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in around["options"].items()
+        }
         other, shape = around["substitute"], tuple(around["shape"])
         return abnn(model, other and checkpoints.build(other, spec), Adaptive(**options), shape=shape)
     except (KeyError, TypeError, AttributeError) as error:
