@@ -40,6 +40,8 @@ FLOORS = [
         "planted",
         "robustbench",
         "reach",
+        "adaptive",
+        "controls",
     },
     {"recipes", "checks"},
     {"experiment", "evaluation", "selftests", "audit"},

@@ -11,6 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the same list for the interpreter
+    from .adaptive import Adaptive as Adaptive
+    from .adaptive import abnn as abnn
+    from .adaptive import detached as detached
+    from .adaptive import fixed_at as fixed_at
     from .attacks import ATTACKS as ATTACKS
     from .attacks import FGSM as FGSM
     from .attacks import PGD as PGD
@@ -62,6 +66,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "adaptive": ("Adaptive", "abnn", "detached", "fixed_at"),
     "attacks": ("ATTACKS", "FGSM", "PGD", "AutoAttack", "worst_case"),
     "backward": ("straight_through",),
     "bench": ("Bench", "run_bench"),

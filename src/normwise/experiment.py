@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from . import checks, loading
+from .adaptive import Adaptive, abnn
 from .attacks import ATTACKS, FGSM, PGD
 from .config import choice, choices, read_yaml, to_yaml
 from .data import DATA, Digits, find
@@ -50,6 +50,8 @@ class Experiment:
         schedule        how training proceeds
         start           train from this model: a run folder or package.module:function; `model` is then not used
         weights         a weights file for `start`
+        substitute      make the network an ABNN that listens to this one: a run folder, or a weights file beside its card
+        adaptive        what the substitute delivers, and where (recipe abnn trains it)
         seed            every random choice follows from it
         batch_size      rows per batch when the network is judged
         device          "cpu", "cuda", "cuda:1", or "auto"
@@ -66,6 +68,8 @@ class Experiment:
     schedule: Schedule = Schedule()
     start: str = ""
     weights: str = ""
+    substitute: str = ""
+    adaptive: Adaptive = Adaptive()
     seed: int = 0
     batch_size: int = 100
     device: str = "auto"
@@ -76,10 +80,19 @@ class Experiment:
         _ = self.training_threat  # refuses a radius that cannot be
         if self.weights and not self.start:
             raise ValueError(f"weights is {self.weights!r}, for no model; name one as start, or leave weights out")
+        if self.adaptive != Adaptive() and not self.adapted:
+            raise ValueError(
+                f"adaptive is set (source {self.adaptive.source}), for no substitute; name a run folder as substitute"
+            )
         if self.norm is None and not self.start and getattr(self.model, "normalizes", True):
             raise ValueError(
                 "norm is null, which keeps the norms of a model to start from; name a norm: none is no normalization"
             )
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the network gets adaptive layers; plain ones need no substitute."""
+        return bool(self.substitute) or self.adaptive.source == "plain"
 
     @property
     def training_threat(self) -> ThreatModel:
@@ -115,10 +128,31 @@ def build(e: Experiment) -> nn.Module:
     """Make the network of an experiment, untrained or from `start`; its initial weights follow from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(e.seed, "weights"))
-        if not e.start:
-            return e.model(e.norm, classes=e.data.classes, mean=e.data.mean, std=e.data.std)
-        model = loading.load(e.start, e.weights).model
-    return convert(model, e.norm) if e.norm else model
+        if e.start:
+            model = loading.load(e.start, e.weights).model
+            model = convert(model, e.norm) if e.norm else model
+        else:
+            model = e.model(e.norm, classes=e.data.classes, mean=e.data.mean, std=e.data.std)
+        if not e.adapted:
+            return model
+        _check_parts(e)
+        substitute = loading.load(e.substitute).model if e.substitute else None
+        return abnn(model, substitute, e.adaptive, shape=_shape(e))
+
+
+def _check_parts(e: Experiment) -> None:
+    """Refuse a target or a substitute of which the run folder could not say how to build it again. Raises ValueError."""
+    if e.substitute and (not Path(e.substitute).exists() or loading.card(e.substitute).get("start")):
+        raise ValueError(
+            f"substitute is {e.substitute!r}; give the folder of a normwise train whose network is one of normwise's"
+        )
+    for option, spec in (("start", e.start), ("substitute", e.substitute)):
+        if spec and loading.card(spec, e.weights if option == "start" else "").get("adaptive"):
+            raise ValueError(f"{option} is {spec}, which has adaptive layers already; give a network without any")
+
+
+def _shape(e: Experiment) -> tuple[int, ...]:
+    return tuple(e.data.test(batch_size=2)[0].x.shape[1:])
 
 
 def prepared(e: Experiment) -> nn.Module:
@@ -127,14 +161,18 @@ def prepared(e: Experiment) -> nn.Module:
     model = build(e).to(device)
     batch = e.data.test(batch_size=2)[0]
     ends = torch.tensor([0, e.data.classes - 1])[-len(batch.y) :]  # of the labels that training will meet
-    check_network(copy.deepcopy(model), batch._replace(y=ends), "train")
+    check_network(e.recipe.prepare(model), batch._replace(y=ends), "train")
     e.data.train_batches(e.schedule.batch_size)
     autocast(e.schedule, device)
     return model
 
 
 def card(e: Experiment) -> dict[str, Any]:
-    """What a run folder holds so that its network can be built again."""
+    """What a run folder holds so that its network can be built again: an ABNN's substitute too, whose weights are with its own."""
+    if e.adapted:
+        substitute = dict(loading.card(e.substitute)) if e.substitute else None
+        around = {"options": plain(e.adaptive), "shape": list(_shape(e)), "substitute": substitute}
+        return {**card(dataclasses.replace(e, substitute="", adaptive=Adaptive())), "adaptive": around}
     if e.start:
         found = {**loading.card(e.start, e.weights), "data": plain(e.data)}
         return found | {"norm": plain(e.norm)} if e.norm else found

@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from .modes import untouched
+from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
 from .norms.site import reads
 from .seeding import generator
@@ -18,10 +19,10 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class _Tracer(fx.Tracer):
-    """Sees norms as single operations."""
+    """Sees norms as single operations, adaptive ones too."""
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return reads(module) is not None or super().is_leaf_module(module, path)
+        return reads(module) is not None or isinstance(module, AdaptiveNorm) or super().is_leaf_module(module, path)
 
 
 def fold(model: nn.Module) -> nn.Module:

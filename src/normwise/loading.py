@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from . import checkpoints
+from .adaptive import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
 from .data.files import brief
 from .norms import NORMS
@@ -38,6 +39,8 @@ def load(spec: str, weights: str = "") -> Loaded:
     model = _call(spec) if made_by else checkpoints.build(found, spec)
     if made_by and found.get("norm"):
         model = convert(model, NORMS.make(found["norm"]))
+    if found.get("adaptive"):
+        model = _adapted(model, found["adaptive"], spec)
     if file:
         checkpoints.give(model, checkpoints.weights(Path(file)), file)
     return Loaded(model.eval(), found)
@@ -59,6 +62,20 @@ def card(spec: str, weights: str = "") -> Mapping[str, Any]:
     folder = Path(weights).parent
     beside = checkpoints.card(folder) if weights and (folder / CARD).is_file() else {}
     return beside if beside.get("start") == spec else {"start": spec, "norm": None}
+
+
+def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Module:
+    """Put the adaptive layers and the substitute of an ABNN's card around its target, untrained. Raises ValueError."""
+    try:
+        options: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in around["options"].items()
+        }
+        other, shape = around["substitute"], tuple(around["shape"])
+        return abnn(model, other and checkpoints.build(other, spec), Adaptive(**options), shape=shape)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the {CARD} of {spec} describes no adaptive layers ({brief(error)}); restore it, or train again"
+        ) from None
 
 
 def _call(spec: str) -> nn.Module:

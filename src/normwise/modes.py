@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,3 +60,33 @@ def digest(model: nn.Module) -> str:
         sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]
+
+
+class Frozen(nn.Module):
+    """A network that never trains: in evaluation mode whatever mode is asked for, and no parameter asks for a gradient.
+
+    Gradients in its input flow through it. Reads and answers as the network does, which it takes as it is.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.freeze()
+
+    def freeze(self) -> Frozen:
+        """Freeze again, whatever was asked of the parameters and modules one by one since."""
+        self.network.requires_grad_(False)
+        return self.train()
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stay in evaluation mode."""
+        super().train(False)
+        return self
+
+    def forward(self, x: Tensor) -> Any:
+        return self.network(x)
+
+
+def frozen(model: nn.Module) -> set[nn.Module]:
+    """The modules of a model that lie within a `Frozen`."""
+    return {part for module in model.modules() if isinstance(module, Frozen) for part in module.modules()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .modes import device_of, running
+from .modes import device_of, frozen, running
 from .norms.layer import StatNorm
 from .norms.routed import Routed
 from .norms.site import sites
@@ -25,7 +25,7 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     Scale, shift, and the running statistics that both layers know are taken over, and so are each layer's mode, dtype,
     device, hooks and `requires_grad`; a layer tied to several places stays tied. A running statistic that the old layer did
     not track is marked unknown (`unmapped` lists such layers): `recalibrate` it, or train. LayerNorm is left alone (it
-    normalizes tokens, not channels), and the activation inside timm's BatchNormAct2d stays.
+    normalizes tokens, not channels), and so is a frozen substitute; the activation inside timm's BatchNormAct2d stays.
 
     Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
 
@@ -37,12 +37,13 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
             raise ValueError(f"{path} is lazy and does not know its channels yet; run one batch through the model first")
     model = copy.deepcopy(model)
-    paths = [path for path in sites(model) if not isinstance(model.get_submodule(path), nn.LayerNorm)]
+    fixed = frozen(model)
+    known = {path: site for path, site in sites(model).items() if model.get_submodule(path) not in fixed}
+    paths = [path for path in known if not isinstance(model.get_submodule(path), nn.LayerNorm)]
     if not paths:
         kinds = sorted({type(module).__name__ for module in model.modules()} - {type(model).__name__})
         raise ValueError(f"{type(model).__name__} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}")
     made: dict[nn.Module, nn.Module] = {}
-    known = sites(model)
     for path in paths:
         old = model.get_submodule(path)
         if old not in made:
@@ -58,10 +59,12 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
-    use. (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.) Raises ValueError for no batches.
+    use; a frozen substitute keeps its own. (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
+    Raises ValueError for no batches.
     """
     model = copy.deepcopy(model)
     resting = {s for m in model.modules() if isinstance(m, Routed) for s in m.statistics if s is not m.active}
+    resting |= set(frozen(model))
     tracking = [m for m in model.modules() if isinstance(m, StatNorm | _BatchNorm) and m not in resting]
     momenta = [module.momentum for module in tracking]
     seen = False

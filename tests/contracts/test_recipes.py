@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from normwise.abnn import abnn
-from normwise.modes import digest
+from normwise.adaptive import Adaptive, abnn
+from normwise.modes import digest, frozen
 from normwise.norms import MBN, NORMS, NoNorm
 from normwise.recipes import RECIPES
 from normwise.schedule import Schedule
@@ -29,9 +29,9 @@ PASSES = {  # forwards and backwards per image beyond one of each per step of th
     "fgsm-rs": (2, 2),
     "n-fgsm": (2, 2),
     "mbn": (2, 2),
-    "abnn": (1, 1),
+    "abnn": (2, 1),  # and the substitute's forward
 }
-UPDATES = {"mixed": 2, "trades": 2, "mbn": 2, "abnn": 2, "nofrost": 0, "nofrost-star": 0}  # of running statistics, if not 1
+UPDATES = {"mixed": 2, "trades": 2, "mbn": 2, "nofrost": 0, "nofrost-star": 0}  # of running statistics, if not 1
 
 
 REFUSED = {
@@ -44,7 +44,7 @@ REFUSED = {
 def fitting(recipe, norm=None):
     """A network that the recipe takes, if there is one with this norm."""
     if recipe.name == "abnn":
-        return abnn(trained(norm), trained(seed=1), images(2), taps=[("conv1", "conv1")]).eval()
+        return abnn(trained(norm), trained(seed=1), Adaptive(source="statistics", taps=("conv2",)), shape=(2, 6, 6))
     own = {"nofrost": NoNorm(), "nofrost-star": NoNorm(), "mbn": MBN()}.get(recipe.name, norm)
     return trained(own) if norm is None or own == norm else None
 
@@ -90,7 +90,8 @@ def test_the_loss_falls_on_sixteen_images_and_trains_what_may_train(recipe, norm
     assert sum(values[-5:]) < 0.8 * sum(values[:5])
     for name, p in model.named_parameters():
         assert torch.equal(p, before[name]) != p.requires_grad
-    assert all(module.training for name, module in model.named_modules() if not name.startswith("substitute"))
+    fixed = frozen(model)
+    assert all(module.training != (module in fixed) for module in model.modules())
 
 
 def test_crafting_leaves_the_buffers_to_the_training_forwards_alone(recipe):
@@ -98,7 +99,7 @@ def test_crafting_leaves_the_buffers_to_the_training_forwards_alone(recipe):
     model = recipe.prepare(fitting(recipe)).train()
 
     def seen():
-        return sum(int(value) for name, value in model.state_dict().items() if "num_batches" in name)
+        return sum(int(value) for name, value in model.state_dict().items() if "norm" in name and "num_batches" in name)
 
     before = seen()
     recipe.loss(model, images(16), labels(16), Linf(), generator=generator(0))
@@ -121,3 +122,8 @@ def test_the_cost_is_counted_exactly(recipe):
     forwards, backwards = PASSES[recipe.name]
     assert fitted.training.forwards == 2 * 96 * (steps + forwards)
     assert fitted.training.backwards == 2 * 96 * (steps + backwards)
+
+
+def test_abnn_refuses_a_network_without_adaptive_layers():
+    with pytest.raises(ValueError, match=r"got a Small without any; make one with abnn\("):
+        RECIPES["abnn"]().prepare(trained())

@@ -1,207 +1,388 @@
-"""ABNN: formulas, a substitute that never changes and always sees the same input, gradients through both."""
+"""ABNN: the layers' formulas, a substitute that never changes, gradients through both networks, and the weaker views."""
 
 import copy
 from itertools import product
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normwise.abnn import ABNN, abnn, at_clean, detached
+from normwise.adaptive import Adaptive, abnn, detached, find_taps, fixed_at
 from normwise.attacks import PGD
+from normwise.controls import nearest_width, randomized, warm_start
 from normwise.coupling import measure_coupling
-from normwise.models import VGG, ResNet
+from normwise.folding import fold
+from normwise.models import VGG, ResNet, ResNet18
 from normwise.modes import digest
-from normwise.norms import BN, AdaptiveNorm
-from normwise.recipes import Aligned
+from normwise.norms import BNwoT
+from normwise.norms.adaptive import AdaptiveNorm
+from normwise.recipes import AlignedBN
 from normwise.schedule import Schedule
-from normwise.seeding import generator
+from normwise.surgery import convert, recalibrate
 from normwise.threats import Linf
 from normwise.training import fit
-from normwise.types import Batch
 from normwise.verdict import evaluate
-from worlds import Stripes, images, labels, trained
+from worlds import THREAT, Small, Stripes, agreeing, batches, images, labels, trained
 
-TAPS = [("norm", "norm")]
-SOURCES = ("features", "statistics", "constant", "fusion", "plain")
 SCOPES = ("batch", "channel", "sample")
+CASES = [
+    *product(["features"], SCOPES, ["pooled", "flattened"]),
+    *product(["statistics", "constant"], SCOPES, ["pooled"]),
+    *product(["fusion"], [None], ["pooled", "flattened"]),
+    ("plain", None, "pooled"),
+]
+TAPS = ("norm", "conv2")
 
 
-def pairs(*lists):
-    return list(product(*lists))
+def shaken(model, seed=0):
+    """Parameters that train, and statistics, away from their start: maps that start at zero pass nothing on."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and not name.startswith("substitute"):
+                tensor.add_((0.2 * torch.randn_like(tensor)).abs() if "var" in name else 0.2 * torch.randn_like(tensor))
+    return model
 
 
-def made(**options):
-    return abnn(trained(), trained(seed=1), images(2), taps=TAPS, **options).eval()
+def made(source="features", scope=None, head="pooled", taps=TAPS):
+    options = Adaptive(source=source, scope=scope, head=head, taps=taps)
+    return shaken(abnn(trained(), trained(seed=1), options, shape=(2, 6, 6))).eval()
 
 
-def layer(source, scope, size=0):
+@pytest.fixture
+def plain_calls():
+    """The run-time checker of types is no part of what is compiled or traced."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def naive(layer, z, h, training):
+    """The formulas, element by element, with numpy's definitions."""
+    z, h = z.detach().numpy(), h.detach().numpy()
+    p = {name: value.detach().numpy() for name, value in layer.state_dict().items()}
+    b, c = z.shape[:2]
+    rows = h.reshape(b, h.shape[1], -1)
+
+    def read(i):
+        if layer.scope == "batch":
+            return h.mean(keepdims=True).reshape(1), h.var(ddof=1, keepdims=True).reshape(1)
+        if layer.scope == "channel":
+            return rows.mean((0, 2)), rows.var((0, 2))
+        return rows[i].mean(1), rows[i].var(1)
+
+    def normalized(k):
+        mean, variance = (
+            (z[:, k].mean(), z[:, k].var()) if training else (p["norm.running_mean"][k], p["norm.running_var"][k])
+        )
+        return (z[:, k] - mean) / (variance + 1e-5) ** 0.5 * p["norm.weight"][k] + p["norm.bias"][k]
+
+    out = z.copy()
+    for i, k in product(range(b), range(c)):
+        if layer.source == "plain":
+            out[i, k] = normalized(k)[i]
+            continue
+        mean, variance = read(i)
+        seen = h[i].ravel() if layer.head == "flattened" else rows[i].mean(1)
+        if layer.source == "fusion":
+            out[i, k] = normalized(k)[i] + p["style.weight"][k] @ seen + p["style.bias"][k]
+        elif layer.source == "features":
+            gamma, beta = ((2 / len(seen)) ** 0.5 * p["style.weight"][j] @ seen + p["style.bias"][j] for j in (k, k + c))
+            root = (variance + 1e-5) ** 0.5
+            if layer.scope != "batch":
+                mean, root = p["match.weight"] @ mean, p["match.weight"] @ root
+            j = 0 if layer.scope == "batch" else k
+            out[i, k] = gamma * (root[j] * normalized(k)[i] + mean[j]) + beta
+        else:
+            if layer.source == "constant" and not training:
+                mean, variance = p["running_mean"], p["running_var"]
+            said = torch.cat([torch.tensor(mean), torch.tensor(variance + 1e-5).log()]).numpy()
+            centre, log_spread = (p["map.weight"][j] @ said + p["map.bias"][j] for j in (k, k + c))
+            out[i, k] = (z[i, k] - centre) / (torch.tensor(log_spread).exp().item() ** 0.5) * p["weight"][k] + p["bias"][k]
+    return torch.tensor(out)
+
+
+def layer_and_features(source, scope, head, positions=(3, 2)):
     torch.manual_seed(0)
-    found = AdaptiveNorm(4, 3, source=source, scope=scope, size=size).double()
-    for p in found.parameters():
-        nn.init.normal_(p, std=0.5)
-    return found
+    layer = shaken(AdaptiveNorm(4, (3, *positions), source=source, scope=scope, head=head).double())
+    z, h = torch.randn(5, 4, *[2] * len(positions)).double(), torch.randn(5, 3, *positions).double().relu()
+    return layer, z.requires_grad_(), h.requires_grad_()
 
 
-def moments(h, scope, eps=1e-5):
-    axes = {"batch": None, "channel": (0, 2, 3), "sample": (2, 3)}[scope]
-    mean = h.mean() if axes is None else h.mean(axes)
-    variance = (
-        ((h - (mean if axes is None else mean.view(-1, 3, 1, 1))) ** 2).mean() if axes is None else h.var(axes, correction=0)
-    )
-    return mean, (variance + eps).sqrt()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("positions", [(3, 2), (2, 3, 2)], ids=["image", "clip"])
+@pytest.mark.parametrize(("source", "scope", "head"), CASES)
+def test_the_layer_is_its_formula(source, scope, head, positions, training):
+    layer, z, h = layer_and_features(source, scope, head, positions)
+    layer.train(training)
+    torch.testing.assert_close(layer(z, h), naive(layer, z, h, training), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("scope", "head"), pairs(SCOPES, ("pooled", "flattened")))
-def test_features_are_the_authors_formula(scope, head):
-    z, h = torch.randn(5, 4, 6, 6).double(), torch.randn(5, 3, 2, 2).double()
-    found = layer("features", scope, size=12 if head == "flattened" else 0)
-    u = found.norm(z)
-    read = h.flatten(1) if head == "flattened" else h.mean((2, 3))
-    both = read @ (found.head.weight * (2 / read.shape[1]) ** 0.5).T + found.head.bias
-    gamma, beta = both[:, :4, None, None], both[:, 4:, None, None]
-    mean, deviation = moments(h, scope)
-    if scope != "batch":
-        mean = (mean.view(-1, 3) @ found.centre.weight.T + found.centre.bias)[..., None, None]
-        deviation = (deviation.view(-1, 3) @ found.spread.weight.T + found.spread.bias)[..., None, None]
-    torch.testing.assert_close(found(z, h), gamma * (deviation * u + mean) + beta, rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize(("source", "scope", "head"), CASES)
+def test_gradients_of_the_layer_are_right(source, scope, head):
+    layer, z, h = layer_and_features(source, scope, head, positions=(2,))
+    assert torch.autograd.gradcheck(layer.eval(), (z[:2].detach().requires_grad_(), h[:2].detach().requires_grad_()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("source", "scope", "head"),
+    [
+        ("features", "batch", "flattened"),
+        ("features", "sample", "pooled"),
+        ("statistics", "channel", "pooled"),
+        ("constant", "sample", "pooled"),
+    ],
+)
+def test_the_layer_compiles_whole(source, scope, head, training, plain_calls):
+    layer, z, h = layer_and_features(source, scope, head)
+    layer.train(training)
+    twin = copy.deepcopy(layer)
+    torch._dynamo.reset()
+    out, expected = torch.compile(layer, fullgraph=True, backend="aot_eager")(z, h), twin(z, h)
+    inputs = (z,) if source == "constant" and not training else (z, h)
+    torch.testing.assert_close(out, expected)
+    pairs = zip(torch.autograd.grad(out.sin().sum(), inputs), torch.autograd.grad(expected.sin().sum(), inputs), strict=True)
+    for got, wanted in pairs:
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("source", ["features", "statistics"])
+def test_the_whole_model_compiles(source, plain_calls):
+    model, x, y = made(source), images(4).requires_grad_(), labels(4)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), model(x))
+    torch.testing.assert_close(slope(compiled, x, y), slope(model, x, y))
+
+
+@pytest.mark.parametrize(("source", "scope", "head"), CASES)
+def test_constant_features_and_batches_of_one_give_finite_gradients(source, scope, head):
+    layer, z, _ = layer_and_features(source, scope, head)
+    h = torch.ones(1, 3, 3, 2).double().requires_grad_()
+    layer.train()
+    out = layer(z[:1], h)
+    (out.sum() + layer.divergence(z[:1], h)).backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(g).all() for g in (z.grad, h.grad, *(p.grad for p in layer.parameters())) if g is not None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_are_read_in_float32(dtype):
+    layer, z, h = layer_and_features("statistics", "sample", "pooled")
+    layer, z, h = layer.float(), z.detach().to(dtype), (1000 * h.detach()).to(dtype)  # whose squares float16 lacks
+    assert layer(z, h).dtype == dtype
+    torch.testing.assert_close(layer(z, h), layer(z.float(), h.float()).to(dtype))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_statistics_are_delivered_and_their_distance_is_the_kl_of_gaussians(scope):
-    z, h = torch.randn(5, 4, 6, 6).double(), torch.randn(5, 3, 2, 2).double()
-    found = layer("statistics", scope)
-    mean, deviation = (one.expand(3) if scope == "batch" else one for one in moments(h, scope))
-    centre = mean.view(-1, 3) @ found.centre.weight.T + found.centre.bias
-    spread = F.softplus(deviation.view(-1, 3) @ found.spread.weight.T + found.spread.bias) + 1e-5
-    u = (z - centre[..., None, None]) / spread[..., None, None]
-    expected = u * found.norm.weight.view(1, 4, 1, 1) + found.norm.bias.view(1, 4, 1, 1)
-    torch.testing.assert_close(found(z, h), expected, rtol=1e-6, atol=1e-6)
-    axes = (2, 3) if scope == "sample" else (0, 2, 3)
-    own = torch.distributions.Normal(z.mean(axes), (z.var(axes, correction=0) + 1e-5).sqrt())
-    kl = torch.distributions.kl_divergence(own, torch.distributions.Normal(centre, spread)).mean()
-    torch.testing.assert_close(found.alignment, kl)
+def test_the_alignment_is_the_divergence_of_two_gaussians(scope):
+    layer, z, h = layer_and_features("statistics", scope, "pooled")
+    expected = []
+    for i in range(5 if scope == "sample" else 1):
+        own = z[i : i + 1] if scope == "sample" else z
+        mean, variance = own.mean((0, 2, 3)), own.var((0, 2, 3), correction=0) + 1e-5
+        centre, log_spread = (part[i] for part in layer._delivered(h))
+        normal = torch.distributions.Normal
+        expected.append(
+            torch.distributions.kl_divergence(normal(mean, variance.sqrt()), normal(centre, (log_spread / 2).exp())).mean()
+        )
+    torch.testing.assert_close(layer.divergence(z, h), torch.stack(expected).mean())
 
 
-@pytest.mark.parametrize(("source", "scope"), pairs(SOURCES, SCOPES))
-def test_gradients_are_right_in_float64_and_constant_features_give_no_nan(source, scope):
-    found = layer(source, scope).eval()
-    z, h = (torch.randn(3, c, 2).double().requires_grad_() for c in (4, 3))
-    assert torch.autograd.gradcheck(found, (z, h))
-    z, h = torch.zeros(3, 4, 2).requires_grad_(), torch.zeros(3, 3, 2).requires_grad_()
-    grads = torch.autograd.grad(found.float()(z, h).sum(), (z, h), allow_unused=True)
-    assert all(torch.isfinite(grad).all() for grad in grads if grad is not None)
+def test_the_statistics_layer_starts_as_the_identity_and_so_the_abnn_as_its_target():
+    model = abnn(trained(), trained(seed=1), Adaptive(source="statistics", taps=TAPS), shape=(2, 6, 6))
+    torch.testing.assert_close(model(images()), trained()(images()))
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 3, 3), (4, 2, 3, 3)], ids=len)
-@pytest.mark.parametrize("source", SOURCES)
-def test_every_rank(source, shape):
-    found, x = AdaptiveNorm(4, 4, source=source), torch.randn(3, *shape)
-    assert found(x, x).shape == x.shape
-    assert found.eval()(x, x).dtype == x.dtype
+@pytest.mark.parametrize("source", ["features", "statistics", "constant", "fusion"])
+def test_training_leaves_the_substitute_and_the_given_networks_to_the_bit(source):
+    target, substitute = trained(), trained(seed=1).train()
+    before = digest(target), digest(substitute)
+    model = abnn(target, substitute, Adaptive(source=source, taps=TAPS), shape=(2, 6, 6))
+    fitted = fit(model, Stripes(), AlignedBN(), Linf(), Schedule(epochs=2, batch_size=16, lr=0.05, decay="constant"), seed=0)
+    assert (digest(target), digest(substitute)) == before
+    assert digest(fitted.model.substitute.network) == before[1]
+    assert digest(fitted.model.target) != before[0]
+    assert substitute.training
+    assert fitted.training.forwards == 2 * fitted.training.backwards == 2 * 2 * 96
+    assert fitted.training.trained_parameters == fitted.training.parameters - sum(p.numel() for p in substitute.parameters())
+    fitted.model.train()
+    fitted.model.substitute.train()
+    assert not any(module.training for module in fitted.model.substitute.modules())
+    assert fitted.model.target.training
+    fitted.model.requires_grad_(True)
+    assert not any(p.requires_grad for p in AlignedBN().prepare(fitted.model).substitute.parameters())
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("source", ["features", "statistics"])
-def test_it_compiles_whole_with_gradients(source, training):
-    torch.compiler.reset()
-    found = AdaptiveNorm(4, 4, source=source).train(training)
-    z, h = torch.randn(3, 4, 3, 3).requires_grad_(), torch.randn(3, 4, 3, 3)
-    expected = torch.autograd.grad(copy.deepcopy(found)(z, h).square().sum(), z)[0]
-    compiled = torch.compile(found, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(torch.autograd.grad(compiled(z, h).square().sum(), z)[0], expected)
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_training_moves_the_target_and_nothing_of_the_substitute(source):
-    model = made(source=source)
+def test_recalibration_and_conversion_leave_the_substitute_alone():
+    model = made()
     before = digest(model.substitute)
-    quick = Schedule(epochs=1, batch_size=16, lr=0.05, weight_decay=0.1, validate_every=0)
-    new = fit(model, Stripes(), Aligned(), Linf(), quick, seed=0).model
-    assert isinstance(new, ABNN)
-    assert digest(new.substitute) == before
-    assert digest(new.target) != digest(model.target)
-    assert not any(module.training for module in new.train().substitute.modules())
-    assert new.target.training
+    assert digest(recalibrate(model, [images(16)]).substitute) == before
+    converted = convert(abnn(trained(), trained(seed=1), Adaptive(taps=("conv1:in", "conv2")), shape=(2, 6, 6)), BNwoT())
+    assert digest(converted.substitute) == before
+    assert isinstance(converted.substitute.network.norm, nn.BatchNorm2d)
+    assert converted(images()).shape == (12, 3)
+    with pytest.raises(ValueError, match="its module was replaced"):
+        convert(model, BNwoT())(images())
 
 
-@pytest.mark.parametrize(("source", "scope"), pairs(("features", "statistics"), SCOPES))
-def test_the_gradient_goes_through_both_networks(source, scope):
-    model, x = made(source=source, scope=scope).double(), images(3).double()
-    for p in model.layers.parameters():
-        nn.init.normal_(p, std=0.3, generator=generator(0))
-
-    def grad(model):
-        z = x.clone().requires_grad_()
-        return torch.autograd.grad(model(z).square().sum(), z)[0]
-
-    direction = torch.randn(x.shape, generator=generator(1)).double()
-    h = 1e-6
-    slope = (model(x + h * direction).square().sum() - model(x - h * direction).square().sum()) / (2 * h)
-    torch.testing.assert_close((grad(model) * direction).sum(), slope, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(detached(model)(x), model(x))
-    assert not torch.allclose((grad(detached(model)) * direction).sum(), slope, rtol=1e-2)
-
-
-def test_the_substitute_sees_what_the_target_sees_but_in_the_labelled_view():
-    model, x = made(), images(4)
-    moved = (x + 0.1).clamp(0, 1)
-    view = at_clean(model, x)
-    assert not torch.allclose(model(moved), view(moved))
-    torch.testing.assert_close(model(x), view(x))
-    assert model.clean is None
-
-
-@pytest.mark.parametrize(("scope", "coupled"), [("batch", True), ("channel", True), ("sample", False)])
-@pytest.mark.parametrize("source", ["features", "statistics"])
-def test_rows_are_coupled_where_statistics_are_the_batchs(source, scope, coupled):
-    model = made(source=source, scope=scope)
-    for p in model.layers.parameters():
-        nn.init.normal_(p, generator=generator(0))
-    assert measure_coupling(model, [images(), images(seed=1)]).coupled == coupled
-    assert torch.isfinite(model(images(1))).all()
-
-
-def test_weaker_views_may_be_crafted_on_while_the_model_judges():
-    model, x, y = made(scope="sample"), images(20), labels(20)
-    batch = Batch(x, y, torch.arange(20))
-    found = evaluate(model, [batch], Linf(eps=0.05), [PGD(steps=5)], craft_on=detached(model)).evaluation
-    assert found.digest_before == found.digest_after
-
-
-def test_our_residual_networks_are_tapped_at_the_stem_and_each_stage():
-    nets = [ResNet(depth=8, width=w)(BN(), classes=5, mean=(0.5,) * 2, std=(0.2,) * 2) for w in (4, 8)]
-    model = abnn(nets[0], nets[1], images(2))
-    assert model.taps == [("bn1", "bn1"), ("layer1", "layer1"), ("layer2", "layer2"), ("layer3", "layer3")]
-    assert [layer.channels for layer in model.layers] == [4, 4, 8, 16]
-    assert model(images(3)).shape == (3, 5)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    copy.deepcopy(model).load_state_dict(before)
+def slope(model, x, y):
+    return torch.autograd.grad(F.cross_entropy(model(x), y), x)[0]
 
 
 @pytest.mark.parametrize(
-    ("substitute", "taps", "message"),
-    [
-        (trained(), (), "no stem and stages that are known; give taps"),
-        (VGG()(BN(), classes=3, mean=(0.5,) * 2, std=(0.2,) * 2), (), "no stem and stages"),
-        (trained(), [("norm", "nothing")], "Small has no module 'nothing' to tap; give paths such as its conv1"),
-        (trained(), [("conv1", "drop.x")], "no module 'drop.x'"),
-    ],
+    ("source", "scope", "head"), [case for case in CASES if case[0] in ("features", "statistics", "fusion")]
 )
-def test_a_substitute_that_cannot_be_tapped_is_named(substitute, taps, message):
-    target = ResNet(depth=8, width=4)(BN(), classes=5, mean=(0.5,) * 2, std=(0.2,) * 2) if not taps else trained()
-    with pytest.raises(ValueError, match=message):
-        abnn(target, substitute, images(2), taps=taps)
+def test_the_gradient_in_the_pixels_flows_through_both_networks(source, scope, head):
+    model = made(source, scope, head).double()
+    x, y = images(4).double().requires_grad_(), labels(4)
+    whole, way = slope(model, x, y), torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        up, down = (F.cross_entropy(model(x + t * way), y) for t in (1e-6, -1e-6))
+    assert float((whole * way).sum()) == pytest.approx(float(up - down) / 2e-6, rel=1e-4)
+    weaker = detached(model)
+    torch.testing.assert_close(weaker(x), model(x))
+    assert (slope(weaker, x, y) - whole).norm() > 0.02 * whole.norm()
 
 
-def test_a_copy_may_be_made_between_a_forward_in_training_and_its_backward():
-    model = made(source="statistics").train()
-    model(images())
-    assert model.alignment.requires_grad
-    assert not copy.deepcopy(model).alignment.requires_grad
+def test_the_fixed_view_reads_the_clean_statistics_whatever_rows_are_left():
+    model, clean = made(scope="sample"), images(12)
+    x = (clean + 0.03 * images(12, seed=3)).requires_grad_()
+    view = fixed_at(model, clean)
+    torch.testing.assert_close(view(x), model.answer(x, clean).logits)
+    assert not torch.allclose(view(x), model(x))
+    rows = torch.tensor([7, 2, 5])
+    torch.testing.assert_close(view(x[rows]), view(x)[rows])
+    torch.testing.assert_close(slope(view, x, labels()), slope(lambda x: model.answer(x, clean).logits, x, labels()))
 
 
-def test_abnn_trains_nothing_else():
-    with pytest.raises(ValueError, match="abnn trains a target with a substitute; got Small"):
-        Aligned().prepare(trained())
+@pytest.mark.parametrize("view", [detached, lambda model: fixed_at(model, images(40))])
+def test_weaker_views_craft_and_the_model_judges(view):
+    model = made(scope="sample")
+    parts = agreeing(model, batches(2, 20))
+    verdict = evaluate(model, parts, THREAT, [PGD(steps=3)], craft_on=view(model))
+    assert verdict.evaluation.clean_accuracy.value == 1
+    judged = torch.cat([model(verdict.adversarial(i)).argmax(1) for i in range(2)])
+    assert torch.equal(judged, verdict.rows.predictions)
+
+
+@pytest.mark.parametrize("source", ["features", "statistics"])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_rows_are_coupled_unless_statistics_are_of_the_row(source, scope):
+    assert measure_coupling(made(source, scope), [images(12)]).coupled == (scope != "sample")
+    assert not measure_coupling(made("constant", scope), [images(12)]).coupled
+
+
+def test_copies_are_independent_and_weights_load():
+    model, x = made(), images()
+    twin = copy.deepcopy(model)
+    before = model(x)
+    shaken(twin, seed=1)
+    assert torch.equal(model(x), before)
+    assert not torch.allclose(twin(x), before)
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin(x), before)
+    copy.deepcopy(model)  # after a pass: nothing of its graph is left in it
+
+
+@pytest.mark.parametrize("source", ["features", "statistics", "plain"])
+def test_networks_of_ours_find_their_taps_whatever_their_depth_width_and_classes(source):
+    stats = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
+    for target, substitute in [
+        (ResNet(depth=8, width=4)(classes=3, **stats), ResNet(depth=14, width=6)(classes=7, mean=(0, 0, 0), std=(1, 1, 1))),
+        (ResNet18(width=4)(classes=3, **stats), VGG(depth=11)(classes=5, **stats)),
+    ]:
+        model = shaken(abnn(target, substitute, Adaptive(source=source), shape=(3, 16, 16)))
+        assert model(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+        assert len(model.adaptive) == len(find_taps(substitute))
+        assert (model.substitute is None) == (source == "plain")
+
+
+def test_a_folded_copy_answers_alike(plain_calls):
+    networks = (ResNet(depth=8, width=w)(classes=3, mean=(0.5,), std=(0.2,)) for w in (4, 6))
+    model, x = shaken(abnn(*networks, shape=(1, 8, 8))).double(), torch.rand(3, 1, 8, 8).double()
+    folded = fold(model)
+    torch.testing.assert_close(folded(x), model(x))
+    assert isinstance(folded.target.bn1, nn.Identity)
+    assert isinstance(folded.substitute.network.layer1[0].bn2, nn.Identity)
+
+
+class Clips(nn.Module):
+    def __init__(self, width, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layer1, self.layer2 = nn.Conv3d(2, width, 3, padding=1), nn.Conv3d(width, width, 3, 2)
+        self.linear = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.linear(self.layer2(self.layer1(x).relu()).mean((2, 3, 4)))
+
+
+def test_clips_go_through():
+    model = shaken(abnn(Clips(4, 0), Clips(6, 1), Adaptive(source="statistics"), shape=(2, 4, 5, 5)))
+    x = torch.rand(2, 2, 4, 5, 5, requires_grad=True)
+    assert slope(model, x, torch.tensor([0, 2])).abs().sum() > 0
+
+
+REFUSED = [
+    (Adaptive(), r"the target, a Small, has no taps that are known .* name modules of it: taps"),
+    (Adaptive(taps=("nrom",)), r"no module of the target is named 'nrom'; did you mean 'norm'\? "),
+    (
+        Adaptive(taps=("norm",), substitute_taps=("conv1", "norm")),
+        "the target has 1 taps .* the substitute 2 .* expected as many",
+    ),
+    (Adaptive(taps=("linear", "twice")), "tap twice of the target was passed 2 times; expected once"),
+    (Adaptive(taps=("two",)), r"tap two of the target gives tuple; expected features \(b, c, \.\.\.\)"),
+    (Adaptive(taps=("norm", "norm")), "expected each once"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED)
+def test_networks_that_cannot_be_tapped_are_refused_in_one_line(options, message):
+    class Odd(Small):
+        def __init__(self):
+            super().__init__()
+            self.twice, self.two = nn.Identity(), nn.Module()
+            self.two.forward = lambda x: (x, x)
+
+        def forward(self, x):
+            return super().forward(self.twice(self.twice(self.two(x)[0])))
+
+    target = Small() if not options.taps else Odd()
+    with pytest.raises(ValueError, match=message) as caught:
+        abnn(target, trained(), options, shape=(2, 6, 6))
+    assert "\n" not in str(caught.value)
+
+
+def test_options_that_do_not_go_together_are_refused():
+    for bad in ({"source": "plain", "scope": "batch"}, {"source": "statistics", "head": "flattened"}):
+        with pytest.raises(ValueError, match=r"reads no statistics|has no head"):
+            Adaptive(**bad)
+    with pytest.raises(ValueError, match="reads a substitute; got None"):
+        abnn(trained(), None, Adaptive(taps=TAPS), shape=(2, 6, 6))
+    with pytest.raises(ValueError, match=r"cannot take images of shape \(5, 6, 6\)"):
+        abnn(trained(), trained(), Adaptive(taps=TAPS), shape=(5, 6, 6))
+    with pytest.raises(ValueError, match=r"substitute's features \(2, 8, 7, 7\); expected \(2, 8, 6, 6\)"):
+        made(head="flattened")(torch.rand(2, 2, 7, 7))
+    with pytest.raises(ValueError, match="got a Small, which has no substitute"):
+        detached(trained())
+
+
+def test_controls():
+    model, twin = trained(), randomized(trained(), seed=1)
+    assert digest(twin) == digest(randomized(trained(seed=2), seed=1)) != digest(model)
+    assert torch.equal(twin.norm.running_mean, torch.zeros(8))
+    other = Small()
+    other.linear = nn.Linear(8, 5)
+    warm = warm_start(other, model)
+    assert warm.left == ("linear.weight", "linear.bias")
+    assert torch.equal(warm.model.conv1.weight, model.conv1.weight)
+    with pytest.raises(ValueError, match="no weight of the substitute"):
+        warm_start(nn.Sequential(nn.Linear(8, 3)), model)
+    stats = {"classes": 10, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    for width in (7, 16):
+        size = sum(p.numel() for p in ResNet(width=width)(**stats).parameters())
+        assert nearest_width(size + 50, **stats).width == width

@@ -527,3 +527,36 @@ def test_the_installed_command_is_this_one():
     assert subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout == (
         f"normwise {normwise.__version__}\n"
     )
+
+
+@pytest.mark.parametrize("source", ["features", "statistics", "plain"])
+def test_an_abnn_listens_to_a_run_and_is_found_again(source):
+    words = ["--substitute", "run"] if source != "plain" else []
+    done("train", "--recipe", "abnn", "--adaptive.source", source, *words, *SMALL, "--seed", 1, "--out", "OUT")
+    assert json.loads(Path("OUT/result.json").read_text())["training"]["forwards"] > 0
+    model = normwise.load("OUT").model
+    assert len(model.adaptive) == 4
+    if words:
+        own, other = model.substitute.network.state_dict(), normwise.load("run").model.state_dict()
+        assert all(torch.equal(own[key], other[key]) for key in other)
+    trained = json.loads(Path("OUT/result.json").read_text())["evaluation"]
+    done("evaluate", "OUT", "--out", "OUT/again")
+    again = json.loads(Path("OUT/again/result.json").read_text())["evaluation"]
+    assert again["robust_accuracy"] == trained["robust_accuracy"]
+    assert again["digest_before"] == trained["digest_before"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--recipe abnn", "got a Network without any; make one with abnn(target, substitute), or name a substitute"),
+        ("--adaptive.scope sample", "adaptive is set (source features), for no substitute"),
+        ("--substitute nets:net", "give the folder of a normwise train"),
+        ("--substitute run --adaptive.taps [layer9]", "no module of the target is named 'layer9'"),
+        ("--substitute run --adaptive.source plain --adaptive.head flattened", "source plain has no head"),
+    ],
+)
+def test_what_cannot_be_an_abnn_is_refused_before_training(words, reason):
+    status, _, err = say("train", *SMALL, *words.split(), "--out", "OUT")
+    assert (status, reason in err) == (2, True), err
+    assert not Path("OUT").exists()

@@ -1,166 +1,219 @@
-"""ABNN's layer: a normalization that takes its statistics, or its scale and shift, from another network's features."""
+"""A norm layer whose statistics come from another network's features of the same input (ABNN), and its controls."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..registry import unknown
 from .layer import StatNorm
 
 Source = Literal["features", "statistics", "constant", "fusion", "plain"]
 Scope = Literal["batch", "channel", "sample"]
+Head = Literal["pooled", "flattened"]
+
+# What each source can be asked for, and the scope it has if none is named: the authors' code's, and BatchNorm's.
+_HEADED: tuple[Source, ...] = ("features", "fusion")
+_SCOPES: dict[Source, Scope] = {"features": "batch", "statistics": "channel", "constant": "channel"}
 
 
-class EqualLinear(nn.Linear):
-    """A linear layer whose weights are drawn from N(0, 1) and multiplied by sqrt(2 / inputs) when used.
+def check_adaptive(source: Source, scope: Scope | None, head: Head) -> None:
+    """Refuse options of an adaptive layer that are unknown or do not go together. Raises ValueError."""
+    for kind, value, hint in (("source", source, Source), ("scope", scope, Scope), ("head", head, Head)):
+        if value not in get_args(hint) and not (kind == "scope" and value is None):
+            raise unknown(kind, value, list(get_args(hint)))
+    if scope is not None and source not in _SCOPES:
+        raise ValueError(f"source {source} reads no statistics; got scope {scope!r}; leave scope out")
+    if head != "pooled" and source not in _HEADED:
+        raise ValueError(f"source {source} has no head; got head {head!r}; leave head out")
 
-    Source: Karras et al. 2018, arXiv:1710.10196, sec. 4.1, as ABNN's authors use it.
+
+class EqualLinear(nn.Module):
+    """y = x (w sqrt(2 / inputs))^T + b, w drawn from N(0, 1): the learning rate is the same whatever the fan-in.
+
+    (b, inputs) -> (b, outputs). Source: Karras et al. 2018, arXiv:1710.10196, sec. 4.1.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
-        nn.init.normal_(self.weight)
-        nn.init.zeros_(self.bias)
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs)), nn.Parameter(torch.zeros(outputs))
+        self.scale = math.sqrt(2 / inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * math.sqrt(2 / self.in_features), self.bias)
+        return F.linear(x, self.weight * self.scale, self.bias)
 
 
 class AdaptiveNorm(nn.Module):
-    """Normalize z of shape (b, channels, ...) by what a substitute's features h of shape (b, features, ...) say.
+    """Normalize the target's features z by what a substitute's features h of the same input say.
 
-    With u = BatchNorm(z), running statistics and affine parameters its own:
+    Reads z (b, channels, ...) and h (b, *features), any ranks >= 2, any sizes after the channels; gives z's shape and dtype.
+    Of h it takes a mean m and a variance v, in float32 at least, by `scope`.
 
-        features      gamma(h) * (std(h) * u + mean(h)) + beta(h); gamma, beta per sample by a linear head
-        statistics    weight * (z - m) / sqrt(v + eps) + bias; m, v linear in the mean and deviation of h's channels
-        constant      as statistics, from h's mean and deviation as running averages of training: a control
-        fusion        u + a linear head of h: a control, features without statistics
-        plain         u: a control, one more BatchNorm
-
-    "features" is the authors' code; "statistics" is our own reading of the abstract (clean statistics are delivered and
-    replace the target's), since the paper's body was not available. `scope` says over what the mean and deviation of h are
-    taken: the whole batch as two numbers ("batch", the authors' code: rows are coupled), each channel over the batch
-    ("channel"), or each channel of each sample ("sample"). Per channel they pass through a learned linear map that starts
-    as the mean over h's channels.
-
-    After a forward in training with "statistics", `alignment` is the mean over channels of KL(N(target's) || N(delivered)),
-    else 0.
+    source "features" (the authors' code):
+        out = gamma (sqrt(v + eps) BN(z) + m) + beta;   gamma, beta = equalized linear of h, one per row and channel
+        In scope "channel" and "sample" m and the root become the target's channels by a learned map where the numbers of
+        channels differ.
+    source "statistics" (our reading of the paper's abstract; its text was not available):
+        out = weight (z - centre) / spread + bias;   centre, log spread^2 = linear of (m, log(v + eps))
+        The linear map starts at 0, so that the layer starts as the identity.
+    Controls:
+        "constant"  as "statistics", but in evaluation m and v are running averages: nothing is read from the present input
+        "fusion"    out = BN(z) + linear of h: the substitute gives features, no statistics
+        "plain"     out = BN(z): no substitute
 
     Options
-        size    length of one flattened sample of h: the head reads all of it; 0: h averaged over positions (the default)
+        source      see above
+        scope       m and v over "batch" (two numbers for the whole tensor), "channel" (per channel over the batch) or "sample"
+                    (per row and channel; rows then stay independent). None: "batch" for features, else "channel"
+        head        what the linear of features and fusion reads: "pooled" (mean over positions) or "flattened" (all of h)
+        eps         added to variances
 
-    Raises ValueError for an unknown source or scope. Statistics are float32 at least; a constant h gives no NaN.
-    Source: Lo and Patel 2024, arXiv:2405.11708, and the first author's public video code. Differs: pooled head by default.
+    Raises ValueError for options that do not go together and for features of other sizes than the layer was made for.
+    Source: Lo and Patel 2024, arXiv:2405.11708 (abstract); first author's code, shaoyuanlo/GARD_eval,
+    models/resnext_onthefly.py (source "features", scope "batch", head "flattened"). Differs: pooled head unless asked; eps
+    inside the root, where the code's root of a constant tensor has no gradient.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(
         self,
         channels: int,
-        features: int,
+        features: Sequence[int] = (),
         *,
         source: Source = "features",
-        scope: Scope = "batch",
-        size: int = 0,
+        scope: Scope | None = None,
+        head: Head = "pooled",
         eps: float = 1e-5,
+        momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        if source not in get_args(Source) or scope not in get_args(Scope):
-            raise ValueError(
-                f"source is {source!r} and scope {scope!r}; "
-                f"give one of {', '.join(get_args(Source))}, and one of {', '.join(get_args(Scope))}"
+        check_adaptive(source, scope, head)
+        if not features and source != "plain":
+            raise ValueError(f"source {source} reads a substitute's features; got none; give their shape (channels, ...)")
+        self.channels, self.features, self.source, self.head = channels, tuple(features), source, head
+        self.scope: Scope = scope or _SCOPES.get(source, "channel")
+        self.eps, self.momentum = eps, momentum
+        if source in ("features", "fusion", "plain"):
+            self.norm = StatNorm(channels, eps=eps)
+        if source in ("features", "fusion"):
+            inputs = math.prod(features) if head == "flattened" else features[0]
+            self.style: nn.Module = (
+                EqualLinear(inputs, 2 * channels) if source == "features" else nn.Linear(inputs, channels)
             )
-        self.channels, self.features, self.source, self.scope, self.size, self.eps = (
-            channels,
-            features,
-            source,
-            scope,
-            size,
-            eps,
-        )
-        self.norm = StatNorm(channels, eps=eps)
-        self.alignment: Tensor | float = 0.0
         if source == "features":
-            self.head = EqualLinear(size or features, 2 * channels)
-            nn.init.ones_(self.head.bias[:channels])
-        if source == "fusion":
-            self.head = EqualLinear(size or features, channels)
-        mapped = source in ("statistics", "constant") or (source == "features" and scope != "batch")
-        if mapped:
-            self.centre, self.spread = nn.Linear(features, channels), nn.Linear(features, channels)
-            for layer in (self.centre, self.spread):
-                nn.init.constant_(layer.weight, 1 / features)
-                nn.init.zeros_(layer.bias)
+            nn.init.ones_(self.style.bias[:channels])  # type: ignore[index]
+            self.match: nn.Module = nn.Identity()
+            if self.scope != "batch" and features[0] != channels:
+                self.match = nn.Linear(features[0], channels, bias=False)
+                nn.init.constant_(self.match.weight, 1 / features[0])
+        if source in ("statistics", "constant"):
+            read = 1 if self.scope == "batch" else features[0]
+            self.map = nn.Linear(2 * read, 2 * channels)
+            nn.init.zeros_(self.map.weight)
+            nn.init.zeros_(self.map.bias)
+            self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         if source == "constant":
-            self.register_buffer("seen_mean", torch.zeros(features))
-            self.register_buffer("seen_deviation", torch.ones(features))
+            self.register_buffer("running_mean", torch.zeros(read))
+            self.register_buffer("running_var", torch.ones(read))
 
-    def forward(self, z: Tensor, h: Tensor) -> Tensor:
+    def forward(self, z: Tensor, h: Tensor | None = None) -> Tensor:
+        self._check(z, h)
+        with torch.autocast(z.device.type, enabled=False):
+            if h is None or self.source == "plain":
+                return self.norm(z)
+            return self._adapt(_wide(z), _wide(h)).to(z.dtype)
+
+    def divergence(self, z: Tensor, h: Tensor) -> Tensor:
+        """How far the target's own statistics are from the delivered ones, one number >= 0, in nats.
+
+        KL(N(own mean, own variance) || N(centre, spread^2)), mean over channels (and rows in scope "sample"); own statistics
+        are z's, per channel, over the batch or, in scope "sample", the row. 0 for the sources that deliver no statistics.
+        """
+        self._check(z, h)
+        if self.source not in ("statistics", "constant"):
+            return _wide(z).new_zeros(())
+        with torch.autocast(z.device.type, enabled=False):
+            mean, variance = moments(_wide(z), "sample" if self.scope == "sample" else "channel")
+            centre, log_spread = self._delivered(_wide(h))
+            variance = variance + self.eps
+            ratio = (variance + (mean - centre).square()) * (-log_spread).exp()
+            return 0.5 * (log_spread - variance.log() + ratio - 1).mean()
+
+    def _adapt(self, z: Tensor, h: Tensor) -> Tensor:
         shape = [-1, self.channels] + [1] * (z.ndim - 2)
         if self.source in ("statistics", "constant"):
-            return self._delivered(z, h)
-        u = self.norm(z)
-        if self.source == "plain":
-            return u
-        read = h.flatten(1) if self.size else h.flatten(2).mean(2) if h.ndim > 2 else h
+            if self.source == "constant" and self.training:
+                self._track(h)
+            centre, log_spread = self._delivered(h)
+            scale = self.weight * (-0.5 * log_spread).exp()
+            return (z - centre.view(shape)) * scale.view(shape) + self.bias.view(shape[1:])
+        style = self.style(h.flatten(1) if self.head == "flattened" else _positions(h).mean(2))
         if self.source == "fusion":
-            return u + self.head(read).view(shape)
-        gamma, beta = self.head(read).split(self.channels, 1)
-        mean, deviation = self._moments(h)
-        if self.scope != "batch":
-            mean, deviation = self.centre(mean).view(shape), self.spread(deviation).view(shape)
-        return (gamma.view(shape) * (deviation * u + mean) + beta.view(shape)).to(z.dtype)
+            return self.norm(z) + style.view(shape)
+        gamma, beta = style.chunk(2, 1)
+        mean, variance = moments(h, self.scope)
+        mean, root = self.match(mean), self.match((variance + self.eps).sqrt())
+        modulated = _over(root, z) * self.norm(z) + _over(mean, z)
+        return gamma.reshape(shape) * modulated + beta.reshape(shape)
 
-    def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the features over the scope: numbers, (1, features) or (b, features)."""
-        h = h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
-        if self.scope == "batch":
-            variance, mean = torch.var_mean(h, correction=0)
-        elif self.scope == "channel":
-            variance, mean = torch.var_mean(h.transpose(0, 1).flatten(1), 1, correction=0)
-            variance, mean = variance[None], mean[None]
+    def _delivered(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and log of the squared spread, each (b or 1, channels)."""
+        if self.source == "constant" and not self.training:
+            mean, variance = self.running_mean[None], self.running_var[None]
         else:
-            variance, mean = torch.var_mean(h.flatten(2) if h.ndim > 2 else h[..., None], 2, correction=0)
-        return mean, (variance + self.eps).sqrt()
+            mean, variance = moments(h, self.scope)
+        centre, log_spread = self.map(torch.cat([mean, (variance + self.eps).log()], 1)).chunk(2, 1)
+        return centre, log_spread
 
-    def _delivered(self, z: Tensor, h: Tensor) -> Tensor:
-        if self.source == "constant":
-            mean, deviation = self._constant(h)
-        else:
-            mean, deviation = self._moments(h)
-        if mean.ndim == 0:
-            mean, deviation = mean.expand(1, self.features), deviation.expand(1, self.features)
-        centre, spread = self.centre(mean), F.softplus(self.spread(deviation)) + self.eps
-        if self.training:
-            self.alignment = self._distance(z, centre, spread)
-        shape = [-1, self.channels] + [1] * (z.ndim - 2)
-        u = (z - centre.view(shape)) / spread.view(shape)
-        assert self.norm.weight is not None
-        assert self.norm.bias is not None
-        return torch.addcmul(self.norm.bias.view(shape), u, self.norm.weight.view(shape)).to(z.dtype)
+    @torch.no_grad()
+    def _track(self, h: Tensor) -> None:
+        mean, variance = moments(h, self.scope)
+        self.running_mean.lerp_(mean.mean(0).to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.mean(0).to(self.running_var), self.momentum)
 
-    def _constant(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training:
-            with torch.no_grad():
-                variance, mean = torch.var_mean(h.transpose(0, 1).flatten(1), 1, correction=0)
-                self.get_buffer("seen_mean").lerp_(mean.to(self.get_buffer("seen_mean")), 0.1)
-                self.get_buffer("seen_deviation").lerp_((variance + self.eps).sqrt().to(self.get_buffer("seen_mean")), 0.1)
-        return self.get_buffer("seen_mean")[None], self.get_buffer("seen_deviation")[None]
-
-    def _distance(self, z: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-        """KL(N(m, v) || N(centre, spread^2)) with the moments of z over the same scope, mean over channels and samples."""
-        flat = z.flatten(2) if z.ndim > 2 else z[..., None]
-        each = self.scope == "sample" and self.source == "statistics"
-        variance, mean = torch.var_mean(flat, 2, correction=0) if each else torch.var_mean(flat, (0, 2), correction=0)
-        variance = variance + self.eps
-        ratio = variance / spread**2
-        return (0.5 * (ratio + (mean - centre) ** 2 / spread**2 - 1 - ratio.log())).mean()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "alignment": 0.0}  # a graph cannot be copied
+    def _check(self, z: Tensor, h: Tensor | None) -> None:
+        if z.ndim < 2 or z.shape[1] != self.channels:
+            raise ValueError(f"AdaptiveNorm got features {tuple(z.shape)}; expected (b, {self.channels}, ...)")
+        if self.source == "plain":
+            return
+        if h is None:
+            raise ValueError(f"AdaptiveNorm got no substitute's features; source {self.source} reads them: give h")
+        exact = self.head == "flattened"
+        got, expected = (tuple(h.shape[1:]), self.features) if exact else (h.shape[1], self.features[0])
+        if len(h) != len(z) or got != expected:
+            wanted = ", ".join(map(str, self.features)) if exact else f"{self.features[0]}, ..."
+            raise ValueError(f"AdaptiveNorm got a substitute's features {tuple(h.shape)}; expected ({len(z)}, {wanted})")
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, features={self.features}, source={self.source!r}, scope={self.scope!r}"
+        return f"{self.channels}, source={self.source!r}, scope={self.scope!r}, head={self.head!r}"
+
+
+def moments(h: Tensor, scope: Scope) -> tuple[Tensor, Tensor]:
+    """Mean and variance of h (b, c, ...): (1, 1) in scope "batch", (1, c) in "channel", (b, c) in "sample".
+
+    The variance of the batch is unbiased, as torch.std and the authors' code; the others are biased, as BatchNorm's.
+    """
+    if scope == "batch":
+        variance, mean = torch.var_mean(h, correction=1 if h.numel() > 1 else 0)
+        return mean.view(1, 1), variance.view(1, 1)
+    variance, mean = torch.var_mean(_positions(h), (2,) if scope == "sample" else (0, 2), correction=0)
+    return mean.view(-1, h.shape[1]), variance.view(-1, h.shape[1])
+
+
+def _positions(h: Tensor) -> Tensor:
+    return h.reshape(h.shape[0], h.shape[1], -1)
+
+
+def _over(values: Tensor, z: Tensor) -> Tensor:
+    return values.reshape([*values.shape, *[1] * (z.ndim - 2)])
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -2,7 +2,7 @@
 
 from ..registry import Registry
 from .adversarial import Adversarial as Adversarial
-from .aligned import Aligned as Aligned
+from .aligned import AlignedBN as AlignedBN
 from .fast import FGSMRS as FGSMRS
 from .fast import NFGSM as NFGSM
 from .mixed import Mixed as Mixed

@@ -7,14 +7,14 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..abnn import abnn
+from ..adaptive import Adaptive, abnn
 from ..attacks import PGD
+from ..controls import randomized
 from ..models import NFResNet, NFResNet26, ResNet
 from ..norms import BN, BNM, GN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN, on_route
-from ..recipes import FGSMRS, NFGSM, TRADES, Adversarial, Aligned, Mixed, NoFrost, NoFrostStar, Routes, Standard
+from ..recipes import FGSMRS, NFGSM, TRADES, Adversarial, AlignedBN, Mixed, NoFrost, NoFrostStar, Routes, Standard
 from ..seeding import generator
 from ..surgery import convert, recalibrate
 from ..threats import Linf
@@ -131,17 +131,18 @@ def _abnn(**options: Any) -> Callable[..., nn.Module]:
     """A fresh target, and the standard network as its substitute: CIFAR-10 itself, not other or larger data."""
 
     def begin(scale: Scale, substitute: nn.Module) -> nn.Module:
-        return abnn(built(BN())(scale), substitute, torch.zeros(2, *scale.data.shape), **options)
+        other = None if options.get("source") == "plain" else substitute
+        return abnn(built(BN())(scale), other, Adaptive(**options), shape=scale.data.shape)
 
     return begin
 
 
 def _stranger(scale: Scale, substitute: nn.Module) -> nn.Module:
-    return abnn(built(BN())(scale), built(BN())(scale), torch.zeros(2, *scale.data.shape))
+    return abnn(built(BN())(scale), randomized(substitute), shape=scale.data.shape)
 
 
 def _aligned(scale: Scale) -> Recipe:
-    return Aligned()
+    return AlignedBN()
 
 
 ABNN = (
