@@ -21,7 +21,6 @@ FLOORS = [
         "attacks",
         "surgery",
         "trainable",
-        "abnn",
         "models",
         "training",
         "verdict",

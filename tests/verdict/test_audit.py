@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.abnn import abnn, at_clean
+from normwise.adaptive import Adaptive, abnn, fixed_at
 from normwise.attacks import PGD
 from normwise.audit import audit, claimed, cutting_layers
 from normwise.modes import digest
@@ -20,7 +20,7 @@ from normwise.surgery import convert
 from normwise.threats import Linf, Normalized
 from normwise.training import fit
 from normwise.verdict import evaluate
-from worlds import Small, Stripes, images, trained
+from worlds import Small, Stripes, trained
 
 THREAT = Linf(eps=0.2)
 BATCHES = Stripes(test_limit=30).test(batch_size=15)
@@ -108,8 +108,8 @@ def normalized_claim(model):
 
 def clean_substitute():
     substitute = Small(BN(), seed=5)
-    model = abnn(honest(), substitute, images(2), taps=[("norm", "norm")], source="statistics", scope="sample").eval()
-    for p in model.layers.parameters():
+    model = abnn(honest(), substitute, Adaptive(taps=("norm",), source="statistics", scope="sample"), shape=(2, 6, 6))
+    for p in model.adaptive.parameters():
         nn.init.normal_(p, std=0.2, generator=generator(0))
     return model
 
@@ -118,7 +118,7 @@ def clean_substitute_claim(model):
     """The substitute is fed the clean batch, and the target alone is attacked and judged."""
     right = rows = 0
     for x, y, _ in BATCHES:
-        view = at_clean(model, x)
+        view = fixed_at(model, x)
         x_adv = PGD(steps=20)(view, x, y, THREAT, generator=generator(0)).x_adv
         right, rows = right + int((view(x_adv).argmax(1) == y).sum()), rows + len(y)
     return right / rows
