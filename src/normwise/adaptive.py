@@ -189,7 +189,7 @@ def find_taps(model: nn.Module, called: str = "model") -> tuple[str, ...]:
 def detached(model: nn.Module) -> nn.Module:
     """A weaker attacker's view: the answers of the model, the gradient of the target alone (the substitute's is cut).
 
-    A copy, for `evaluate(model, ..., craft_on=detached(model))`; figures made so are to be labelled, and bound nothing.
+    A copy, for `evaluate(model, ..., craft_on=detached(model))`; figures made so are to be labelled.
     Raises ValueError for a model that is no ABNN.
     """
     return _Detached(copy.deepcopy(_known(model)))

@@ -98,7 +98,7 @@ def naive(layer, z, h, training):
         else:
             if layer.source == "constant" and not training:
                 mean, variance = p["running_mean"], p["running_var"]
-            said = torch.cat([torch.tensor(mean), torch.tensor(variance + 1e-5).log()]).numpy()
+            said = torch.cat([torch.tensor(mean), torch.tensor(variance + 1e-5).sqrt()]).numpy()
             centre, log_spread = (p["map.weight"][j] @ said + p["map.bias"][j] for j in (k, k + c))
             out[i, k] = (z[i, k] - centre) / (torch.tensor(log_spread).exp().item() ** 0.5) * p["weight"][k] + p["bias"][k]
     return torch.tensor(out)
@@ -190,6 +190,25 @@ def test_the_alignment_is_the_divergence_of_two_gaussians(scope):
             torch.distributions.kl_divergence(normal(mean, variance.sqrt()), normal(centre, (log_spread / 2).exp())).mean()
         )
     torch.testing.assert_close(layer.divergence(z, h), torch.stack(expected).mean())
+
+
+def test_the_features_layer_starts_with_unit_variance_weights_and_a_scale_of_one():
+    torch.manual_seed(0)
+    layer = AdaptiveNorm(4, (300,), source="features")
+    assert float(layer.style.weight.detach().std()) == pytest.approx(1, abs=0.05)
+    assert layer.style.bias.tolist() == [1.0] * 4 + [0.0] * 4
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_constant_control_keeps_a_running_average_of_what_it_read_in_training(scope):
+    layer, z, h = layer_and_features("constant", scope, "pooled")
+    before = layer.running_mean.clone()
+    layer.eval()(z, 2 * h)
+    assert torch.equal(layer.running_mean, before)
+    layer.train()(z, h)
+    read = h.mean().view(1) if scope == "batch" else h.mean((0, 2, 3))
+    torch.testing.assert_close(layer.running_mean, 0.9 * before + 0.1 * read)
+    assert torch.equal(layer.eval()(z, h), layer(z, 2 * h))
 
 
 def test_the_statistics_layer_starts_as_the_identity_and_so_the_abnn_as_its_target():

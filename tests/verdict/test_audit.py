@@ -13,7 +13,7 @@ from normwise.audit import audit, claimed, cutting_layers
 from normwise.modes import digest
 from normwise.norms import BN, GN, MBN, RNT, BNwoT, NoNorm
 from normwise.reach import peers, single
-from normwise.recipes import Adversarial, Standard
+from normwise.recipes import Adversarial, AlignedBN, Standard
 from normwise.schedule import Schedule
 from normwise.seeding import generator
 from normwise.surgery import convert
@@ -107,11 +107,9 @@ def normalized_claim(model):
 
 
 def clean_substitute():
-    substitute = Small(BN(), seed=5)
-    model = abnn(honest(), substitute, Adaptive(taps=("norm",), source="statistics", scope="sample"), shape=(2, 6, 6))
-    for p in model.adaptive.parameters():
-        nn.init.normal_(p, std=0.2, generator=generator(0))
-    return model
+    options = Adaptive(taps=("norm",), source="features", scope="sample")
+    model = abnn(Small(BN(), seed=7), honest(), options, shape=(2, 6, 6))
+    return fit(model, Stripes(), AlignedBN(), THREAT, QUICK, seed=0).model.eval()
 
 
 def clean_substitute_claim(model):

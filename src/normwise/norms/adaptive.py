@@ -59,7 +59,7 @@ class AdaptiveNorm(nn.Module):
         In scope "channel" and "sample" m and the root become the target's channels by a learned map where the numbers of
         channels differ.
     source "statistics" (our reading of the paper's abstract; its text was not available):
-        out = weight (z - centre) / spread + bias;   centre, log spread^2 = linear of (m, log(v + eps))
+        out = weight (z - centre) / spread + bias;   centre, log spread^2 = linear of (m, sqrt(v + eps))
         The linear map starts at 0, so that the layer starts as the identity.
     Controls:
         "constant"  as "statistics", but in evaluation m and v are running averages: nothing is read from the present input
@@ -169,7 +169,7 @@ class AdaptiveNorm(nn.Module):
             mean, variance = self.running_mean[None], self.running_var[None]
         else:
             mean, variance = moments(h, self.scope)
-        centre, log_spread = self.map(torch.cat([mean, (variance + self.eps).log()], 1)).chunk(2, 1)
+        centre, log_spread = self.map(torch.cat([mean, (variance + self.eps).sqrt()], 1)).chunk(2, 1)
         return centre, log_spread
 
     @torch.no_grad()
