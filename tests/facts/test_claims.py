@@ -1,11 +1,14 @@
 """Claims are decided as was said beforehand, on records whose truth is planted."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from normwise.reproduce.claims import CLAIMS, HOLDS, NOT, ONLY, OPEN, Claim, decide, figure, more_robust, paired
 from normwise.reproduce.papers import CELLS, SYSTEMS
-from normwise.reproduce.run import Reproduce, wanted
+from normwise.reproduce.run import Reproduce, decided, wanted
 
 
 def record(shares, rows=400, seed=0, strongest=None):
@@ -100,3 +103,15 @@ def test_what_a_cell_needs_is_made_before_it():
         order = wanted(Reproduce(system=system))
         assert all(order.index(need) < order.index(name) for name in order for need in CELLS[name].needs)
     assert wanted(Reproduce(only=("rn",))) == ["rnt-standard", "rn"]
+
+
+def test_the_page_of_claims_is_made_of_the_committed_records(tmp_path):
+    root = Path(__file__).parents[2]
+    for path in (root / "results/reproduce/cpu/cells").glob("*/record.json"):
+        target = tmp_path / "cells" / path.parent.name
+        target.mkdir(parents=True)
+        shutil.copy(path, target)
+    assert len(list(tmp_path.glob("cells/*"))) >= 10
+    decided(tmp_path, "cpu")
+    assert (tmp_path / "claims.md").read_text() == (root / "docs/claims.md").read_text()
+    assert "| `bn-standard` |" in (root / "docs/claims.md").read_text()  # the records are of these very settings
