@@ -81,10 +81,10 @@ class _Beside(nn.Module):
         self.model, self.row = model, row
         self.before, self.after = x[:row], x[row + 1 :]
 
-    def batch(self, one: Images) -> Images:
+    def batch(self, one: Tensor) -> Tensor:
         return torch.cat([self.before, one, self.after])
 
-    def forward(self, one: Images) -> Tensor:
+    def forward(self, one: Tensor) -> Tensor:
         logits: Tensor = self.model(self.batch(one))
         return logits[self.row : self.row + 1]
 
