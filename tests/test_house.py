@@ -42,7 +42,7 @@ FLOORS = [
         "adaptive",
         "controls",
     },
-    {"recipes", "checks"},
+    {"recipes", "checks", "battery"},
     {"experiment", "evaluation", "selftests", "audit"},
     {"presets", "bench"},
     {"reproduce"},

@@ -9,7 +9,8 @@ from torch import nn
 
 from normwise.adaptive import Adaptive, abnn, fixed_at
 from normwise.attacks import PGD
-from normwise.audit import audit, claimed, cutting_layers
+from normwise.audit import audit, claimed
+from normwise.battery import cutting_layers
 from normwise.modes import digest
 from normwise.norms import BN, GN, MBN, RNT, BNwoT, NoNorm
 from normwise.reach import peers, single
