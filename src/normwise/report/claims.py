@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-_HERE = Path(__file__).parent
+from .frame import rendered
 
 
 class Network(NamedTuple):
@@ -31,18 +30,13 @@ def to_html(
     claims: Sequence[Mapping[str, Any]], networks: Sequence[Network], columns: Sequence[str], preset: str, command: str
 ) -> str:
     """Render the page; text from records is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    pages = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     told = [
         {**one, **{key: one[key] and {**one[key], "figure": figure(one[key])} for key in ("protocol", "strongest")}}
         for one in claims
     ]
     tally = Counter(one["verdict"] for one in claims)
-    return pages.get_template("claims.html").render(
+    return rendered(
+        "claims.html",
         title=f"normwise reproduce, preset {preset}",
         lead="; ".join(f"{count} {verdict}" for verdict, count in tally.most_common()).capitalize() + ".",
         rest=f"{len(claims)} claims of four papers, each decided by a rule that was fixed before anything ran.",
@@ -50,8 +44,6 @@ def to_html(
         networks=networks,
         columns=columns,
         command=command,
-        style=Markup((_HERE / "page.css").read_text()),
-        script=Markup((_HERE / "page.js").read_text()),
     )
 
 

@@ -14,11 +14,11 @@ from ..registry import plain
 from ..robustbench import Entry
 from . import answer, cells, curves, figures, tables
 from .card import card, subtitle
+from .frame import rendered
 from .ink import SERIES, Drawn
 from .words import REFERENCE, joined, training, where
 
 SCHEMA = 1
-_HERE = Path(__file__).parent
 
 
 def write(
@@ -53,16 +53,13 @@ def _page(
     failures: Mapping[str, str],
     published: Sequence[Entry],
 ) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    pages = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     results = [r for cell in found for r in cell.results]
     columns, rows = tables.main(found)
     colours = {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()}
-    return pages.get_template("page.html").render(
+    return rendered(
+        "page.html",
         title=title,
         subtitle=subtitle(found),
         answer=answer.of(found, failures),
@@ -86,8 +83,6 @@ def _page(
         seeds=joined(dict.fromkeys(str(r.experiment.get("seed", r.evaluation.seed)) for r in results)),
         attacks=joined(dict.fromkeys(name.upper() for r in results for name in r.evaluation.per_attack) or ["no attack"]),
         reference=REFERENCE,
-        style=Markup((_HERE / "page.css").read_text()),
-        script=Markup((_HERE / "page.js").read_text()),
         percent=tables.percent,
         interval=tables.interval,
         duration=tables.duration,

@@ -1,0 +1,20 @@
+"""The frame of every page: one HTML file that needs nothing else, works offline, in light and dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+
+
+def rendered(template: str, **told: Any) -> str:
+    """Render a template of this folder; text from files and names is escaped. The template extends `frame.html`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    pages = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style, script = (Markup((_HERE / name).read_text()) for name in ("page.css", "page.js"))
+    return pages.get_template(template).render(style=style, script=script, **told)
