@@ -41,6 +41,7 @@ FLOORS = [
         "reach",
         "adaptive",
         "controls",
+        "illusions",
     },
     {"recipes", "checks", "battery"},
     {"experiment", "evaluation", "selftests", "audit"},

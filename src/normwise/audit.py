@@ -8,20 +8,29 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
-from .battery import Audited, Case
+from .battery import CHECKS, DECLARABLE, Audited, Case
 from .config import choice
 from .data import DATA, Digits, find
 from .experiment import check_running, place
 from .judge import check_network
 from .loading import load
+from .models import ResNet
+from .norms import BN
+from .recipes import Standard
 from .record import Check, provenance, read_result, to_json, write
+from .schedule import Schedule
+from .seeding import derive
 from .threats import THREATS, Linf
-from .types import Batch, Data, ThreatModel
+from .training import fit
+from .types import Attack, Batch, Data, ThreatModel
 
 Report = Callable[[str, int, int], None]
+TWIN_IMAGES = 60_000  # that the twin sees in training, with repetitions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,8 @@ class Audit:
         threat      what the attacker may do
         claim       the robust accuracy that is claimed: a share such as 0.53, or a run's result.json; empty: PGD-20's
         rows        test rows
+        twin        an undefended network to transfer from, named as the model; "train": a small one is trained; "none"
+        declares    what the claim admits: of random, stateful, coupled
         victims     rows attacked one at a time among clean neighbours, where rows are coupled
         seed        every random choice follows from it
         batch_size  rows per batch
@@ -48,6 +59,8 @@ class Audit:
     data: Data = choice(DATA, Digits(), find)
     threat: ThreatModel = choice(THREATS, Linf())
     claim: str = ""
+    twin: str = "train"
+    declares: tuple[str, ...] = ()
     rows: int = 200
     victims: int = 32
     seed: int = 0
@@ -62,6 +75,8 @@ class Audit:
             raise ValueError(f"rows is {self.rows}, victims {self.victims} and budget {self.budget}; give numbers above 0")
         if not self.model:
             raise ValueError("no model is named; write normwise audit MODEL: a run folder or package.module:function")
+        if strange := set(self.declares) - set(DECLARABLE):
+            raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")
         claimed(self.claim)
 
 
@@ -84,25 +99,57 @@ def claimed(text: str) -> float | None:
 
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     """Audit a network and write `audit.json`. Raises ValueError for a network or data that cannot be asked at all."""
-    device = place(settings)
+    started, device = time.monotonic(), place(settings)
     model = load(settings.model, settings.weights).model.to(device)
     batches = settings.data.test(batch_size=min(settings.batch_size, settings.rows))[
         : -(-settings.rows // settings.batch_size)
     ]
     check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
-    found = audit(
+    made = audit(
         model,
         batches,
         settings.threat,
         claim=claimed(settings.claim),
+        twin=_twin(settings, report),
+        declares=settings.declares,
         victims=settings.victims,
         seed=settings.seed,
-        budget=settings.budget,
+        budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,
     )
-    found = dataclasses.replace(found, provenance=provenance())
-    write(folder / "audit.json", to_json(found))
-    return found
+    made = dataclasses.replace(made, model=settings.model, provenance=provenance())
+    write(folder / "audit.json", to_json(made))
+    return made
+
+
+def _twin(settings: Audit, report: Report) -> nn.Module | None:
+    """The network to transfer from: a small ResNet that has seen about 60,000 clean images, where none is named."""
+    if settings.twin == "none":
+        return None
+    if settings.twin != "train":
+        return load(settings.twin).model.to(place(settings))
+    data: Any = settings.data
+    batches = data.train_batches(128)
+    schedule = Schedule(
+        epochs=max(1, min(20, TWIN_IMAGES // (128 * batches))),
+        optimizer="adamw",
+        lr=3e-3,
+        decay="onecycle",
+        validate_every=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(settings.seed, "twin"))
+        small = ResNet(depth=8, width=8)(BN(), classes=data.classes, mean=data.mean, std=data.std)
+    return fit(
+        small,
+        data,
+        Standard(),
+        settings.threat,
+        schedule,
+        seed=settings.seed,
+        device=place(settings),
+        report=lambda text, done, total: report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS)),
+    ).model
 
 
 def audit(
@@ -111,6 +158,9 @@ def audit(
     threat: ThreatModel,
     *,
     claim: float | None = None,
+    twin: nn.Module | None = None,
+    declares: Sequence[str] = (),
+    strongest: Attack | None = None,
     victims: int = 32,
     seed: int = 0,
     budget: float = 30.0,
@@ -120,24 +170,26 @@ def audit(
 
     Without a claim it is what PGD-20 leaves under the model's own protocol (whole batches attacked jointly, where rows are
     coupled). The verdict is "doubtful" if the claim exceeds the upper bound by more than 5 points and than its interval, or
-    if answers are random, change the model, or depend on neighbours. A check that fails to run is named, and the others go
-    on. The model is left as it was.
+    if answers are random, change the model ("stateful"), or depend on neighbours ("coupled") and the claim does not declare
+    it. `twin` is an undefended network for the same classes, to transfer from, `strongest` the last search on what still stands
+    (None: AutoAttack; its APGD parts where rows are coupled, its version "rand" where the model draws). `budget` is in minutes. A check that fails to
+    run is named, and the others go on. The model is left as it was.
 
-    Raises ValueError for no batches.
+    Raises ValueError for no batches, a declaration that is none, and where no attack could run.
     """
-    case = Case(model, list(batches), threat, claim, victims, seed)
+    case = Case(
+        model, batches, threat, claim=claim, twin=twin, declares=declares, strongest=strongest, victims=victims, seed=seed
+    )
     started = time.monotonic()
-    found: list[Check] = []
-    tests = case.tests()
-    for number, (name, test) in enumerate(tests):
+    checks: list[Check] = []
+    for number, one in enumerate(CHECKS):
         try:
             if time.monotonic() - started > 60 * budget:
                 raise TimeoutError(f"the budget of {budget:g} minutes was spent")
-            found.append(dataclasses.replace(test(), name=name))
+            status, measured, series = one.ask(case)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            found.append(
-                Check(name=name, status="could not run", measured=reason, why="a check that did not run shows nothing")
-            )
-        report(f"{name}: {found[-1].status}", number + 1, len(tests))
-    return case.closed(found)
+            status, measured, series = "could not run", reason, None
+        checks.append(Check(name=one.name, status=status, measured=measured, why=one.why, series=series))
+        report(f"{one.name}: {status}", number + 1, len(CHECKS))
+    return case.closed(checks)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from . import losses
+from . import losses, reach
+from .attacks import PGD
 from .attacks.oracle import Oracle
+from .judge import Judge
 from .modes import device_of, running, untouched
 from .record import Check, Evaluation, Training
 from .seeding import generator
 from .types import Batch
 
 ENOUGH_BATCHES = 20  # for a bootstrap over batches
+ROWS = 64  # of a batch in which neighbours are attacked, at most
 
 
 def annotate(evaluation: Evaluation, model: nn.Module, batch: Batch) -> Evaluation:
@@ -48,6 +52,37 @@ def of_training(training: Training) -> tuple[Check, ...]:
     )
     why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then of an earlier epoch, or of no robust model"
     return (_check("no overfitting to one step", not first, measured + kept, why),)
+
+
+def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:
+    """Do rows that nobody touched change their class when the other half of their batch is malicious?
+
+    On up to four batches; the victims are the half of each whose answers are least certain. Source: as `reach.peers`.
+    """
+    try:
+        least_certain = [_least_certain_first(model, batch, seed) for batch in batches[:4]]
+        r = reach.peers(model, least_certain, PGD(steps=20, relative_step=0.1), seed=seed)
+        measured = f"{len(r.fell)} of {r.victims} untouched rows fall when the other half of their batch is malicious"
+        measured += "".join(f"; row {row}, a {label}, is then taken for a {said}" for row, label, said in r.fell[:1])
+        good = not r.fell
+    except ValueError as error:  # no gradient to follow, for one
+        measured, good = f"not measured: {error}", False
+    return _check(
+        "untouched rows beside malicious ones",
+        good,
+        measured,
+        "an image that nobody touched must keep its class whatever is asked about beside it; read running statistics",
+    )
+
+
+def _least_certain_first(model: nn.Module, batch: Batch, seed: int) -> Batch:
+    x, y, ids = (part[:ROWS] for part in batch)
+    with running(model, "eval"):
+        margin = Judge(model, seed).answers(x, y)[1].cpu()
+    order = torch.where(margin < 0, margin, -torch.inf).argsort(
+        descending=True, stable=True
+    )  # what is wrong has no class to lose
+    return Batch(x[order], y[order], ids[order])
 
 
 def _check(name: str, good: bool, measured: str, why: str) -> Check:

@@ -95,7 +95,8 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
         if values
     ]
     checked = checks.annotate(verdict.evaluation, model, batches[0])
-    evaluation = dataclasses.replace(checked, curves=tuple(found), provenance=provenance())
+    more = checks.beside_malicious(model, batches, e.seed)
+    evaluation = dataclasses.replace(checked, checks=(*checked.checks, more), curves=tuple(found), provenance=provenance())
     result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
     write(folder / CONFIG, to_yaml(e))
     write(folder / RESULT, to_json(result))

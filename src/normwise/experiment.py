@@ -106,6 +106,8 @@ def check_running(settings: Any) -> None:
         raise ValueError(f"batch_size is {settings.batch_size}; give a whole number >= 1")
     if settings.threads < 0:
         raise ValueError(f"threads is {settings.threads}; give a whole number >= 0 (0: torch's choice)")
+    if getattr(settings, "attacks", None) == ():
+        raise ValueError("attacks is empty, and nothing attacked is no robust accuracy; name one at least, e.g. [fgsm, pgd]")
 
 
 def place(settings: Any) -> torch.device:
@@ -204,7 +206,9 @@ def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Ev
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
     batches = e.data.test(batch_size=e.batch_size)
     verdict = evaluate(model, batches, e.threat, e.attacks, seed=e.seed, model_name=name, data=plain(e.data), report=report)
-    return dataclasses.replace(checks.annotate(verdict.evaluation, model, batches[0]), provenance=provenance())
+    found = checks.annotate(verdict.evaluation, model, batches[0])
+    more = checks.beside_malicious(model, batches, e.seed)
+    return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 
 def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda text, done, total: None) -> Result:

@@ -18,11 +18,15 @@ from .types import Attack, Batch, Images, Region, ThreatModel
 
 
 class Reached(NamedTuple):
-    """Of so many victims, how many were right untouched, and how many are right after the attack."""
+    """Of so many victims, how many were right untouched, and how many are right after the attack.
+
+    `fell` names those that were right and are not: id, label, and what the model says now.
+    """
 
     victims: int
     clean: int
     standing: int
+    fell: tuple[tuple[int, int, int], ...] = ()
 
 
 def single(
@@ -60,7 +64,7 @@ def peers(
     Malicious rows may be any image (eps 1). For a model with independent rows nothing can change.
     Source: Wu et al. 2023, arXiv:2301.12576 (distribution invading attack). Differs: all victims of a batch at once.
     """
-    judge, clean, standing, rows = Judge(model, seed), 0, 0, 0
+    judge, clean, standing, rows, fell = Judge(model, seed), 0, 0, 0, list[tuple[int, int, int]]()
     with running(model, "eval"):
         for number, batch in enumerate(batches):
             x, y = batch.x.to(judge.device), batch.y.to(judge.device)
@@ -68,9 +72,12 @@ def peers(
             victims = ~threat.movable(len(x)).to(x.device)
             before = (judge.logits(x).argmax(1) == y) & victims
             x_adv = attack(model, x, y, threat, generator=generator(seed, "peers", number)).x_adv
-            after = (judge.logits(x_adv).argmax(1) == y) & victims
+            said = judge.logits(x_adv).argmax(1)
+            after = (said == y) & victims
             clean, standing, rows = clean + int(before.sum()), standing + int(after.sum()), rows + int(victims.sum())
-    return Reached(rows, clean, standing)
+            lost = (before & ~after).cpu()
+            fell += zip(batch.ids[lost].tolist(), batch.y[lost].tolist(), said.cpu()[lost].tolist(), strict=True)
+    return Reached(rows, clean, standing, tuple(fell))
 
 
 class _Beside(nn.Module):

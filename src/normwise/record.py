@@ -42,12 +42,16 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail."""
+    """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail.
+
+    `series`, where what was measured is one: what it is `over`, its `values`, and the `scores` `of` something there.
+    """
 
     name: str
     status: str
     measured: str
     why: str
+    series: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from normwise.__main__ import main
+from normwise.reproduce.run import Reproduce, planned
 
 
 def say(*words: object) -> tuple[int, str, str]:
@@ -52,6 +53,14 @@ def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder
     assert say("robustnorm", "--only", "[bnwot]", "--out", folder)[0] == 0
     assert paths["bn-standard"].stat().st_mtime_ns == before["bn-standard"]
     assert json.loads(paths["bnwot"].read_text())["digest"] == record["digest"]
+
+
+def test_controls_that_no_claim_needs_are_made_once():
+    work = planned(Reproduce(preset="cpu"))
+    seeds = {name: [seed for one, seed in work if one == name] for name, _ in work}
+    assert seeds["bn-standard"] == seeds["abnn"] == [0, 1, 2]
+    assert seeds["bnm"] == seeds["head-fragile"] == [0]
+    assert planned(Reproduce(preset="cpu", only=("bnm",), first_seed=1, seeds=1)) == [("bn-standard", 1), ("bnm", 1)]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ class Reproduce:
         system          robustnorm, nofrost, fragile-features, abnn, or all
         preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10) or gpu
         only            cells to make, with all that they need; empty: those of the system
-        seeds           number of seeds; 0: the preset's
+        seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first alone, unless
+                        they are named
         first_seed      the seed to begin with
         max_minutes     begin no cell after so many minutes; 0: make all
         threads         CPU threads; 0 leaves torch's choice
@@ -75,6 +76,14 @@ def wanted(settings: Reproduce) -> list[str]:
     return order
 
 
+def planned(settings: Reproduce) -> list[tuple[str, int]]:
+    """The cells to make, with their seeds: all seeds of what claims need or the user names, the first seed of other controls."""
+    names, decisive = wanted(settings), wanted(Reproduce(only=tuple(cell for claim in CLAIMS for cell in claim.cells)))
+    first = settings.first_seed
+    seeds = range(first, first + (settings.seeds or SCALES[settings.preset]().seeds))
+    return [(name, seed) for seed in seeds for name in names if settings.only or seed == first or name in decisive]
+
+
 def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[str, Any]]:
     """Make what is wanted and not there yet, then write and return the claims table.
 
@@ -84,9 +93,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     if settings.threads:
         torch.set_num_threads(settings.threads)
     scale, started = SCALES[settings.preset](), time.monotonic()
-    seeds = range(settings.first_seed, settings.first_seed + (settings.seeds or scale.seeds))
-    names = wanted(settings)
-    work = [(name, seed) for seed in seeds for name in names]
+    work = planned(settings)
     for done, (name, seed) in enumerate(work):
 
         def told(text: str, step: int, steps: int, name: str = name, done: int = done) -> None:

@@ -1,0 +1,50 @@
+"""The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
+
+from . import answers, gradients, neighbours, parts, searches
+from .case import DECLARABLE, GAP, Audited, Case, Found, Question, found, question
+from .gradients import cutting_layers
+
+CHECKS: tuple[
+    Question, ...
+] = (  # cheap ones first; the first measures coupling, and `outputs` makes the claim where none is
+    answers.repeated,
+    answers.batch_size,
+    answers.outputs,
+    answers.one_class,
+    answers.dead,
+    answers.logit_size,
+    gradients.per_layer,
+    gradients.surface,
+    gradients.leaking,
+    gradients.one_step,
+    searches.radius_one,
+    searches.radii,
+    searches.transfer,
+    searches.black_box,
+    gradients.passed_through,
+    gradients.noise,
+    parts.routes,
+    parts.substitute,
+    parts.smooth_range,
+    neighbours.poisoned,
+    neighbours.single,
+    neighbours.peers,
+    neighbours.elsewhere,
+    searches.starts,
+    searches.steps,
+    searches.losses,
+    searches.stronger,
+)
+
+__all__ = [
+    "CHECKS",
+    "DECLARABLE",
+    "GAP",
+    "Audited",
+    "Case",
+    "Found",
+    "Question",
+    "cutting_layers",
+    "found",
+    "question",
+]

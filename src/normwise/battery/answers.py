@@ -1,0 +1,125 @@
+"""What a network answers: the same to the same image, whoever is beside it, and logits."""
+
+from __future__ import annotations
+
+import torch
+
+from .. import losses
+from ..attacks import PGD
+from ..checks import annotate
+from ..coupling import measure_coupling
+from ..judge import Judge
+from ..modes import device_of, running, untouched
+from ..seeding import generator
+from .case import GAP, Case, Found, found, question
+
+
+@question(
+    "repeated and lonely answers",
+    "robust accuracy is about one image and one model: answers that depend on draws, history or neighbours can be helped or "
+    "broken by them; say so with the claim, or evaluate with fixed running statistics",
+)
+def repeated(case: Case) -> Found:
+    """Repeat a pass, change the neighbours, reorder the rows, look at the buffers."""
+    same = [batch.x.to(device_of(case.model)) for batch in case.batches[:2] if len(batch.y) == len(case.batches[0].y)]
+    with running(case.model, "eval"):
+        c = case.coupling = measure_coupling(case.model, same, seed=case.seed)
+    violations = {
+        "random": (c.random, "other random draws give other answers"),
+        "stateful": (c.stateful, "a forward pass changes the model's buffers"),
+        "coupled": (
+            c.coupled,
+            f"rows depend on their neighbours ({c.flips} of {c.rows} untouched rows changed their decision)",
+        ),
+    }
+    told = [text for violated, text in violations.values() if violated]
+    case.grave += [text for name, (violated, text) in violations.items() if violated and name not in case.declares]
+    measured = "; ".join(told) or f"largest change {c.largest_change:.1e}, tolerance {c.tolerance:.1e}"
+    return found(measured, fail=bool(case.grave), warn=bool(told))
+
+
+@question("batch size", "an image's class must not depend on how many others are asked about at the same time")
+def batch_size(case: Case) -> Found:
+    """Ask in batches of 1, 2, 8, 32, 128 and 512 rows."""
+    x = torch.cat([batch.x for batch in case.batches])[:512].to(device_of(case.model))
+    with torch.no_grad(), running(case.model, "eval"), untouched(case.model, generator(case.seed, "sizes")):
+        whole = case.model(x)
+        flips = {}
+        for size in (1, 2, 8, 32, 128):
+            if size < len(x):
+                rows = x[: 64 if size == 1 else len(x)]
+                parts = torch.cat([case.model(part) for part in rows.split(size)])
+                flips[size] = int((parts.argmax(1) != whole[: len(rows)].argmax(1)).sum())
+    changed = {size: count for size, count in flips.items() if count}
+    measured = f"decisions that change with the batch size: {changed or 'none'} (sizes {', '.join(map(str, flips))})"
+    return found(measured, fail=bool(changed) and not case.random)
+
+
+@question(
+    "batches of one class",
+    "who decides which images share a batch decides their classes too: no attacker is needed, a sorted list is enough",
+)
+def one_class(case: Case) -> Found:
+    """Accuracy on untouched rows in batches sorted by class, beside the batches as given."""
+    x, y = (torch.cat([getattr(batch, part) for batch in case.batches]) for part in ("x", "y"))
+    size, judge = len(case.batches[0].y), Judge(case.model, case.seed)
+    with running(case.model, "eval"):
+        right = {}
+        for name, order in (("as given", torch.arange(len(y))), ("sorted", y.argsort(stable=True))):
+            parts = [rows for rows in order.split(size) if len(rows) == size or not case.coupled]
+            count = sum(int((judge.answers(x[rows], y[rows])[0].cpu() == y[rows].cpu()).sum()) for rows in parts)
+            right[name] = count / sum(map(len, parts))
+    measured = (
+        f"clean accuracy {100 * right['as given']:.1f}% as given, {100 * right['sorted']:.1f}% in batches sorted by class"
+    )
+    return found(measured, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack))
+
+
+@question("outputs", "a softmax inside the model saturates, and gradients of a loss of it vanish; remove it from the model")
+def outputs(case: Case) -> Found:
+    """Are the outputs probabilities, and does an attack leave the model as it was? Without a claim, PGD-20 makes one."""
+    try:
+        checked = annotate(case.judge(PGD(steps=20)), case.model, case.batches[0])
+    except ValueError:  # no gradient to follow: such an attack leaves what the network gets right untouched
+        if case.claim is None:
+            case.claim = case.white()
+        raise
+    if case.claim is None:
+        case.claim = checked.robust_accuracy.value
+    logits = next(check for check in checked.checks if check.name == "logits")
+    changed = checked.digest_before != checked.digest_after
+    if case.coupled:
+        case.reach["joint"] = checked.robust_accuracy.value
+    left = f"pgd-20 leaves {100 * checked.robust_accuracy.value:.1f}% of {100 * checked.clean_accuracy.value:.1f}%"
+    return found(f"{logits.measured}; {left}", fail=logits.status != "pass" or changed)
+
+
+@question(
+    "dead decision", "a network that gives most images one class is robust and useless: quote clean accuracy beside robust"
+)
+def dead(case: Case) -> Found:
+    """The share of the most frequent answer, beside that of the most frequent label."""
+    batch = case.first(rows=512)
+    with running(case.model, "eval"):
+        said = Judge(case.model, case.seed).answers(batch.x, batch.y)[0].cpu().bincount()
+    said_most, labelled_most = (int(counts.max()) / len(batch.y) for counts in (said, batch.y.cpu().bincount()))
+    measured = f"the most frequent answer is given to {100 * said_most:.0f}% of rows, the most frequent label has {100 * labelled_most:.0f}%"
+    return found(measured, warn=said_most > 2 * labelled_most)
+
+
+@question(
+    "size of the logits",
+    "logits of very different size make cross-entropy saturate: gradients vanish in float32, and an attack that uses the plain "
+    "cross-entropy stops early; ours is in the margin's form, others are to be asked for DLR or margin",
+)
+def logit_size(case: Case) -> Found:
+    """Rows whose plain cross-entropy has a gradient of exactly 0 in float32, for its probability is 1."""
+    batch = case.first()
+    with running(case.model, "eval"):
+        logits = Judge(case.model, case.seed).logits(batch.x)
+    right = logits.argmax(1) == batch.y
+    saturated = ((logits.float().softmax(1).gather(1, batch.y[:, None])[:, 0] == 1) & right).sum()
+    margin = float((-losses.margin(logits, batch.y))[right].median()) if right.any() else 0.0
+    share = float(saturated) / max(1, int(right.sum()))
+    measured = f"median margin {margin:.3g}; plain cross-entropy is exactly 0 for {int(saturated)} of {int(right.sum())} rows that are right"
+    return found(measured, fail=share > 0.1)

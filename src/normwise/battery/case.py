@@ -1,0 +1,298 @@
+"""What is known so far of the network that is audited, and the verdict that follows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import intervals
+from ..attacks import PGD
+from ..coupling import Coupling
+from ..modes import device_of
+from ..record import Check, Evaluation, Score
+from ..registry import plain
+from ..trial import label
+from ..types import Attack, Batch, ThreatModel
+from ..verdict import Verdict, evaluate
+
+GAP = 0.05  # a claim that exceeds the truth by more is doubtful
+DECLARABLE = ("random", "stateful", "coupled")
+SHOWN = 6  # adversarial images kept for the page
+
+
+class Found(NamedTuple):
+    """What a question found: pass, warn or fail, in words, and as a series where it is one."""
+
+    status: str
+    measured: str
+    series: dict[str, Any] | None = None
+
+
+def found(measured: str, *, fail: bool = False, warn: bool = False, series: dict[str, Any] | None = None) -> Found:
+    """Put together what was found."""
+    return Found("fail" if fail else "warn" if warn else "pass", measured, series)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One check of the audit: its name, why it matters and what to do, and how it is asked."""
+
+    name: str
+    why: str
+    ask: Callable[[Case], Found]
+
+
+def question(name: str, why: str) -> Callable[[Callable[[Case], Found]], Question]:
+    """Make a function of the case a check."""
+    return lambda ask: Question(name, why, ask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """The record of an audit.
+
+    `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
+    lowest of the attacks. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
+    of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
+    """
+
+    verdict: str  # "trustworthy" or "doubtful"
+    claimed_accuracy: float
+    upper_bound: float
+    interval: tuple[float, float]
+    n: int
+    threat: dict[str, Any]
+    coupled: bool
+    found_by: dict[str, int]
+    reach: dict[str, float]
+    reasons: tuple[str, ...]
+    missing: tuple[str, ...]
+    checks: tuple[Check, ...]
+    model: str = ""
+    examples: tuple[dict[str, Any], ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        low, high = self.interval
+        truth = f"{100 * self.upper_bound:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+        if self.verdict == "trustworthy":
+            told = f"robust accuracy {truth}, trustworthy"
+        else:
+            told = f"claimed {100 * self.claimed_accuracy:.1f}%, true at most {truth}: {'; '.join(self.reasons)}"
+        return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")
+
+
+class Example(NamedTuple):
+    """A row that fell: its id and label, what the network said before and after, the attack, and both images (c, h, w)."""
+
+    id: int
+    label: int
+    clean_prediction: int
+    prediction: int
+    attack: str
+    x: Tensor
+    x_adv: Tensor
+
+
+class Case:
+    """What is known so far of one network; checks read it and add to it.
+
+    model, batches, threat      who is audited, on what, against whom
+    claim                       the claimed robust accuracy; None until PGD-20 gave one
+    victims                     rows attacked one at a time where rows are coupled
+    twin                        an undefended network to transfer from, or none
+    declares                    what the claim admits: of "random", "stateful", "coupled"
+    strongest                   the last search, on what still stands; None: AutoAttack where it can work
+    coupling                    what repeating passes and changing neighbours does, once measured
+    grave                       violations that make any claim doubtful
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence[Batch],
+        threat: ThreatModel,
+        *,
+        claim: float | None = None,
+        victims: int = 32,
+        twin: nn.Module | None = None,
+        declares: Sequence[str] = (),
+        strongest: Attack | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not batches:
+            raise ValueError("there is nothing to audit on: no batches; give at least one batch of images and labels")
+        if strange := set(declares) - set(DECLARABLE):
+            raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")
+        self.model, self.batches, self.threat = model, list(batches), threat
+        self.claim, self.victims, self.twin, self.declares, self.seed = claim, victims, twin, tuple(declares), seed
+        self.strongest = strongest
+        self.coupling: Coupling | None = None
+        self.grave: list[str] = []
+        self.reach: dict[str, float] = {}
+        self.examples: list[Example] = []
+        self._asked: dict[str, tuple[Evaluation, nn.Module | None]] = {}
+        self._first: dict[
+            int, str
+        ] = {}  # independent rows that do not stand: what broke them first ("clean": nothing had to)
+        self._lowest: tuple[Score, str] | None = None  # of coupled rows
+
+    @property
+    def coupled(self) -> bool:
+        """Whether rows depend on their neighbours."""
+        return bool(self.coupling and self.coupling.coupled)
+
+    @property
+    def random(self) -> bool:
+        """Whether the model's own draws matter."""
+        return bool(self.coupling and self.coupling.random)
+
+    @property
+    def rows(self) -> int:
+        """Test rows."""
+        return sum(len(batch.y) for batch in self.batches)
+
+    @property
+    def slack(self) -> float:
+        """What two searches may differ by without meaning anything: two points, or two rows."""
+        return max(0.02, 2 / self.rows)
+
+    def first(self, rows: int = 64) -> Batch:
+        """Rows of the first batch, on the model's device."""
+        device = device_of(self.model)
+        x, y, ids = self.batches[0]
+        return Batch(x[:rows].to(device), y[:rows].to(device), ids[:rows])
+
+    def judge(
+        self,
+        *attacks: Attack,
+        threat: ThreatModel | None = None,
+        craft_on: nn.Module | None = None,
+        batches: Sequence[Batch] | None = None,
+        called: str = "",
+    ) -> Evaluation:
+        """Evaluate. What falls inside the audited threat model lowers the upper bound. The same question is asked once."""
+        asked = repr((attacks, threat, id(craft_on), None if batches is None else [len(batch.y) for batch in batches]))
+        if asked not in self._asked:
+            given = self.batches if batches is None else batches
+            verdict = evaluate(
+                self.model,
+                given,
+                threat or self.threat,
+                attacks,
+                craft_on=craft_on,
+                seed=self.seed,
+                stateful="restore",
+            )
+            self._asked[asked] = verdict.evaluation, craft_on
+            if threat is None:
+                self._learn(verdict, called or " and ".join(map(label, attacks)) or "no attack")
+        return self._asked[asked][0]
+
+    def accuracy(self, *attacks: Attack, **options: Any) -> float:
+        """The robust accuracy that `judge` finds."""
+        return self.judge(*attacks, **options).robust_accuracy.value
+
+    def white(self) -> float:
+        """What PGD-20 leaves; where there is no gradient to follow, all that the network gets right."""
+        try:
+            return self.accuracy(PGD(steps=20))
+        except ValueError:
+            return self.judge().clean_accuracy.value
+
+    def exceeds(self, accuracy: float) -> bool:
+        """Whether the claim exceeds this by more than the gap."""
+        return (self.claim or 0.0) - accuracy > GAP
+
+    def standing(self) -> list[Batch]:
+        """The rows that no attack has broken yet; whole batches where rows are coupled."""
+        if self.coupled:
+            return self.batches
+        kept = list[Batch]()
+        for batch in self.batches:
+            left = torch.tensor([one not in self._first for one in batch.ids.tolist()])
+            if left.any():
+                kept.append(Batch(*(part[left] for part in batch)))
+        return kept
+
+    def lower(self, score: Score, called: str) -> None:
+        """Learn of an accuracy inside the threat model that was not measured by `judge`."""
+        if self._lowest is None or score.value < self._lowest[0].value:
+            self._lowest = score, called
+
+    def bound(self) -> tuple[Score, dict[str, int]] | None:
+        """The upper bound of robust accuracy known so far, and the rows each attack was the first to break."""
+        if self._first and not self.coupled:
+            counts = Counter(self._first.values())
+            return intervals.of_rows(self.rows - sum(counts.values()), self.rows), dict(counts)
+        if self._lowest is None:
+            return None
+        score, called = self._lowest
+        return score, {called: score.rows - round(score.value * score.rows)}
+
+    def _learn(self, verdict: Verdict, called: str) -> None:
+        rows, score = verdict.rows, verdict.evaluation.robust_accuracy
+        if self.coupled:
+            self.lower(score, called)
+        elif score.rows == self.rows:  # what stands: needed where nothing falls
+            self._lowest = self._lowest or (score, called)
+        fell = {int(one) for one in rows.ids[rows.predictions != rows.y]}
+        for number, one in enumerate(rows.ids.tolist()):
+            if one not in fell:
+                continue
+            untouched = bool(rows.clean_predictions[number] != rows.y[number])
+            if one not in self._first and not untouched and len(self.examples) < SHOWN:
+                self.examples.append(_example(verdict, number, called))
+            self._first.setdefault(one, "clean" if untouched else called)
+
+    def closed(self, checks: Sequence[Check]) -> Audited:
+        """Speak the verdict. Raises ValueError where no attack could run."""
+        known = self.bound()
+        if known is None:
+            raise ValueError(f"no attack could run: {next(c.measured for c in checks if c.status == 'could not run')}")
+        score, found_by = known
+        claim = score.value if self.claim is None else self.claim
+        reasons = list(self.grave)
+        if claim - score.value > max(GAP, score.high - score.value):
+            strongest = max((name for name in found_by if name != "clean"), key=found_by.__getitem__, default="clean images")
+            reasons.insert(0, f"{strongest} and others leave {100 * score.value:.1f}%")
+        return Audited(
+            verdict="doubtful" if reasons else "trustworthy",
+            claimed_accuracy=claim,
+            upper_bound=score.value,
+            interval=(score.low, score.high),
+            n=score.n,
+            threat=plain(self.threat),
+            coupled=self.coupled,
+            found_by=found_by,
+            reach=self.reach,
+            reasons=tuple(reasons),
+            missing=tuple(check.name for check in checks if check.status == "could not run"),
+            checks=tuple(checks),
+        )
+
+
+def _example(verdict: Verdict, number: int, called: str) -> Example:
+    rows, before = verdict.rows, 0
+    for index, batch in enumerate(verdict.batches):
+        if number < before + len(batch.y):
+            place = number - before
+            x, x_adv = batch.x[place].cpu(), verdict.adversarial(index)[place]
+            break
+        before += len(batch.y)
+    return Example(
+        int(rows.ids[number]),
+        int(rows.y[number]),
+        int(rows.clean_predictions[number]),
+        int(rows.predictions[number]),
+        called,
+        x,
+        x_adv,
+    )

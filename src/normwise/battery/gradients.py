@@ -1,0 +1,164 @@
+"""Do gradients arrive, and do they tell the way?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import losses
+from ..attacks import FGSM, PGD
+from ..attacks.oracle import Oracle
+from ..backward import straight_through
+from ..modes import device_of, running, untouched
+from ..rows import l1
+from ..seeding import generator
+from ..types import Batch
+from .case import Case, Found, found, question
+
+POINTS = 9  # of the loss surface, from the image to the radius
+
+
+@question(
+    "gradients per layer",
+    "where no gradient arrives, gradient attacks stand still whatever the robustness; attack a straight-through copy",
+)
+def per_layer(case: Case) -> Found:
+    """Which layers cut the gradient; rows whose gradient is 0, or promises next to nothing within the radius."""
+    cuts, batch = cutting_layers(case.model, case.batches[0], case.seed), case.first()
+    if cuts:
+        return found(f"cut at {', '.join(cuts)}", fail=True)
+    with running(case.model, "eval"), untouched(case.model, generator(case.seed, "gradients")):
+        look = Oracle(case.model).gradient(batch.x, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
+    size = l1(look.grad)
+    zero, faint = size == 0, size < 1e-6 * look.logits.abs().amax(1)
+    measured = (
+        f"{int(zero.sum())} of {len(zero)} rows have a gradient of exactly 0, {int((faint & ~zero).sum())} a vanishing one"
+    )
+    many = len(zero) // 10
+    return found(measured, fail=int(zero.sum()) > many, warn=int(faint.sum()) > many)
+
+
+@question(
+    "loss surface",
+    "where random directions raise the loss as much as the gradient does, the gradient does not tell the way: use black-box "
+    "attacks, straight-through copies and transfer",
+)
+def surface(case: Case) -> Found:
+    """The margin along the gradient and along random directions of the same length, out to the radius."""
+    batch, rng = case.first(), generator(case.seed, "surface")
+    every = torch.ones_like(batch.y, dtype=torch.bool)
+    with running(case.model, "eval"), untouched(case.model, generator(case.seed, "surface's model")):
+        oracle, region = Oracle(case.model), case.threat.around(batch.x, generator=rng)
+        look = oracle.gradient(batch.x, batch.y, losses.margin, every)
+        ways = [look.grad, *(torch.randn(batch.x.shape, generator=rng).to(batch.x) for _ in range(4))]
+
+        def raised(way: Tensor, part: float) -> Tensor:
+            image = region.project(region.ascend(batch.x, way, part * region.radius))
+            return losses.margin(oracle.logits(image), batch.y) - look.loss
+
+        parts = [(point + 1) / POINTS for point in range(POINTS)]
+        along = torch.stack([raised(ways[0], part) for part in parts])
+        beside = torch.stack([torch.stack([raised(way, part) for way in ways[1:]]).mean(0) for part in parts])
+    best_random = torch.stack([raised(way, 1.0) for way in ways[1:]]).amax(0)
+    blind = float((along[-1] <= best_random).float().mean())
+    scale = float(look.logits.std().clamp_min(1e-12))
+    rises, drifts = along.mean(1) / scale, beside.mean(1) / scale
+    return found(
+        f"out to the radius the margin rises by {float(rises[-1]):.2f} deviations of the logits along the gradient, by "
+        f"{float(drifts[-1]):.2f} in random directions; no better than one of 4 random directions: {100 * blind:.0f}% of rows",
+        fail=blind > 0.5,
+        warn=blind > 0.2,
+        series={"over": "share of the radius", "values": parts, "scores": rises.tolist(), "of": "margin along the gradient"},
+    )
+
+
+@question("one step and many", "a network that withstands one step alone has overfitted to that step: judge it by many")
+def one_step(case: Case) -> Found:
+    """Catastrophic overfitting: strong against one step, weak against many."""
+    one, many = case.accuracy(FGSM()), case.accuracy(PGD(steps=50, restarts=2))
+    return found(f"fgsm leaves {100 * one:.1f}%, pgd-50x2 {100 * many:.1f}%", fail=many < one / 2 and one - many > 0.1)
+
+
+@question(
+    "label leaking",
+    "a network that answers better after one step than before reads the label from the step: its training leaked labels; "
+    "judge it by many steps",
+)
+def leaking(case: Case) -> Found:
+    """Is accuracy after one step above clean accuracy? (Kurakin et al. 2017, arXiv:1611.01236, sec. 4.3)"""
+    clean = left = 0
+    for batch in case.batches:
+        x, y = batch.x.to(device_of(case.model)), batch.y.to(device_of(case.model))
+        rng = generator(case.seed, "leaking", len(y), clean)
+        with running(case.model, "eval"), untouched(case.model, rng):
+            oracle, region = Oracle(case.model), case.threat.around(x, generator=rng)
+            look = oracle.gradient(x, y, losses.named("ce"), torch.ones_like(y, dtype=torch.bool))
+            stepped = oracle.logits(region.project(region.ascend(x, look.grad, region.radius)))
+        clean += int(losses.correct(look.logits, y).sum())
+        left += int(losses.correct(stepped, y).sum())
+    rise = (left - clean) / case.rows
+    measured = (
+        f"{100 * clean / case.rows:.1f}% right untouched, {100 * left / case.rows:.1f}% after one step with the true labels"
+    )
+    return found(measured, fail=rise > case.slack)
+
+
+@question("straight through", "a layer without a gradient stops the attack and not the attacker, who goes around it")
+def passed_through(case: Case) -> Found:
+    """Attack a copy whose cutting layers pass the gradient as it comes."""
+    cuts = cutting_layers(case.model, case.batches[0], case.seed)
+    if not cuts:
+        return found("no layer cuts the gradient")
+    way = straight_through(case.model, dict.fromkeys(cuts))
+    left = case.accuracy(PGD(steps=50), craft_on=way, called="straight through")
+    return found(f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {100 * left:.1f}%", fail=case.exceeds(left))
+
+
+@question("noise of its own", "an attacker averages over the model's noise")
+def noise(case: Case) -> Found:
+    """PGD whose gradients are means over draws of the model's noise."""
+    if not case.random:
+        return found("the model draws nothing")
+    left = case.accuracy(PGD(steps=20, draws=10))
+    return found(f"pgd-20 over 10 draws leaves {100 * left:.1f}%", fail=case.exceeds(left))
+
+
+def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> list[str]:
+    """The innermost layers through which no gradient passes: what goes in has a shape that comes out, and no gradient does.
+
+    Found by asking each layer alone, on the input it got: the gradient of its output's sum of squares is missing or 0.
+    """
+    x, inputs = batch.x.to(device_of(model)), dict[str, Tensor]()
+    leaves = {path: module for path, module in model.named_modules() if path and not any(module.children())}
+
+    def keep(path: str) -> Callable[..., None]:
+        def look(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+            if given and isinstance(given[0], Tensor) and isinstance(answer, Tensor) and given[0].shape == answer.shape:
+                inputs.setdefault(path, given[0].detach().clone())
+
+        return look
+
+    hooks = [module.register_forward_hook(keep(path)) for path, module in leaves.items()]
+    cuts = []
+    with running(model, "eval"), untouched(model, generator(seed, "cuts")):
+        try:
+            with torch.no_grad():
+                model(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for path, given in inputs.items():
+            if not given.is_floating_point():
+                continue
+            given.requires_grad_()
+            with torch.enable_grad():
+                answer = leaves[path](given)
+                total = (answer.square() + answer).sum()
+                grad = torch.autograd.grad(total, given, allow_unused=True)[0] if total.requires_grad else None
+            moves = bool((answer != answer[:1]).any())
+            if moves and (grad is None or not (grad != 0).any()):
+                cuts.append(path)
+    return cuts

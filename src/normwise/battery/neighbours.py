@@ -1,0 +1,87 @@
+"""What neighbours, and what came before, do to a row."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from .. import intervals, reach
+from ..attacks import PGD
+from ..judge import Judge
+from ..modes import device_of
+from ..seeding import generator
+from .case import GAP, Case, Found, found, question
+
+BEFORE = 10  # batches that an attacker sends ahead
+INDEPENDENT = "rows are independent"
+
+
+@question(
+    "one row among clean ones",
+    "an attacker who sends one image meets clean neighbours: a defence that needs a whole adversarial batch fails",
+)
+def single(case: Case) -> Found:
+    """One row is attacked at a time, white-box through the statistics of a batch whose other rows stay clean."""
+    if not case.coupled:
+        return found(INDEPENDENT)
+    r = reach.single(case.model, case.batches, case.threat, PGD(steps=20), victims=case.victims, seed=case.seed)
+    case.lower(intervals.of_rows(r.standing, r.victims), "one row among clean ones")
+    left = case.reach["single"] = r.standing / r.victims
+    measured = f"{100 * left:.1f}% of {r.victims} rows stand when each is attacked alone ({r.clean} right untouched)"
+    return found(measured, fail=case.exceeds(left))
+
+
+@question(
+    "malicious neighbours",
+    "what nobody touched must not change its class because of its neighbours; this is beside robust accuracy",
+)
+def peers(case: Case) -> Found:
+    """Half of a batch may be anything, to hurt the other half (Wu et al. 2023, arXiv:2301.12576)."""
+    if not case.coupled:
+        return found(INDEPENDENT)
+    r = reach.peers(case.model, case.batches, PGD(steps=20), seed=case.seed)
+    case.reach["peers"] = r.standing / r.victims
+    measured = f"{r.clean - r.standing} of {r.victims} untouched rows fall when the other half of their batch is malicious"
+    return found(measured, fail=r.clean - r.standing > max(1, 0.02 * r.victims))
+
+
+@question(
+    "other batches",
+    "images that break a batch and are harmless elsewhere, or the reverse, show that the verdict was about the batch",
+)
+def elsewhere(case: Case) -> Found:
+    """Images made over random neighbours, judged in their batch, in other batches, and alone."""
+    if not case.coupled:
+        return found(INDEPENDENT)
+    e = case.judge(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
+    here, there, alone = e.robust_accuracy.value, e.rebatched_accuracy, e.alone_accuracy
+    told = [f"{100 * here:.1f}% in their batch"]
+    told += [f"{100 * other:.1f}% {where}" for other, where in ((there, "in others"), (alone, "alone")) if other is not None]
+    others = [here, *(other for other in (there, alone) if other is not None)]
+    measured = f"pgd-20 over random neighbours leaves {', '.join(told)}"
+    return found(measured, fail=case.exceeds(min(others)), warn=max(others) - min(others) > GAP)
+
+
+@question(
+    "poisoned statistics",
+    "a network that learns from what it is asked can be taught: who sends images ahead changes the answers to others",
+)
+def poisoned(case: Case) -> Found:
+    """Clean accuracy after ten batches of black and white noise, beside that after ten clean batches."""
+    if not (case.coupling and case.coupling.stateful):
+        return found("a forward pass changes nothing")
+    rng, right = generator(case.seed, "poison"), {}
+    device = device_of(case.model)
+    for ahead in ("clean", "poison"):
+        model = copy.deepcopy(case.model).eval()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            torch.manual_seed(case.seed)
+            for number in range(BEFORE):
+                x = case.batches[number % len(case.batches)].x.to(device)
+                model(x if ahead == "clean" else torch.randint(0, 2, x.shape, generator=rng).to(x))
+            judge = Judge(model, case.seed)
+            right[ahead] = sum(int((judge.logits(b.x).argmax(1).cpu() == b.y.cpu()).sum()) for b in case.batches)
+    clean, poison = (count / case.rows for count in right.values())
+    measured = f"clean accuracy {100 * clean:.1f}% after {BEFORE} clean batches, {100 * poison:.1f}% after {BEFORE} of noise"
+    return found(measured, fail=clean - poison > GAP)
