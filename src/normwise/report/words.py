@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 REFERENCE = "BatchNorm"  # on running statistics: what every other norm is compared with
+DOCS = "../../docs/checks.md"  # from runs/NAME, where a verb leaves its page unless it is told otherwise
+
+
+def anchor(name: str) -> str:
+    """The anchor of a check, in its page and in docs/checks.md: "repeated-and-lonely-answers"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "check"
 
 
 def training(recipe: str) -> str:
@@ -27,3 +34,9 @@ def joined(names: Iterable[str]) -> str:
 def plural(number: int, noun: str) -> str:
     """Count a noun: "1 cell", "2 cells"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital, unless the first word is a name such as pgd-20."""
+    first = text.split(" ", 1)[0]
+    return text if any(c.isdigit() for c in first) else f"{text[:1].upper()}{text[1:]}"
