@@ -65,7 +65,7 @@ def words(page):
 def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     told = words(audit.to_html([audited()]))
     order = ("Doubtful: claimed 53.0%, true at most 12.0%.", "95% interval 7.0–18.0%, n = 200. Could not run: transfer.")
-    order += ("pgd-50 on dlr and others leave 12.0%.", "Threat card", "that is 8/255", "12.0% of rows stand")
+    order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of rows stand")
     order += ("22.0% of rows stand, each attacked alone", "70.0% of untouched rows stay right", "Which images share a batch")
     order += (
         "Raised checks 3 of 5",
@@ -77,7 +77,7 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     places = [told.index(part) for part in order]
     assert places == sorted(places)
     told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)]))
-    assert "Trustworthy: robust accuracy 43.5%." in told
+    assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%." in told
     assert "Each image for itself: its neighbours were measured not to matter." in told
     assert "Raised checks" not in told
     with pytest.raises(ValueError, match="at least one audit"):

@@ -207,16 +207,16 @@ def test_curves_are_drawn_with_their_numbers_and_published_models_stand_beside(t
 
 
 def test_markdown_and_latex_hold_the_rows_of_the_page():
-    lines = tables.to_markdown(cells_in := grid()).split("\n\n")[0].splitlines()
+    lines = tables.to_markdown(results := grid()).split("\n\n")[0].splitlines()
     assert len(lines) == 14
     assert len({line.count("|") for line in lines}) == 1
     line = "| GroupNorm | standard | sample | no | 90.0% (86.0–94.0) | 10.0% (6.0–14.0) | 5.0% (1.0–9.0) | 5.0% (1.0–9.0) | 1 | 22.0 s |"
     assert any(row.startswith(line) and row.endswith("| 500 rows |") for row in lines)
-    rows = [line for line in tables.to_latex(cells_in).splitlines() if line.endswith("\\\\")]
+    rows = [line for line in tables.to_latex(results).splitlines() if line.endswith("\\\\")]
     assert len(rows) == 13
     assert {row.count("&") for row in rows} == {lines[0].count("|") - 2}
     assert rows[5].startswith("GroupNorm & standard & sample & no & 90.0\\% (86.0--94.0) & ")
-    columns, shown = tables.main(cells.of(cells_in))
+    columns, shown = tables.main(cells.of(results))
     assert len(shown) == len(rows) - 1
     assert len(columns) == rows[0].count("&")  # and n, which the page writes below each figure
 

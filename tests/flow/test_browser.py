@@ -101,7 +101,14 @@ def look(browser, texts, folder, *, dark=False, width=1200):
         frames += f'<iframe src="{name}.html" width="{width}" height="900" style="border: 0"></iframe>'
     (folder / "frames.html").write_text(frames)
     quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --hide-scrollbars"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), f"--user-data-dir={folder / 'profile'}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        *quiet.split(),
+        f"--user-data-dir={folder / 'profile'}",
+    ]
     options += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--window-size=1300,900"]
     options += ["--virtual-time-budget=5000", "--dump-dom", (folder / "frames.html").as_uri()]
     ran = subprocess.run([browser, *options], capture_output=True, text=True, timeout=120)
@@ -136,6 +143,11 @@ def test_a_page_works(looked, name):
         check_sorting(**head)
 
 
+def natural(key):
+    """Numbers in words count as numbers: "claim 2" before "claim 10"."""
+    return [(int(part), "") if part.isdigit() else (-1, part.casefold()) for part in re.findall(r"\d+|\D+", key)]
+
+
 def check_sorting(kind, turns, focus, others):
     (first, keys), (second, turned), (third, again) = turns
     assert (first, second) == (("ascending", "descending") if kind == "words" else ("descending", "ascending"))
@@ -145,7 +157,7 @@ def check_sorting(kind, turns, focus, others):
         there = [key for key in order if key]
         assert order == [*there, *[""] * (len(order) - len(there))]  # what is missing stays last
         if kind == "words":
-            plain = [key.casefold() for key in there if re.fullmatch(r"[A-Za-z0-9 ]+", key)]
+            plain = [natural(key) for key in there if re.fullmatch(r"[A-Za-z0-9 ]+", key)]
             assert plain == sorted(plain, reverse=down)
         else:
             assert [float(key) for key in there] == sorted((float(key) for key in there), reverse=down)

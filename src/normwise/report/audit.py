@@ -15,7 +15,7 @@ from .frame import rendered
 from .series import Plot, plot
 from .sheet import Example, told
 from .tables import percent
-from .words import DOCS, anchor, joined, plural, sentence
+from .words import DOCS, anchor, joined, plural
 
 RECORD, PAGE = "audit.json", "audit.html"
 _NEEDED = ("verdict", "claimed_accuracy", "upper_bound", "interval", "n", "threat", "coupled", "checks")
@@ -126,7 +126,6 @@ def to_html(audited_records: Sequence[Mapping[str, Any]]) -> str:
         marks=MARKS,
         severity=SEVERITY,
         percent=percent,
-        sentence=sentence,
     )
 
 
@@ -146,8 +145,8 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
     interval = f"95% interval {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
     if one["verdict"] == "trustworthy":
-        lead = f"Trustworthy: robust accuracy {percent(bound)}."
-        rest = f"{interval} No attack or check gives reason to doubt the claim of {percent(claimed)}.{missing}"
+        lead = f"Trustworthy: claimed {percent(claimed)}, the strongest attacks leave {percent(bound)}."
+        rest = f"{interval} No attack and no check gives reason to doubt the claim.{missing}"
     else:
         lead = f"{one['verdict'].capitalize()}: claimed {percent(claimed)}, true at most {percent(bound)}."
         rest = f"{interval}{missing}"

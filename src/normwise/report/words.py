@@ -34,9 +34,3 @@ def joined(names: Iterable[str]) -> str:
 def plural(number: int, noun: str) -> str:
     """Count a noun: "1 cell", "2 cells"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def sentence(text: str) -> str:
-    """Begin with a capital, unless the first word is a name such as pgd-20."""
-    first = text.split(" ", 1)[0]
-    return text if any(c.isdigit() for c in first) else f"{text[:1].upper()}{text[1:]}"
