@@ -11,7 +11,7 @@ import pytest
 
 from normwise.record import Curve, Result, read_result
 from normwise.registry import plain
-from normwise.report import answer, cells, page, tables
+from normwise.report import answer, card, cells, page, tables
 from normwise.robustbench import Entry
 from records import HOSTILE, grid, result, score
 
@@ -228,3 +228,12 @@ def test_every_figure_leads_to_the_card_it_was_measured_under(bench):
     assert ids == {"card-1", "card-2"}  # independent and coupled rows
     assert set(leads) == {"#card-1", "#card-2"}
     assert len(leads) == 12 * 4  # clean, two attacks, worst case
+
+
+@pytest.mark.parametrize(("norm", "changes"), [("bn", "each image for itself"), ("rn", "jointly all images of a batch")])
+def test_a_card_says_who_changes_what(norm, changes):
+    told = dict(card.of(result(norm)).lines)
+    assert told["The attacker changes"][0].startswith(changes)
+    assert "51/255" in told["Threat model"][0]
+    assert [line.split(":")[0] for line in told["Attacks"]] == ["FGSM", "PGD-20"]
+    assert told["Judged"] == ["500 test rows of digits, in fixed batches of 25, the network in eval mode"]
