@@ -121,6 +121,9 @@ def test_a_series_lies_where_its_numbers_say():
     assert steps.numbers == [("1", "100.0%"), ("10", "50.0%"), ("100", "0.0%")]
     radius = plot({"over": "radius", "values": [2 / 255, 4 / 255], "scores": [0.5, 0.2]}, in_255ths=True)
     assert [tick.name for tick in radius.x] == ["2/255", "4/255"]
+    odd = plot({"over": "radius", "values": [0.05, 0.1], "scores": [0.05, 0], "of": "robust accuracy"}, in_255ths=True)
+    assert odd.numbers == [("0.05", "5.0%"), ("0.1", "0.0%")]
+    assert [tick.name for tick in odd.y] == ["0%", "25%", "50%", "75%", "100%"]
     margin = plot({"over": "share", "values": [0, 1], "scores": [-0.5, 4.2], "of": "margin"})
     assert [tick.name for tick in margin.y] == ["-1", "0", "1", "2", "3", "4", "5"]
     assert margin.numbers == [("0", "-0.5"), ("1", "4.2")]

@@ -29,9 +29,10 @@ class Plot(NamedTuple):
 
 
 def plot(series: Mapping[str, Any], *, in_255ths: bool = False) -> Plot:
-    """Lay out `{"over": "steps", "values": [...], "scores": [...]}`; scores are shares, or numbers `of` what is named.
+    """Lay out `{"over": "steps", "values": [...], "scores": [...]}`; scores are shares, unless they are `of` something that is no accuracy.
 
-    Values that span more than a factor of 20 lie on a logarithmic axis. `in_255ths`: radii are written so. Raises ValueError
+    Values that span more than a factor of 20 lie on a logarithmic axis. `in_255ths`: radii are written so where
+    three digits say them exactly. Raises ValueError
     for no values, or not as many scores.
     """
     over, of = str(series["over"]), str(series.get("of") or "accuracy")
@@ -40,9 +41,11 @@ def plot(series: Mapping[str, Any], *, in_255ths: bool = False) -> Plot:
         raise ValueError(
             f"a series over {over} has {len(values)} values and {len(scores)} scores; give as many, one at least"
         )
-    shares = "of" not in series or not series["of"]
+    shares = "accuracy" in of
     low, high, grid = _range(scores) if not shares else (0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0])
-    fraction = in_255ths and over in ("radius", "eps")
+    fraction = (
+        in_255ths and over in ("radius", "eps") and all(math.isclose(float(f"{255 * v:.3g}"), 255 * v) for v in values)
+    )
 
     def write(score: float) -> str:
         return f"{100 * score:.1f}%" if shares else f"{score:.3g}"
