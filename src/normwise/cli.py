@@ -27,7 +27,7 @@ from .norms import NORMS
 from .presets import PRESETS, data_name, suited
 from .recipes import RECIPES
 from .record import Result, provenance, read_result, write
-from .registry import Registry, unknown
+from .registry import Registry, plain, unknown
 from .reproduce import SYSTEMS, Reproduce, reproduce
 from .selftests import SelfTest, run_selftest
 from .threats import THREATS
@@ -183,12 +183,15 @@ def _selftest(description: str, words: Sequence[str]) -> int:
 
 
 def _audit(description: str, words: Sequence[str]) -> None:
+    from .report import audit as page
+
     settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, _for_audit)
     with _progress("audit") as report:
         found = run_audit(settings, out, report)
     for check in found.checks:
         print(f"{check.status:14}{check.name}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail")))
-    print(f"{found.sentence}\nrecord: {out / 'audit.json'}")
+    path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)]))
+    print(f"{found.sentence}\nreport: {path}\nrecord: {out / page.RECORD}")
 
 
 def _for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
@@ -220,9 +223,10 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
 
 def _show(result: Result, out: Path) -> None:
     """Write the report of one run and say what came out."""
+    from .evidence import kept_examples
     from .report import page
 
-    path = page.write(out, [result], title=result.name, provenance=provenance())
+    path = page.write(out, [result], title=result.name, provenance=provenance(), examples=[kept_examples(out)])
     e = result.evaluation
     print(f"clean      {e.clean_accuracy}")
     for name, score in e.per_attack.items():
@@ -277,23 +281,33 @@ def _list(description: str, words: Sequence[str]) -> None:
 
 
 def _report(description: str, words: Sequence[str]) -> None:
-    from .report import page
+    from .evidence import kept_examples
+    from .report import audit, page
 
     verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 1, 1000)
     _, operands, out = parse(verb, _Nothing, words)
     if (out / CONFIG).exists() and [out] != [Path(folder) for folder in operands]:
         raise ValueError(f"{out} holds a run of its own (see its {CONFIG}); give another --out")
-    results, published = [], []
+    paths, audits, published = list[Path](), list[dict[str, Any]](), []
     for folder in map(Path, operands):
         if folder.suffix == ".json":
             published.append(robustbench.read(folder))
             continue
         found = sorted(folder.glob(f"cells/*/{RESULT}")) or sorted(folder.glob(RESULT))
-        if not found:
-            raise ValueError(f"{folder} holds no {RESULT}; give the folder of a finished run, or a RobustBench .json")
-        results += [read_result(path) for path in found]
-    path = page.write(out, results, title="normwise report", provenance=provenance(), published=published)
-    print(f"report: {path}")
+        kept = [audit.read(path) for path in folder.glob(audit.RECORD)]
+        if not found and not kept:
+            raise ValueError(
+                f"{folder} holds no {RESULT} and no {audit.RECORD}; give the folder of a finished run, or a RobustBench .json"
+            )
+        paths, audits = paths + found, audits + kept
+    if audits:
+        print(f"report: {audit.write(out, audits)}")
+    if paths or not audits:
+        results, examples = [read_result(path) for path in paths], [kept_examples(path.parent) for path in paths]
+        path = page.write(
+            out, results, title="normwise report", provenance=provenance(), published=published, examples=examples
+        )
+        print(f"report: {path}")
 
 
 _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {

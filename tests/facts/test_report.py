@@ -5,112 +5,15 @@ import dataclasses
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
-from normwise.record import Check, Curve, Evaluation, Result, Score, Training, read_result
+from normwise.record import Curve, Result, read_result
 from normwise.registry import plain
-from normwise.report import answer, cells, page, tables
+from normwise.report import answer, card, cells, page, tables
 from normwise.robustbench import Entry
-
-NORMS = {
-    "bn": "BatchNorm",
-    "bnwot": "BatchNorm reading the batch",
-    "rnt": "RobustNorm, tracked",
-    "rn": "RobustNorm reading the batch",
-    "gn": "GroupNorm",
-    "none": "no norm",
-}
-RECIPES = {"standard": "standard", "adversarial": "PGD adversarial"}
-HOSTILE = "<script>alert(1)</script>\" onclick='x' $\\frac{1}{ {{7*7}} http://evil.example/"
-
-
-def score(value, coupled=False, half=0.04):
-    n, unit = (20, "batches") if coupled else (500, "rows")
-    return Score(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n, unit=unit, rows=500)
-
-
-def result(norm="bn", recipe="standard", worst=0.3, *, clean=0.9, seed=0, eps=0.2, label=None, seconds=10.0, warn=False):
-    coupled = norm in ("bnwot", "rn")
-    reads = {"bn": "running", "rnt": "running", "gn": "sample", "none": "none"}.get(norm, "batch")
-    threat, attacks = (
-        {"name": "linf", "eps": eps},
-        [{"name": "fgsm", "loss": "ce"}, {"name": "pgd", "steps": 20, "relative_step": 0.25}],
-    )
-    experiment = {
-        "data": {"name": "digits"},
-        "model": {"name": "resnet", "depth": 8},
-        "norm": {"name": norm, "label": label or NORMS[norm]},
-        "recipe": {"name": recipe, "label": RECIPES[recipe]},
-        "threat": threat,
-        "attacks": attacks,
-        "training": {"epochs": 40},
-        "seed": seed,
-    }
-    checks = [Check(name="row independence", status="warn" if coupled else "pass", measured="3e-1", why="neighbours")]
-    checks += [Check(name="strength grows with steps", status="warn", measured="pgd is weaker", why="masked")] * warn
-    evaluation = Evaluation(
-        model=f"{norm}-{recipe}",
-        mode="eval",
-        norm_reads={reads: 7},
-        data={"name": "digits"},
-        threat=threat,
-        attacks=attacks,
-        seed=seed,
-        n=500,
-        batch_size=25,
-        coupled=coupled,
-        coupling={
-            "coupled": coupled,
-            "random": False,
-            "stateful": False,
-            "largest_change": 0.3,
-            "tolerance": 1e-5,
-            "rows": 50,
-        },
-        clean_accuracy=score(clean, coupled),
-        per_attack={"fgsm": score(worst + 0.05, coupled), "pgd-20": score(worst, coupled)},
-        robust_accuracy=score(worst, coupled),
-        rebatched_accuracy=worst + 0.01,
-        alone_accuracy=worst / 2 if coupled else None,
-        checks=tuple(checks),
-        seconds=1.5,
-        forwards=12_345,
-        backwards=10_000,
-        digest_before="a",
-        digest_after="a",
-        provenance={"commit": "0123abc"},
-    )
-    training = Training(
-        seconds=seconds,
-        forwards=40_000,
-        backwards=40_000,
-        epochs=40,
-        best_epoch=30,
-        validation={"clean": 0.91},
-        parameters=77_850,
-        trained_parameters=77_850,
-    )
-    name = f"{norm}-{recipe}" + (f"-seed{seed}" if seed else "")
-    return Result(name=name, experiment=experiment, training=training, evaluation=evaluation)
-
-
-def grid(adversarial=0.4, standard=0.05, **worst):
-    """The twelve cells of the bench; `gn_adversarial=0.7` sets one worst case."""
-    base = {"standard": standard, "adversarial": adversarial}
-    return [
-        result(
-            norm,
-            recipe,
-            worst.get(f"{norm}_{recipe}", base[recipe]),
-            seconds=10.0 + 3 * i if recipe == "standard" else 70 + i,
-        )
-        for recipe in RECIPES
-        for i, norm in enumerate(NORMS)
-    ]
+from records import HOSTILE, grid, result, score
 
 
 def said(results, failures=None):
@@ -200,7 +103,7 @@ def test_the_same_records_give_the_same_bytes(bench, tmp_path):
     write(tmp_path, results, {"ln-standard": f"it broke: {HOSTILE}"})
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     figures = [f"figures/{name}.{kind}" for name in ("accuracy", "cost") for kind in ("png", "svg")]
-    assert names == [*figures, "report.html", "results.csv", "results.json"]
+    assert names == [*figures, "report.html", *(f"results.{kind}" for kind in ("csv", "json", "md", "tex"))]
     for name in names:
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 
@@ -303,41 +206,34 @@ def test_curves_are_drawn_with_their_numbers_and_published_models_stand_beside(t
     assert "<script>alert" not in path.read_text()
 
 
-def test_the_markdown_table_has_one_line_per_cell():
-    lines = tables.markdown(grid()).splitlines()
+def test_markdown_and_latex_hold_the_rows_of_the_page():
+    lines = tables.to_markdown(results := grid()).split("\n\n")[0].splitlines()
     assert len(lines) == 14
     assert len({line.count("|") for line in lines}) == 1
-    assert "| GroupNorm | standard | sample | no | 90.0% [86.0, 94.0] | 5.0% [1.0, 9.0] | 500 rows | 22.0 s |" in lines
+    line = "| GroupNorm | standard | sample | no | 90.0% (86.0–94.0) | 10.0% (6.0–14.0) | 5.0% (1.0–9.0) | 5.0% (1.0–9.0) | 1 | 22.0 s |"
+    assert any(row.startswith(line) and row.endswith("| 500 rows |") for row in lines)
+    rows = [line for line in tables.to_latex(results).splitlines() if line.endswith("\\\\")]
+    assert len(rows) == 13
+    assert {row.count("&") for row in rows} == {lines[0].count("|") - 2}
+    assert rows[5].startswith("GroupNorm & standard & sample & no & 90.0\\% (86.0--94.0) & ")
+    columns, shown = tables.main(cells.of(results))
+    assert len(shown) == len(rows) - 1
+    assert len(columns) == rows[0].count("&")  # and n, which the page writes below each figure
 
 
-WATCH = """<script>const problems = []; addEventListener("error", e => problems.push(e.message));
-addEventListener("securitypolicyviolation", e => problems.push(e.violatedDirective + " " + e.blockedURI));</script>"""
-CLICK = """<script>
-const table = document.querySelector("table.main"), heads = [...table.tHead.rows[0].cells];
-const order = title => { const i = heads.findIndex(head => head.innerText === title);
-  heads[i].querySelector("button").click();
-  return [heads[i].getAttribute("aria-sort"), [...table.tBodies[0].rows].map(row => row.cells[i].firstChild.data.trim())]; };
-const seen = { time: order("Train time"), again: order("Train time"), norm: order("Normalization"), problems };
-seen.focusable = heads.every(head => head.querySelector("button").tabIndex === 0);
-seen.sideways = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-document.title = JSON.stringify(seen);
-</script>"""
+def test_every_figure_leads_to_the_card_it_was_measured_under(bench):
+    tags = Tags((bench[0] / "report.html").read_text()).found
+    ids = {attributes["id"] for _, attributes in tags if attributes.get("id", "").startswith("card-")}
+    leads = [attributes["href"] for tag, attributes in tags if tag == "a" and attributes.get("class") == "carded"]
+    assert ids == {"card-1", "card-2"}  # independent and coupled rows
+    assert set(leads) == {"#card-1", "#card-2"}
+    assert len(leads) == 12 * 4  # clean, two attacks, worst case
 
 
-def test_tables_sort_in_a_browser_without_errors_or_sideways_scrolling(bench, tmp_path):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no browser: install chromium to try the page's script")
-    text = (bench[0] / "report.html").read_text()
-    (tmp_path / "page.html").write_text(text.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{CLICK}</body>"))
-    quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), profile, "--window-size=500,900", "--dump-dom"]
-    ran = subprocess.run([browser, *options, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=60)
-    seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", ran.stdout, re.S)[1]))
-    times = [10.0, 13.0, 16.0, 19.0, 22.0, 25.0, 10.0, 70.0, 71.0, 72.0, 73.0, 74.0]
-    assert seen["time"] == ["descending", [f"{time:.1f} s" for time in sorted(times, reverse=True)]]
-    assert seen["again"] == ["ascending", [f"{time:.1f} s" for time in sorted(times)]]
-    assert seen["norm"][0] == "ascending"
-    assert seen["norm"][1] == sorted(seen["norm"][1], key=str.lower)
-    assert (seen["problems"], seen["focusable"], seen["sideways"]) == ([], True, 0)
+@pytest.mark.parametrize(("norm", "changes"), [("bn", "each image for itself"), ("rn", "jointly all images of a batch")])
+def test_a_card_says_who_changes_what(norm, changes):
+    told = dict(card.of(result(norm)).lines)
+    assert told["The attacker changes"][0].startswith(changes)
+    assert "51/255" in told["Threat model"][0]
+    assert [line.split(":")[0] for line in told["Attacks"]] == ["FGSM", "PGD-20"]
+    assert told["Judged"] == ["500 test rows of digits, in fixed batches of 25, the network in eval mode"]

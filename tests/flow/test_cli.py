@@ -162,6 +162,31 @@ def test_a_report_is_made_of_several_runs():
     assert len(json.loads(Path("OUT/both/results.json").read_text())["cells"]) == 2
 
 
+def test_an_audit_leaves_a_page_and_several_stand_on_one():
+    few = ["--data.test_limit", 10, "--rows", 10, "--batch_size", 5, "--budget", 0.05]  # what would begin later is not asked
+    said = done("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one")
+    assert said.splitlines()[-2:] == ["report: OUT/one/audit.html", "record: OUT/one/audit.json"]
+    assert "<h1>Doubtful: claimed 90.0%, true at most " in Path("OUT/one/audit.html").read_text()
+    done("audit", "run", *few, "--out", "OUT/two")
+    assert done("report", "OUT/one", "OUT/two", "--out", "OUT/both") == "report: OUT/both/audit.html\n"
+    assert Path("OUT/both/audit.html").read_text().count("Threat card</h3>") == 2
+    assert len(Path("OUT/both/audits.csv").read_text().splitlines()) == 3
+    mixed = done("report", "OUT/one", "run", "--out", "OUT/mixed")
+    assert mixed.splitlines() == ["report: OUT/mixed/audit.html", "report: OUT/mixed/report.html"]
+
+
+def test_the_images_of_an_attack_stand_on_its_page_and_on_later_ones():
+    done("attack", "run", "--threat.eps", 0.1, "--out", "OUT/one")
+    done("report", "OUT/one", "run", "--out", "OUT/both")
+    kept = json.loads(Path("OUT/one/examples.json").read_text())
+    assert 0 < len(kept) <= 12
+    for path in ("OUT/one/report.html", "OUT/both/report.html"):
+        page = Path(path).read_text()
+        assert page.count("<img ") == 3 * len(kept)
+        assert all(one["adversarial_png"] in page for one in kept)
+    assert "<img " not in Path("run/report.html").read_text()
+
+
 def test_list_says_what_there_is():
     whole, attacks = done("list"), done("list", "attacks")
     for word in ("norms", "rnt", "pgd", "linf", "adversarial", "resnet", "digits", "presets", "cifar10-at"):
@@ -367,7 +392,7 @@ T, E = "train --model.width 4", "evaluate nets:net"
 BAD = [
     ("trian", "'trian'; did you mean 'train'"),
     ("list nroms", "'nroms'; did you mean 'norms'"),
-    ("report nowhere", "nowhere holds no result.json"),
+    ("report nowhere", "nowhere holds no result.json and no audit.json"),
     ("report", "it needs RUN"),
     ("train digit", "'digit'; did you mean 'digits'"),
     ("train digits twice", "one word too many: 'twice'"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..record import Result
 from .cells import Cell, flat, label
 from .words import joined, plural, where
 
+FIXED = "which images share a batch, their order and its size; running statistics stay as they were"
 _LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is not 255
 _BALLS = {
     "linf": "every pixel may move by at most",
@@ -17,18 +18,49 @@ _BALLS = {
 }
 
 
-def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
-    """The threat card: (what, lines)."""
-    results = [r for cell in found for r in cell.results]
-    evaluations = [r.evaluation for r in results]
-    coupled, free = any(e.coupled for e in evaluations), not all(e.coupled for e in evaluations)
-    changes = []
-    if free:
-        changes.append("independent rows: each image is attacked for itself")
-    if coupled:
-        changes.append(
-            "coupled rows: all images of a batch are attacked jointly, with gradients through the batch's statistics"
+class Card(NamedTuple):
+    """The threat card of a figure: against whom it was measured, who decides what, and on how many rows."""
+
+    threat: str
+    attacks: tuple[str, ...]
+    changes: str
+    fixed: str
+    judged: str
+
+    @property
+    def lines(self) -> list[tuple[str, list[str]]]:
+        """The card as (what, lines)."""
+        return [
+            ("Threat model", [self.threat]),
+            ("Attacks", list(self.attacks) or ["none"]),
+            ("The attacker changes", [self.changes]),
+            ("The evaluation fixes", [self.fixed]),
+            ("Judged", [self.judged]),
+        ]
+
+
+def of(result: Result) -> Card:
+    """The threat card of a result's figures."""
+    e = result.evaluation
+    if e.coupled:
+        changes = (
+            "jointly all images of a batch, with gradients through the batch's statistics; not one row among clean ones"
         )
+    else:
+        changes = "each image for itself: its neighbours were measured not to matter"
+    attacks = tuple(_unique(_attack(attack, result) for attack in e.attacks))
+    return Card(_threat(result), attacks, changes, FIXED, _judged(result))
+
+
+def numbered(found: Sequence[Cell]) -> dict[Card, int]:
+    """The different cards of a report, numbered from 1 in the order in which they first appear."""
+    cards = dict.fromkeys(of(r) for cell in found for r in cell.results)
+    return {card: number for number, card in enumerate(cards, 1)}
+
+
+def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+    """What all threat cards of a report have in common: (what, lines)."""
+    results = [r for cell in found for r in cell.results]
     compared = []
     if len({cell.norm for cell in found}) > 1:
         compared.append(f"normalizations: {joined(_unique(cell.norm for cell in found))}")
@@ -37,12 +69,8 @@ def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
         compared.append(f"training: {joined(_unique(_recipe(*each) for each in trained))}")
     return [
         ("What was compared" if len(found) > 1 else "What was judged", compared + _unique(_network(r) for r in results)),
-        ("Threat model", _unique(_threat(r) for r in results)),
-        ("Attacks", _unique(_attack(attack, r) for r in results for attack in r.evaluation.attacks) or ["none"]),
         ("The attacker knows", ["everything: architecture, weights, statistics, gradients (white box)"]),
-        ("The attacker changes", changes),
-        ("The attacker leaves", ["labels, weights, running statistics, and which images share a batch"]),
-        ("Judged", _unique(_judged(r) for r in results)),
+        ("The attacker leaves", ["labels and weights"]),
     ]
 
 
@@ -50,29 +78,43 @@ def subtitle(found: Sequence[Cell]) -> str:
     """One line: how many cells, on which data, under which threat model."""
     results = [r for cell in found for r in cell.results]
     data = _unique(label(r.evaluation.data, "unnamed data") for r in results)
-    return " · ".join([plural(len(results), "network"), joined(data), joined(_unique(radius(r) for r in results))])
+    return " · ".join(
+        [plural(len(results), "network"), joined(data), joined(_unique(radius(r.evaluation.threat) for r in results))]
+    )
 
 
-def radius(result: Result) -> str:
+def radius(threat: Mapping[str, Any]) -> str:
     """The threat model by name and radius: "linf, eps 0.2 (51/255)"."""
-    threat, eps = result.evaluation.threat, result.evaluation.threat.get("eps")
+    eps = threat.get("eps")
     name = label(threat, "no threat model").capitalize()
     if not isinstance(eps, int | float):
         return name
     return f"{name}, eps {eps:.4g}" + (f" ({255 * eps:.4g}/255)" if threat.get("name") == "linf" else "")
 
 
-def _threat(result: Result) -> str:
-    threat, eps = result.evaluation.threat, result.evaluation.threat.get("eps")
-    name = threat.get("name", "")
+def allowed(threat: Mapping[str, Any], data: str = "") -> str:
+    """What a threat model allows, in words."""
+    name, eps = threat.get("name", ""), threat.get("eps")
     if name not in _BALLS or not isinstance(eps, int | float):
         return where(label(threat, "none"), _options(threat))
     text = f"{name.capitalize()}: {_BALLS[name]} eps = {eps:.4g}, with pixels in [0, 1]"
-    data = label(result.evaluation.data, "")
     if name == "linf":
         own = f"; {_LEVELS[data] * eps:.3g} of the {_LEVELS[data]} grey levels of {data}" if data in _LEVELS else ""
         text += f" (that is {255 * eps:.4g}/255{own})"
     return f"{text}; no pixel leaves [0, 1]"
+
+
+def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Provenance line by line."""
+    told = []
+    for key, value in provenance.items():
+        inner = [f"{name} {label(leaf, 'none')}".strip() for name, leaf in flat(value).items()]
+        told.append((key, ", ".join(inner) if value is not None else "not recorded (not run from a checkout)"))
+    return told
+
+
+def _threat(result: Result) -> str:
+    return allowed(result.evaluation.threat, label(result.evaluation.data, ""))
 
 
 def _attack(attack: Mapping[str, Any], result: Result) -> str:

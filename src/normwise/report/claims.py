@@ -34,11 +34,12 @@ def to_html(
         {**one, **{key: one[key] and {**one[key], "figure": figure(one[key])} for key in ("protocol", "strongest")}}
         for one in claims
     ]
-    tally = Counter(one["verdict"] for one in claims)
+    tally = Counter(one["verdict"] for one in claims).most_common()
+    tally.sort(key=lambda pair: pair[0].startswith("not decided"))  # what was decided comes first
     return rendered(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
-        lead="; ".join(f"{count} {verdict}" for verdict, count in tally.most_common()).capitalize() + ".",
+        lead="; ".join(f"{count} {verdict}" for verdict, count in tally).capitalize() + ".",
         rest=f"{len(claims)} claims of four papers, each decided by a rule that was fixed before anything ran.",
         claims=told,
         networks=networks,

@@ -15,11 +15,11 @@ _AXES = {"eps": "radius in 1/255 of the pixel range", "steps": "gradient steps o
 _STYLES = ("-", "--", ":", "-.")
 
 
-def of(found: Sequence[Cell], over: str) -> list[tuple[str, Curve]]:
-    """The curves over one thing, each with the name of its network."""
+def of(found: Sequence[Cell], over: str) -> list[tuple[str, Curve, Result]]:
+    """The curves over one thing, each with the name of its network and its result."""
     several = sum(len(cell.results) for cell in found) > 1
     return [
-        (_name(cell, result) if several else cell.norm, curve)
+        (_name(cell, result) if several else cell.norm, curve, result)
         for cell in found
         for result in cell.results
         for curve in result.evaluation.curves
@@ -42,7 +42,7 @@ def draw(found: Sequence[Cell], over: str) -> Any:
     lines = of(found, over)
     figure = new(2.6)
     axes = figure.subplots()
-    for number, (name, curve) in enumerate(lines):
+    for number, (name, curve, _) in enumerate(lines):
         colour, style = SERIES[number % len(SERIES)], _STYLES[number // len(SERIES) % len(_STYLES)]
         x = [255 * one if over == "eps" else one for one in curve.values]
         low, y, high = ([100 * getattr(score, part) for score in curve.scores] for part in ("low", "value", "high"))

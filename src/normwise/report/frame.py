@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ _HERE = Path(__file__).parent
 
 def rendered(template: str, **told: Any) -> str:
     """Render a template of this folder; text from files and names is escaped. The template extends `frame.html`."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    pages = Environment(
+    style, script = (Markup((_HERE / name).read_text()) for name in ("page.css", "page.js"))
+    return _pages().get_template(template).render(style=style, script=script, **told)
+
+
+@cache
+def _pages() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style, script = (Markup((_HERE / name).read_text()) for name in ("page.css", "page.js"))
-    return pages.get_template(template).render(style=style, script=script, **told)

@@ -1,11 +1,11 @@
-// Click a header to sort its table by that column: numbers from high to low first, words from A to Z; again to turn it round.
+// Click a header to sort its table by that column: numbers from high to low first, words from A to Z (pgd-5 before pgd-20); again to turn it round.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
     const number = head.dataset.kind !== "words", before = head.getAttribute("aria-sort");
     const down = before ? before === "ascending" : number;
     const key = row => row.cells[column].dataset.sort ?? "";
-    const order = (a, b) => number ? Number(a) - Number(b) : a.localeCompare(b);
+    const order = (a, b) => number ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true });
     const rows = [...body.rows].sort((one, other) => {
       const a = key(one), b = key(other);
       if (a === "" || b === "") return (a === "") - (b === "");  // what is missing stays last

@@ -13,10 +13,11 @@ from ..record import Check, Result
 from ..registry import plain
 from ..robustbench import Entry
 from . import answer, cells, curves, figures, tables
-from .card import card, subtitle
+from .card import card, facts, numbered, of, subtitle
 from .frame import rendered
 from .ink import SERIES, Drawn
-from .words import REFERENCE, joined, training, where
+from .sheet import Example, told
+from .words import DOCS, REFERENCE, anchor, joined, training, where
 
 SCHEMA = 1
 
@@ -29,20 +30,23 @@ def write(
     provenance: Mapping[str, Any],
     failures: Mapping[str, str] | None = None,
     published: Sequence[Entry] = (),
+    examples: Sequence[Sequence[Mapping[str, Any]]] = (),
 ) -> Path:
-    """Write `report.html`, `results.json`, `results.csv` and `figures/` into the folder `out`; returns the page's path.
+    """Write `report.html`, `results.json`, `.csv`, `.md`, `.tex` and `figures/` into the folder `out`; returns the page's path.
 
-    `failures` are cells that did not end, with the reason; `published` are entries of RobustBench to compare with. The same arguments give the same bytes.
-    Raises ValueError for no results: there is nothing to report.
+    `failures` are cells that did not end, with the reason; `published` are entries of RobustBench to compare with; `examples`
+    are the adversarial images that each result's run kept, one sequence per result (`sheet.told`). The same arguments give
+    the same bytes. Raises ValueError for no results: there is nothing to report.
     """
     if not results:
         raise ValueError("a report needs at least one result; got none; run normwise bench, train or evaluate first")
     failed, found = dict(failures or {}), cells.of(results)
     data = {"schema": SCHEMA, "title": title, "provenance": plain(provenance), "cells": plain(list(results))}
     record.write(out / "results.json", json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
-    record.write(out / "results.csv", tables.to_csv(results))
-    drawn = figures.draw(found, out)
-    return record.write(out / "report.html", _page(found, drawn, title, data["provenance"], failed, published))
+    for kind, write_table in (("csv", tables.to_csv), ("md", tables.to_markdown), ("tex", tables.to_latex)):
+        record.write(out / f"results.{kind}", write_table(results))
+    drawn, pictures = figures.draw(found, out), _pictures(found, results, examples)
+    return record.write(out / "report.html", _page(found, drawn, title, data["provenance"], failed, published, pictures))
 
 
 def _page(
@@ -52,6 +56,7 @@ def _page(
     provenance: Mapping[str, Any],
     failures: Mapping[str, str],
     published: Sequence[Entry],
+    pictures: Sequence[tuple[str, list[Example]]],
 ) -> str:
     from markupsafe import Markup
 
@@ -64,19 +69,24 @@ def _page(
         subtitle=subtitle(found),
         answer=answer.of(found, failures),
         card=card(found),
+        cards=numbered(found),
+        of=of,
+        pictures=pictures,
+        anchor=anchor,
+        docs=DOCS,
         columns=columns,
         rows=rows,
         colours=colours,
         failures=failures,
         published=published,
-        curves=lambda over: [(name, curve, curves.value) for name, curve in curves.of(found, over)],
+        curves=lambda over: [(name, curve, curves.value, r) for name, curve, r in curves.of(found, over)],
         figures=[(one, _CAPTIONS[one.name](found), Markup(one.svg)) for one in drawn],
         cells=found,
         results=results,
         coupled=[(cell, r) for cell in found for r in cell.results if r.evaluation.coupled],
         concerns=_concerns(found),
         checks=list(dict.fromkeys(check.name for r in results for check in r.evaluation.checks)),
-        provenance=[(key, text) for key, text in _facts(provenance) if key != "command"],
+        provenance=[(key, text) for key, text in facts(provenance) if key != "command"],
         command=provenance.get("command") or "",
         made=_made(provenance, results),
         settings=_shared(results),
@@ -123,6 +133,15 @@ def _name(cell: cells.Cell, result: Result, seeds: bool) -> str:
     return f"{name}, seed {result.experiment.get('seed', result.evaluation.seed)}" if seeds else name
 
 
+def _pictures(
+    found: Sequence[cells.Cell], results: Sequence[Result], examples: Sequence[Sequence[Mapping[str, Any]]]
+) -> list[tuple[str, list[Example]]]:
+    """The adversarial images that runs kept, each sheet with the name of its network."""
+    kept = zip(results, examples, strict=True) if examples else ()
+    names = {id(r): _name(cell, r, seeds=len(cell.results) > 1) for cell in found for r in cell.results}
+    return [(names[id(r)], sheet) for r, given in kept if id(r) in names and (sheet := told(given))]
+
+
 def _concerns(found: Sequence[cells.Cell]) -> dict[tuple[str, str], list[tuple[cells.Cell, Result, Check]]]:
     """Raised checks by name and reason, with the cells that raised them and what was measured there."""
     concerns: dict[tuple[str, str], list[tuple[cells.Cell, Result, Check]]] = {}
@@ -133,21 +152,12 @@ def _concerns(found: Sequence[cells.Cell]) -> dict[tuple[str, str], list[tuple[c
     return concerns
 
 
-def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Provenance line by line."""
-    facts = []
-    for key, value in provenance.items():
-        inner = [f"{name} {cells.label(leaf, 'none')}".strip() for name, leaf in cells.flat(value).items()]
-        facts.append((key, ", ".join(inner) if value is not None else "not recorded (not run from a checkout)"))
-    return facts
-
-
 def _made(provenance: Mapping[str, Any], results: Sequence[Result]) -> list[list[tuple[str, str]]]:
     """How the networks came to be, where that is not how the report did."""
     made = []
-    for facts in (_facts(plain(r.evaluation.provenance)) for r in results):
-        if facts and facts not in made and not set(facts) <= set(_facts(provenance)):
-            made.append(facts)
+    for lines in (facts(plain(r.evaluation.provenance)) for r in results):
+        if lines and lines not in made and not set(lines) <= set(facts(provenance)):
+            made.append(lines)
     return made
 
 

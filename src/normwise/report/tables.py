@@ -1,24 +1,25 @@
-"""Tables of a report: one row per result for CSV, HTML, Markdown; what is shown there and nothing about how."""
+"""Tables of a report: one row per result for HTML, CSV, Markdown and LaTeX; what is shown there and nothing about how."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..record import Result, Score
-from . import cells
+from . import cells, texts
+from .card import Card, numbered, of
 
 
 class Value(NamedTuple):
-    """What one place of a table shows, what it adds in lines of small print and on hover, and what it is sorted by."""
+    """What one place of a table shows, what it adds in lines of small print and on hover, what it is sorted by, and how it is
+    written on one line."""
 
     text: str
     small: tuple[str, ...] = ()
     hover: str = ""
     sort: float | str | None = None
+    line: str = ""
 
 
 class Column(NamedTuple):
@@ -30,9 +31,13 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of the main table: one result; its first value names it."""
+    """A row of the main table: one result; its first value names it. `card` and `number` are the threat card of its figures,
+    `n` what they were drawn from."""
 
     name: str
+    n: str
+    card: Card
+    number: int
     recipe: str
     coupled: bool
     reference: bool
@@ -117,18 +122,42 @@ def scalars(result: Result) -> dict[str, Any]:
 
 def to_csv(results: Sequence[Result]) -> str:
     """One row per result, one column per number; a number that a result lacks is empty."""
-    rows = [scalars(result) for result in results]
-    columns = dict.fromkeys(column for row in rows for column in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return texts.to_csv([scalars(result) for result in results])
+
+
+def to_markdown(results: Sequence[Result]) -> str:
+    """The main table as Markdown, with 95% intervals and the threat cards below."""
+    return texts.to_markdown(*_on_lines(results))
+
+
+def to_latex(results: Sequence[Result]) -> str:
+    """The main table as LaTeX, with 95% intervals and the threat cards below."""
+    return texts.to_latex(*_on_lines(results))
+
+
+def _on_lines(results: Sequence[Result]) -> tuple[list[str], list[list[str]], list[bool], list[str]]:
+    """The main table with one line per place: head, rows, which columns are numbers, and the cards as notes."""
+    found = cells.of(results)
+    columns, rows = main(found)
+    lines = [[*(value.line or value.text for value in row.values), row.n] for row in rows]
+    notes = [f"Card {number}. {card_line(card)}" for card, number in numbered(found).items()]
+    return (
+        [*(column.title for column in columns), "n"],
+        lines,
+        [*(column.kind != "words" for column in columns), True],
+        notes,
+    )
+
+
+def card_line(card: Card) -> str:
+    """A threat card in a line."""
+    return " ".join(f"{what}: {'; '.join(lines)}." for what, lines in card.lines)
 
 
 _READS = "What the normalization reads at inference: running statistics, the batch, the sample, or none"
 _COUPLED = "Measured: does a row's answer change when only its neighbours in the batch change?"
 _WORST = "Accuracy over all attacks together: taken row by row, or batch by batch where rows are coupled"
+_CARD = "Under what the figures of this row were measured: the threat cards are below the table"
 _COST = (
     Column("Train time", "number", "Wall clock of training, all of it included"),
     Column("Forwards", "number", "Images through the network in training, crafting and validation included"),
@@ -147,8 +176,9 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
     columns += [Column("Reads", "words", _READS), Column("Rows coupled", "words", _COUPLED)]
     columns += [Column("Clean", "score", "Accuracy on untouched images")]
     columns += [Column(name.upper(), "score", "Accuracy under this attack") for name in attacks]
-    columns += [Column("Worst case", "score", _WORST), *_COST * trained]
-    rows = []
+    columns += [Column("Worst case", "score", _WORST), Column("Card", "number", _CARD)]
+    columns += _COST * trained
+    rows, cards = [], numbered(found)
     for cell in found:
         for r in cell.results:
             e, reads = r.evaluation, reading(r.evaluation.norm_reads)
@@ -160,8 +190,10 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
                 _coupled(r),
                 *(_score(s) for s in (e.clean_accuracy, *map(e.per_attack.get, attacks), e.robust_accuracy)),
             ]
-            values += _cost(r) * trained
-            rows.append(Row(r.name, cell.recipe, e.coupled, cell.reference, values))
+            card = of(r)
+            values += [Value(str(cards[card]), hover=card_line(card), sort=cards[card]), *_cost(r) * trained]
+            n = f"{e.robust_accuracy.n} {e.robust_accuracy.unit}"
+            rows.append(Row(r.name, n, card, cards[card], cell.recipe, e.coupled, cell.reference, values))
     return columns, rows
 
 
@@ -182,7 +214,8 @@ def _score(score: Score | None) -> Value:
     whole = (
         f"{percent(score.value)} of {score.rows} rows; 95% interval {interval(score)}% ({kind}, n = {score.n} {score.unit})"
     )
-    return Value(percent(score.value), (interval(score), f"{score.n} {score.unit}"), whole, score.value)
+    line = f"{percent(score.value)} ({interval(score)})"
+    return Value(percent(score.value), (interval(score), f"{score.n} {score.unit}"), whole, score.value, line)
 
 
 def _coupled(result: Result) -> Value:
@@ -194,34 +227,3 @@ def _coupled(result: Result) -> Value:
     extra = tuple(word for word in ("random", "stateful") if c.get(word))
     answer = "yes" if result.evaluation.coupled else "no"
     return Value(answer, extra, whole, answer)
-
-
-def markdown(results: Sequence[Result]) -> str:
-    """A compact table for a terminal or a README: one row per cell, means over seeds, 95% intervals in brackets."""
-    found = cells.of(results)
-    settings = any(cell.setting for cell in found)
-    head = [
-        "normalization",
-        "training",
-        *["setting"] * settings,
-        "reads",
-        "coupled",
-        "clean",
-        "worst case",
-        "n",
-        "train time",
-    ]
-    lines = []
-    for cell in found:
-        worst = cell.worst
-        words = [cell.norm, cell.recipe, *[cell.setting] * settings, reading(cell.results[0].evaluation.norm_reads)]
-        words += ["yes" if cell.coupled else "no", str(cell.clean), str(worst), f"{worst.n} {worst.unit}"]
-        lines.append([*words, duration(cell.seconds)])
-    right = len(head) - 4
-    rule = ["---:" if i >= right else "---" for i in range(len(head))]
-    return "".join(f"| {' | '.join(_plain(word) for word in line)} |\n" for line in [head, rule, *lines])
-
-
-def _plain(text: str) -> str:
-    """Keep a name from ending a cell or becoming markup."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

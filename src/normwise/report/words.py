@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 REFERENCE = "BatchNorm"  # on running statistics: what every other norm is compared with
+DOCS = "../../docs/checks.md"  # from runs/NAME, where a verb leaves its page unless it is told otherwise
+
+
+def anchor(name: str) -> str:
+    """The anchor of a check, in its page and in docs/checks.md: "repeated-and-lonely-answers"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "check"
 
 
 def training(recipe: str) -> str:

@@ -1,0 +1,232 @@
+"""The page of an audit, or of several: the verdict first, then who may do what, then every check."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import record
+from . import texts
+from .card import FIXED, allowed, facts, radius
+from .frame import rendered
+from .series import Plot, plot
+from .sheet import Example, told
+from .tables import percent
+from .words import DOCS, anchor, joined, plural
+
+RECORD, PAGE = "audit.json", "audit.html"
+_NEEDED = ("verdict", "claimed_accuracy", "upper_bound", "interval", "n", "threat", "coupled", "checks")
+SEVERITY = {"fail": 3, "warn": 2, "could not run": 1, "pass": 0}
+MARKS = {"fail": "✗", "warn": "!", "could not run": "–", "pass": "✓"}
+_REACHES = {  # name: what the attacker changes, what the share counts
+    "joint": ("all images of a batch, together", "of rows stand"),
+    "single": ("one image, beside clean neighbours", "of rows stand, each attacked alone"),
+    "peers": ("half of a batch, without limit; nobody touches the rows that count", "of untouched rows stay right"),
+}
+
+
+class Finding(NamedTuple):
+    """One check: its anchors in this page and in docs/checks.md, what it found, and its series as a plot."""
+
+    id: str
+    anchor: str
+    name: str
+    status: str
+    measured: str
+    why: str
+    plot: Plot | None
+
+
+class Told(NamedTuple):
+    """One audit, ready for the page. `bars` are (what, value, low, high); `card` is the threat card as (what, lines)."""
+
+    id: str
+    name: str
+    verdict: str
+    lead: str
+    rest: str
+    n: int
+    claimed: float
+    bound: float
+    low: float
+    high: float
+    threat: str
+    coupled: bool
+    reasons: list[str]
+    card: list[tuple[str, list[str]]]
+    broken_by: str
+    findings: list[Finding]
+    examples: list[Example]
+    provenance: list[tuple[str, str]]
+    command: str
+
+    @property
+    def raised(self) -> list[Finding]:
+        """What did not pass, gravest first."""
+        return sorted((f for f in self.findings if f.status != "pass"), key=lambda f: -SEVERITY.get(f.status, 0))
+
+    @property
+    def passed(self) -> list[Finding]:
+        """What passed."""
+        return [f for f in self.findings if f.status == "pass"]
+
+    def status(self, name: str) -> Finding | None:
+        """The check of this name."""
+        return next((f for f in self.findings if f.name == name), None)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read an audit's record; one without a model's name is called after its folder. Raises ValueError naming the file."""
+    try:
+        one = json.loads(path.read_text())
+        lacking = [key for key in _NEEDED if key not in one]
+        if lacking or not isinstance(one, dict):
+            raise ValueError(f"it lacks {', '.join(lacking) or 'everything'}")
+        to_html([one])
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path} is not the record of an audit: {error}; expected what normwise audit writes") from None
+    return one | {"model": one.get("model") or path.parent.name}
+
+
+def write(out: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Write `audit.html` and its table as `audits.csv`, `.md` and `.tex` into a folder; returns the page's path."""
+    page = to_html(records)
+    head, rows, numbers = _table(_all(records))
+    record.write(out / "audits.csv", texts.to_csv([dict(zip(head, row, strict=True)) for row in rows]))
+    record.write(out / "audits.md", texts.to_markdown(head, rows, numbers))
+    record.write(out / "audits.tex", texts.to_latex(head, rows, numbers))
+    return record.write(out / PAGE, page)
+
+
+def to_html(audited_records: Sequence[Mapping[str, Any]]) -> str:
+    """Render one audit, or several beside each other; text from records is escaped. Raises ValueError for none.
+
+    Fields that a record may lack: `model`, `reach`, `examples` (see `sheet.told`), a check's `series` (see `series.plot`).
+    """
+    if not audited_records:
+        raise ValueError("a page needs at least one audit; got none; run normwise audit first")
+    audits = _all(audited_records)
+    first, *others = audits
+    tally = Counter(one.verdict for one in audits)
+    return rendered(
+        "audit.html",
+        title="normwise audit",
+        subtitle=f"{first.name} · {first.threat}" if not others else plural(len(audits), "network"),
+        lead=first.lead
+        if not others
+        else f"{joined(f'{count} {verdict}' for verdict, count in tally.items())}.".capitalize(),
+        rest=first.rest if not others else "Each claim was put to the same checks; what each of them found is below.",
+        audits=audits,
+        checks=list(dict.fromkeys(finding.name for one in audits for finding in one.findings)),
+        docs=DOCS,
+        anchor=anchor,
+        marks=MARKS,
+        severity=SEVERITY,
+        percent=percent,
+    )
+
+
+def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
+    names, audits = Counter[str](), []
+    for number, one in enumerate(records, 1):
+        name = str(one.get("model") or "network")
+        names[name] += 1
+        called = name if names[name] == 1 else f"{name} #{names[name]}"
+        audits.append(_tell(one, called, f"audit-{number}-" if len(records) > 1 else ""))
+    return audits
+
+
+def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
+    low, high = one["interval"]
+    claimed, bound, n = one["claimed_accuracy"], one["upper_bound"], one["n"]
+    missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
+    interval = f"95% interval {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
+    if one["verdict"] == "trustworthy":
+        lead = f"Trustworthy: claimed {percent(claimed)}, the strongest attacks leave {percent(bound)}."
+        rest = f"{interval} No attack and no check gives reason to doubt the claim.{missing}"
+    else:
+        lead = f"{one['verdict'].capitalize()}: claimed {percent(claimed)}, true at most {percent(bound)}."
+        rest = f"{interval}{missing}"
+    provenance = dict(one.get("provenance") or {})
+    command = str(provenance.pop("command", "") or "")
+    return Told(
+        id=prefix.rstrip("-"),
+        name=name,
+        verdict=one["verdict"],
+        lead=lead,
+        rest=rest,
+        n=n,
+        claimed=claimed,
+        bound=bound,
+        low=low,
+        high=high,
+        threat=radius(one["threat"]),
+        coupled=bool(one["coupled"]),
+        reasons=[str(reason) for reason in one.get("reasons", ())],
+        card=_card(one),
+        broken_by=_broken(one.get("found_by") or ""),
+        findings=[_finding(check, prefix, one["threat"]) for check in one["checks"]],
+        examples=told(one.get("examples") or ()),
+        provenance=facts(provenance),
+        command=command,
+    )
+
+
+def _finding(check: Mapping[str, Any], prefix: str, threat: Mapping[str, Any]) -> Finding:
+    name, slug, series = str(check["name"]), anchor(str(check["name"])), check.get("series")
+    drawn = plot(series, in_255ths=threat.get("name") == "linf") if series else None
+    return Finding(prefix + slug, slug, name, str(check["status"]), str(check["measured"]), str(check["why"]), drawn)
+
+
+def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """The threat card: what is allowed, and who controls the batch, its order, its size and the running statistics."""
+    reach = one.get("reach") or {}
+    if one["coupled"]:
+        changes = [
+            f"{name}: {changed}" + (f": {percent(reach[name])} {counts}" if isinstance(reach.get(name), int | float) else "")
+            for name, (changed, counts) in _REACHES.items()
+        ]
+    else:
+        changes = ["each image for itself: its neighbours were measured not to matter"]
+    return [
+        ("Threat model", [allowed(one["threat"])]),
+        ("The attacker knows", ["everything: architecture, weights, statistics, gradients"]),
+        ("The attacker changes", changes),
+        ("The audit fixes", [FIXED]),
+    ]
+
+
+def _broken(by: str | Mapping[str, int]) -> str:
+    """What broke the rows, each counted for the first that did."""
+    if not isinstance(by, Mapping):
+        return f"{by}." if by else ""
+    told = [f"{plural(rows, 'row')} by {attack}" for attack, rows in by.items() if attack != "clean"]
+    clean = [f"{plural(by['clean'], 'row')} misclassified untouched"] if by.get("clean") else []
+    return f"Each counted for the first that broke it: {joined([*told, *clean])}." if told or clean else ""
+
+
+def _table(audits: Sequence[Told]) -> tuple[list[str], list[list[str]], list[bool]]:
+    """One row per audit: head, rows, which columns are numbers."""
+    head = [
+        "Network",
+        "Threat model",
+        "Verdict",
+        "Claimed",
+        "True at most",
+        "95% interval",
+        "n",
+        "Rows coupled",
+        "Checks raised",
+    ]
+    rows = [
+        [
+            *(one.name, one.threat, one.verdict, percent(one.claimed), percent(one.bound)),
+            f"{100 * one.low:.1f}–{100 * one.high:.1f}%",
+            *(str(one.n), "yes" if one.coupled else "no", "; ".join(finding.name for finding in one.raised) or "none"),
+        ]
+        for one in audits
+    ]
+    return head, rows, [False, False, False, True, True, True, True, False, False]

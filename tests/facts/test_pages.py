@@ -1,0 +1,174 @@
+"""What pages are made of: colours that can be read, an audit's verdict first, series, pictures, checks that lead to their docs."""
+
+import base64
+import inspect
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import normwise.battery
+from normwise import checks
+from normwise.evidence import kept_examples, pictures
+from normwise.report import audit, sheet
+from normwise.report.series import plot
+from normwise.report.words import anchor
+from records import audited, example
+
+CSS = (Path(audit.__file__).parent / "page.css").read_text()
+DOCS = (Path(__file__).parents[2] / "docs/checks.md").read_text()
+
+
+def luminance(colour):
+    """Relative luminance of an sRGB colour (WCAG 2.2)."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def themes():
+    roots = [dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S)]
+    light, dark, paper = roots
+    return {"light": light, "dark": light | dark, "print": light | paper}
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#fff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_every_colour_of_text_can_be_read_on_every_ground(theme):
+    colours = themes()[theme]
+    inks = [name for name in colours if name not in ("paper", "tint", "hover", "faint")]
+    assert {"ink", "muted", "link", "amber", "red", "green", "series0", "series3"} <= set(inks)
+    grounds = ("paper", "tint") if theme == "print" else ("paper", "tint", "hover")
+    faint = {(ink, on): contrast(colours[ink], colours[on]) for ink in inks for on in grounds}
+    assert {pair: round(ratio, 2) for pair, ratio in faint.items() if ratio < 4.5} == {}
+
+
+def words(page):
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def test_the_verdict_comes_first_in_words_then_who_may_do_what():
+    told = words(audit.to_html([audited()]))
+    order = ("Doubtful: claimed 53.0%, true at most 12.0%.", "95% interval 7.0–18.0%, n = 200. Could not run: transfer.")
+    order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of rows stand")
+    order += ("22.0% of rows stand, each attacked alone", "70.0% of untouched rows stay right", "Which images share a batch")
+    order += (
+        "Raised checks 3 of 5",
+        "fail Repeated and lonely answers",
+        "warn More steps",
+        "could not run Transfer",
+        "pass Batch size",
+    )
+    places = [told.index(part) for part in order]
+    assert places == sorted(places)
+    told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)]))
+    assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%." in told
+    assert "Each image for itself: its neighbours were measured not to matter." in told
+    assert "Raised checks" not in told
+    with pytest.raises(ValueError, match="at least one audit"):
+        audit.to_html([])
+
+
+def test_a_record_of_the_first_audits_still_makes_a_page():
+    old = {key: value for key, value in audited().items() if key not in ("model", "reach", "examples", "provenance")}
+    old |= {"found_by": "pgd-20", "checks": [{k: v for k, v in c.items() if k != "series"} for c in old["checks"]]}
+    told = words(audit.to_html([old]))
+    assert "What broke it pgd-20." in told
+    assert "Adversarial images" not in told
+
+
+def test_several_audits_stand_beside_each_other(tmp_path):
+    honest = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False) | {"checks": audited()["checks"][:1]}
+    path = audit.write(tmp_path, [audited(), honest, audited()])
+    told = words(path.read_text())
+    assert "2 doubtful and 1 trustworthy." in told
+    assert "package.module:network #3" in told
+    assert told.count("not asked") == 4
+    assert (
+        "| package.module:network | Linf, eps 0.03137 (8/255) | doubtful | 53.0% | 12.0% |"
+        in (tmp_path / "audits.md").read_text()
+    )
+    assert {"audits.csv", "audits.md", "audits.tex", "audit.html"} == {one.name for one in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verdict": 3}', "nonsense"])
+def test_a_file_that_is_no_audit_is_named(text, tmp_path):
+    (tmp_path / "audit.json").write_text(text)
+    with pytest.raises(ValueError, match=r"audit\.json is not the record of an audit"):
+        audit.read(tmp_path / "audit.json")
+
+
+def test_a_series_lies_where_its_numbers_say():
+    steps = plot({"over": "steps", "values": [1, 10, 100], "scores": [1.0, 0.5, 0.0]})
+    assert [x for x, _ in steps.points] == pytest.approx([13, 53.5, 94])  # a factor of ten is as wide as the next
+    assert [y for _, y in steps.points] == pytest.approx([5, 44.5, 84])
+    assert [tick.name for tick in steps.x] == ["1", "10", "100"]
+    assert steps.numbers == [("1", "100.0%"), ("10", "50.0%"), ("100", "0.0%")]
+    radius = plot({"over": "radius", "values": [2 / 255, 4 / 255], "scores": [0.5, 0.2]}, in_255ths=True)
+    assert [tick.name for tick in radius.x] == ["2/255", "4/255"]
+    odd = plot({"over": "radius", "values": [0.05, 0.1], "scores": [0.05, 0], "of": "robust accuracy"}, in_255ths=True)
+    assert odd.numbers == [("0.05", "5.0%"), ("0.1", "0.0%")]
+    assert [tick.name for tick in odd.y] == ["0%", "25%", "50%", "75%", "100%"]
+    margin = plot({"over": "share", "values": [0, 1], "scores": [-0.5, 4.2], "of": "margin"})
+    assert [tick.name for tick in margin.y] == ["-1", "0", "1", "2", "3", "4", "5"]
+    assert margin.numbers == [("0", "-0.5"), ("1", "4.2")]
+    assert plot({"over": "steps", "values": [3], "scores": [0.2], "of": "loss"}).points[0][0] == pytest.approx(13)
+    with pytest.raises(ValueError, match="2 values and 1 scores"):
+        plot({"over": "steps", "values": [1, 2], "scores": [0.1]})
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5), (2, 4, 5), (3, 2, 4, 5), (2, 9), (7,)])
+def test_pictures_show_pixels_as_they_are_and_differences_at_full_contrast(shape):
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    x_adv = x.clone()
+    x_adv.flatten()[0] += 0.1
+    opened = []
+    for uri in pictures(x, x_adv):
+        assert uri.startswith("data:image/png;base64,")
+        opened.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))))
+    clean, _, difference = opened
+    assert clean.shape[:2] == {3: shape[-2:], 4: shape[-2:]}.get(len(shape), (1, shape[-1]))
+    if len(shape) == 3 and shape[0] != 2:
+        assert np.abs(clean / 255 - x.permute(1, 2, 0).squeeze().numpy()).max() <= 0.5 / 255 + 1e-6
+    assert difference.max() == 255  # the largest change
+    assert difference.min() == 128  # no change
+
+
+def test_a_picture_from_elsewhere_is_left_out():
+    outside = example() | {"clean_png": "https://evil.example/x.png", "adversarial_png": 'data:image/png;base64,"><script>'}
+    (told,) = sheet.told([outside])
+    assert [alt for _, alt in told.pictures] == ["row 17, difference of the two at full contrast"]
+    assert told.caption == "Row 17, label 3: 3 → 8, pgd-20"
+    assert sheet.told([{"id": 1}]) == []
+
+
+def test_examples_that_are_none_are_named(tmp_path):
+    assert kept_examples(tmp_path) == []
+    for text in ("{", "3", "[3]"):
+        (tmp_path / "examples.json").write_text(text)
+        with pytest.raises(ValueError, match=r"examples\.json .* normwise attack again"):
+            kept_examples(tmp_path)
+
+
+def test_every_check_leads_to_its_place_in_the_docs():
+    asked = re.findall(r'\(\s*"([a-z][a-z ]+)", self\._', inspect.getsource(normwise.battery))
+    asked += re.findall(r'_check\(\s*"([a-z ]+)"', inspect.getsource(checks))
+    assert len(asked) > 20
+    places = re.findall(r'<a id="([^"]+)"></a>', DOCS)
+    assert len(set(places)) == len(places)
+    assert {anchor(name) for name in asked} == set(places)

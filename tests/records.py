@@ -1,0 +1,176 @@
+"""Records as runs leave them, for the tests of pages and tables: results, audits, claims, each with a place for any text."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from normwise.record import Check, Evaluation, Result, Score, Training
+from normwise.report.claims import Network
+
+NORMS = {
+    "bn": "BatchNorm",
+    "bnwot": "BatchNorm reading the batch",
+    "rnt": "RobustNorm, tracked",
+    "rn": "RobustNorm reading the batch",
+    "gn": "GroupNorm",
+    "none": "no norm",
+}
+RECIPES = {"standard": "standard", "adversarial": "PGD adversarial"}
+HOSTILE = "<script>alert(1)</script>\" onclick='x' $\\frac{1}{ {{7*7}} http://evil.example/"
+
+
+def score(value, coupled=False, half=0.04):
+    n, unit = (20, "batches") if coupled else (500, "rows")
+    return Score(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n, unit=unit, rows=500)
+
+
+def result(norm="bn", recipe="standard", worst=0.3, *, clean=0.9, seed=0, eps=0.2, label=None, seconds=10.0, warn=False):
+    coupled = norm in ("bnwot", "rn")
+    reads = {"bn": "running", "rnt": "running", "gn": "sample", "none": "none"}.get(norm, "batch")
+    threat, attacks = (
+        {"name": "linf", "eps": eps},
+        [{"name": "fgsm", "loss": "ce"}, {"name": "pgd", "steps": 20, "relative_step": 0.25}],
+    )
+    experiment = {
+        "data": {"name": "digits"},
+        "model": {"name": "resnet", "depth": 8},
+        "norm": {"name": norm, "label": label or NORMS[norm]},
+        "recipe": {"name": recipe, "label": RECIPES[recipe]},
+        "threat": threat,
+        "attacks": attacks,
+        "training": {"epochs": 40},
+        "seed": seed,
+    }
+    checks = [Check(name="row independence", status="warn" if coupled else "pass", measured="3e-1", why="neighbours")]
+    checks += [Check(name="strength grows with steps", status="warn", measured="pgd is weaker", why="masked")] * warn
+    evaluation = Evaluation(
+        model=f"{norm}-{recipe}",
+        mode="eval",
+        norm_reads={reads: 7},
+        data={"name": "digits"},
+        threat=threat,
+        attacks=attacks,
+        seed=seed,
+        n=500,
+        batch_size=25,
+        coupled=coupled,
+        coupling={
+            "coupled": coupled,
+            "random": False,
+            "stateful": False,
+            "largest_change": 0.3,
+            "tolerance": 1e-5,
+            "rows": 50,
+        },
+        clean_accuracy=score(clean, coupled),
+        per_attack={"fgsm": score(worst + 0.05, coupled), "pgd-20": score(worst, coupled)},
+        robust_accuracy=score(worst, coupled),
+        rebatched_accuracy=worst + 0.01,
+        alone_accuracy=worst / 2 if coupled else None,
+        checks=tuple(checks),
+        seconds=1.5,
+        forwards=12_345,
+        backwards=10_000,
+        digest_before="a",
+        digest_after="a",
+        provenance={"commit": "0123abc"},
+    )
+    training = Training(
+        seconds=seconds,
+        forwards=40_000,
+        backwards=40_000,
+        epochs=40,
+        best_epoch=30,
+        validation={"clean": 0.91},
+        parameters=77_850,
+        trained_parameters=77_850,
+    )
+    name = f"{norm}-{recipe}" + (f"-seed{seed}" if seed else "")
+    return Result(name=name, experiment=experiment, training=training, evaluation=evaluation)
+
+
+def grid(adversarial=0.4, standard=0.05, **worst):
+    """The twelve cells of the bench; `gn_adversarial=0.7` sets one worst case."""
+    base = {"standard": standard, "adversarial": adversarial}
+    return [
+        result(
+            norm,
+            recipe,
+            worst.get(f"{norm}_{recipe}", base[recipe]),
+            seconds=10.0 + 3 * i if recipe == "standard" else 70 + i,
+        )
+        for recipe in RECIPES
+        for i, norm in enumerate(NORMS)
+    ]
+
+
+def png(seed=0):
+    """A picture as a data URI."""
+    held = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)).save(held, format="png")
+    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
+
+
+def example(row=17, attack="pgd-20"):
+    """An adversarial image as runs keep it."""
+    uris = {f"{name}_png": png(row) for name in ("clean", "adversarial", "difference")}
+    return {"id": row, "label": 3, "clean_prediction": 3, "prediction": 8, "attack": attack, **uris}
+
+
+def audited(text="", *, verdict="doubtful", claimed=0.53, bound=0.12, coupled=True):
+    """The record of an audit; `text` stands in every place that holds words of others."""
+    steps = {
+        "over": f"PGD steps{text}",
+        "values": [1, 2, 5, 10, 20, 50, 100],
+        "scores": [0.8, 0.7, 0.5, 0.4, 0.3, 0.22, 0.2],
+    }
+    surface = {"over": "share", "values": [0.1, 0.5, 1.0], "scores": [0.1, 2.5, 4.2], "of": f"margin{text}"}
+
+    def check(name, status, series=None):
+        words = {"measured": f"20.0% are left{text}", "why": f"a claim belongs to one image: quote the lowest{text}"}
+        return {"name": f"{name}{text}", "status": status, **words, **({"series": series} if series else {})}
+
+    doubtful = verdict == "doubtful"
+    return {
+        "model": f"package.module:network{text}",
+        "verdict": verdict,
+        "claimed_accuracy": claimed,
+        "upper_bound": bound,
+        "interval": [max(0, bound - 0.05), min(1, bound + 0.06)],
+        "n": 200,
+        "threat": {"name": f"linf{text}" if text else "linf", "eps": 8 / 255},
+        "coupled": coupled,
+        "found_by": {"clean": 12, f"pgd-20{text}": 90, "apgd-t": 4},
+        "reach": {"joint": bound, "single": bound + 0.1, "peers": 0.7} if coupled else {},
+        "reasons": [f"pgd-50 on dlr and others leave 12.0%{text}", "rows depend on their neighbours"] * doubtful,
+        "missing": [f"transfer{text}"] * doubtful,
+        "checks": [
+            check("repeated and lonely answers", "fail" if coupled else "pass"),
+            check("batch size", "pass"),
+            check("more steps", "warn" if doubtful else "pass", steps),
+            check("loss surface", "pass", surface),
+            check("transfer", "could not run" if doubtful else "pass"),
+        ],
+        "examples": [example(row, f"pgd-20{text}") for row in range(6)],
+        "provenance": {"command": f"normwise audit network{text}", "commit": None, "hardware": {"device": f"cpu{text}"}},
+    }
+
+
+def claims(text=""):
+    """The arguments of the page of claims."""
+
+    def one(number, verdict, protocol, strongest=None):
+        sides = {"protocol": protocol, "strongest": strongest}
+        words = {"claim": f"a claim{text}", "paper": f"54.1%{text}", "verdict": f"{verdict}{text}", "why": text}
+        return {"system": "robustnorm", "number": str(number), **words, **sides}
+
+    side = {"value": 0.1, "low": 0.02, "high": 0.2, "what": f"points{text}"}
+    table = [one(1, "holds", side, side), one(2, "does not hold", side), one(10, "not decided", None)]
+    pairs = [(0.9, 0.9), (0.4, 0.3)]
+    networks = [
+        Network(f"bn{text}", f"plain{text}", False, 3, pairs),
+        Network("bnwot", "reads", True, 1, [(0.8, 0.8), (0.6, 0.1)]),
+    ]
+    return table, networks, ["clean", f"8/255{text}"], f"cpu{text}", f"normwise reproduce{text}"
