@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import intervals
 from ..attacks import PGD
 from ..coupling import Coupling
+from ..evidence import pictures
 from ..modes import device_of
 from ..record import Check, Evaluation, Score
 from ..registry import plain
@@ -99,6 +100,11 @@ class Example(NamedTuple):
     attack: str
     x: Tensor
     x_adv: Tensor
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """All but the images."""
+        return {key: value for key, value in self._asdict().items() if key not in ("x", "x_adv")}
 
 
 class Case:
@@ -276,6 +282,7 @@ class Case:
             reasons=tuple(reasons),
             missing=tuple(check.name for check in checks if check.status == "could not run"),
             checks=tuple(checks),
+            examples=tuple({**one.told, **pictures(one.x, one.x_adv)._asdict()} for one in self.examples),
         )
 
 
