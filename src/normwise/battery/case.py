@@ -213,9 +213,9 @@ class Case:
         except ValueError:
             return self.judge().clean_accuracy.value
 
-    def exceeds(self, accuracy: float) -> bool:
-        """Whether the claim exceeds this by more than the gap."""
-        return (self.claim or 0.0) - accuracy > GAP
+    def exceeds(self, score: Score) -> bool:
+        """Whether the claim exceeds this by more than 5 points and more than its interval."""
+        return (self.claim or 0.0) - score.value > max(GAP, score.high - score.value)
 
     def standing(self) -> list[Batch]:
         """The rows that no attack has broken yet; whole batches where rows are coupled."""
@@ -266,7 +266,7 @@ class Case:
         score, found_by = known
         claim = score.value if self.claim is None else self.claim
         reasons = list(self.grave)
-        if claim - score.value > max(GAP, score.high - score.value):
+        if self.exceeds(score):
             strongest = max((name for name in found_by if name != "clean"), key=found_by.__getitem__, default="clean images")
             reasons.insert(0, f"{strongest} and others leave {100 * score.value:.1f}%")
         return Audited(

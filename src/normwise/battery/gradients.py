@@ -113,8 +113,8 @@ def passed_through(case: Case) -> Found:
     if not cuts:
         return found("no layer cuts the gradient")
     way = straight_through(case.model, dict.fromkeys(cuts))
-    left = case.accuracy(PGD(steps=50), craft_on=way, called="straight through")
-    return found(f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {100 * left:.1f}%", fail=case.exceeds(left))
+    left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
+    return found(f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}", fail=case.exceeds(left))
 
 
 @question("noise of its own", "an attacker averages over the model's noise")
@@ -122,8 +122,8 @@ def noise(case: Case) -> Found:
     """PGD whose gradients are means over draws of the model's noise."""
     if not case.random:
         return found("the model draws nothing")
-    left = case.accuracy(PGD(steps=20, draws=10))
-    return found(f"pgd-20 over 10 draws leaves {100 * left:.1f}%", fail=case.exceeds(left))
+    left = case.judge(PGD(steps=20, draws=10)).robust_accuracy
+    return found(f"pgd-20 over 10 draws leaves {left}", fail=case.exceeds(left))
 
 
 def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> list[str]:

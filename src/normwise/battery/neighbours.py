@@ -26,9 +26,10 @@ def single(case: Case) -> Found:
     if not case.coupled:
         return found(INDEPENDENT)
     r = reach.single(case.model, case.batches, case.threat, PGD(steps=20), victims=case.victims, seed=case.seed)
-    case.lower(intervals.of_rows(r.standing, r.victims), "one row among clean ones")
-    left = case.reach["single"] = r.standing / r.victims
-    measured = f"{100 * left:.1f}% of {r.victims} rows stand when each is attacked alone ({r.clean} right untouched)"
+    left = intervals.of_rows(r.standing, r.victims)
+    case.lower(left, "one row among clean ones")
+    case.reach["single"] = left.value
+    measured = f"{left} of {r.victims} rows stand when each is attacked alone ({r.clean} right untouched)"
     return found(measured, fail=case.exceeds(left))
 
 
@@ -59,8 +60,9 @@ def elsewhere(case: Case) -> Found:
     told = [f"{100 * here:.1f}% in their batch"]
     told += [f"{100 * other:.1f}% {where}" for other, where in ((there, "in others"), (alone, "alone")) if other is not None]
     others = [here, *(other for other in (there, alone) if other is not None)]
+    lowest = intervals.of_rows(round(min(others) * e.n), e.n)
     measured = f"pgd-20 over random neighbours leaves {', '.join(told)}"
-    return found(measured, fail=case.exceeds(min(others)), warn=max(others) - min(others) > GAP)
+    return found(measured, fail=case.exceeds(lowest), warn=max(others) - min(others) > GAP)
 
 
 @question(

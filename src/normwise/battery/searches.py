@@ -26,7 +26,10 @@ def steps(case: Case) -> Found:
     values = [case.accuracy(PGD(steps=steps)) for steps in STEPS]
     late = values[STEPS.index(20)] - values[-1] > GAP
     return found(
-        _curve(STEPS, values), fail=_rise(values) > case.slack, warn=late, series=_series("PGD steps", STEPS, values)
+        _curve(STEPS, values),
+        fail=_rise(values) > GAP,
+        warn=late or _rise(values) > case.slack,
+        series=_series("PGD steps", STEPS, values),
     )
 
 
@@ -68,9 +71,11 @@ def stronger(case: Case) -> Found:
     if rows:
         case.judge(*attacks, batches=rows)
     known = case.bound()
-    left = known[0].value if known else 0.0
+    if known is None:
+        raise ValueError("no attack could run")
+    left = known[0]
     called = " and ".join(str(getattr(attack, "label", attack.name)) for attack in attacks)
-    measured = f"after {called}, on what still stood, {100 * left:.1f}% is left, claimed {100 * (case.claim or 0.0):.1f}%"
+    measured = f"after {called}, on what still stood, {left} is left, claimed {100 * (case.claim or 0.0):.1f}%"
     return found(measured, fail=case.exceeds(left))
 
 
