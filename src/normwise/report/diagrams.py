@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from .findings import ALL, Row, Side, within
 from .ink import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
+from .words import joined
 
 _KINDS = {"clean": MUTED, "noise": SERIES[0], "blurred": SERIES[2], "adversarial": SERIES[1]}
 _MARKS = ("o", "s", "^", "D")
@@ -31,11 +33,13 @@ def _nothing(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
 
 
 def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
-    for name, column, unit, caption in (
-        ("shift", "shift", "deviations", "How far the centre of what goes into each norm layer lies from the reference."),
-        ("spread", "log variance ratio", "|log ratio|", "How far its spread lies from the reference."),
-    ):
-        yield name, _over_sites(sides, lambda rows, column=column: _by_kind(rows, column), unit, _KINDS), caption
+    shift, spread = (_over_sites(sides, partial(_by_kind, column), unit, _KINDS) for column, unit in _DISTANCES.items())
+    yield (
+        "shift",
+        shift,
+        f"How far the centre of what goes into each norm layer lies from the reference. {_references(sides)}",
+    )
+    yield "spread", spread, f"How far its spread lies from the reference. {_references(sides)}"
     figure = new(2.4)
     axes = figure.subplots()
     for number, side in enumerate(sides):
@@ -43,6 +47,7 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
         steps = sorted({row["steps"] for row in attacked})
         means = [_mean([row["moved"] for row in attacked if row["steps"] == step]) for step in steps]
         axes.plot(steps, means, label=short(side.model), **_line(number))
+    axes.set_xticks(sorted({row["steps"] for side in sides for row in side.rows if row["steps"] is not None}))
     axes.set_xlabel("steps of PGD")
     axes.set_ylabel("deviations")
     bare(axes, grid="y")
@@ -50,7 +55,16 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     yield "steps", figure, "How far the attack moves centres from those of the clean batch, step by step: mean over sites."
 
 
-def _by_kind(rows: Sequence[Row], column: str) -> Points:
+_DISTANCES = {"shift": "deviations", "log variance ratio": "|log ratio|"}
+
+
+def _references(sides: Sequence[Side]) -> str:
+    """Say what each network is compared with: where these differ, so do the distances of clean images."""
+    told = (f"{side.model} with {', '.join(dict.fromkeys(row['reference'] for row in side.rows))}" for side in sides)
+    return f"Compared: {joined(told)}."
+
+
+def _by_kind(column: str, rows: Sequence[Row]) -> Points:
     """Per kind of input the figures over sites; of adversarial inputs those after most steps."""
     last = max((row["steps"] for row in rows if row["input"] == "adversarial"), default=None)
     return {

@@ -56,8 +56,8 @@ def headline(record: Mapping[str, Any]) -> tuple[str, str]:
             f"The attack moves the centre of what a norm layer reads by up to {moved}; noise of equal norm by {noise} there."
         )
     if flipped:
-        best = joined(f"{row['site']} in {side.model} ({_percent(row['by row'])})" for side, row in flipped)
-        return first, f"Given each row's clean centre and spread at one site alone, most fallen rows come back at {best}."
+        places = joined(f"{row['site']} in {side.model} ({_percent(row['by row'])})" for side, row in flipped)
+        return first, f"Given each row's clean centre and spread at one site alone, most fallen rows come back at {places}."
     return first, next(iter(more), "") if not drifted else ""
 
 
@@ -105,6 +105,8 @@ def _drift(rows: Sequence[Row]) -> str:
 
 def _flips(rows: Sequence[Row]) -> str:
     right, fell = rows[0]["right"], rows[0]["fell"]
+    if right == 0:
+        return "no row is classified correctly, so that none can fall"
     text = f"{fell} of {plural(right, 'row')} classified correctly fell"
     best, own, worst = mends(rows), mends(rows, "by row"), mends(rows, "broken")
     whole = next((row for row in rows if row["site"] == ALL), None)
@@ -125,6 +127,8 @@ def _flips(rows: Sequence[Row]) -> str:
 
 def _margins(rows: Sequence[Row]) -> str:
     middle = min(rows, key=lambda row: abs(row["quantile"] - 50))
+    if middle["n"] == 0:
+        return "no row is classified correctly"
     if middle["distance"] is None:
         return f"FMN found a misclassified image for {middle['found']} of {plural(middle['n'], 'row')}"
     return (
