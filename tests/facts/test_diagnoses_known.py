@@ -15,6 +15,7 @@ from normwise import losses
 from normwise.diagnose import Drift, Flips, Gamma, Margins, Slices, Smoothness
 from normwise.diagnose.drift import between
 from normwise.diagnose.inputs import blurred, climbed, shuffled
+from normwise.diagnose.taps import layers_of, moments, with_moments
 from normwise.norms import GN, BNwoT, StatNorm
 from normwise.rows import l1, l2, linf
 from normwise.seeding import generator
@@ -120,6 +121,20 @@ def test_a_range_is_compared_with_the_running_range():
     found = rows(Drift(steps=(1,)), model, [batch])
     assert found[0]["reference"] == "running mean, clean variance"
     assert found[0]["log range ratio"] == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("by_row", [False, True], ids=["batch", "rows"])
+def test_swapped_inputs_have_the_wanted_moments(by_row):
+    model, x, other = trained(), images(), images(seed=1)
+    layers, seen = layers_of(model), []
+    wanted = moments(model, layers, other, 0)
+    hook = model.norm.register_forward_hook(lambda module, inputs, y: seen.append(inputs[0]))
+    with_moments(model, layers, wanted, x, 0, by_row)
+    hook.remove()
+    axes = (2, 3) if by_row else (0, 2, 3)
+    variance, mean = torch.var_mean(model.conv1(other), axes, correction=0)
+    assert torch.allclose(seen[0].mean(axes), mean, atol=1e-4)
+    assert torch.allclose(seen[0].var(axes, correction=0), variance, rtol=1e-2)
 
 
 class Pooled(nn.Module):

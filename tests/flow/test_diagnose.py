@@ -161,3 +161,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(words, text):
 def test_networks_are_told_apart():
     assert findings.labels(["runs/a", "runs/b/"]) == ["a", "b"]
     assert findings.labels(["x/net", "y/net"]) == ["x/net", "y/net"]
+
+
+def test_the_example_of_the_docs_runs():
+    text = (Path(__file__).parents[2] / "docs/diagnose.md").read_text()
+    held = io.StringIO()
+    with redirect_stdout(held):
+        exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})
+    sites, lines = 9, 5  # clean, noise, blurred, and two numbers of steps
+    assert held.getvalue().startswith(
+        f"{list(DIAGNOSES)} ('site', 'reads', 'reference', 'input', 'steps', 'shift') {sites * lines}"
+    )

@@ -15,7 +15,7 @@ from ..norms import reads
 from ..seeding import draw
 from ..types import Batch, Images, ThreatModel
 from .table import NOWHERE, Diagnosis, share
-from .taps import Moments, ask, given, layers_of, moments
+from .taps import Moments, ask, layers_of, moments, with_moments
 
 ALL = "all sites"
 
@@ -105,7 +105,7 @@ class _Case:
         chosen = {path: self.layers[path] for path in paths}
 
         def correct(x: Images, wanted: dict[str, list[Moments]], rows: bool = False) -> Tensor:
-            return self._correct(lambda: given(self.model, chosen, wanted, x, self.seed, rows))
+            return self._correct(lambda: with_moments(self.model, chosen, wanted, x, self.seed, rows))
 
         back = correct(self.x_adv, self.clean), correct(self.x_adv, self.clean, rows=True), self._reread(paths)
         broken = self.right & ~correct(self.x, self.adversarial)

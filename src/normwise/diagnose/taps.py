@@ -82,7 +82,7 @@ def moments(model: nn.Module, layers: Mapping[str, nn.Module], x: Images, seed: 
     return found
 
 
-def given(
+def with_moments(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
     wanted: Mapping[str, list[Moments]],
