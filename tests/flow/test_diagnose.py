@@ -168,7 +168,7 @@ def test_the_example_of_the_docs_runs():
     held = io.StringIO()
     with redirect_stdout(held):
         exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})
-    sites, lines = 9, 5  # clean, noise, blurred, and two numbers of steps
+    sites, lines = 21, 5  # clean, noise, blurred, and two numbers of steps
     assert held.getvalue().startswith(
         f"{list(DIAGNOSES)} ('site', 'reads', 'reference', 'input', 'steps', 'shift') {sites * lines}"
     )

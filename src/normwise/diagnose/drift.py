@@ -173,7 +173,7 @@ def between(mean: Tensor, variance: Tensor, mean0: Tensor, variance0: Tensor) ->
 
     >>> one, four = torch.tensor([1.0]), torch.tensor([4.0])
     >>> [round(float(x), 2) for x in between(3 * one, four, one, one)]
-    [2.0, 1.39, 4.62, 2.24]
+    [2.0, 1.39, 3.62, 2.24]
     """
     variance, variance0, d2 = variance + EPS, variance0 + EPS, (mean - mean0).square()
     return Between(

@@ -14,6 +14,7 @@ from ..modes import running
 from ..norms import reads
 from ..seeding import draw
 from ..types import Batch, Images, ThreatModel
+from .inputs import climbed
 from .table import NOWHERE, Diagnosis, share
 from .taps import Moments, ask, layers_of, moments, with_moments
 
@@ -33,7 +34,7 @@ class Flips(Diagnosis):
 
     A row's own channel means hold much of what tells classes apart, the more the later the layer: `by row` says where the
     attack has reached them, `repaired` whether it shifts what a norm of the batch would read. The last line swaps at all
-    sites at once. Rows are attacked in whole batches, PGD keeping the strongest images.
+    sites at once. Rows are attacked in whole batches by PGD from the clean images, and all take every step.
 
     Options
         steps   PGD steps
@@ -70,7 +71,7 @@ class Flips(Diagnosis):
         right = fell = 0
         counts = {site: [0, 0, 0, 0] for site in chosen}
         for batch in batches:
-            case = _Case(model, layers, batch, PGD(steps=self.steps), threat, rng)
+            case = _Case(model, layers, batch, self.steps, threat, rng)
             right, fell = right + int(case.right.sum()), fell + int(case.fell.sum())
             for site, paths in chosen.items():
                 counts[site] = [a + b for a, b in zip(counts[site], case.swapped(paths), strict=True)]
@@ -88,12 +89,12 @@ class _Case:
         model: nn.Module,
         layers: dict[str, nn.Module],
         batch: Batch,
-        attack: PGD,
+        steps: int,
         threat: ThreatModel,
         rng: Generator,
     ) -> None:
         self.model, self.layers, self.x, self.y = model, layers, batch.x, batch.y
-        self.x_adv = attack(model, batch.x, batch.y, threat, generator=rng).x_adv
+        self.x_adv = climbed(model, batch.x, batch.y, threat, (steps,), rng)[steps]
         self.seed = draw(rng)
         self.clean = moments(model, layers, self.x, self.seed)
         self.adversarial = moments(model, layers, self.x_adv, self.seed)
