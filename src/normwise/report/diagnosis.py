@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import record as records
 from .diagrams import draw
-from .findings import Side, headline, labels, sentences, sides, within
+from .findings import Side, distance, headline, labels, sentences, sides, within
 from .frame import rendered
 from .ink import Drawn
 from .words import plural
@@ -71,8 +71,12 @@ def _order(name: str) -> int:
 
 
 def _threat(threat: Mapping[str, Any]) -> str:
-    options = (f"{key} {_written(value)}" for key, value in threat.items() if key != "name")
-    return f"{threat['name']} with {', '.join(options)}" if len(threat) > 1 else str(threat["name"])
+    told = {key: _written(value) for key, value in threat.items() if key != "name"}
+    if "eps" in threat:
+        told["eps"] = distance(threat["eps"], threat["name"])
+    return (
+        f"{threat['name']} with {', '.join(f'{key} {text}' for key, text in told.items())}" if told else str(threat["name"])
+    )
 
 
 def _section(record: Mapping[str, Any], name: str, out: Path) -> Section:

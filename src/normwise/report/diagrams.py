@@ -60,8 +60,12 @@ _DISTANCES = {"shift": "deviations", "log variance ratio": "|log ratio|"}
 
 def _references(sides: Sequence[Side]) -> str:
     """Say what each network is compared with: where these differ, so do the distances of clean images."""
-    told = (f"{side.model} with {', '.join(dict.fromkeys(row['reference'] for row in side.rows))}" for side in sides)
-    return f"Compared: {joined(told)}."
+    words = {"running": "its running statistics", "clean": "the clean batch"}
+    kinds = {
+        side.model: dict.fromkeys(words.get(str(row["reference"]), str(row["reference"])) for row in side.rows)
+        for side in sides
+    }
+    return f"Compared: {'; '.join(f'{model} with {joined(told)}' for model, told in kinds.items())}."
 
 
 def _by_kind(column: str, rows: Sequence[Row]) -> Points:

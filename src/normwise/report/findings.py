@@ -48,16 +48,21 @@ def headline(record: Mapping[str, Any]) -> tuple[str, str]:
     every = [text for name in _SAID for text in sentences(record, name)]
     first, *more = every or ["Nothing could be measured."]
     drifted = [(side, far) for side in sides(record, "drift") if (far := farthest(side.rows))]
-    flipped = [(side, best) for side in sides(record, "flips") if (best := mends(side.rows, "by row")) and best["by row"]]
+    swapped = [(side.model, whole) for side in sides(record, "flips") if (whole := everywhere(side.rows))]
     if drifted:
         moved = joined(f"{_figure(far.moved)} deviations at {far.site} in {side.model}" for side, far in drifted)
         noise = joined(_figure(far.noise) for _, far in drifted)
         first = (
             f"The attack moves the centre of what a norm layer reads by up to {moved}; noise of equal norm by {noise} there."
         )
-    if flipped:
-        places = joined(f"{row['site']} in {side.model} ({_percent(row['by row'])})" for side, row in flipped)
-        return first, f"Given each row's clean centre and spread at one site alone, most fallen rows come back at {places}."
+    if swapped:
+        batch, own = (
+            joined(f"{_percent(row[figure])} ({model})" for model, row in swapped) for figure in ("repaired", "by row")
+        )
+        return (
+            first,
+            f"With the clean batch's centre and spread put back at every site, {batch} of the fallen rows return; with each row's own, {own}.",
+        )
     return first, next(iter(more), "") if not drifted else ""
 
 
@@ -87,6 +92,11 @@ def mends(rows: Sequence[Row], figure: str = "repaired") -> Row | None:
     return max(single, key=lambda row: row[figure], default=None)
 
 
+def everywhere(rows: Sequence[Row]) -> Row | None:
+    """Find the row of swapping at all sites at once, None where no row fell."""
+    return next((row for row in rows if row["site"] == ALL and row["repaired"] is not None), None)
+
+
 def within(rows: Sequence[Row]) -> float:
     """The share of a slice's points within one radius that are misclassified."""
     near = [row for row in rows if max(abs(row["a"]), abs(row["b"])) <= 1 + 1e-6]
@@ -109,12 +119,12 @@ def _flips(rows: Sequence[Row]) -> str:
         return "no row is classified correctly, so that none can fall"
     text = f"{fell} of {plural(right, 'row')} classified correctly fell"
     best, own, worst = mends(rows), mends(rows, "by row"), mends(rows, "broken")
-    whole = next((row for row in rows if row["site"] == ALL), None)
+    whole = everywhere(rows)
     if best is not None and best["repaired"] > 0:
         text += f"; clean centre and spread at {best['site']} alone bring back {_percent(best['repaired'])} of them"
     elif best is not None:
         text += "; clean centre and spread at a single site bring back none of them"
-    if whole is not None and whole["repaired"] is not None:
+    if whole is not None:
         text += f", at all sites {_percent(whole['repaired'])}"
     if own is not None and own["by row"] > 0:
         text += f"; each row given its own clean ones, {own['site']} alone brings back {_percent(own['by row'])}"
