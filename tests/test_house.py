@@ -44,7 +44,7 @@ FLOORS = [
         "illusions",
     },
     {"recipes", "checks", "battery"},
-    {"experiment", "evaluation", "selftests", "audit"},
+    {"experiment", "evaluation", "selftests", "audit", "diagnose"},
     {"presets", "bench"},
     {"reproduce"},
     {"cli", "__main__"},

@@ -20,6 +20,8 @@ from .bench import Bench, run_bench
 from .command import Layers, Verb, parse
 from .config import read_yaml
 from .data import DATA
+from .diagnose import DIAGNOSES
+from .diagnose.run import Diagnose, run_diagnose
 from .evaluation import Evaluate, clear, run_evaluation
 from .experiment import CONFIG, RESULT, Experiment, Report
 from .models import MODELS
@@ -200,6 +202,25 @@ def _for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     return _known(Audit, {key: value for key, value in suits.items() if key != "batch_size"}), model
 
 
+def _diagnose(description: str, words: Sequence[str]) -> None:
+    from .report import diagnosis
+
+    verb = Verb("diagnose", description, "runs/diagnose", "MODEL [MODEL ...]", 0, 1000)
+    settings, _, out = parse(verb, Diagnose, words, _for_diagnose)
+    with _progress("diagnose") as report:
+        found = run_diagnose(settings, out, report)
+    path, findings = diagnosis.write(out, plain(found))
+    for sentence in findings:
+        print(sentence)
+    print(f"report: {path}\nrecords: {out / 'diagnose.json'}, {out / 'tables'}")
+
+
+def _for_diagnose(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """The first of the networks, where it is a run folder, brings its own data, threat model and seed."""
+    suits, _ = _for_audit(operands[:1], given)
+    return _known(Diagnose, suits), {"models": list(operands)} if operands else {}
+
+
 def _for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder brings its own data and threat model."""
     suits, model = _for_evaluate(operands, given)
@@ -251,6 +272,7 @@ KINDS: dict[str, Registry] = {
     "recipes": RECIPES,
     "models": MODELS,
     "data": DATA,
+    "diagnoses": DIAGNOSES,
 }
 
 
@@ -316,6 +338,7 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "evaluate": _evaluate,
     "attack": _attack,
     "audit": _audit,
+    "diagnose": _diagnose,
     "selftest": _selftest,
     "reproduce": _reproduce,
     "list": _list,

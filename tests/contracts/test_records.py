@@ -6,6 +6,7 @@ import pytest
 
 from normwise.attacks import ATTACKS, FGSM, PGD
 from normwise.data import DATA
+from normwise.diagnose import DIAGNOSES
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.recipes import RECIPES
@@ -16,7 +17,7 @@ from normwise.types import Batch
 from normwise.verdict import evaluate
 from worlds import images, labels, trained
 
-REGISTRIES = [ATTACKS, DATA, MODELS, NORMS, RECIPES, THREATS]
+REGISTRIES = [ATTACKS, DATA, DIAGNOSES, MODELS, NORMS, RECIPES, THREATS]
 
 
 def result():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..adaptive import detached
 from ..attacks import DDN, PGD
+from ..diagnose.inputs import shuffled
 from ..modes import untouched
 from ..norms import sites
 from ..norms.layer import StatNorm
@@ -96,10 +97,7 @@ def drift(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> 
     rng, found = generator(seed, "drift"), dict[str, list[tuple[float, float]]]()
     for batch in batches:
         adversarial = PGD(steps=20)(model, batch.x, batch.y, Linf(eps=eps), generator=rng).x_adv
-        change = (adversarial - batch.x).flatten(1)
-        order = torch.rand(change.shape, generator=rng).argsort(1)
-        signs = torch.randint(0, 2, change.shape, generator=rng) * 2 - 1
-        noise = (batch.x + (change.gather(1, order) * signs).view_as(batch.x)).clamp(0, 1)
+        noise = (batch.x + shuffled(adversarial - batch.x, rng)).clamp(0, 1)
         for kind, x in (("clean", batch.x), ("noise", noise), ("adversarial", adversarial)):
             found.setdefault(kind, []).append(_distance(model, x, rng))
     return {

@@ -1,0 +1,132 @@
+"""The page of a diagnosis: one section per diagnosis, networks side by side, and the tables as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import record as records
+from .diagrams import draw
+from .findings import Side, distance, headline, labels, sentences, sides, within
+from .frame import rendered
+from .ink import Drawn
+from .words import plural
+
+_TITLES = {
+    "drift": ("Drift", "What goes into each norm layer, against the statistics that it keeps."),
+    "flips": (
+        "Which layer flips the decision",
+        "Centre and spread swapped at one norm layer after the other. A row's own channel means hold the class itself in late "
+        "layers: that rows come back by row there is no surprise, in early ones it is.",
+    ),
+    "margins": ("Margins", "The distance to the nearest misclassified image, which the threat's radius does not limit."),
+    "slices": ("Slices of the decision", "Planes through an image, along the attack and along a random direction."),
+    "smoothness": ("Smoothness", "Input gradients, how fast they turn, and how far logits can be pushed."),
+    "gamma": ("Use of features", "The scales of the norm layers, and what of their outputs varies over clean images."),
+}
+
+
+class Section(NamedTuple):
+    """What the page says of one diagnosis."""
+
+    name: str
+    title: str
+    about: str
+    findings: list[str]
+    notes: list[str]
+    figures: list[tuple[Drawn, str]]
+    columns: list[tuple[str, str]]  # with their units
+    rows: list[list[Any]]
+
+
+def write(out: Path, record: Mapping[str, Any]) -> tuple[Path, list[str]]:
+    """Write `diagnose.html`, `tables/` and `figures/` into `out`; returns the page's path and what it finds, in sentences.
+
+    `record` is what `diagnose.json` holds. The same record gives the same bytes.
+    """
+    names = list(dict.fromkeys(name for one in record["models"] for name in one["tables"]))
+    sections = [_section(record, name, out) for name in sorted(names, key=_order)]
+    for name in names:
+        records.write(out / "tables" / f"{name}.csv", _csv(record, name))
+    lead, rest = headline(record)
+    page = rendered(
+        "diagnosis.html",
+        title="normwise diagnose",
+        subtitle=f"{plural(len(record['models']), 'network')}, {plural(record['n'], 'row')}, {_threat(record['threat'])}",
+        lead=lead,
+        rest=rest,
+        sections=sections,
+        models=list(zip(labels([one["model"] for one in record["models"]]), record["models"], strict=True)),
+        command=record["provenance"].get("command") or "the command was not recorded",
+        written=_written,
+    )
+    return records.write(out / "diagnose.html", page), [text for one in sections for text in one.findings + one.notes]
+
+
+def _order(name: str) -> int:
+    return list(_TITLES).index(name) if name in _TITLES else len(_TITLES)
+
+
+def _threat(threat: Mapping[str, Any]) -> str:
+    told = {key: _written(value) for key, value in threat.items() if key != "name"}
+    if "eps" in threat:
+        told["eps"] = distance(threat["eps"], threat["name"])
+    return (
+        f"{threat['name']} with {', '.join(f'{key} {text}' for key, text in told.items())}" if told else str(threat["name"])
+    )
+
+
+def _section(record: Mapping[str, Any], name: str, out: Path) -> Section:
+    title, about = _TITLES.get(name, (name, ""))
+    found = sides(record, name)
+    columns, rows = _summary(found) if name == "slices" else _table(record, name)
+    return Section(
+        name=name,
+        title=title,
+        about=about,
+        findings=sentences(record, name),
+        notes=[f"{side.model}: {name} {side.note}".strip() for side in found if side.note],
+        figures=draw(name, found, out),
+        columns=columns,
+        rows=rows,
+    )
+
+
+def _table(record: Mapping[str, Any], name: str) -> tuple[list[tuple[str, str]], list[list[Any]]]:
+    """All networks' rows in one table, the network first."""
+    tables = [one["tables"][name] for one in record["models"] if name in one["tables"]]
+    columns = [("network", ""), *zip(tables[0]["columns"], tables[0]["units"], strict=True)]
+    return columns, [[side.model, *row.values()] for side in sides(record, name) for row in side.rows]
+
+
+def _summary(found: Sequence[Side]) -> tuple[list[tuple[str, str]], list[list[Any]]]:
+    """Slices have a row per point: of each picture the page tells what it shows."""
+    rows = []
+    for side in found:
+        for image in dict.fromkeys(row["row"] for row in side.rows):
+            cells = [row for row in side.rows if row["row"] == image]
+            here = min(cells, key=lambda row: abs(row["a"]) + abs(row["b"]))
+            ahead = [row for row in cells if abs(row["b"]) < 1e-6 and row["a"] > -1e-6 and row["class"] != row["label"]]
+            first = min((abs(row["a"]) for row in ahead), default=None)
+            rows.append([side.model, image, here["label"], here["class"], here["margin"], first, within(cells)])
+    units = ("", "", "", "", "logits", "radii", "share of points")
+    names = ("network", "row", "label", "answer", "margin", "first wrong straight ahead", "wrong within one radius")
+    return list(zip(names, units, strict=True)), rows
+
+
+def _csv(record: Mapping[str, Any], name: str) -> str:
+    columns, rows = _table(record, name)
+    held = io.StringIO()
+    lines = csv.writer(held, lineterminator="\n")
+    lines.writerow([f"{title} [{unit}]" if unit else title for title, unit in columns])
+    lines.writerows(["" if value is None else value for value in row] for row in rows)
+    return held.getvalue()
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,255 @@
+"""Figures of a diagnosis: networks side by side, over sites, steps and quantiles, and slices as pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from .findings import ALL, Row, Side, within
+from .ink import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
+from .words import joined
+
+_KINDS = {"clean": MUTED, "noise": SERIES[0], "blurred": SERIES[2], "adversarial": SERIES[1]}
+_MARKS = ("o", "s", "^", "D")
+_STYLES = ("-", "--", ":", "-.")
+Points = Mapping[str, Sequence[float]]  # per line its values over the sites
+
+
+def draw(diagnosis: str, sides: Sequence[Side], out: Path) -> list[tuple[Drawn, str]]:
+    """Draw what there are figures for, each with its caption."""
+    shown = [side for side in sides if side.rows]
+    with style():
+        return [
+            (save(name, figure, out), caption) for name, figure, caption in _DRAWN.get(diagnosis, _nothing)(shown) if shown
+        ]
+
+
+def _nothing(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    yield from ()
+
+
+def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    shift, spread = (_over_sites(sides, partial(_by_kind, column), unit, _KINDS) for column, unit in _DISTANCES.items())
+    yield (
+        "shift",
+        shift,
+        f"How far the centre of what goes into each norm layer lies from the reference. {_references(sides)}",
+    )
+    yield "spread", spread, f"How far its spread lies from the reference. {_references(sides)}"
+    figure = new(2.4)
+    axes = figure.subplots()
+    for number, side in enumerate(sides):
+        attacked = [row for row in side.rows if row["input"] in ("adversarial", "clean")]
+        steps = sorted({row["steps"] for row in attacked})
+        means = [_mean([row["moved"] for row in attacked if row["steps"] == step]) for step in steps]
+        axes.plot(steps, means, label=short(side.model), **_line(number))
+    axes.set_xticks(sorted({row["steps"] for side in sides for row in side.rows if row["steps"] is not None}))
+    axes.set_xlabel("steps of PGD")
+    axes.set_ylabel("deviations")
+    bare(axes, grid="y")
+    _legend(figure)
+    yield "steps", figure, "How far the attack moves centres from those of the clean batch, step by step: mean over sites."
+
+
+_DISTANCES = {"shift": "deviations", "log variance ratio": "|log ratio|"}
+
+
+def _references(sides: Sequence[Side]) -> str:
+    """Say what each network is compared with: where these differ, so do the distances of clean images."""
+    words = {"running": "its running statistics", "clean": "the clean batch"}
+    kinds = {
+        side.model: dict.fromkeys(words.get(str(row["reference"]), str(row["reference"])) for row in side.rows)
+        for side in sides
+    }
+    return f"Compared: {'; '.join(f'{model} with {joined(told)}' for model, told in kinds.items())}."
+
+
+def _by_kind(column: str, rows: Sequence[Row]) -> Points:
+    """Per kind of input the figures over sites; of adversarial inputs those after most steps."""
+    last = max((row["steps"] for row in rows if row["input"] == "adversarial"), default=None)
+    return {
+        kind: [
+            _number(row[column]) for row in rows if row["input"] == kind and (kind != "adversarial" or row["steps"] == last)
+        ]
+        for kind in _KINDS
+    }
+
+
+def _flips(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    colours = {"repaired": SERIES[2], "by row": SERIES[3], "reread": SERIES[0], "broken": SERIES[1]}
+    figure = _over_sites(
+        sides, lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours}, "%", colours, bars=True
+    )
+    yield (
+        "flips",
+        figure,
+        "Rows that come back, of those that fell, with the clean batch's centre and spread at a site (repaired), with each row's "
+        "own (by row), or when the site reads the batch (reread); and rows that break, of those that were right, with the attack's.",
+    )
+
+
+def _gamma(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    colours = {"tiny": SERIES[0], "dead": SERIES[1], "constant": SERIES[2], "off": SERIES[3]}
+    yield (
+        "gamma",
+        _over_sites(
+            sides, lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours}, "%", colours
+        ),
+        "Channels whose scale is tiny or dead beside the layer's largest, whose output is constant, or never above 0.",
+    )
+
+
+def _over_sites(
+    sides: Sequence[Side],
+    points: Callable[[Sequence[Row]], Points],
+    unit: str,
+    colours: Mapping[str, str],
+    bars: bool = False,
+) -> Any:
+    """A panel per network, two beside each other: lines or bars over its sites."""
+    across = min(2, len(sides))
+    down = math.ceil(len(sides) / across)
+    figure = new(0.4 + 2.5 * down)
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axes, side in zip(grid.flat, sides, strict=False):
+        names = list(dict.fromkeys(row["site"] for row in side.rows))
+        drawn = {name: values for name, values in points(side.rows).items() if not all(map(math.isnan, values))}
+        for number, (name, values) in enumerate(drawn.items()):
+            if bars:
+                width = 0.8 / len(drawn)
+                places = [at - 0.4 + width * (number + 0.5) for at in range(len(values))]
+                axes.bar(places, values, width, color=colours[name], label=name)
+            else:
+                axes.plot(range(len(values)), values, color=colours[name], marker=_MARKS[number % 4], label=name, **_MARKED)
+        every = math.ceil(len(names) / 24)  # more names than these do not fit
+        axes.set_xticks(range(0, len(names), every), [short(name, 22) for name in names[::every]], rotation=90, fontsize=6.5)
+        if ALL in names:
+            axes.axvline(len(names) - 1.5, color=FAINT, linewidth=0.8)
+        axes.set_title(short(side.model, 40), loc="left", fontsize=9, fontweight="bold", color=INK)
+        bare(axes, grid="y")
+        if unit == "%":
+            in_percent(axes.yaxis)
+    grid[0, 0].set_ylim(bottom=0)  # once all is drawn: it ends the growing of the shared axis
+    for axes in grid[:, 0]:
+        axes.set_ylabel("" if unit == "%" else unit)
+    for axes in grid.flat[len(sides) :]:
+        axes.set_visible(False)
+    _legend(figure, max((axes.get_legend_handles_labels() for axes in grid.flat), key=lambda found: len(found[1])))
+    return figure
+
+
+def _margins(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    figure = new(2.4)
+    axes = figure.subplots()
+    linf = sides[0].rows[0]["geometry"] == "linf" if sides else False
+    for number, side in enumerate(sides):
+        found = [row for row in side.rows if row["distance"] is not None]
+        x = [row["distance"] * (255 if linf else 1) for row in found]
+        axes.plot(x, [row["quantile"] for row in found], label=short(side.model), **_line(number))
+    axes.set_ylim(0, 100)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("distance to the nearest misclassified image" + " in 1/255 of the pixel range" * linf)
+    axes.set_ylabel("rows at most this far")
+    in_percent(axes.yaxis)
+    bare(axes, grid="both")
+    _legend(figure)
+    yield "margins", figure, "Further to the right, images have to change more before the answer is wrong."
+
+
+def _smoothness(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    names = list(dict.fromkeys(row["figure"] for side in sides for row in side.rows))
+    figure = new(0.3 + len(names) * (0.55 + 0.24 * len(sides)))
+    for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0] if names else (), names, strict=True):
+        unit = ""
+        for y, side in enumerate(sides):
+            for row in side.rows:
+                if row["figure"] == name and row["median"] is not None:
+                    unit, colour = row["unit"], SERIES[y % len(SERIES)]
+                    axes.plot([row["5%"], row["95%"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+                    axes.plot([row["median"]], [y], "o", color=colour, markersize=6, markeredgecolor=PAPER)
+        axes.set_yticks(range(len(sides)), [short(side.model, 30) for side in sides])
+        axes.set_ylim(len(sides) - 0.4, -0.6)
+        axes.set_title(f"{name[:1].upper()}{name[1:]}, {unit}", loc="left", fontsize=8.5, color=INK)
+        bare(axes, grid="x")
+    yield "smoothness", figure, "Medians over rows, with bars from 5% to 95% of them."
+
+
+def _slices(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    most = max((len({row["row"] for row in side.rows}) for side in sides), default=1)
+    figure = new(0.2 + len(sides) * (7.2 / max(most, 3) + 0.1))
+    grid = figure.subplots(max(len(sides), 1), most, squeeze=False)
+    for line, side in zip(grid, sides, strict=False):
+        images: dict[int, list[Row]] = {}
+        for row in side.rows:
+            images.setdefault(row["row"], []).append(row)
+        for axes, (image, cells) in zip(line, images.items(), strict=False):
+            _picture(axes, cells)
+            wrong = f"{100 * within(cells):.0f}% wrong"
+            axes.set_title(f"{short(side.model, 22)}, image {image}: {wrong}", loc="left", fontsize=7, color=INK)
+        for axes in line[len(images) :]:
+            axes.set_visible(False)
+    yield (
+        "slices",
+        figure,
+        "The decision around an image: to the right the step of steepest ascent, upwards a random one, in radii; the square is "
+        "one radius, the ring the image. Pale is the label, each colour another class; wrong counts points in the square.",
+    )
+
+
+def _picture(axes: Any, cells: Sequence[Row]) -> None:
+    from matplotlib.patches import Rectangle
+
+    places = sorted({row["a"] for row in cells})
+    size, label = places[1] - places[0], cells[0]["label"]
+    others = dict.fromkeys(row["class"] for row in cells if row["class"] != label)
+    colours = {label: FAINT} | {name: SERIES[number % len(SERIES)] for number, name in enumerate(others)}
+    ordered = sorted(cells, key=lambda row: (row["b"], row["a"]))
+    for (b, answer), run in groupby(ordered, key=lambda row: (row["b"], row["class"])):
+        line = [row["a"] for row in run]
+        wide = line[-1] - line[0] + size
+        place = (line[0] - size / 2, b - size / 2)
+        axes.add_patch(Rectangle(place, wide, size, color=colours[answer], linewidth=0.3))
+    axes.add_patch(Rectangle((-1, -1), 2, 2, fill=False, edgecolor=INK, linewidth=0.8, linestyle=":"))
+    axes.plot([0], [0], "o", color=PAPER, markeredgecolor=INK, markersize=4)
+    reach = places[-1] + size / 2
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(-reach, reach)
+    axes.set_aspect("equal")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=6.5)
+
+
+_MARKED: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.3}
+
+
+def _line(number: int) -> dict[str, Any]:
+    """How the line of one network looks."""
+    style = _STYLES[number // len(SERIES) % len(_STYLES)]
+    return {"color": SERIES[number % len(SERIES)], "linestyle": style, "marker": "o", **_MARKED}
+
+
+def _legend(figure: Any, found: Any = ()) -> None:
+    figure.legend(*found, loc="outside upper left", ncols=4, frameon=False, fontsize=7.5, labelcolor=MUTED)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+_DRAWN: dict[str, Callable[[Sequence[Side]], Iterator[tuple[str, Any, str]]]] = {
+    "drift": _drift,
+    "flips": _flips,
+    "margins": _margins,
+    "slices": _slices,
+    "smoothness": _smoothness,
+    "gamma": _gamma,
+}
