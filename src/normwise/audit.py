@@ -30,7 +30,7 @@ from .training import fit
 from .types import Attack, Batch, Data, ThreatModel
 
 Report = Callable[[str, int, int], None]
-TWIN_IMAGES = 60_000  # that the twin sees in training, with repetitions
+TWIN_PIXELS = 60_000 * 32 * 32  # that the twin sees in training, with repetitions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,33 +123,27 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
 
 
 def _twin(settings: Audit, report: Report) -> nn.Module | None:
-    """The network to transfer from: a small ResNet that has seen about 60,000 clean images, where none is named."""
+    """The network to transfer from: the one named, or a small ResNet trained on clean images; None where that takes too long."""
     if settings.twin == "none":
         return None
     if settings.twin != "train":
         return load(settings.twin).model.to(place(settings))
     data: Any = settings.data
-    batches = data.train_batches(128)
-    schedule = Schedule(
-        epochs=max(1, min(20, TWIN_IMAGES // (128 * batches))),
-        optimizer="adamw",
-        lr=3e-3,
-        decay="onecycle",
-        validate_every=0,
-    )
+    rows, pixels = 128 * data.train_batches(128), math.prod(data.shape[1:])
+    if rows * pixels > 4 * TWIN_PIXELS:
+        report("twin: the data are too large to train one in minutes; name a network as --twin", 0, len(CHECKS))
+        return None
+    epochs = max(1, min(20, TWIN_PIXELS // (rows * pixels)))
+    schedule = Schedule(epochs=epochs, optimizer="adamw", lr=3e-3, decay="onecycle", validate_every=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(settings.seed, "twin"))
         small = ResNet(depth=8, width=8)(BN(), classes=data.classes, mean=data.mean, std=data.std)
-    return fit(
-        small,
-        data,
-        Standard(),
-        settings.threat,
-        schedule,
-        seed=settings.seed,
-        device=place(settings),
-        report=lambda text, done, total: report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS)),
-    ).model
+
+    def told(text: str, done: int, total: int) -> None:
+        report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
+
+    made = fit(small, data, Standard(), settings.threat, schedule, seed=settings.seed, device=place(settings), report=told)
+    return made.model
 
 
 def audit(

@@ -50,8 +50,10 @@ def batch_size(case: Case) -> Found:
                 rows = x[: 64 if size == 1 else len(x)]
                 parts = torch.cat([case.model(part) for part in rows.split(size)])
                 flips[size] = int((parts.argmax(1) != whole[: len(rows)].argmax(1)).sum())
-    changed = {size: count for size, count in flips.items() if count}
-    measured = f"decisions that change with the batch size: {changed or 'none'} (sizes {', '.join(map(str, flips))})"
+    changed = ", ".join(f"{count} in batches of {size}" for size, count in flips.items() if count)
+    measured = (
+        f"decisions unlike those in one batch of {len(x)}: {changed or 'none'} (asked in {', '.join(map(str, flips))})"
+    )
     return found(measured, fail=bool(changed) and not case.random)
 
 

@@ -274,7 +274,7 @@ class Case:
             claimed_accuracy=claim,
             upper_bound=score.value,
             interval=(score.low, score.high),
-            n=score.n,
+            n=score.rows,
             threat=plain(self.threat),
             coupled=self.coupled,
             found_by=found_by,

@@ -75,11 +75,15 @@ def surface(case: Case) -> Found:
     )
 
 
-@question("one step and many", "a network that withstands one step alone has overfitted to that step: judge it by many")
+@question(
+    "one step and many",
+    "a network that withstands one step alone was trained against one step (catastrophic overfitting) or against none: judge it "
+    "by many",
+)
 def one_step(case: Case) -> Found:
     """Catastrophic overfitting: strong against one step, weak against many."""
     one, many = case.accuracy(FGSM()), case.accuracy(PGD(steps=50, restarts=2))
-    return found(f"fgsm leaves {100 * one:.1f}%, pgd-50x2 {100 * many:.1f}%", fail=many < one / 2 and one - many > 0.1)
+    return found(f"fgsm leaves {100 * one:.1f}%, pgd-50x2 {100 * many:.1f}%", warn=many < one / 2 and one - many > 0.1)
 
 
 @question(
