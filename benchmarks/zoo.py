@@ -202,6 +202,20 @@ def look(animals, batches, twin, folder: Path, only: str) -> list[dict[str, Any]
     return table
 
 
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+    """One line per network."""
+    lines = ["| network | kind | its own claim | true at most | verdict | failed checks |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        protocol = "own protocol" if row["own_protocol"] else "PGD-20"
+        claim, bound = f"{100 * row['claim']:.1f}% ({protocol})", f"{100 * row['upper_bound']:.1f}%"
+        kind = "honest" if row["honest"] else "illusion"
+        failed = ", ".join(row["failed"]) or "none"
+        lines.append(
+            f"| {row['name']}, eps {255 * row['eps']:.3g}/255 | {kind} | {claim} | {bound} | {row['verdict']} | {failed} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("zoo", choices=("digits", "cifar10"))
@@ -233,6 +247,7 @@ def main() -> None:
         "honest": len(honest),
     }
     record |= {"command": f"python benchmarks/zoo.py {given.zoo} FOLDER", "rows": table}
+    (given.folder / "zoo.md").write_text(to_markdown(table))
     (given.folder / "zoo.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
