@@ -92,7 +92,13 @@ def decide(claim: Claim, records: Sequence[Records], evidence: bool) -> dict[str
             (HOLDS, NOT): ONLY,
             (NOT, NOT): NOT,
         }.get((words["paper"], words["strongest"]), OPEN)
-        why = "" if entry["verdict"] != OPEN else "an interval contains the smallest effect"
+        if entry["verdict"] == OPEN:
+            told = {HOLDS: "holds", NOT: "does not hold"}
+            each = [
+                f"{told.get(words[protocol], 'open')} under {name}"
+                for protocol, name in (("paper", "the paper's protocol"), ("strongest", "the strongest attack"))
+            ]
+            why = f"an interval contains the smallest effect: {', '.join(each)}"
     return entry | {"why": why}
 
 
