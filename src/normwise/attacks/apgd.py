@@ -125,7 +125,7 @@ class _Climb:
     def run(self) -> None:
         self._begin(self.region.start(), 2 * self.region.radius)
         checkpoints, last = _checkpoints(self.attack.steps), 0
-        while self.step < self.attack.steps and len(self.rows) and not self.best.won:
+        while self.step < self.attack.steps and len(self.rows):
             share = 0.75 if self.step else 1.0
             z = self.region.project(self.region.ascend(self.x, self.grad, self.size))
             moved = self.x + share * (z - self.x) + (1 - share) * (self.x - self.previous)
@@ -198,7 +198,7 @@ class _SparseClimb(_Climb):
             self.pixels_then = self.region.moved(x) if first else torch.full_like(x.flatten(1)[:, 0], x[0].numel())
             self.pixels = self.pixels_then / 1.5 if first else 0.2 * self.pixels_then
             self._begin(x, self.region.radius)
-            while self.step < last and len(self.rows) and not self.best.won:
+            while self.step < last and len(self.rows):
                 self.x = self.region.project(self.region.spread(self.x, self.grad, self.size, self.pixels))
                 self.step += 1
                 self._look()

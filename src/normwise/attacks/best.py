@@ -24,19 +24,11 @@ class Best:
         self.part = torch.zeros_like(self.first_hit)  # whose image it is, if several attacks offer
         self._loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self._batch: tuple[int, float] = (-1, 0.0)
-        self._wanted = int(victims.sum())
-
-    @property
-    def won(self) -> bool:
-        """Whether no batch can be better than the one kept: rows are coupled, and every victim fell."""
-        return not self.independent and self._batch[0] == self._wanted
 
     @property
     def standing(self) -> Tensor:
-        """Indices of the rows still worth attacking: with independent rows those that have not fallen, else all or, once
-        every victim fell in one batch, none."""
-        left = self.first_hit < 0 if self.independent else torch.full_like(self.victims, not self.won)
-        return torch.nonzero(left).squeeze(1)
+        """Indices of the rows still worth attacking: with independent rows those that have not fallen, else all."""
+        return torch.nonzero(self.first_hit < 0 if self.independent else self.first_hit >= -1).squeeze(1)
 
     def offer(self, rows: Tensor, x_adv: Images, loss: PerRow, fallen: Rows, step: int | Tensor, part: int = 0) -> None:
         """Consider the images `x_adv` of the rows with indices `rows`, seen at gradient step `step` (of all, or of each)."""

@@ -136,8 +136,6 @@ class FAB(BaseAttack):
             now = self._step(x, back, plane, region.kind)
             if not best.independent:
                 self._offer(oracle, region, now, y, rows, best, step + 1)
-                if best.won:
-                    return
         if best.independent:
             logits = oracle.logits(now)
             closer = ~losses.correct(logits, y) & (region.distance(now) < least)

@@ -112,8 +112,6 @@ class PGD(BaseAttack):
             if self.keep == "best":
                 fallen = ~losses.correct(look.logits, y)
                 best.offer(rows, x_adv, self._rank(look.loss, look.logits, y), fallen, step)
-                if best.won:
-                    return x_adv
                 if best.independent and fallen.any():
                     rows, y, x_adv, direction, earlier, *goal = (
                         part[~fallen] for part in (rows, y, x_adv, direction, earlier, *goal)
