@@ -19,9 +19,9 @@ from .types import Site
 def with_share(model: nn.Module, share: float) -> nn.Module:
     """Return a copy of the model that reads this share of every statistic from the batch in evaluation, 0 to 1.
 
-    At 0 it reads running statistics alone, at 1 the batch alone; between, mean and variance are mixed linearly. torch's
+    At 0 it reads running statistics alone, at 1 the batch alone; between, mean and spread are mixed linearly. torch's
     BatchNorm layers become StatNorm layers, weights and statistics taken over. Layers that read single samples, track no
-    running statistics, or belong to a frozen substitute stay as they are. Rows are then coupled: see the audit for the price.
+    running statistics, or belong to a frozen substitute stay as they are. Rows are then coupled: the audit measures the price.
 
     Raises ValueError for a share out of range, and for a model without running statistics: there is nothing to adapt.
     Source: Schneider et al. 2020, arXiv:2006.16971, eq. 3 (share n / (N + n) of n images beside a prior worth N), and

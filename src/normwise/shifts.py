@@ -83,8 +83,10 @@ class Shifts:
         check_running(self)
         if not self.models:
             raise ValueError("no model is named; write normwise shifts MODEL: a run folder or package.module:function")
-        if len(set(self.models)) < len(self.models):
-            raise ValueError(f"models are {', '.join(self.models)}; name each once")
+        for name in ("models", "kinds", "severities"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} are {', '.join(map(str, values))}; name each once")
         if self.weights and len(functions := [spec for spec in self.models if ":" in spec]) != 1:
             raise ValueError(f"weights is {self.weights!r}, for {len(functions)} functions; name one function with it")
         for kind in self.kinds:
@@ -125,7 +127,7 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = lambda text, don
         model = load(name, settings.weights if ":" in name and name in settings.models else "").model.to(device)
         check_network(model, Batch(*(tensor.to(device) for tensor in batches[0])))
         networks[name] = _states(model, settings, batches)
-    where, others = _sources(settings)
+    where, others = _sources(settings, len(batches[0].y))
     write(folder / CONFIG, to_yaml(settings))
     kinds = settings.kinds or tuple(CORRUPTIONS)
     asked = {CLEAN: (0,), **dict.fromkeys(kinds, settings.severities), **({OTHER: (0,)} if others else {})}
@@ -175,13 +177,12 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
     return made
 
 
-def _sources(settings: Shifts) -> tuple[str, list[Batch]]:
-    """Where images come from, and CIFAR-10.1 where it is there."""
+def _sources(settings: Shifts, size: int) -> tuple[str, list[Batch]]:
+    """Where images come from, and CIFAR-10.1 in whole batches of this size, where it is there."""
     if not isinstance(settings.data, Cifar10) or settings.images == "generated":
         return "generated", []
     root, others = settings.data.root, list[Batch]()
     if (new := Cifar101(root=root)).present:
-        size = min(settings.rows, settings.batch_size)
         others = [batch for batch in new.test(batch_size=size)[: settings.rows // size] if len(batch.y) == size]
     there = settings.images == "published" or Cifar10C(root=root).present
     return ("published" if there else "generated"), others
@@ -204,7 +205,7 @@ def _cell(
     images: Callable[[int], list[Batch]],
     levels: Sequence[int],
 ) -> list[Right]:
-    """Whether each row is right, per state and severity: read where the file was made of the same, else asked and written."""
+    """Whether each row is right, per state and severity: read where the file is of the same, else asked and written."""
     reading = [[state.alpha, digest(state.judge.model), state.judge.draws] for state in states]
     key = hashlib.sha256(json.dumps([list(about), list(levels), reading]).encode()).hexdigest()
     try:

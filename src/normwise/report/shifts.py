@@ -32,7 +32,7 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
             (
                 _alphas(curves, folder),
                 "Accuracy over what is read of the batch",
-                "Alpha 0 reads running statistics alone, alpha 1 the batch alone. Filled: mean under corruption; rings: clean images.",
+                "Alpha 0 reads running statistics, alpha 1 the batch. Filled: mean under corruption; rings: clean images.",
             )
         )
     page = rendered(
@@ -52,7 +52,7 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
 
 
 def called(one: Network) -> str:
-    """Name a network at one alpha: "runs/bn, alpha 0.5"; the network as it was given without running statistics by its name."""
+    """Name a network at one alpha: "runs/bn, alpha 0.5"."""
     alpha = "" if one["alpha"] is None else f", alpha {one['alpha']:.3g}"
     return f"{one['network']}{alpha}{' (as given)' if one['own'] else ''}"
 

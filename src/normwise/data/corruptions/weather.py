@@ -20,7 +20,7 @@ ICE = (  # per photograph of frost: mean colour, and standard deviation within 3
 
 
 def plasma(side: int, decay: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random landscape in [0, 1], of side x side pixels: diamond-square on a torus, the roughness divided by `decay` a level."""
+    """A random landscape in [0, 1], side x side pixels: diamond-square on a torus, roughness divided by `decay` a level."""
     size = 2 ** math.ceil(math.log2(side))
     land, step, rough = np.zeros((size, size)), size, 100.0
     while step > 1:
@@ -40,7 +40,7 @@ def plasma(side: int, decay: float, rng: np.random.Generator) -> NDArray[np.floa
 
 
 def rime(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Picture:
-    """A texture of ice (h, w, 1), of mean 0 and deviation 1: streaked noise in five directions, the brightest on top, uneven.
+    """A texture of ice (h, w, 1), mean 0, deviation 1: noise streaked in five directions, the brightest on top, uneven.
 
     Its power falls over spatial frequency as that of the authors' photographs does at a fifth of their size (per octave by
     2.0, 1.3 and 0.7 bits; the photographs: 2.1, 1.4 and 0.7).
