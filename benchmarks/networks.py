@@ -45,3 +45,22 @@ def resnet18() -> nn.Module:
     for norm in (m for m in net.modules() if hasattr(m, "running_mean")):
         nn.init.constant_(norm.weight, 1.0)
     return net.eval()
+
+
+def _reproduced(name: str) -> nn.Module:
+    """A network of `normwise reproduce --preset cpu`, seed 0, as results/ holds it; run from the repository's root."""
+    from normwise.reproduce.cell import Workshop
+    from normwise.reproduce.papers import CELLS
+    from normwise.reproduce.scale import cpu
+
+    return Workshop(CELLS, cpu(), Path("results/reproduce/cpu"), lambda text, done, total: None).network(name, 0)
+
+
+def resnet8_bn() -> nn.Module:
+    """ResNet-8 with BatchNorm, trained on 10,000 images of CIFAR-10."""
+    return _reproduced("bn-standard")
+
+
+def resnet8_rnt() -> nn.Module:
+    """The same with RobustNorm, tracked."""
+    return _reproduced("rnt-standard")

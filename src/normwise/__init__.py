@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .schedule import Schedule as Schedule
     from .seeding import generator as generator
     from .selftests import selftest as selftest
+    from .sharing import with_share as with_share
     from .speed import Speed as Speed
     from .surgery import convert as convert
     from .surgery import convert_sync as convert_sync
@@ -83,6 +84,7 @@ _ROOMS = {
     "schedule": ("Schedule",),
     "seeding": ("generator",),
     "selftests": ("selftest",),
+    "sharing": ("with_share",),
     "speed": ("Speed",),
     "surgery": ("convert", "convert_sync", "insert", "recalibrate", "unmapped"),
     "threats": ("L2", "THREATS", "Linf"),

@@ -13,6 +13,7 @@ VERBS = {
     "attack": "make adversarial images of a network, and keep them",
     "audit": "say whether a network's robustness is real, with reasons",
     "diagnose": "say where networks drift, which layer flips the decision, and how smooth they are",
+    "shifts": "measure what natural shifts (15 corruptions) cost, and what reading the batch gives back",
     "selftest": "test the attacks where the answer is known, on a network of yours or on a small one",
     "reproduce": "put the claims of robustnorm, nofrost, fragile-features and abnn to the test",
     "list": "say which norms, attacks, threat models, recipes, models and data sets there are",

@@ -19,7 +19,7 @@ from .audit import Audit, run_audit
 from .bench import Bench, run_bench
 from .command import Layers, Verb, parse
 from .config import read_yaml
-from .data import DATA
+from .data import CORRUPTIONS, DATA
 from .diagnose import DIAGNOSES
 from .diagnose.run import Diagnose, run_diagnose
 from .evaluation import Evaluate, clear, run_evaluation
@@ -32,6 +32,7 @@ from .record import Result, provenance, read_result, write
 from .registry import Registry, plain, unknown
 from .reproduce import SYSTEMS, Reproduce, reproduce
 from .selftests import SelfTest, run_selftest
+from .shifts import RECORD, Shifts, run_shifts
 from .threats import THREATS
 
 QUIET = 30  # seconds without a word, at most, where there is no bar to look at
@@ -221,6 +222,26 @@ def _for_diagnose(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     return _known(Diagnose, suits), {"models": list(operands)} if operands else {}
 
 
+def _shifts(description: str, words: Sequence[str]) -> None:
+    from .report import shifts as page
+
+    settings, _, out = parse(
+        Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, _for_shifts
+    )
+    with _progress("shifts") as report:
+        record = run_shifts(settings, out, report)
+    path = page.write_page(out, record)
+    print("\n".join(record["sentences"]))
+    print(f"report: {path}\nrecord: {out / RECORD}")
+
+
+def _for_shifts(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """The first run folder brings its own data and seed."""
+    suits, _ = _for_evaluate(operands[:1], given)
+    own = {key: suits[key] for key in ("data", "seed") if key in suits}
+    return own, {"models": list(operands)} if operands else {}
+
+
 def _for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder brings its own data and threat model."""
     suits, model = _for_evaluate(operands, given)
@@ -284,10 +305,10 @@ class _Nothing:
 def _list(description: str, words: Sequence[str]) -> None:
     from .command import option_texts
 
-    verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, presets", "", "[KIND]", 0, 1)
+    verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, corruptions, presets", "", "[KIND]", 0, 1)
     _, operands, _ = parse(verb, _Nothing, words)
-    if operands and operands[0] not in [*KINDS, "presets"]:
-        raise unknown("kind", operands[0], [*KINDS, "presets"])
+    if operands and operands[0] not in [*KINDS, "corruptions", "presets"]:
+        raise unknown("kind", operands[0], [*KINDS, "corruptions", "presets"])
     for kind, registry in KINDS.items():
         if operands in ([], [kind]):
             print(f"{kind}")
@@ -296,6 +317,10 @@ def _list(description: str, words: Sequence[str]) -> None:
                 if operands:
                     for option, text in option_texts(one).items():
                         print(f"      {option:18}{text.replace('%%', '%')}")
+    if operands in ([], ["corruptions"]):
+        print("corruptions")
+        for name, corruption in CORRUPTIONS.items():
+            print(f"  {name:18}{corruption.about}")
     if operands in ([], ["presets"]):
         print("presets")
         for name, preset in PRESETS.items():
@@ -339,6 +364,7 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "attack": _attack,
     "audit": _audit,
     "diagnose": _diagnose,
+    "shifts": _shifts,
     "selftest": _selftest,
     "reproduce": _reproduce,
     "list": _list,

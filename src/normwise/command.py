@@ -64,8 +64,9 @@ def parse(
     for option in options:
         if option not in actions:
             raise _unknown_option(option, list(actions), values, verb)
-        if (value := options[option]) and actions[option].metavar != "TEXT":
-            options[option] = FRACTION.sub(quotient, value)
+        if (value := options[option]) and (kind_of := actions[option].metavar) != "TEXT":
+            listing = str(kind_of).startswith("[") and not value.startswith("[")
+            options[option] = FRACTION.sub(quotient, f"[{value}]" if listing else value)
     try:
         parsed = parser.parse_args([o if value is None else f"{o}={value}" for o, value in options.items()]).as_dict()
     except argparse.ArgumentError as error:

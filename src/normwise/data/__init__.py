@@ -9,11 +9,14 @@ from .check import check_arrays as check_arrays
 from .check import need
 from .cifar import Cifar10 as Cifar10
 from .cifar import Cifar100 as Cifar100
+from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .digits import Digits as Digits
 from .files import StoredData
 from .folder import ImageFolder as ImageFolder
 from .idx import FashionMnist as FashionMnist
 from .idx import Mnist as Mnist
+from .shifted import Cifar10C as Cifar10C
+from .shifted import Cifar101 as Cifar101
 from .svhn import Svhn as Svhn
 from .tensors import TensorData as TensorData
 
