@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -22,18 +23,7 @@ from normwise.data.corruptions import corrupted
 from normwise.loading import load
 from normwise.sharing import with_share
 
-SMALL = [
-    "--model.width",
-    "4",
-    "--data.train_limit",
-    "200",
-    "--schedule.epochs",
-    "3",
-    "--attacks",
-    "fgsm",
-    "--data.test_limit",
-    "50",
-]
+SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +98,18 @@ def test_the_record_holds_what_asking_the_networks_gives():
 
 
 def test_a_killed_run_goes_on_to_the_same_record():
-    words = ["shifts", "bn", "--rows", "50", "--batch_size", "25", "--severities", "3"]
+    words = [
+        "shifts",
+        "bn",
+        "--rows",
+        "50",
+        "--batch_size",
+        "25",
+        "--severities",
+        "3",
+        "--kinds",
+        "gaussian_noise,fog,snow,frost",
+    ]
     done(*words, "--out", "whole")
     process = subprocess.Popen(
         [sys.executable, "-m", "normwise", *words, "--out", "cut"], stderr=subprocess.DEVNULL, env={**os.environ}
