@@ -49,7 +49,7 @@ FLOORS = [
     {"experiment", "evaluation", "selftests", "audit", "diagnose", "shifts"},
     {"presets", "bench"},
     {"reproduce"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "progress"},
 ]
 FORBIDDEN = [  # who must not know whom, on whatever floor
     ("norms", {"attacks", "threats"}),

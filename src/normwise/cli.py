@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,11 @@ from .data import CORRUPTIONS, DATA
 from .diagnose import DIAGNOSES
 from .diagnose.run import Diagnose, run_diagnose
 from .evaluation import Evaluate, clear, run_evaluation
-from .experiment import CONFIG, RESULT, Experiment, Report
+from .experiment import CONFIG, RESULT, Experiment
 from .models import MODELS
 from .norms import NORMS
 from .presets import PRESETS, data_name, suited
+from .progress import progress
 from .recipes import RECIPES
 from .record import Result, provenance, read_result, write
 from .registry import Registry, plain, unknown
@@ -34,8 +33,6 @@ from .reproduce import SYSTEMS, Reproduce, reproduce
 from .selftests import SelfTest, run_selftest
 from .shifts import RECORD, Shifts, run_shifts
 from .threats import THREATS
-
-QUIET = 30  # seconds without a word, at most, where there is no bar to look at
 
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
@@ -59,40 +56,11 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         return 130
 
 
-@contextmanager
-def _progress(what: str) -> Iterator[Report]:
-    """Show a bar with the time left on a terminal; elsewhere a line whenever something is finished, and every half minute."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, told = bar.add_task(what, total=None), time.monotonic()
-
-        def report(text: str, done: int, total: int) -> None:
-            nonlocal told
-            finished = ": " in text
-            if finished or (bar.disable and time.monotonic() - told > QUIET):
-                console.print(text if finished else f"{what}: {text} ({done}/{total})", markup=False)
-                told = time.monotonic()
-            bar.update(task, completed=done, total=total, description=what if finished else f"{what}: {text}")
-
-        yield report
-
-
 def _bench(description: str, words: Sequence[str]) -> None:
     from .report import page
 
     settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, _for_bench)
-    with _progress("cells") as report:
+    with progress("cells") as report:
         finished = run_bench(settings, out, report)
     if not finished.results:
         raise ValueError(f"no cell ended: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
@@ -113,7 +81,7 @@ def _known(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _train(description: str, words: Sequence[str]) -> None:
     verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
     e, _, out = parse(verb, Experiment, words, _for_train)
-    with _progress("train") as report:
+    with progress("train") as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)
 
@@ -156,7 +124,7 @@ def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]
     from .evidence import keep_images, keep_rows
 
     settings, _, out = parse(verb, Evaluate, words, _for_evaluate, _read_evaluate)
-    with _progress(verb.name) as report:
+    with progress(verb.name) as report:
         result, verdict = run_evaluation(settings, out, report)
     paths = [keep_rows(verdict, out / "rows.csv")]
     if robustbench.PARTS in result.evaluation.per_attack and settings.threat.name in ("linf", "l2"):
@@ -177,7 +145,7 @@ def _attack(description: str, words: Sequence[str]) -> None:
 def _selftest(description: str, words: Sequence[str]) -> int:
     verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
     settings, _, out = parse(verb, SelfTest, words, _for_selftest)
-    with _progress("selftest") as report:
+    with progress("selftest") as report:
         checks = run_selftest(settings, out, report)
     for check in checks:
         print(f"{check.status:5}{check.name}: {check.measured}" + f"; {check.why}" * (check.status != "pass"))
@@ -189,7 +157,7 @@ def _audit(description: str, words: Sequence[str]) -> None:
     from .report import audit as page
 
     settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, _for_audit)
-    with _progress("audit") as report:
+    with progress("audit") as report:
         found = run_audit(settings, out, report)
     for check in found.checks:
         print(f"{check.status:14}{check.name}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail")))
@@ -208,7 +176,7 @@ def _diagnose(description: str, words: Sequence[str]) -> None:
 
     verb = Verb("diagnose", description, "runs/diagnose", "MODEL [MODEL ...]", 0, 1000)
     settings, _, out = parse(verb, Diagnose, words, _for_diagnose)
-    with _progress("diagnose") as report:
+    with progress("diagnose") as report:
         found = run_diagnose(settings, out, report)
     path, findings = diagnosis.write(out, plain(found))
     for sentence in findings:
@@ -228,7 +196,7 @@ def _shifts(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, _for_shifts
     )
-    with _progress("shifts") as report:
+    with progress("shifts") as report:
         record = run_shifts(settings, out, report)
     path = page.write_page(out, record)
     print("\n".join(record["sentences"]))
@@ -255,7 +223,7 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         verb, Reproduce, words, lambda operands, given: ({}, {"system": operands[0]} if operands else {})
     )
-    with _progress("reproduce") as report:
+    with progress("reproduce") as report:
         table = reproduce(settings, out, report)
     for one in table:
         if settings.system in ("all", one["system"]):

@@ -135,7 +135,7 @@ def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
                 )
             return nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, process_group=group)
         if not isinstance(old, _BatchNorm):
-            return old  # it reads single samples, or nothing
+            return copy.deepcopy(old)  # it reads single samples, or nothing
         return nn.SyncBatchNorm(
             site.channels, old.eps, old.momentum, old.affine, old.track_running_stats, process_group=group
         )

@@ -150,6 +150,8 @@ def test_synchronized_norms_are_torchs_with_weights_statistics_and_keys():
     torch.testing.assert_close(new.state_dict(), model.state_dict())
     assert isinstance(convert_sync(trained()).norm, nn.SyncBatchNorm)
     assert isinstance(convert(new, RNT()).norm, StatNorm)
+    grouped = trained(GN(groups=4))
+    assert convert_sync(grouped).norm is not grouped.norm
     with pytest.raises(ValueError, match="has no synchronized kind: only running"):
         convert_sync(trained(RN()))
 
