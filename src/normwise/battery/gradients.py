@@ -112,8 +112,9 @@ def leaking(case: Case) -> Found:
 
 @question("straight through", "a layer without a gradient stops the attack and not the attacker, who goes around it")
 def passed_through(case: Case) -> Found:
-    """Attack a copy whose cutting layers pass the gradient as it comes."""
+    """Attack a copy whose cutting layers, and a softmax in the network, pass the gradient as it comes."""
     cuts = cutting_layers(case.model, case.batches[0], case.seed)
+    cuts += [path for path, module in case.model.named_modules() if path and isinstance(module, nn.Softmax)]
     if not cuts:
         return found("no layer cuts the gradient")
     way = straight_through(case.model, dict.fromkeys(cuts))

@@ -1,0 +1,203 @@
+"""Every check of the audit is raised by a network that deserves it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from normwise.adaptive import Adaptive, abnn
+from normwise.battery import CHECKS, Case, parts, searches
+from normwise.illusions import ILLUSIONS, Cut, Noise, Scale, after, before
+from normwise.norms import BN, RN, Routed
+from normwise.threats import Linf
+from worlds import Stripes, images, trained
+
+BATCHES = Stripes(test_limit=30).test(batch_size=15)
+WIDE = Linf(eps=0.35)  # a third that is brighter by 0.6 can be made darker than another
+BY_NAME = {check.name: check for check in CHECKS}
+
+
+class Reader(nn.Module):
+    """Knows the task by heart: the brightest third, sharply."""
+
+    def forward(self, x):
+        return 8 * torch.stack([x[:, :, third : third + 2].mean((1, 2, 3)) for third in (0, 2, 4)], 1)
+
+
+class Moody(Reader):
+    """What the whole batch shows in its upper third speaks for class 0."""
+
+    def forward(self, x):
+        return super().forward(x) + 60 * (x[:, :, :2].mean() - BATCHES[0].x[:, :, :2].mean()) * torch.tensor([1.0, 0.0, 0.0])
+
+
+class Backwards(torch.autograd.Function):
+    """Passes images on, and the gradient back with the wrong sign."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return Backwards.apply(x)
+
+
+class Wave(nn.Module):
+    """A step of one whole period changes nothing, half of one changes everything."""
+
+    def forward(self, x):
+        score = torch.cos(2 * torch.pi * x.mean((1, 2, 3)) / 0.2)
+        return torch.stack([score, -score], 1)
+
+
+class Dead(nn.Module):
+    def forward(self, x):
+        return torch.tensor([9.0, 0.0, 0.0]) + 1e-6 * x.mean((1, 2, 3))[:, None]
+
+
+class Learner(Reader):
+    """How bright the batches before were speaks for class 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", BATCHES[0].x.mean())
+
+    def forward(self, x):
+        logits = super().forward(x) + 60 * (self.seen - BATCHES[0].x.mean()) * torch.tensor([1.0, 0.0, 0.0])
+        self.seen.lerp_(x.detach().mean(), 0.5)
+        return logits
+
+
+def two_routes():
+    model = nn.Sequential(Reader(), Routed(3))
+    with torch.no_grad():
+        model[1].weights[1].zero_()
+    return model
+
+
+def helped_by_a_turned_one():
+    options = Adaptive(taps=("norm",), substitute_taps=("1.norm",), source="statistics", scope="sample")
+    return abnn(trained(), before(trained(seed=1), Turned()), options, shape=(2, 6, 6))
+
+
+def as_it_sees(model):
+    """The test rows, labelled by the network."""
+    with torch.no_grad():
+        return [batch._replace(y=model(batch.x).argmax(1)) for batch in BATCHES]
+
+
+GUILTY = {  # check: a network that deserves it, and the claim made for it
+    "repeated and lonely answers": (Moody, None),
+    "batch size": (Moody, None),
+    "outputs": (lambda: after(Reader(), nn.Softmax(1)), None),
+    "batches of one class": (Moody, None),
+    "dead decision": (Dead, None),
+    "size of the logits": (lambda: after(Reader(), Scale()), None),
+    "gradients per layer": (lambda: before(Reader(), Cut()), None),
+    "loss surface": (lambda: before(Reader(), Turned()), None),
+    "label leaking": (lambda: before(Reader(), Turned()), None),
+    "one step and many": (Wave, None),
+    "radius one": (Dead, None),
+    "radius curve": (Dead, None),
+    "transfer from an undefended twin": (lambda: before(Reader(), Turned()), None),
+    "random search": (lambda: before(Reader(), Turned()), None),
+    "straight through": (lambda: before(Reader(), Cut()), 0.9),
+    "noise of its own": (lambda: before(Reader(), Noise(0.3)), 0.9),
+    "every route": (two_routes, None),
+    "poisoned statistics": (Learner, None),
+    "one row among clean ones": (Moody, 0.9),
+    "malicious neighbours": (Moody, None),
+    "other batches": (Moody, 0.9),
+    "stronger search": (Reader, 0.9),
+}
+SCRIPTED = {  # check: what its searches leave, one after the other, and what it must say
+    "more starts": ((0.5, 0.4), "warn"),
+    "more steps": ((0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5, 0.6), "fail"),
+    "other losses": ((0.5, 0.4, 0.5), "fail"),
+    "around the substitute": ((0.5, 0.4, 0.5), "fail"),
+    "smooth range": ((0.3, 0.5), "fail"),
+}
+
+
+def test_no_check_is_left_out():
+    assert set(GUILTY) | set(SCRIPTED) == set(BY_NAME)
+
+
+@pytest.mark.parametrize("name", GUILTY)
+def test_a_guilty_network_raises_the_check(name):
+    make, claim = GUILTY[name]
+    model = make().eval()
+    batches = BATCHES
+    if name == "one step and many":
+        batches = as_it_sees(model)
+    if name == "label leaking":
+        batches = [batch._replace(y=(batch.y + 1) % 3) for batch in BATCHES]
+    case = Case(model, batches, WIDE, claim=claim, victims=4, twin=Reader())
+    if name != "repeated and lonely answers":
+        BY_NAME["repeated and lonely answers"].ask(case)
+    assert BY_NAME[name].ask(case).status in ("fail", "warn")
+
+
+@pytest.mark.parametrize("name", SCRIPTED)
+def test_searches_that_find_more_raise_the_check(name, monkeypatch):
+    values, status = SCRIPTED[name]
+    left = iter(values)
+    monkeypatch.setattr(Case, "accuracy", lambda case, *attacks, **options: next(left))
+    model = {"around the substitute": helped_by_a_turned_one, "smooth range": lambda: trained(RN())}.get(name, Reader)()
+    assert BY_NAME[name].ask(Case(model.eval(), BATCHES, Linf(eps=0.2))).status == status
+    monkeypatch.setattr(Case, "accuracy", lambda case, *attacks, **options: 0.5)
+    assert BY_NAME[name].ask(Case(model.eval(), BATCHES, Linf(eps=0.2))).status == "pass"
+
+
+def test_the_honest_reader_passes_all():
+    case = Case(Reader(), BATCHES, Linf(eps=0.1), twin=trained(BN()))
+    found = {check.name: check.ask(case) for check in CHECKS if check.name != "stronger search"}
+    assert {name: one.measured for name, one in found.items() if one.status == "fail"} == {}
+
+
+def test_a_declared_violation_is_no_reason():
+    silent, told = (Case(Moody(), BATCHES, Linf(eps=0.1), declares=declared) for declared in ((), ("coupled",)))
+    assert BY_NAME["repeated and lonely answers"].ask(silent).status == "fail"
+    assert BY_NAME["repeated and lonely answers"].ask(told).status == "warn"
+    assert silent.grave
+    assert not told.grave
+    with pytest.raises(ValueError, match="declares names fast; give some of random, stateful, coupled"):
+        Case(Moody(), BATCHES, Linf(eps=0.1), declares=("fast",))
+
+
+def test_the_bound_is_the_worst_case_row_by_row():
+    case = Case(Reader(), BATCHES, Linf(eps=0.15), claim=1.0)
+    first = case.judge(*searches.strongest(case)[:0], called="nothing").clean_accuracy.value
+    assert case.bound()[0].value == first
+    for batch in case.batches:
+        case._first[int(batch.ids[0])] = "planted"
+    assert case.bound()[0].value == first - 2 / 30
+    assert case.bound()[1] == {"planted": 2}
+    assert len(case.standing()[0].y) == 14
+
+
+def test_the_smooth_range_is_nearly_the_range():
+    x = images(8)
+    smooth = parts._mean_and_smooth_range(x)[1]
+    hard = x.amax((0, 2, 3)) - x.amin((0, 2, 3))
+    assert ((smooth / hard) > 0.7).all()
+    assert (smooth <= hard).all()
+
+
+def test_illusions_answer_clean_images_nearly_as_the_network_and_leave_it_alone():
+    model = trained(BN())
+    keys = copy.deepcopy(model.state_dict())
+    x = images(16)
+    for name, make in ILLUSIONS.items():
+        said = make(model)(x).argmax(1)
+        assert (said == model(x).argmax(1)).float().mean() > 0.4, name
+    assert all(torch.equal(value, keys[key]) for key, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="moves running statistics; got a network without any"):
+        ILLUSIONS["updates at test time"](Reader())
