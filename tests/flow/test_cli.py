@@ -297,10 +297,17 @@ def whole(place: Path) -> Path:
     return place / "whole"
 
 
+def heard():
+    """Ctrl-C ends the new process, even where the tests themselves run in the background of a shell that ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_run_that_is_cut_off_goes_on_to_the_same_end(number, status, tmp_path, whole):
     command = [sys.executable, "-m", "normwise", *LONG, "--out", tmp_path / "cut"]
-    cut = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    cut = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=heard
+    )
     log = tmp_path / "cut/log.jsonl"
     while not log.exists() and cut.poll() is None:
         time.sleep(0.01)
@@ -329,7 +336,9 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path
         50,
     ]
     command = [sys.executable, "-m", "normwise", *map(str, words), "--out", tmp_path / "cut"]
-    cut = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    cut = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=heard
+    )
     while not list(tmp_path.glob("cut/parts/*.safetensors")) and cut.poll() is None:
         time.sleep(0.001)
     cut.kill()
@@ -378,7 +387,7 @@ def test_several_devices_share_an_evaluation(place, tmp_path):
 def test_ctrl_c_ends_a_bench_and_its_workers_in_one_line(tmp_path):
     command = [sys.executable, "-m", "normwise", "bench", *SMALL, "--schedule.epochs", "9999", "--norms", "bn"]
     command += ["--out", tmp_path]
-    bench = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    bench = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard)
     while not list(tmp_path.glob("cells/*/log.jsonl")) and bench.poll() is None:
         time.sleep(0.05)
     os.killpg(bench.pid, signal.SIGINT)  # as a terminal does: to the workers too
