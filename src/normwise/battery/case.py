@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import intervals
 from ..attacks import PGD
@@ -20,6 +20,7 @@ from ..registry import plain
 from ..trial import label
 from ..types import Attack, Batch, ThreatModel
 from ..verdict import Verdict, evaluate
+from .example import Example, example_of
 
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
 DECLARABLE = ("random", "stateful", "coupled")
@@ -88,23 +89,6 @@ class Audited:
         else:
             told = f"claimed {100 * self.claimed_accuracy:.1f}%, true at most {truth}: {'; '.join(self.reasons)}"
         return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")
-
-
-class Example(NamedTuple):
-    """A row that fell: its id and label, what the network said before and after, the attack, and both images (c, h, w)."""
-
-    id: int
-    label: int
-    clean_prediction: int
-    prediction: int
-    attack: str
-    x: Tensor
-    x_adv: Tensor
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """All but the images."""
-        return {key: value for key, value in self._asdict().items() if key not in ("x", "x_adv")}
 
 
 class Case:
@@ -255,7 +239,7 @@ class Case:
                 continue
             untouched = bool(rows.clean_predictions[number] != rows.y[number])
             if one not in self._first and not untouched and len(self.examples) < SHOWN:
-                self.examples.append(_example(verdict, number, called))
+                self.examples.append(example_of(verdict, number, called))
             self._first.setdefault(one, "clean" if untouched else called)
 
     def closed(self, checks: Sequence[Check]) -> Audited:
@@ -284,22 +268,3 @@ class Case:
             checks=tuple(checks),
             examples=tuple({**one.told, **pictures(one.x, one.x_adv)._asdict()} for one in self.examples),
         )
-
-
-def _example(verdict: Verdict, number: int, called: str) -> Example:
-    rows, before = verdict.rows, 0
-    for index, batch in enumerate(verdict.batches):
-        if number < before + len(batch.y):
-            place = number - before
-            x, x_adv = batch.x[place].cpu(), verdict.adversarial(index)[place]
-            break
-        before += len(batch.y)
-    return Example(
-        int(rows.ids[number]),
-        int(rows.y[number]),
-        int(rows.clean_predictions[number]),
-        int(rows.predictions[number]),
-        called,
-        x,
-        x_adv,
-    )
