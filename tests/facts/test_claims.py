@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normwise.reproduce.claims import CLAIMS, HOLDS, NOT, ONLY, OPEN, Claim, decide, figure, more_robust, paired
+from normwise.reproduce.claims import CLAIMS
+from normwise.reproduce.decide import HOLDS, NOT, ONLY, OPEN, Claim, decide, paired
+from normwise.reproduce.measures import figure, more_robust, more_robust_at_equal_clean, unmatched
 from normwise.reproduce.papers import CELLS, SYSTEMS
 from normwise.reproduce.run import Reproduce, decided, wanted
 
@@ -65,6 +67,35 @@ def test_the_radius_is_the_largest_at_which_the_baseline_can_be_told_apart():
     assert entry["protocol"]["what"] == "robust accuracy at 2/255, a less b"
     assert entry["n"] == 400
     assert entry["seeds"] == 3
+
+
+def test_equal_clean_accuracy_is_drawn_between_two_networks():
+    low, high, own = (record(shares) for shares in ((0.5, 0.4, 0, 0, 0), (0.9, 0.7, 0, 0, 0), (0.7, 0.9, 0, 0, 0)))
+    records = [{"low": low, "high": high, "own": own}] * 3
+    rows, what = more_robust_at_equal_clean("own", ("low", "high"))(records, "paper")
+    share = (own["figures"]["clean"] - low["figures"]["clean"]) / (high["figures"]["clean"] - low["figures"]["clean"])
+    one = f"{1 / 255:.6g}"
+    at = [each["figures"]["paper"][one] for each in (own, low, high)]
+    assert what == "robust accuracy at 1/255, own less high trained until as accurate"
+    assert rows.mean() == pytest.approx(at[0] - (1 - share) * at[1] - share * at[2])
+    same = [{"low": low, "high": high, "own": high}] * 3
+    assert not more_robust_at_equal_clean("own", ("low", "high"))(same, "paper")[0].any()
+
+
+def test_without_a_network_of_equal_clean_accuracy_nothing_is_decided():
+    records = [{"low": record(LOW), "own": record((0.2, 0, 0, 0, 0))}] * 3
+    options = {"cells": ("low", "own"), "guard": unmatched("own", ("low",))}
+    one = Claim(
+        number="0",
+        system="robustnorm",
+        claim="",
+        paper="",
+        effect=0.0,
+        measure=more_robust_at_equal_clean("own", ("low",)),
+        **options,
+    )
+    entry = decide(one, records, True)
+    assert (entry["verdict"], entry["why"]) == (OPEN, "in 3 seeds no low network is as accurate as own")
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():

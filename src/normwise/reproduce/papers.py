@@ -44,6 +44,9 @@ def _given(scale: Scale, model: nn.Module) -> nn.Module:
 
 ROBUSTNORM = (
     Cell(name="bn-standard", system="robustnorm", about="BatchNorm, trained on clean images", begin=built(BN()), recipe=_standard, clean=True, extras=("drift", "legacy", "shifts")),
+    Cell(name="bn-half", system="robustnorm", about="BatchNorm, trained half as long", begin=built(BN()), recipe=_standard, clean=True, part=0.5),
+    Cell(name="bn-quarter", system="robustnorm", about="BatchNorm, trained a quarter as long", begin=built(BN()), recipe=_standard, clean=True, part=0.25),
+    Cell(name="bn-eighth", system="robustnorm", about="BatchNorm, trained an eighth as long", begin=built(BN()), recipe=_standard, clean=True, part=0.125),
     Cell(name="bnwot", system="robustnorm", about="the same, reading the batch at inference", begin=_converted(BNwoT()), needs=("bn-standard",), extras=("legacy",)),
     Cell(name="rnt-standard", system="robustnorm", about="RobustNorm, tracked", begin=built(RNT()), recipe=_standard, clean=True, extras=("legacy",)),
     Cell(name="rn", system="robustnorm", about="the same, reading the batch at inference", begin=_converted(RN()), needs=("rnt-standard",), extras=("legacy",)),

@@ -15,7 +15,8 @@ from ..registry import unknown
 from ..report.claims import Network, to_html, to_markdown
 from ..training import Report
 from .cell import Workshop
-from .claims import CLAIMS, decide
+from .claims import CLAIMS
+from .decide import decide
 from .papers import CELLS, SYSTEMS
 from .scale import SCALES
 
