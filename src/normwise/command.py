@@ -88,6 +88,7 @@ def _split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str |
     rest = iter(words)
     for word in rest:
         option, equals, value = word.partition("=")
+        option = option[:2] + option[2:].replace("-", "_")  # --max-minutes and --max_minutes alike
         if not word.startswith("-"):
             operands.append(word)
         elif option in _BARE and not equals:

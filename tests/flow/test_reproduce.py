@@ -69,7 +69,7 @@ def test_controls_that_no_claim_needs_are_made_once():
         (["robustnrm"], "no system is named 'robustnrm'; did you mean 'robustnorm'?"),
         (["all", "--preset", "huge"], "no preset is named 'huge'"),
         (["all", "--only", "[bnwt]"], "no cell is named 'bnwt'; did you mean 'bnwot'?"),
-        (["all", "--max_minutes", "-1"], "are numbers >= 0"),
+        (["all", "--max-minutes", "-1"], "are numbers >= 0"),
     ],
 )
 def test_bad_input_is_one_line(words, message, tmp_path):
