@@ -169,12 +169,17 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
     alpha = None if own is None or math.isnan(own) else own
     made: list[_State] = []
     for share, network in ((alpha, model), *((share, with_share(model, share)) for share in shares)):
-        judge = Judge(network.eval(), settings.seed)
-        probed = [batch.x[:PROBED].to(judge.device) for batch in batches[:2]]
-        coupling = measure_coupling(network, probed, seed=settings.seed)
-        judge.draws, judge.divisible = DRAWS if coupling.random else 1, not coupling.coupled
-        made.append(_State(share, network is model, judge, coupling.coupled))
+        made.append(_State(share, network is model, *judging(network, batches, settings.seed)))
     return made
+
+
+def judging(model: nn.Module, batches: Sequence[Batch], seed: int) -> tuple[Judge, bool]:
+    """The judge of a network in evaluation mode, and whether rows are coupled: measured on the first two batches."""
+    judge = Judge(model.eval(), seed)
+    probed = [batch.x[:PROBED].to(judge.device) for batch in batches[:2]]
+    coupling = measure_coupling(model, probed, seed=seed)
+    judge.draws, judge.divisible = DRAWS if coupling.random else 1, not coupling.coupled
+    return judge, coupling.coupled
 
 
 def _sources(settings: Shifts, size: int) -> tuple[str, list[Batch]]:
@@ -214,12 +219,12 @@ def _cell(
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or torn
         right = None
     if right is None:
-        right = [[_asked(state.judge, images(level)) for level in levels] for state in states]
+        right = [[answered(state.judge, images(level)) for level in levels] for state in states]
         write(path, json.dumps({"key": key, "right": right}))
     return [{level: np.array(list(bits)) == "1" for level, bits in zip(levels, each, strict=True)} for each in right]
 
 
-def _asked(judge: Judge, batches: list[Batch]) -> str:
+def answered(judge: Judge, batches: Sequence[Batch]) -> str:
     """Ask the network; a 1 for each row that it is right on, a 0 for each other."""
     hits = [judge.answers(batch.x.to(judge.device), batch.y)[0].cpu() == batch.y for batch in batches]
     return "".join("01"[hit] for hit in torch.cat(hits).tolist())

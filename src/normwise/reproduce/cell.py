@@ -7,9 +7,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -32,7 +32,6 @@ RECORD, WEIGHTS = "record.json", "model.safetensors"
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
 SIZES = (2, 3, 5, 7)  # of patches, in pixels
 STICKER = tuple(PGD(steps=20 + place, relative_step=0.1) for place in range(8))  # each at places of its own
-EXTRAS = ("drift", "smoothness", "shifts", "legacy", "detached")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +48,9 @@ class Cell:
         clean       it trains on the schedule of clean training (else of adversarial)
         sweep       its learning rate is chosen from the scale's, on validation rows
         part        of the schedule's epochs
-        extras      figures beyond accuracy: of "drift", "smoothness", "shifts", "legacy", "detached"
-        patch       it is judged under patches of growing size instead of linf radii
+        extras      figures beyond accuracy: of "drift", "smoothness", "legacy", "detached"
+        retired     figures that are no longer measured: they stay in the digest, so that records made with them stay valid
+        under       what it is judged under: "linf" radii, "patch" (of growing size), or the 15 "corruptions"
     """
 
     name: str
@@ -62,8 +62,9 @@ class Cell:
     clean: bool = False
     sweep: bool = False
     part: float = 1.0
-    extras: tuple[str, ...] = field(default=())
-    patch: bool = False
+    extras: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
+    under: Literal["linf", "patch", "corruptions"] = "linf"
 
 
 class Workshop:
@@ -79,8 +80,9 @@ class Workshop:
     def digest(self, name: str, seed: int) -> str:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell = self.cells[name]
+        under = [cell.under] if cell.under != "linf" else []
         settings = {
-            "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted(cell.extras), *["patch"] * cell.patch],
+            "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted((*cell.extras, *cell.retired)), *under],
             "recipe": plain(cell.recipe(self.scale)) if cell.recipe else None,
             "scale": {**plain(self.scale), "seeds": None, "data": {**plain(self.scale.data), "root": None}},
             "seed": seed,
@@ -168,16 +170,18 @@ class Workshop:
 
     def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
         scale, batches = self.scale, self.scale.data.test(batch_size=self.scale.batch_size)
-        if cell.patch:
+        found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
+        if cell.under == "corruptions":
+            return found | figures.corrupted(model, batches, seed)
+        if cell.under == "patch":
             paper, coupled = figures.standing(model, batches, SIZES, STICKER[:1], seed, threat=_patch)
             strongest, _ = figures.standing(model, batches, SIZES, STICKER, seed, paper, coupled, _patch)
         else:
             paper, coupled = figures.standing(model, batches, scale.radii, (scale.paper,), seed)
             strongest, _ = figures.standing(model, batches, scale.radii, scale.strongest, seed, paper, coupled)
-        found: dict[str, Any] = {
+        found |= {
             "clean": figures.share(paper["0"]),
             "coupled": coupled,
-            "parameters": sum(p.numel() for p in model.parameters()),
             "paper": {radius: figures.share(bits) for radius, bits in paper.items()},
             "strongest": {radius: figures.share(bits) for radius, bits in strongest.items()},
             "rows": {"paper": paper, "strongest": strongest},
@@ -188,8 +192,6 @@ class Workshop:
                 found["drift"] = figures.drift(still, batches, scale.eps, seed)
             if "smoothness" in cell.extras:
                 found["smoothness"] = figures.smoothness(still, batches, scale.eps, seed)
-            if "shifts" in cell.extras:
-                found["shifts"] = figures.shifted(still, batches, seed)
             if "detached" in cell.extras:
                 found["detached"] = figures.seen_detached(still, batches, scale.radii, scale.paper, seed)
             if "legacy" in cell.extras:

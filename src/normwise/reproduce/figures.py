@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..adaptive import detached
 from ..attacks import DDN, PGD
+from ..data import CORRUPTIONS, corruptions
+from ..data.corruptions.kind import SEVERITIES
 from ..diagnose.inputs import shuffled
 from ..modes import untouched
 from ..norms import sites
 from ..norms.layer import StatNorm
 from ..seeding import generator
+from ..shifts import answered, judging
 from ..statistics import mean_and_variance
 from ..threats import L2, Linf, Normalized
 from ..types import Attack, Batch, ThreatModel
@@ -159,24 +161,27 @@ def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int
     }
 
 
-SHIFTS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "noise": lambda x, rng: x + 0.08 * torch.randn(x.shape, generator=rng),
-    "blur": lambda x, rng: F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1),
-    "contrast": lambda x, rng: 0.4 * x + 0.6 * x.mean((1, 2, 3), keepdim=True),
-    "brightness": lambda x, rng: x + 0.2,
-    "pixelate": lambda x, rng: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0),
-}
+def corrupted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str, Any]:
+    """Who is right under the 15 corruptions of Hendrycks and Dietterich (2019, arXiv:1903.12261), at all 5 severities.
 
-
-def shifted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str, float]:
-    """Accuracy under five natural shifts of our own choice (not the 15 of Hendrycks and Dietterich 2019)."""
-    rng, right = generator(seed, "shifts"), dict.fromkeys(SHIFTS, 0)
-    for batch in batches:
-        for name, shift in SHIFTS.items():
-            with torch.no_grad(), untouched(model, rng):
-                right[name] += int((model(shift(batch.x, rng).clamp(0, 1)).argmax(1) == batch.y).sum())
-    rows = sum(len(batch.y) for batch in batches)
-    return {name: count / rows for name, count in right.items()}
+    "corruptions" holds accuracies and "rows" one character per row, by kind and severity. Images are made as in `data.corruptions`
+    from the seed and each row's id, so that two networks of one seed see the same ones.
+    """
+    judge, coupled = judging(model, batches, seed)
+    rows = {
+        kind: {
+            str(severity): answered(judge, [corruptions.corrupted(batch, corruption, severity, seed) for batch in batches])
+            for severity in SEVERITIES
+        }
+        for kind, corruption in CORRUPTIONS.items()
+    }
+    clean = answered(judge, batches)
+    return {
+        "clean": share(clean),
+        "coupled": coupled,
+        "corruptions": {kind: {severity: share(bits) for severity, bits in each.items()} for kind, each in rows.items()},
+        "rows": {"clean": clean, "corruptions": rows},
+    }
 
 
 def legacy(

@@ -43,7 +43,7 @@ def _given(scale: Scale, model: nn.Module) -> nn.Module:
 
 
 ROBUSTNORM = (
-    Cell(name="bn-standard", system="robustnorm", about="BatchNorm, trained on clean images", begin=built(BN()), recipe=_standard, clean=True, extras=("drift", "legacy", "shifts")),
+    Cell(name="bn-standard", system="robustnorm", about="BatchNorm, trained on clean images", begin=built(BN()), recipe=_standard, clean=True, extras=("drift", "legacy"), retired=("shifts",)),
     Cell(name="bn-half", system="robustnorm", about="BatchNorm, trained half as long", begin=built(BN()), recipe=_standard, clean=True, part=0.5),
     Cell(name="bn-quarter", system="robustnorm", about="BatchNorm, trained a quarter as long", begin=built(BN()), recipe=_standard, clean=True, part=0.25),
     Cell(name="bn-eighth", system="robustnorm", about="BatchNorm, trained an eighth as long", begin=built(BN()), recipe=_standard, clean=True, part=0.125),
@@ -91,10 +91,10 @@ def _as_large(scale: Scale, substitute: nn.Module) -> nn.Module:
 
 
 NOFROST = (
-    Cell(name="bn-at", system="nofrost", about="BatchNorm, PGD adversarial training", begin=built(BN()), recipe=_adversarial(), extras=("smoothness", "shifts")),
-    Cell(name="bn-mixed", system="nofrost", about="BatchNorm, clean and adversarial images in two forwards", begin=built(BN()), recipe=_recipe(Mixed), extras=("smoothness", "shifts")),
-    Cell(name="nofrost", system="nofrost", about="no norms, the same loss", begin=_free, recipe=_recipe(NoFrost), extras=("smoothness", "shifts")),
-    Cell(name="nofrost-star", system="nofrost", about="the same, with augmented streams", begin=_free, recipe=_recipe(NoFrostStar), extras=("smoothness", "shifts")),
+    Cell(name="bn-at", system="nofrost", about="BatchNorm, PGD adversarial training", begin=built(BN()), recipe=_adversarial(), extras=("smoothness",), retired=("shifts",)),
+    Cell(name="bn-mixed", system="nofrost", about="BatchNorm, clean and adversarial images in two forwards", begin=built(BN()), recipe=_recipe(Mixed), extras=("smoothness",), retired=("shifts",)),
+    Cell(name="nofrost", system="nofrost", about="no norms, the same loss", begin=_free, recipe=_recipe(NoFrost), extras=("smoothness",), retired=("shifts",)),
+    Cell(name="nofrost-star", system="nofrost", about="the same, with augmented streams", begin=_free, recipe=_recipe(NoFrostStar), extras=("smoothness",), retired=("shifts",)),
     Cell(name="nofrost-plain-labels", system="nofrost", about="the same without label smoothing", begin=_free, recipe=_recipe(NoFrost, label_smoothing=0.0), extras=("smoothness",)),
     Cell(name="nf-at", system="nofrost", about="no norms, PGD adversarial training", begin=_free, recipe=_adversarial(), extras=("smoothness",)),
     Cell(name="bn-concatenated", system="nofrost", about="BatchNorm, both halves in one forward", begin=built(BN()), recipe=_recipe(Mixed, batches="concatenated")),
@@ -105,6 +105,9 @@ NOFROST = (
     Cell(name="trades", system="nofrost", about="BatchNorm, TRADES", begin=built(BN()), recipe=_recipe(TRADES)),
     Cell(name="fgsm-rs", system="nofrost", about="BatchNorm, one step from a random start", begin=built(BN()), recipe=lambda scale: FGSMRS()),
     Cell(name="n-fgsm", system="nofrost", about="BatchNorm, one step from wide noise", begin=built(BN()), recipe=lambda scale: NFGSM()),
+    Cell(name="bn-standard-corrupted", system="nofrost", about="BatchNorm, trained on clean images, under 15 corruptions", begin=_given, needs=("bn-standard",), under="corruptions"),
+    Cell(name="nofrost-corrupted", system="nofrost", about="no norms under 15 corruptions", begin=_given, needs=("nofrost",), under="corruptions"),
+    Cell(name="nofrost-star-corrupted", system="nofrost", about="no norms, with augmented streams, under 15 corruptions", begin=_given, needs=("nofrost-star",), under="corruptions"),
 )  # fmt: skip
 
 
@@ -155,8 +158,8 @@ ABNN = (
     Cell(name="abnn-constant", system="abnn", about="control: delivered statistics are running averages", begin=_abnn(source="constant"), needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-random", system="abnn", about="control: a substitute that was never trained", begin=_stranger, needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-plain", system="abnn", about="control: one more BatchNorm at each tap", begin=_abnn(source="plain"), needs=("bn-standard",), recipe=_aligned, clean=True),
-    Cell(name="abnn-patch", system="abnn", about="the authors' layer under patches", begin=_given, needs=("abnn",), patch=True),
-    Cell(name="bn-standard-patch", system="abnn", about="the undefended network under patches", begin=_given, needs=("bn-standard",), patch=True),
+    Cell(name="abnn-patch", system="abnn", about="the authors' layer under patches", begin=_given, needs=("abnn",), under="patch"),
+    Cell(name="bn-standard-patch", system="abnn", about="the undefended network under patches", begin=_given, needs=("bn-standard",), under="patch"),
     Cell(name="fine-tuned", system="abnn", about="baseline: the substitute trained further as the target", begin=_given, needs=("bn-standard",), recipe=_standard, clean=True, part=0.5),
     Cell(name="as-large", system="abnn", about="control: one network with as many parameters as target and substitute", begin=_as_large, needs=("bn-standard",), recipe=_standard, clean=True),
     Cell(name="abnn-fusion", system="abnn", about="control: features added, no statistics", begin=_abnn(source="fusion"), needs=("bn-standard",), recipe=_aligned, clean=True),

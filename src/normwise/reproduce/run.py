@@ -132,6 +132,11 @@ def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
 
 def _sentence(record: Mapping[str, Any]) -> str:
     f = record["figures"]
+    if "corruptions" in f:
+        kept = [share for severities in f["corruptions"].values() for share in severities.values()]
+        return (
+            f"clean {100 * f['clean']:.1f}%, {100 * sum(kept) / len(kept):.1f}% over corruptions, {record['seconds']:.0f} s"
+        )
     worst = max(f["strongest"], key=float)
     return (
         f"clean {100 * f['clean']:.1f}%, {100 * f['strongest'][worst]:.1f}% at {float(worst):.3g}, {record['seconds']:.0f} s"
@@ -142,7 +147,7 @@ def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> tuple[list[Network], li
     """The headline table and its columns: every network that was judged, the clean accuracy and then each radius."""
     found, columns = [], list[str]()
     for name, cell in CELLS.items():
-        if cell.patch:  # its radii are others
+        if cell.under != "linf":
             continue
         figures = [records[name]["figures"] for records in seeds.values() if name in records]
         if figures:
