@@ -128,9 +128,9 @@ def audited(text="", *, verdict="doubtful", claimed=0.53, bound=0.12, coupled=Tr
     }
     surface = {"over": "share", "values": [0.1, 0.5, 1.0], "scores": [0.1, 2.5, 4.2], "of": f"margin{text}"}
 
-    def check(name, status, series=None):
+    def check(name, status, series=None, n=200):
         words = {"measured": f"20.0% are left{text}", "why": f"a claim belongs to one image: quote the lowest{text}"}
-        return {"name": f"{name}{text}", "status": status, **words, **({"series": series} if series else {})}
+        return {"name": f"{name}{text}", "status": status, "n": n, **words, **({"series": series} if series else {})}
 
     doubtful = verdict == "doubtful"
     return {
@@ -151,7 +151,7 @@ def audited(text="", *, verdict="doubtful", claimed=0.53, bound=0.12, coupled=Tr
             check("batch size", "pass"),
             check("more steps", "warn" if doubtful else "pass", steps),
             check("loss surface", "pass", surface),
-            check("transfer", "could not run" if doubtful else "pass"),
+            check("transfer", "could not run" if doubtful else "pass", n=None if doubtful else 200),
         ],
         "examples": [example(row, f"pgd-20{text}") for row in range(6)],
         "provenance": {"command": f"normwise audit network{text}", "commit": None, "hardware": {"device": f"cpu{text}"}},

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .battery import CHECKS, DECLARABLE, Audited, Case
+from .battery import CHECKS, DECLARABLE, Audited, Case, Found
 from .config import choice
 from .data import DATA, Digits, find
 from .experiment import check_running, place
@@ -180,10 +180,10 @@ def audit(
         try:
             if time.monotonic() - started > 60 * budget:
                 raise TimeoutError(f"the budget of {budget:g} minutes was spent")
-            status, measured, series = one.ask(case)
+            found = one.ask(case)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            status, measured, series = "could not run", reason, None
-        checks.append(Check(name=one.name, status=status, measured=measured, why=one.why, series=series))
-        report(f"{one.name}: {status}", number + 1, len(CHECKS))
+            found = Found("could not run", reason, None)
+        checks.append(Check(name=one.name, why=one.why, **found._asdict()))
+        report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
     return case.closed(checks)

@@ -51,7 +51,7 @@ def of_training(training: Training) -> tuple[Check, ...]:
         first
     )
     why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then of an earlier epoch, or of no robust model"
-    return (_check("no overfitting to one step", not first, measured + kept, why),)
+    return (_check("no overfitting to one step", not first, measured + kept, why, None),)
 
 
 def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:
@@ -64,14 +64,15 @@ def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) 
         r = reach.peers(model, least_certain, PGD(steps=20, relative_step=0.1), seed=seed)
         measured = f"{len(r.fell)} of {r.victims} untouched rows fall when the other half of their batch is malicious"
         measured += "".join(f"; row {row}, a {label}, is then taken for a {said}" for row, label, said in r.fell[:1])
-        good = not r.fell
+        good, n = not r.fell, r.victims
     except ValueError as error:  # no gradient to follow, for one
-        measured, good = f"not measured: {error}", False
+        measured, good, n = f"not measured: {error}", False, None
     return _check(
         "untouched rows beside malicious ones",
         good,
         measured,
         "an image that nobody touched must keep its class whatever is asked about beside it; read running statistics",
+        n,
     )
 
 
@@ -85,8 +86,8 @@ def _least_certain_first(model: nn.Module, batch: Batch, seed: int) -> Batch:
     return Batch(x[order], y[order], ids[order])
 
 
-def _check(name: str, good: bool, measured: str, why: str) -> Check:
-    return Check(name=name, status="pass" if good else "warn", measured=measured, why=why)
+def _check(name: str, good: bool, measured: str, why: str, n: int | None) -> Check:
+    return Check(name=name, status="pass" if good else "warn", measured=measured, why=why, n=n)
 
 
 def _independence(e: Evaluation) -> Check:
@@ -97,6 +98,7 @@ def _independence(e: Evaluation) -> Check:
         f"largest change of an untouched row's logits: {c['largest_change']:.1e} (tolerance {c['tolerance']:.1e}); "
         f"{c['flips']} of {c['rows']} untouched rows changed their decision",
         "a row whose answer depends on its neighbours can be helped or broken by them: the verdict holds for these batches only",
+        c["rows"],
     )
 
 
@@ -107,6 +109,7 @@ def _randomness(e: Evaluation) -> Check:
         not random,
         "other random draws inside the model give other logits" if random else "the model's own random draws change nothing",
         "attacks that do not average over randomness are too weak for a random model",
+        e.coupling["rows"],
     )
 
 
@@ -117,19 +120,23 @@ def _memory(e: Evaluation) -> Check:
         not stateful,
         "a forward pass changes buffers (put back here after each pass)" if stateful else "a forward pass changes no buffer",
         "a model that learns from its queries answers differently later",
+        e.coupling["rows"],
     )
 
 
 def _order(e: Evaluation) -> Check:
     fgsm, stronger = e.per_attack.get("fgsm"), [s for name, s in e.per_attack.items() if name.startswith("pgd-")]
     if fgsm is None or not stronger:
-        return _check("strength grows with steps", True, "not measured: needs fgsm and pgd", "a check that did not run")
+        return _check(
+            "strength grows with steps", True, "not measured: needs fgsm and pgd", "a check that did not run", None
+        )
     pgd = min(score.value for score in stronger)
     return _check(
         "strength grows with steps",
         pgd <= fgsm.value + 1 / fgsm.rows,
         f"fgsm leaves {100 * fgsm.value:.1f}%, pgd {100 * pgd:.1f}%",
         "one step that beats many is a sign of a masked gradient",
+        fgsm.rows,
     )
 
 
@@ -143,6 +150,7 @@ def _batches(e: Evaluation) -> list[Check]:
             batches >= ENOUGH_BATCHES,
             f"{batches} whole batches of {e.batch_size}",
             f"the interval of a coupled model is a bootstrap over batches; below {ENOUGH_BATCHES} it is too narrow",
+            e.clean_accuracy.rows,
         )
     ]
 
@@ -155,6 +163,7 @@ def _probabilities(model: nn.Module, x: torch.Tensor) -> Check:
         not sums,
         "rows sum to 1 and none is negative: probabilities" if sums else "the outputs are no probabilities",
         "a softmax inside the model saturates, and gradients of a loss of it vanish",
+        len(x),
     )
 
 
@@ -170,4 +179,5 @@ def _gradient(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Check:
         zero <= len(y) // 10,
         measured,
         "where the gradient is 0, gradient attacks stand still whatever the model's robustness",
+        len(y),
     )

@@ -160,7 +160,10 @@ def _audit(description: str, words: Sequence[str]) -> None:
     with progress("audit") as report:
         found = run_audit(settings, out, report)
     for check in found.checks:
-        print(f"{check.status:14}{check.name}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail")))
+        rows = f" (n = {check.n})" if check.n is not None else ""
+        print(
+            f"{check.status:14}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail"))
+        )
     path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)]))
     print(f"{found.sentence}\nreport: {path}\nrecord: {out / page.RECORD}")
 

@@ -44,7 +44,8 @@ class Score:
 class Check:
     """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail.
 
-    `series`, where what was measured is one: what it is `over`, its `values`, and the `scores` `of` something there.
+    `n` counts the rows that were looked at; None where no row enters, or nobody counted them. `series`, where what was measured
+    is one: what it is `over`, its `values`, and the `scores` `of` something there.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Check:
     measured: str
     why: str
     series: dict[str, Any] | None = None
+    n: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

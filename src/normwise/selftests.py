@@ -142,7 +142,7 @@ def _planted(model: nn.Module, batch: Batch, threat: ThreatModel, attack: Attack
         f"{found} of {tried} planted images found, {by_chance} by 200 random images ({len(x) - tried} rows gave no test)"
     )
     status = "warn" if tried == 0 else "pass" if found >= PASSES * tried else "fail"
-    return Check(name="planted image", status=status, measured=measured, why=why)
+    return Check(name="planted image", status=status, measured=measured, why=why, n=tried)
 
 
 def _robust(model: nn.Module, batch: Batch, threat: ThreatModel, attacks: Sequence[Attack], seed: int) -> float:
@@ -161,6 +161,7 @@ def _radius_one(model: nn.Module, batch: Batch, attack: Attack, seed: int) -> Ch
         status="pass" if left == 0 or blind else "fail",
         measured=f"{100 * left:.1f}% left at linf eps 1; {depends}",
         why="where every image is allowed, a network that looks at its input has no robustness left",
+        n=len(batch.y),
     )
 
 
@@ -184,6 +185,7 @@ def _monotone(model: nn.Module, batch: Batch, threat: Any, attack: Any, seed: in
         status="pass" if rise <= max(0.02, 1 / rows) else "fail",
         measured="; ".join(told) or "nothing to vary",
         why="more room or more work that helps the defence is a sign of a search that goes astray",
+        n=rows,
     )
 
 
@@ -200,6 +202,7 @@ def _white_and_black(model: nn.Module, batch: Batch, threat: ThreatModel, attack
         status="pass" if white <= black + max(0.002, 1 / len(batch.y)) else "fail",
         measured=f"{attack.name} leaves {100 * white:.1f}%, square with 500 queries {100 * black:.1f}%",
         why="gradients that find less than blind search are masked",
+        n=len(batch.y),
     )
 
 
@@ -241,6 +244,7 @@ def _linear_optimum(seed: int) -> Check:
         status="fail" if failed else "pass",
         measured=f"{tested} attacks and geometries tried; {', '.join(failed) or 'none'} failed",
         why="at 1.05 times the known distance of a linear model every attack that searches to the end has to succeed",
+        n=len(x),
     )
 
 

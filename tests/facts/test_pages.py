@@ -86,7 +86,10 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
 
 def test_a_record_of_the_first_audits_still_makes_a_page():
     old = {key: value for key, value in audited().items() if key not in ("model", "reach", "examples", "provenance")}
-    old |= {"found_by": "pgd-20", "checks": [{k: v for k, v in c.items() if k != "series"} for c in old["checks"]]}
+    old |= {
+        "found_by": "pgd-20",
+        "checks": [{k: v for k, v in c.items() if k not in ("series", "n")} for c in old["checks"]],
+    }
     told = words(audit.to_html([old]))
     assert "What broke it pgd-20." in told
     assert "Adversarial images" not in told
@@ -103,6 +106,8 @@ def test_several_audits_stand_beside_each_other(tmp_path):
         "| package.module:network | Linf, eps 0.03137 (8/255) | doubtful | 53.0% | 12.0% |"
         in (tmp_path / "audits.md").read_text()
     )
+    assert "more steps (n = 200); transfer |" in (tmp_path / "audits.md").read_text()
+    assert "20.0% are left n = 200 Why it matters" in told
     assert {"audits.csv", "audits.md", "audits.tex", "audit.html"} == {one.name for one in tmp_path.iterdir()}
 
 

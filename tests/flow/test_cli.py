@@ -163,9 +163,15 @@ def test_a_report_is_made_of_several_runs():
 
 
 def test_an_audit_leaves_a_page_and_several_stand_on_one():
-    few = ["--data.test_limit", 10, "--rows", 10, "--batch_size", 5, "--budget", 0.05]  # what would begin later is not asked
+    few = ["--data.test_limit", 10, "--rows", 10, "--batch_size", 5, "--twin", "none"]
+    few += ["--budget", 0.05]  # what would begin later is not asked
     said = done("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one")
     assert said.splitlines()[-2:] == ["report: OUT/one/audit.html", "record: OUT/one/audit.json"]
+    checks = json.loads(Path("OUT/one/audit.json").read_text())["checks"]
+    assert [line.split(": ")[0] for line in said.splitlines()[:2]] == [
+        f"pass          {one['name']} (n = {one['n']})" for one in checks[:2]
+    ]
+    assert all("n" in one for one in checks)
     assert "<h1>Doubtful: claimed 90.0%, true at most " in Path("OUT/one/audit.html").read_text()
     done("audit", "run", *few, "--out", "OUT/two")
     assert done("report", "OUT/one", "OUT/two", "--out", "OUT/both") == "report: OUT/both/audit.html\n"

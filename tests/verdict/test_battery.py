@@ -117,6 +117,16 @@ GUILTY = {  # check: a network that deserves it, and the claim made for it
     "other batches": (Moody, 0.9),
     "stronger search": (Reader, 0.9),
 }
+ASIDE = {  # they have nothing to ask of a network whose rows are independent, that draws nothing, and is of one part
+    "noise of its own",
+    "every route",
+    "around the substitute",
+    "smooth range",
+    "poisoned statistics",
+    "one row among clean ones",
+    "malicious neighbours",
+    "other batches",
+}
 SCRIPTED = {  # check: what its searches leave, one after the other, and what it must say
     "more starts": ((0.5, 0.4), "warn"),
     "more steps": ((0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5, 0.6), "fail"),
@@ -142,7 +152,9 @@ def test_a_guilty_network_raises_the_check(name):
     case = Case(model, batches, WIDE, claim=claim, victims=4, twin=Reader())
     if name != "repeated and lonely answers":
         BY_NAME["repeated and lonely answers"].ask(case)
-    assert BY_NAME[name].ask(case).status in ("fail", "warn")
+    found = BY_NAME[name].ask(case)
+    assert found.status in ("fail", "warn")
+    assert 0 < found.n <= 30
 
 
 @pytest.mark.parametrize("name", SCRIPTED)
@@ -160,6 +172,15 @@ def test_the_honest_reader_passes_all():
     case = Case(Reader(), BATCHES, Linf(eps=0.1), twin=trained(BN()))
     found = {check.name: check.ask(case) for check in CHECKS if check.name != "stronger search"}
     assert {name: one.measured for name, one in found.items() if one.status == "fail"} == {}
+    assert {name for name, one in found.items() if one.n is None} == ASIDE
+    assert {found[name].n for name in ("more steps", "label leaking", "radius curve", "batches of one class")} == {30}
+
+
+def test_of_coupled_rows_whole_batches_are_counted():
+    case = Case(Moody(), [*BATCHES, *Stripes(test_limit=4).test(batch_size=4)], WIDE, claim=0.5)
+    BY_NAME["repeated and lonely answers"].ask(case)
+    assert (case.rows, case.judged) == (34, 30)
+    assert BY_NAME["more starts"].ask(case).n == case.judge().n == 30
 
 
 def test_a_declared_violation_is_no_reason():

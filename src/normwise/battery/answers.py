@@ -35,7 +35,7 @@ def repeated(case: Case) -> Found:
     told = [text for violated, text in violations.values() if violated]
     case.grave += [text for name, (violated, text) in violations.items() if violated and name not in case.declares]
     measured = "; ".join(told) or f"largest change {c.largest_change:.1e}, tolerance {c.tolerance:.1e}"
-    return found(measured, fail=bool(case.grave), warn=bool(told))
+    return found(measured, c.rows, fail=bool(case.grave), warn=bool(told))
 
 
 @question("batch size", "an image's class must not depend on how many others are asked about at the same time")
@@ -54,7 +54,7 @@ def batch_size(case: Case) -> Found:
     measured = (
         f"decisions unlike those in one batch of {len(x)}: {changed or 'none'} (asked in {', '.join(map(str, flips))})"
     )
-    return found(measured, fail=bool(changed) and not case.random)
+    return found(measured, len(x), fail=bool(changed) and not case.random)
 
 
 @question(
@@ -74,7 +74,9 @@ def one_class(case: Case) -> Found:
     measured = (
         f"clean accuracy {100 * right['as given']:.1f}% as given, {100 * right['sorted']:.1f}% in batches sorted by class"
     )
-    return found(measured, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack))
+    return found(
+        measured, case.judged, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack)
+    )
 
 
 @question("outputs", "a softmax inside the model saturates, and gradients of a loss of it vanish; remove it from the model")
@@ -93,7 +95,7 @@ def outputs(case: Case) -> Found:
     if case.coupled:
         case.reach["joint"] = checked.robust_accuracy.value
     left = f"pgd-20 leaves {100 * checked.robust_accuracy.value:.1f}% of {100 * checked.clean_accuracy.value:.1f}%"
-    return found(f"{logits.measured}; {left}", fail=logits.status != "pass" or changed)
+    return found(f"{logits.measured}; {left}", checked.n, fail=logits.status != "pass" or changed)
 
 
 @question(
@@ -106,7 +108,7 @@ def dead(case: Case) -> Found:
         said = Judge(case.model, case.seed).answers(batch.x, batch.y)[0].cpu().bincount()
     said_most, labelled_most = (int(counts.max()) / len(batch.y) for counts in (said, batch.y.cpu().bincount()))
     measured = f"the most frequent answer is given to {100 * said_most:.0f}% of rows, the most frequent label has {100 * labelled_most:.0f}%"
-    return found(measured, warn=said_most > 2 * labelled_most)
+    return found(measured, len(batch.y), warn=said_most > 2 * labelled_most)
 
 
 @question(
@@ -124,4 +126,4 @@ def logit_size(case: Case) -> Found:
     margin = float((-losses.margin(logits, batch.y))[right].median()) if right.any() else 0.0
     share = float(saturated) / max(1, int(right.sum()))
     measured = f"median margin {margin:.3g}; plain cross-entropy is exactly 0 for {int(saturated)} of {int(right.sum())} rows that are right"
-    return found(measured, fail=share > 0.9, warn=share > 0.1)
+    return found(measured, len(batch.y), fail=share > 0.9, warn=share > 0.1)

@@ -28,16 +28,19 @@ SHOWN = 6  # adversarial images kept for the page
 
 
 class Found(NamedTuple):
-    """What a question found: pass, warn or fail, in words, and as a series where it is one."""
+    """What a question found: pass, warn or fail, in words, on how many rows (None: on none), and as a series where it is one."""
 
     status: str
     measured: str
+    n: int | None
     series: dict[str, Any] | None = None
 
 
-def found(measured: str, *, fail: bool = False, warn: bool = False, series: dict[str, Any] | None = None) -> Found:
-    """Put together what was found."""
-    return Found("fail" if fail else "warn" if warn else "pass", measured, series)
+def found(
+    measured: str, n: int | None, *, fail: bool = False, warn: bool = False, series: dict[str, Any] | None = None
+) -> Found:
+    """Put together what was found, on `n` rows (None: no row entered)."""
+    return Found("fail" if fail else "warn" if warn else "pass", measured, n, series)
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,12 @@ class Case:
     def rows(self) -> int:
         """Test rows."""
         return sum(len(batch.y) for batch in self.batches)
+
+    @property
+    def judged(self) -> int:
+        """Test rows that a search is judged on: of coupled rows those of whole batches."""
+        size = len(self.batches[0].y)
+        return sum(len(batch.y) for batch in self.batches if len(batch.y) == size or not self.coupled)
 
     @property
     def slack(self) -> float:

@@ -29,7 +29,7 @@ def per_layer(case: Case) -> Found:
     """Which layers cut the gradient; rows whose gradient is 0, or promises next to nothing within the radius."""
     cuts, batch = cutting_layers(case.model, case.batches[0], case.seed), case.first()
     if cuts:
-        return found(f"cut at {', '.join(cuts)}", fail=True)
+        return found(f"cut at {', '.join(cuts)}", len(case.batches[0].y), fail=True)
     with running(case.model, "eval"), untouched(case.model, generator(case.seed, "gradients")):
         look = Oracle(case.model).gradient(batch.x, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
     size = l1(look.grad)
@@ -38,7 +38,7 @@ def per_layer(case: Case) -> Found:
         f"{int(zero.sum())} of {len(zero)} rows have a gradient of exactly 0, {int((faint & ~zero).sum())} a vanishing one"
     )
     many = len(zero) // 10
-    return found(measured, fail=int(zero.sum()) > many, warn=int(faint.sum()) > many)
+    return found(measured, len(zero), fail=int(zero.sum()) > many, warn=int(faint.sum()) > many)
 
 
 @question(
@@ -69,6 +69,7 @@ def surface(case: Case) -> Found:
     return found(
         f"out to the radius the margin rises by {float(rises[-1]):.2f} deviations of the logits along the gradient, by "
         f"{float(drifts[-1]):.2f} in random directions; no better than one of 4 random directions: {100 * blind:.0f}% of rows",
+        len(batch.y),
         fail=blind > 0.5,
         warn=blind > 0.2,
         series={"over": "share of the radius", "values": parts, "scores": rises.tolist(), "of": "margin along the gradient"},
@@ -83,7 +84,8 @@ def surface(case: Case) -> Found:
 def one_step(case: Case) -> Found:
     """Catastrophic overfitting: strong against one step, weak against many."""
     one, many = case.accuracy(FGSM()), case.accuracy(PGD(steps=50, restarts=2))
-    return found(f"fgsm leaves {100 * one:.1f}%, pgd-50x2 {100 * many:.1f}%", warn=many < one / 2 and one - many > 0.1)
+    measured = f"fgsm leaves {100 * one:.1f}%, pgd-50x2 {100 * many:.1f}%"
+    return found(measured, case.judged, warn=many < one / 2 and one - many > 0.1)
 
 
 @question(
@@ -107,7 +109,7 @@ def leaking(case: Case) -> Found:
     measured = (
         f"{100 * clean / case.rows:.1f}% right untouched, {100 * left / case.rows:.1f}% after one step with the true labels"
     )
-    return found(measured, fail=rise > case.slack)
+    return found(measured, case.rows, fail=rise > case.slack)
 
 
 @question("straight through", "a layer without a gradient stops the attack and not the attacker, who goes around it")
@@ -116,19 +118,20 @@ def passed_through(case: Case) -> Found:
     cuts = cutting_layers(case.model, case.batches[0], case.seed)
     cuts += [path for path, module in case.model.named_modules() if path and isinstance(module, nn.Softmax)]
     if not cuts:
-        return found("no layer cuts the gradient")
+        return found("no layer cuts the gradient", len(case.batches[0].y))
     way = straight_through(case.model, dict.fromkeys(cuts))
     left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
-    return found(f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}", fail=case.exceeds(left))
+    measured = f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}"
+    return found(measured, left.rows, fail=case.exceeds(left))
 
 
 @question("noise of its own", "an attacker averages over the model's noise")
 def noise(case: Case) -> Found:
     """PGD whose gradients are means over draws of the model's noise."""
     if not case.random:
-        return found("the model draws nothing")
+        return found("the model draws nothing", None)
     left = case.judge(PGD(steps=20, draws=10)).robust_accuracy
-    return found(f"pgd-20 over 10 draws leaves {left}", fail=case.exceeds(left))
+    return found(f"pgd-20 over 10 draws leaves {left}", left.rows, fail=case.exceeds(left))
 
 
 def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> list[str]:

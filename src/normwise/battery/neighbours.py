@@ -24,13 +24,13 @@ INDEPENDENT = "rows are independent"
 def single(case: Case) -> Found:
     """One row is attacked at a time, white-box through the statistics of a batch whose other rows stay clean."""
     if not case.coupled:
-        return found(INDEPENDENT)
+        return found(INDEPENDENT, None)
     r = reach.single(case.model, case.batches, case.threat, PGD(steps=20), victims=case.victims, seed=case.seed)
     left = intervals.of_rows(r.standing, r.victims)
     case.lower(left, "one row among clean ones")
     case.reach["single"] = left.value
     measured = f"{left} of {r.victims} rows stand when each is attacked alone ({r.clean} right untouched)"
-    return found(measured, fail=case.exceeds(left))
+    return found(measured, r.victims, fail=case.exceeds(left))
 
 
 @question(
@@ -40,11 +40,11 @@ def single(case: Case) -> Found:
 def peers(case: Case) -> Found:
     """Half of a batch may be anything, to hurt the other half (Wu et al. 2023, arXiv:2301.12576)."""
     if not case.coupled:
-        return found(INDEPENDENT)
+        return found(INDEPENDENT, None)
     r = reach.peers(case.model, case.batches, PGD(steps=20), seed=case.seed)
     case.reach["peers"] = r.standing / r.victims
     measured = f"{r.clean - r.standing} of {r.victims} untouched rows fall when the other half of their batch is malicious"
-    return found(measured, fail=r.clean - r.standing > max(1, 0.02 * r.victims))
+    return found(measured, r.victims, fail=r.clean - r.standing > max(1, 0.02 * r.victims))
 
 
 @question(
@@ -54,7 +54,7 @@ def peers(case: Case) -> Found:
 def elsewhere(case: Case) -> Found:
     """Images made over random neighbours, judged in their batch, in other batches, and alone."""
     if not case.coupled:
-        return found(INDEPENDENT)
+        return found(INDEPENDENT, None)
     e = case.judge(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
     here, there, alone = e.robust_accuracy.value, e.rebatched_accuracy, e.alone_accuracy
     told = [f"{100 * here:.1f}% in their batch"]
@@ -62,7 +62,7 @@ def elsewhere(case: Case) -> Found:
     others = [here, *(other for other in (there, alone) if other is not None)]
     lowest = intervals.of_rows(round(min(others) * e.n), e.n)
     measured = f"pgd-20 over random neighbours leaves {', '.join(told)}"
-    return found(measured, fail=case.exceeds(lowest), warn=max(others) - min(others) > GAP)
+    return found(measured, e.n, fail=case.exceeds(lowest), warn=max(others) - min(others) > GAP)
 
 
 @question(
@@ -72,7 +72,7 @@ def elsewhere(case: Case) -> Found:
 def poisoned(case: Case) -> Found:
     """Clean accuracy after ten batches of black and white noise, beside that after ten clean batches."""
     if not (case.coupling and case.coupling.stateful):
-        return found("a forward pass changes nothing")
+        return found("a forward pass changes nothing", None)
     rng, right = generator(case.seed, "poison"), {}
     device = device_of(case.model)
     for ahead in ("clean", "poison"):
@@ -86,4 +86,4 @@ def poisoned(case: Case) -> Found:
             right[ahead] = sum(int((judge.logits(b.x).argmax(1).cpu() == b.y.cpu()).sum()) for b in case.batches)
     clean, poison = (count / case.rows for count in right.values())
     measured = f"clean accuracy {100 * clean:.1f}% after {BEFORE} clean batches, {100 * poison:.1f}% after {BEFORE} of noise"
-    return found(measured, fail=clean - poison > GAP)
+    return found(measured, case.rows, fail=clean - poison > GAP)

@@ -23,7 +23,7 @@ def routes(case: Case) -> Found:
     """PGD-20 on each route of routed norms."""
     layers = [module for module in case.model.modules() if isinstance(module, Routed)]
     if not layers:
-        return found("no norm has routes")
+        return found("no norm has routes", None)
     values = []
     for route in range(min(layer.routes for layer in layers)):
         taken = all(layer.route == route for layer in layers)
@@ -31,7 +31,7 @@ def routes(case: Case) -> Found:
         one = case if other is None else Case(other, case.batches, case.threat, seed=case.seed)
         values.append(one.accuracy(PGD(steps=20)))
     measured = ", ".join(f"route {route}: {100 * value:.1f}%" for route, value in enumerate(values))
-    return found(f"{measured}; in use: {layers[0].route}", warn=max(values) - min(values) > GAP)
+    return found(f"{measured}; in use: {layers[0].route}", case.judged, warn=max(values) - min(values) > GAP)
 
 
 @question(
@@ -42,7 +42,7 @@ def substitute(case: Case) -> Found:
     """PGD-20 on the whole, with the substitute's gradient cut, and on the substitute alone; judged on the whole."""
     model = case.model
     if not isinstance(model, ABNN) or model.substitute is None:
-        return found("there is no substitute")
+        return found("there is no substitute", None)
     through = case.accuracy(PGD(steps=20))
     around = case.accuracy(PGD(steps=20), craft_on=detached(model), called="around the substitute")
     told = f"through both {100 * through:.1f}%, around the substitute {100 * around:.1f}%"
@@ -51,7 +51,7 @@ def substitute(case: Case) -> Found:
     if classes_of(Judge(model.substitute, 0), batch.x) == classes_of(Judge(model, 0), batch.x):
         alone = case.accuracy(PGD(steps=20), craft_on=model.substitute, called="on the substitute alone")
         told, lowest = f"{told}, on the substitute alone {100 * alone:.1f}%", min(around, alone)
-    return found(told, fail=lowest < through - case.slack)
+    return found(told, case.judged, fail=lowest < through - case.slack)
 
 
 @question(
@@ -63,13 +63,13 @@ def smooth_range(case: Case) -> Found:
     smooth = copy.deepcopy(case.model)
     layers = [m for m in smooth.modules() if isinstance(m, StatNorm) and m.measure == "range" and m.spread_share > 0]
     if not layers:
-        return found("no norm reads the batch's range")
+        return found("no norm reads the batch's range", None)
     for layer in layers:
         layer._measure = layer._measure._replace(of=_mean_and_smooth_range)
     left = case.accuracy(PGD(steps=20), craft_on=smooth, called="smooth range")
     own = case.accuracy(PGD(steps=20))
     measured = f"on a copy with a smooth range pgd-20 leaves {100 * left:.1f}%, on the network itself {100 * own:.1f}%"
-    return found(measured, fail=left < own - max(GAP, case.slack))
+    return found(measured, case.judged, fail=left < own - max(GAP, case.slack))
 
 
 def _mean_and_smooth_range(x: Tensor) -> tuple[Tensor, Tensor]:

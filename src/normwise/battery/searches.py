@@ -27,6 +27,7 @@ def steps(case: Case) -> Found:
     late = values[STEPS.index(20)] - values[-1] > GAP
     return found(
         _curve(STEPS, values),
+        case.judged,
         fail=_rise(values) > GAP,
         warn=late or _rise(values) > case.slack,
         series=_series("PGD steps", STEPS, values),
@@ -37,7 +38,8 @@ def steps(case: Case) -> Found:
 def starts(case: Case) -> Found:
     """PGD-20 from one random start and from five."""
     one, five = case.accuracy(PGD(steps=20)), case.accuracy(PGD(steps=20, restarts=5))
-    return found(f"pgd-20 leaves {100 * one:.1f}% from one start, {100 * five:.1f}% from 5", warn=one - five > GAP)
+    measured = f"pgd-20 leaves {100 * one:.1f}% from one start, {100 * five:.1f}% from 5"
+    return found(measured, case.judged, warn=one - five > GAP)
 
 
 @question(
@@ -49,7 +51,7 @@ def losses(case: Case) -> Found:
     """PGD-50 on cross-entropy, margin and DLR (which does not change with the scale of the logits)."""
     values = {loss: case.accuracy(PGD(steps=50, loss=loss), called=f"pgd-50 on {loss}") for loss in ("ce", "margin", "dlr")}
     measured = ", ".join(f"{loss} {100 * value:.1f}%" for loss, value in values.items())
-    return found(measured, fail=values["ce"] - min(values.values()) > GAP)
+    return found(measured, case.judged, fail=values["ce"] - min(values.values()) > GAP)
 
 
 def strongest(case: Case) -> tuple[Attack, ...]:
@@ -76,7 +78,7 @@ def stronger(case: Case) -> Found:
     left = known[0]
     called = " and ".join(str(getattr(attack, "label", attack.name)) for attack in attacks)
     measured = f"after {called}, on what still stood, {left} is left, claimed {100 * (case.claim or 0.0):.1f}%"
-    return found(measured, fail=case.exceeds(left))
+    return found(measured, left.rows, fail=case.exceeds(left))
 
 
 @question("radius curve", "accuracy that rises with the radius, or does not end at 0, shows an attack that fails")
@@ -84,7 +86,7 @@ def radii(case: Case) -> Found:
     """PGD-20 at a quarter of the radius, and on by doubling until nothing is left."""
     eps, name = getattr(case.threat, "eps", None), case.threat.name
     if name not in ("linf", "l2", "l1") or not eps:
-        return found(f"not measured: it needs linf, l2 or l1 and a radius above 0; got {name}", warn=True)
+        return found(f"not measured: it needs linf, l2 or l1 and a radius above 0; got {name}", None, warn=True)
     values, scores = list[float](), list[float]()
     for power in range(-2, 5):
         radius = min(eps * 2**power, LARGEST.get(name, eps * 16))
@@ -94,14 +96,15 @@ def radii(case: Case) -> Found:
         values.append(radius)
         scores.append(case.accuracy(PGD(steps=20), threat=None if power == 0 else wider))
     measured = _curve([f"{value:.3g}" for value in values], scores)
-    return found(measured, fail=_rise(scores) > case.slack, warn=scores[-1] > 0.2, series=_series("radius", values, scores))
+    series = _series("radius", values, scores)
+    return found(measured, case.judged, fail=_rise(scores) > case.slack, warn=scores[-1] > 0.2, series=series)
 
 
 @question("radius one", "where every image is allowed nothing can be left: the attack fails, not the robustness holds")
 def radius_one(case: Case) -> Found:
     """Corners and PGD in linf at eps 1."""
     left = case.accuracy(Corner(), PGD(steps=20), threat=Linf(eps=1.0))
-    return found(f"{100 * left:.1f}% left at linf eps 1", fail=left > 0)
+    return found(f"{100 * left:.1f}% left at linf eps 1", case.judged, fail=left > 0)
 
 
 @question("random search", "blind search that finds more than gradients means that the gradients mislead")
@@ -109,7 +112,7 @@ def black_box(case: Case) -> Found:
     """Square with 500 queries, beside PGD-20."""
     square, white = case.accuracy(Square(steps=500)), case.white()
     measured = f"square with 500 queries leaves {100 * square:.1f}%, pgd-20 {100 * white:.1f}%"
-    return found(measured, fail=square < white - case.slack)
+    return found(measured, case.judged, fail=square < white - case.slack)
 
 
 @question(
@@ -122,7 +125,7 @@ def transfer(case: Case) -> Found:
         raise ValueError("no twin was given to craft on")
     left, white = case.accuracy(PGD(steps=50), craft_on=case.twin, called="transfer"), case.white()
     measured = f"images of an undefended twin leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
-    return found(measured, fail=left < white - case.slack)
+    return found(measured, case.judged, fail=left < white - case.slack)
 
 
 def _rise(values: Sequence[float]) -> float:

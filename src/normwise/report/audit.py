@@ -29,7 +29,7 @@ _REACHES = {  # name: what the attacker changes, what the share counts
 
 
 class Finding(NamedTuple):
-    """One check: its anchors in this page and in docs/checks.md, what it found, and its series as a plot."""
+    """One check: its anchors in this page and in docs/checks.md, what it found on how many rows, and its series as a plot."""
 
     id: str
     anchor: str
@@ -37,7 +37,13 @@ class Finding(NamedTuple):
     status: str
     measured: str
     why: str
+    n: int | None
     plot: Plot | None
+
+    @property
+    def called(self) -> str:
+        """Its name, and its number of rows where it has one."""
+        return self.name if self.n is None else f"{self.name} (n = {self.n})"
 
 
 class Told(NamedTuple):
@@ -104,7 +110,7 @@ def write(out: Path, records: Sequence[Mapping[str, Any]]) -> Path:
 def to_html(audited_records: Sequence[Mapping[str, Any]]) -> str:
     """Render one audit, or several beside each other; text from records is escaped. Raises ValueError for none.
 
-    Fields that a record may lack: `model`, `reach`, `examples` (see `sheet.told`), a check's `series` (see `series.plot`).
+    Fields that a record may lack: `model`, `reach`, `examples` (see `sheet.told`), a check's `n` and `series` (see `series.plot`).
     """
     if not audited_records:
         raise ValueError("a page needs at least one audit; got none; run normwise audit first")
@@ -178,7 +184,8 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
 def _finding(check: Mapping[str, Any], prefix: str, threat: Mapping[str, Any]) -> Finding:
     name, slug, series = str(check["name"]), anchor(str(check["name"])), check.get("series")
     drawn = plot(series, in_255ths=threat.get("name") == "linf") if series else None
-    return Finding(prefix + slug, slug, name, str(check["status"]), str(check["measured"]), str(check["why"]), drawn)
+    status, measured, why = (str(check[key]) for key in ("status", "measured", "why"))
+    return Finding(prefix + slug, slug, name, status, measured, why, check.get("n"), drawn)
 
 
 def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -225,7 +232,7 @@ def _table(audits: Sequence[Told]) -> tuple[list[str], list[list[str]], list[boo
         [
             *(one.name, one.threat, one.verdict, percent(one.claimed), percent(one.bound)),
             f"{100 * one.low:.1f}–{100 * one.high:.1f}%",
-            *(str(one.n), "yes" if one.coupled else "no", "; ".join(finding.name for finding in one.raised) or "none"),
+            *(str(one.n), "yes" if one.coupled else "no", "; ".join(finding.called for finding in one.raised) or "none"),
         ]
         for one in audits
     ]
