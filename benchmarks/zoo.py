@@ -2,11 +2,14 @@
 
     python benchmarks/zoo.py digits runs/zoo          # the first zoo, on which thresholds were set
     python benchmarks/zoo.py cifar10 runs/zoo2 --checkpoints FOLDER   # the second, made afterwards: real images, other networks
+    python benchmarks/zoo.py cifar10 runs/zoo2 --checkpoints FOLDER --part 1/2   # every second of its networks; 2/2: the others
 
 The second zoo needs CIFAR-10 (NORMWISE_DATA) and a folder with akamaster_resnet20_cifar10.th and cnn_a_adv_cifar10.pth; its other
-networks are cells of `normwise reproduce --preset cpu` (--cells FOLDER): those that are not there are left out.
+networks are cells of `normwise reproduce --preset cpu` (--cells FOLDER), those that are not there being left out, and two
+small ones that are trained here.
 
-Prints a table, and writes zoo.json: per network its own claim, the audit's upper bound, verdict, and the checks that failed.
+Each network's row is written to FOLDER/animals as soon as it is there, and a stopped run goes on after the last. zoo.json and zoo.md
+hold all rows of the folder, whoever made them: a network's own claim, the audit's upper bound, verdict, and the checks that failed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,7 @@ from normwise.models import NFResNet, ResNet
 from normwise.norms import BN, GN, MBN, BNwoT, on_route
 from normwise.presets import DIGITS
 from normwise.recipes import Adversarial, AlignedBN, Mixed, Routes, Standard
-from normwise.record import provenance
+from normwise.record import provenance, write
 from normwise.reproduce.cell import Workshop
 from normwise.reproduce.papers import CELLS
 from normwise.reproduce.scale import cpu
@@ -46,6 +50,8 @@ from normwise.verdict import evaluate
 EPS = 0.2
 ROWS = 200
 FEW = 60  # rows of the second zoo
+GROWN = Cifar10(train_limit=2000)  # what the second zoo's own networks train on
+BRIEF = replace(DIGITS, epochs=20, validate_every=0)  # the last epoch is kept, overfitted or not
 
 
 def plain_pgd(model: nn.Module, batches, threat, steps: int = 20) -> float:
@@ -68,6 +74,11 @@ def plain_pgd(model: nn.Module, batches, threat, steps: int = 20) -> float:
 def own(model, batches, threat, *attacks) -> float:
     """What our own attacks leave."""
     return evaluate(model, batches, threat, attacks, stateful="restore").evaluation.robust_accuracy.value
+
+
+def fgsm(model, batches, threat) -> float:
+    """What one step leaves."""
+    return own(model, batches, threat, FGSM())
 
 
 def carefully(model, batches, threat) -> float:
@@ -119,7 +130,6 @@ def first_zoo():
     def norms_alone():
         return fit(standard(), data, Adversarial(trains="affine"), Linf(eps=EPS), DIGITS, seed=0).model.eval()
 
-    fgsm = lambda model, batches, threat: own(model, batches, threat, FGSM())  # noqa: E731
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(standard(), BNwoT()), None, False
     for name, make in ILLUSIONS.items():
@@ -136,8 +146,16 @@ def first_zoo():
     yield "BN-only AT", norms_alone, carefully, True
 
 
-def second_zoo(checkpoints: Path, cells: Path):
-    """(name, network, own claim, honest, eps) on CIFAR-10: networks trained by others, and those of the papers' cells."""
+def grown(folder: Path, recipe: Any, eps: float) -> nn.Module:
+    """A ResNet-8 of width 8 on 2,000 images of CIFAR-10; the folder keeps it, and a stopped training goes on."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ResNet(depth=8, width=8)(BN(), classes=10, mean=GROWN.mean, std=GROWN.std)
+    return fit(model, GROWN, recipe, Linf(eps=eps), BRIEF, seed=0, folder=folder).model.eval()
+
+
+def second_zoo(checkpoints: Path, cells: Path, folder: Path):
+    """(name, network, own claim, honest, eps) on CIFAR-10: networks of others, two grown here, and those of the papers' cells."""
     data = Cifar10()
     published, no_norm = (
         resnet20(checkpoints / "akamaster_resnet20_cifar10.th"),
@@ -149,7 +167,10 @@ def second_zoo(checkpoints: Path, cells: Path):
     for name, make in ILLUSIONS.items():
         yield name, lambda make=make: make(published), claims.get(name), False, 8 / 255
     yield "eps in normalized units", lambda: published, in_normalized_units(data), False, 2 / 255
-    grown = {
+    smoothed, one_step = Mixed(label_smoothing=0.5, steps=3), Adversarial(steps=1, relative_step=1.0)
+    yield "label smoothing, mixed", lambda: grown(folder / "smoothed", smoothed, 8 / 255), plain_pgd, False, 8 / 255
+    yield "one-step overfitting", lambda: grown(folder / "one-step", one_step, 16 / 255), fgsm, False, 16 / 255
+    made = {
         "substitute sees clean": ("abnn", seen_clean, False, 1 / 255),
         "RobustNorm tracked": ("rnt-standard", carefully, True, 1 / 255),
         "PGD-AT BN": ("bn-at", carefully, True, 8 / 255),
@@ -158,48 +179,65 @@ def second_zoo(checkpoints: Path, cells: Path):
     }
     yield "standard BN, published", lambda: published, carefully, True, 1 / 255
     yield "AT without norms, published", lambda: no_norm, carefully, True, 2 / 255
-    for name, (cell, claim, honest, eps) in grown.items():
+    for name, (cell, claim, honest, eps) in made.items():
         if shop.record(cell, 0) is not None:
             yield name, lambda cell=cell: shop.network(cell, 0), claim, honest, eps
 
 
-def look(animals, batches, twin, folder: Path, only: str) -> list[dict[str, Any]]:
-    """Audit each; what is in the folder is not made again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = []
-    for name, make, claim, honest, eps in animals:
-        threat = Linf(eps=eps)
-        path = folder / f"{name.replace(' ', '-').replace(',', '')}.json"
-        if only and only not in name:
-            continue
-        if path.exists():
-            table.append(json.loads(path.read_text()))
-            continue
-        model = make().eval()
-        started = time.perf_counter()
-        claimed = None if claim is None else claim(model, batches, threat)
-        found = audit(model, batches, threat, claim=claimed, twin=twin, budget=60)
-        failed = [check.name for check in found.checks if check.status == "fail"]
-        row = {
-            "name": name,
-            "honest": honest,
-            "eps": eps,
-            "claim": found.claimed_accuracy,
-            "own_protocol": claim is not None,
-            "upper_bound": found.upper_bound,
-            "verdict": found.verdict,
-            "reasons": list(found.reasons),
-            "failed": failed,
-            "missing": list(found.missing),
-            "warned": [check.name for check in found.checks if check.status == "warn"],
-            "measured": {check.name: check.measured for check in found.checks if check.status != "pass"},
-            "n": sum(len(batch.y) for batch in batches),
-            "seconds": time.perf_counter() - started,
-        }
-        path.write_text(json.dumps(row, indent=2) + "\n")
-        print(f"{name:26} {row['seconds']:5.0f} s  {found.sentence}  [{', '.join(failed)}]", flush=True)
-        table.append(row)
-    return table
+def look(animal, batches, twin) -> dict[str, Any]:
+    """Make one network, let it claim, and audit it."""
+    name, make, claim, honest, eps = animal
+    threat, model, started = Linf(eps=eps), make().eval(), time.perf_counter()
+    claimed = None if claim is None else claim(model, batches, threat)
+    found = audit(model, batches, threat, claim=claimed, twin=twin, budget=60)
+    row = {
+        "name": name,
+        "honest": honest,
+        "eps": eps,
+        "claim": found.claimed_accuracy,
+        "own_protocol": claim is not None,
+        "upper_bound": found.upper_bound,
+        "verdict": found.verdict,
+        "reasons": list(found.reasons),
+        "failed": [check.name for check in found.checks if check.status == "fail"],
+        "missing": list(found.missing),
+        "warned": [check.name for check in found.checks if check.status == "warn"],
+        "measured": {check.name: check.measured for check in found.checks if check.status != "pass"},
+        "n": sum(len(batch.y) for batch in batches),
+        "seconds": time.perf_counter() - started,
+        "commit": provenance()["commit"],
+    }
+    print(f"{name:26} {row['seconds']:5.0f} s  {found.sentence}  [{', '.join(row['failed'])}]", flush=True)
+    return row
+
+
+def held(path: Path, rows: int) -> dict[str, Any] | None:
+    """The row of a network, if it is there and of so many test rows."""
+    row = json.loads(path.read_text()) if path.exists() else {}
+    return row if row.get("n") == rows else None
+
+
+def summed_up(found: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """All rows that there are, and how many were caught and accused."""
+    table = [row for row in found.values() if row]
+    doubted = [row["honest"] for row in table if row["verdict"] == "doubtful"]
+    honest = sum(row["honest"] for row in table)
+    return {
+        "caught": doubted.count(False),
+        "illusions": len(table) - honest,
+        "accused": doubted.count(True),
+        "honest": honest,
+        "not_finished": [name for name, row in found.items() if row is None],
+        "rows": table,
+    }
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Read "1/2": the first of every two."""
+    first, count = map(int, text.split("/"))
+    if not 1 <= first <= count:
+        raise ValueError(text)
+    return first, count
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:
@@ -221,34 +259,30 @@ def main() -> None:
     parser.add_argument("zoo", choices=("digits", "cifar10"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="names that contain this")
+    parser.add_argument("--part", type=part_of, default=(1, 1), metavar="I/N", help="every N-th network from the I-th on")
+    parser.add_argument("--rows", type=int, help="test rows")
     parser.add_argument("--checkpoints", type=Path, default=Path())
     parser.add_argument("--cells", type=Path, default=Path("results/reproduce/cpu"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.zoo == "digits":
-        batches, twin = Digits(test_limit=ROWS).test(batch_size=50), trained(BN(), Standard(), 99)
-        animals = ((*one, EPS) for one in first_zoo())
+        batches, twin = Digits(test_limit=given.rows or ROWS).test(batch_size=50), trained(BN(), Standard(), 99)
+        animals = [(*one, EPS) for one in first_zoo()]
     else:
-        batches, animals = Cifar10(test_limit=FEW).test(batch_size=FEW // 2), second_zoo(given.checkpoints, given.cells)
-        shop = Workshop(CELLS, cpu(), given.cells, lambda text, done, total: None)
-        twin = shop.network("bn-standard", 1)
-    table = look(animals, batches, twin, given.folder, given.only)
-    illusions = [row for row in table if not row["honest"]]
-    honest = [row for row in table if row["honest"]]
-    caught = sum(row["verdict"] == "doubtful" for row in illusions)
-    accused = sum(row["verdict"] == "doubtful" for row in honest)
-    print(f"caught {caught} of {len(illusions)}, accused {accused} of {len(honest)}")
-    record = {
-        **provenance(),
-        "zoo": given.zoo,
-        "caught": caught,
-        "illusions": len(illusions),
-        "accused": accused,
-        "honest": len(honest),
-    }
-    record |= {"command": f"python benchmarks/zoo.py {given.zoo} FOLDER", "rows": table}
-    (given.folder / "zoo.md").write_text(to_markdown(table))
-    (given.folder / "zoo.json").write_text(json.dumps(record, indent=2) + "\n")
+        few = given.rows or FEW
+        batches = Cifar10(test_limit=few).test(batch_size=few // 2)
+        animals = list(second_zoo(given.checkpoints, given.cells, given.folder / "grown"))
+        twin = Workshop(CELLS, cpu(), given.cells, lambda text, done, total: None).network("bn-standard", 1)
+    paths = {one[0]: given.folder / "animals" / f"{one[0].replace(' ', '-').replace(',', '')}.json" for one in animals}
+    rows, (first, count) = sum(len(batch.y) for batch in batches), given.part
+    for animal in [one for one in animals if given.only in one[0]][first - 1 :: count]:
+        if held(paths[animal[0]], rows) is None:
+            write(paths[animal[0]], json.dumps(look(animal, batches, twin), indent=2) + "\n")
+    record = summed_up({name: held(path, rows) for name, path in paths.items()})
+    print(f"caught {record['caught']} of {record['illusions']}, accused {record['accused']} of {record['honest']}")
+    record = provenance() | {"command": f"python benchmarks/zoo.py {given.zoo} FOLDER", "zoo": given.zoo} | record
+    write(given.folder / "zoo.md", to_markdown(record["rows"]))
+    write(given.folder / "zoo.json", json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Claims are decided as was said beforehand, on records whose truth is planted."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from normwise.reproduce.cell import Cell, Workshop
 from normwise.reproduce.claims import CLAIMS
 from normwise.reproduce.decide import HOLDS, NOT, ONLY, OPEN, Claim, decide, paired
-from normwise.reproduce.measures import figure, more_robust, more_robust_at_equal_clean, unmatched
+from normwise.reproduce.measures import figure, more_robust, more_robust_at_equal_clean, steadier, unmatched
 from normwise.reproduce.papers import CELLS, SYSTEMS
 from normwise.reproduce.run import Reproduce, decided, wanted
+from normwise.reproduce.scale import cpu
 
 
 def record(shares, rows=400, seed=0, strongest=None):
@@ -114,6 +117,30 @@ def test_one_number_per_seed_has_an_interval_of_students_t():
     found = paired(measured, what)
     assert found.value == pytest.approx(np.mean(values))
     assert found.high - found.value == pytest.approx(4.303 * np.std(values, ddof=1) / np.sqrt(3))
+
+
+def test_corruptions_are_paired_row_by_row():
+    def kept(*bits):
+        return {
+            "figures": {"rows": {"corruptions": {"fog": {"1": bits[0], "5": bits[1]}, "snow": {"1": bits[2], "5": bits[3]}}}}
+        }
+
+    records = [{"a": kept("1111", "1110", "1100", "1000"), "b": kept("0111", "0110", "0100", "0000")}] * 3
+    measured, what = steadier("a", "b")(records, "paper")
+    assert measured.tolist() == [[1, 0, 0, 0]] * 3
+    assert what == "mean accuracy over 15 corruptions, a less b"
+
+
+def test_a_retired_figure_counts_in_the_digest_alone():
+    cell = Cell(name="a", system="nofrost", about="", begin=lambda scale: None, extras=("drift",), retired=("shifts",))
+    digests = {
+        Workshop({"a": one}, cpu(), Path(), lambda *told: None).digest("a", 0)
+        for one in (cell, replace(cell, extras=("drift", "shifts"), retired=()))
+    }
+    assert len(digests) == 1
+    others = [replace(cell, retired=()), replace(cell, under="patch"), replace(cell, under="corruptions")]
+    digests |= {Workshop({"a": one}, cpu(), Path(), lambda *told: None).digest("a", 0) for one in others}
+    assert len(digests) == 4
 
 
 def test_one_number_alone_has_no_interval_and_decides_nothing():

@@ -8,9 +8,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 
 from normwise.__main__ import main
+from normwise.data import CORRUPTIONS
+from normwise.data.corruptions import corrupted
+from normwise.reproduce.cell import Workshop
+from normwise.reproduce.papers import CELLS
 from normwise.reproduce.run import Reproduce, planned
+from normwise.reproduce.scale import smoke
 
 
 def say(*words: object) -> tuple[int, str, str]:
@@ -23,7 +29,7 @@ def say(*words: object) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reproduce")
-    status, said, err = say("robustnorm", "--only", "[bnwot]", "--out", out)
+    status, said, err = say("robustnorm", "--only", "[bnwot,bn-standard-corrupted]", "--out", out)
     assert status == 0, err
     assert "not decided at this size" in said
     return out
@@ -43,6 +49,21 @@ def test_records_and_claims_say_what_was_done(folder):
     assert set(record["figures"]["drift"]) == {"clean", "noise", "adversarial"}
     assert set(record["figures"]["legacy"]) == {"0.004", "0.008", "0.02", "0.03"}
     assert "| `bnwot` | the same, reading the batch at inference; coupled rows" in (folder / "claims.md").read_text()
+
+
+def test_a_corrupted_cell_holds_what_the_network_answers(folder):
+    figures = json.loads((folder / "cells/bn-standard-corrupted-seed0/record.json").read_text())["figures"]
+    assert {kind: list(each) for kind, each in figures["corruptions"].items()} == dict.fromkeys(CORRUPTIONS, list("12345"))
+    shop = Workshop(CELLS, smoke(), folder, lambda text, done, total: None)
+    network, (first, *_) = shop.network("bn-standard", 0), shop.scale.data.test(batch_size=50)
+    for bits, batch in (
+        (figures["rows"]["clean"], first),
+        (figures["rows"]["corruptions"]["fog"]["3"], corrupted(first, CORRUPTIONS["fog"], 3)),
+    ):
+        with torch.no_grad():
+            assert bits == "".join("01"[right] for right in (network(batch.x).argmax(1) == batch.y).tolist())
+    assert figures["corruptions"]["fog"]["3"] == figures["rows"]["corruptions"]["fog"]["3"].count("1") / 50
+    assert "corrupted" not in (folder / "claims.md").read_text().split("| network |")[1]  # its figures are of no radius
 
 
 def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder):
