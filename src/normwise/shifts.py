@@ -24,7 +24,7 @@ from .data import CORRUPTIONS, DATA, Cifar10, Cifar10C, Cifar101, Digits, find
 from .data.corruptions import corrupted
 from .data.corruptions.kind import SEVERITIES, check_severity
 from .data.corruptions.rows import strip
-from .experiment import CONFIG, check_folder, check_running, place
+from .experiment import CONFIG, check_folder, check_models, check_once, check_running, place
 from .judge import DRAWS, Judge, check_network
 from .loading import load
 from .modes import digest
@@ -81,14 +81,9 @@ class Shifts:
 
     def __post_init__(self) -> None:
         check_running(self)
-        if not self.models:
-            raise ValueError("no model is named; write normwise shifts MODEL: a run folder or package.module:function")
-        for name in ("models", "kinds", "severities"):
-            values = getattr(self, name)
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} are {', '.join(map(str, values))}; name each once")
-        if self.weights and len(functions := [spec for spec in self.models if ":" in spec]) != 1:
-            raise ValueError(f"weights is {self.weights!r}, for {len(functions)} functions; name one function with it")
+        check_models(self, "shifts")
+        check_once("kinds", self.kinds)
+        check_once("severities", self.severities)
         for kind in self.kinds:
             if kind not in CORRUPTIONS:
                 raise unknown("corruption", kind, CORRUPTIONS)
@@ -97,8 +92,8 @@ class Shifts:
         for share in self.adapt:
             if not 0 <= share <= 1:
                 raise ValueError(f"adapt holds {share:g}; give shares of the batch from 0 to 1")
-        if self.rows < 1 or self.prior < 0:
-            raise ValueError(f"rows is {self.rows} and prior {self.prior}; give rows above 0 and a prior >= 0")
+        if self.prior < 0:
+            raise ValueError(f"prior is {self.prior}; give a whole number >= 0")
         if self.images == "published" and not isinstance(self.data, Cifar10):
             raise ValueError(
                 f"images is published, which is CIFAR-10-C; data is {self.data.name}: generate, or give cifar10"

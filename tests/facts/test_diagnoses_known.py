@@ -12,9 +12,10 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from normwise import losses
+from normwise.data import CORRUPTIONS
 from normwise.diagnose import Drift, Flips, Gamma, Margins, Slices, Smoothness
 from normwise.diagnose.drift import between
-from normwise.diagnose.inputs import blurred, climbed, shuffled
+from normwise.diagnose.inputs import climbed, shuffled
 from normwise.diagnose.taps import layers_of, moments, with_moments
 from normwise.norms import GN, BNwoT, StatNorm
 from normwise.rows import l1, l2, linf
@@ -72,13 +73,6 @@ def test_noise_is_what_reproduce_drew_before_the_two_shared_it():
     assert torch.equal(shuffled(change, generator(1)), (change.flatten(1).gather(1, order) * signs).view_as(change))
 
 
-def test_blurred_pictures_are_means_of_neighbours():
-    x = images(3)
-    wide = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
-    assert torch.allclose(blurred(x), nn.functional.avg_pool2d(wide, 3, 1), atol=1e-6)
-    assert torch.equal(blurred(images(3, (5,))), images(3, (5,)))  # a row of numbers has no neighbours
-
-
 def test_the_steps_of_the_attack_lie_on_one_path():
     [batch] = batches(1)
     path = climbed(balanced(), batch.x, batch.y, Linf(eps=0.1), (1, 2, 4), generator(0))
@@ -102,7 +96,15 @@ def test_drift_is_counted_in_running_deviations(layer):
     assert found["clean", 0]["log variance ratio"] == pytest.approx(0, abs=1e-5)
     assert found["clean", 0]["divergence"] == pytest.approx(4, rel=1e-3)
     assert found["adversarial", 1]["moved"] > 0
-    assert found["blurred", None]["log variance ratio"] > 0.5
+    assert found["defocus_blur 5", None]["log variance ratio"] > 0.5
+    brighter = CORRUPTIONS["brightness"](batch.x, 3, generator=generator(0))  # it draws nothing
+    again = rows(Drift(steps=(1,), corruption="brightness", severity=3), model, [batch])
+    moved = next(row["moved"] for row in again if row["input"] == "brightness 3")
+    assert moved == pytest.approx(float(((brighter.mean((0, 2, 3)) - mean) / variance.sqrt()).abs().mean()), rel=1e-3)
+    with pytest.raises(ValueError, match="no corruption is named 'blur'"):
+        Drift(corruption="blur")
+    with pytest.raises(ValueError, match="a severity is a whole number from 1 to 5"):
+        Drift(severity=6)
 
 
 def test_what_tracks_nothing_is_compared_with_the_clean_batch():

@@ -143,10 +143,10 @@ def test_names_are_text_and_a_diagnosis_of_ones_own_gets_a_table(record, tmp_pat
     [
         ("", "no model is named; write normwise diagnose MODEL"),
         ("sick:gn --rows 0", "rows is 0"),
-        ("sick:gn sick:gn", "sick:gn is named twice"),
+        ("sick:gn sick:gn", "models are sick:gn, sick:gn; name each once"),
         ("sick:gn --only drif", "no diagnosis is named 'drif'; did you mean 'drift'?"),
         ("sick:gn --only ,", "only names no diagnosis"),
-        ("sick:gn sick:plain --weights w.pt", "for 2 networks"),
+        ("sick:gn sick:plain --weights w.pt", "for 2 functions"),
         ("sick:gn sick:other", "sick:other: the model cannot take images of shape"),
         ("nowhere", "no model 'nowhere'"),
         ("sick:gn --config slices.yaml", "cells 4"),
@@ -171,7 +171,7 @@ def test_the_example_of_the_docs_runs():
     held = io.StringIO()
     with redirect_stdout(held):
         exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})
-    sites, lines = 21, 5  # clean, noise, blurred, and two numbers of steps
+    sites, lines = 21, 5  # clean, noise, corrupted, and two numbers of steps
     assert held.getvalue().startswith(
         f"{list(DIAGNOSES)} ('site', 'reads', 'reference', 'input', 'steps', 'shift') {sites * lines}"
     )

@@ -53,7 +53,9 @@ def test_records_and_claims_say_what_was_done(folder):
 
 def test_a_corrupted_cell_holds_what_the_network_answers(folder):
     figures = json.loads((folder / "cells/bn-standard-corrupted-seed0/record.json").read_text())["figures"]
-    assert {kind: list(each) for kind, each in figures["corruptions"].items()} == dict.fromkeys(CORRUPTIONS, list("12345"))
+    assert {kind: list(each) for kind, each in figures["corruptions"].items()} == {
+        kind: list("12345") for kind in CORRUPTIONS
+    }
     shop = Workshop(CELLS, smoke(), folder, lambda text, done, total: None)
     network, (first, *_) = shop.network("bn-standard", 0), shop.scale.data.test(batch_size=50)
     for bits, batch in (

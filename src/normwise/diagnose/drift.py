@@ -9,12 +9,16 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from ..data import CORRUPTIONS
+from ..data.corruptions import corrupted
+from ..data.corruptions.kind import LEAST, check_severity
 from ..norms import StatNorm, reads
 from ..norms.routed import Routed
+from ..registry import unknown
 from ..seeding import draw
 from ..statistics import MEASURES, mean_and_range, mean_and_variance
 from ..types import Batch, ThreatModel
-from .inputs import blurred, climbed, shuffled
+from .inputs import climbed, shuffled
 from .table import NOWHERE, Diagnosis
 from .taps import EPS, ask, heard, layers_of
 
@@ -30,13 +34,16 @@ class Drift(Diagnosis):
     m and s^2 are a batch's mean and variance per channel (what the median norm takes for them, at its sites), m0 and s0^2 the
     reference; p and p0 are the Gaussians that have them. Figures are means over channels, then over batches. Inputs: clean,
     after so many steps of PGD from the clean image, noise (the last step's changes of pixels, shuffled and with random
-    signs, so that every lp norm is equal up to the box), and blurred over 3 x 3 pixels.
+    signs, so that every lp norm is equal up to the box), and a natural corruption, where inputs are images of 4 pixels a side
+    or more: its line is called by kind and severity, "fog 3".
     `reference` says what m0 and s0^2 are: "running", "running mean, clean variance" where a layer tracks another spread, or
     "clean" (the same batch before the attack) where it tracks nothing; there log range ratio compares the batch's range
     with the running one of layers that track a range.
 
     Options
-        steps   numbers of PGD steps
+        steps       numbers of PGD steps
+        corruption  one of the 15 kinds of Hendrycks and Dietterich (2019, arXiv:1903.12261)
+        severity    its severity, 1 to 5
 
     Source: divergences of Gaussians in closed form (Kullback and Leibler 1951, sec. 2; Dowson and Landau 1982). Differs:
     1e-5 is added to all variances, and the Wasserstein distance is in deviations of the reference.
@@ -59,8 +66,13 @@ class Drift(Diagnosis):
     nothing: ClassVar[str] = NOWHERE
 
     steps: tuple[int, ...] = (1, 2, 5, 10, 20)
+    corruption: str = "defocus_blur"
+    severity: int = 5
 
     def __post_init__(self) -> None:
+        if self.corruption not in CORRUPTIONS:
+            raise unknown("corruption", self.corruption, CORRUPTIONS)
+        check_severity(self.severity)
         if not self.steps or min(self.steps) < 1:
             raise ValueError(f"steps of drift are numbers of PGD steps; got {self.steps}; give whole numbers >= 1")
 
@@ -75,8 +87,11 @@ class Drift(Diagnosis):
             path = climbed(model, batch.x, batch.y, threat, sorted(self.steps), rng)
             noise = (batch.x + shuffled(path[max(path)] - batch.x, rng)).clamp(0, 1)
             kinds: dict[tuple[str, int | None], Tensor] = {("clean", 0): batch.x, ("noise", None): noise}
-            kinds |= {("blurred", None): blurred(batch.x)} | {("adversarial", count): x for count, x in path.items()}
             seed, clean = draw(rng), dict[str, list[Seen]]()
+            if batch.x.ndim == 4 and min(batch.x.shape[2:]) >= LEAST:
+                changed = corrupted(batch, CORRUPTIONS[self.corruption], self.severity, seed)
+                kinds[f"{self.corruption} {self.severity}", None] = changed.x
+            kinds |= {("adversarial", count): x for count, x in path.items()}
             for sort, x in kinds.items():
                 seen = _seen(model, layers, x, seed)
                 clean = clean or seen

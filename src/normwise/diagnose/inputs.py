@@ -1,4 +1,4 @@
-"""Kinds of images to compare: further and further along an attack, noise of equal norm, corrupted."""
+"""Kinds of images to compare: further and further along an attack, and noise of equal norm."""
 
 from __future__ import annotations
 
@@ -31,13 +31,3 @@ def shuffled(change: Tensor, rng: Generator) -> Tensor:
     order = torch.rand(flat.shape, generator=rng).argsort(1).to(flat.device)
     signs = torch.randint(0, 2, flat.shape, generator=rng).to(flat.device) * 2 - 1
     return (flat.gather(1, order) * signs).view_as(change)
-
-
-def blurred(x: Images) -> Images:
-    """The mean of each pixel and its neighbours, 3 x 3 in pictures and in each frame of a clip, 3 in a signal."""
-    for axis in range(max(2, x.ndim - 2), x.ndim):
-        last = x.shape[axis] - 1
-        before, after = x.narrow(axis, 0, 1), x.narrow(axis, last, 1)
-        wide = torch.cat([before, x, after], axis)
-        x = sum((wide.narrow(axis, first, last + 1) for first in range(3)), torch.zeros_like(x)) / 3
-    return x.clamp(0, 1)

@@ -13,7 +13,7 @@ from torch import nn
 from ..config import choice, choices
 from ..coupling import measure_coupling
 from ..data import DATA, Digits, find
-from ..experiment import check_running, place
+from ..experiment import check_models, check_running, place
 from ..judge import check_network
 from ..loading import load
 from ..modes import device_of, digest, running
@@ -37,7 +37,7 @@ class Diagnose:
 
     Options
         models      run folders, weights files beside their model.json, or package.module:function
-        weights     a weights file for the function, where one network is named
+        weights     a weights file for the function
         data        the data set, by name or path
         threat      what the attacker may do
         only        the diagnoses to make
@@ -61,19 +61,7 @@ class Diagnose:
 
     def __post_init__(self) -> None:
         check_running(self)
-        if not self.models:
-            raise ValueError(
-                "no model is named; write normwise diagnose MODEL [MODEL ...]: run folders or package.module:function"
-            )
-        twice = [name for name in self.models if self.models.count(name) > 1]
-        if twice:
-            raise ValueError(f"{twice[0]} is named twice; name each network once")
-        if self.weights and len(self.models) > 1:
-            raise ValueError(
-                f"weights is {self.weights!r}, for {len(self.models)} networks; give it with one, or use run folders"
-            )
-        if self.rows < 1:
-            raise ValueError(f"rows is {self.rows}; give a whole number >= 1")
+        check_models(self, "diagnose")
         if not self.only:
             raise ValueError(f"only names no diagnosis; give some of {', '.join(DIAGNOSES)}, or leave it out")
 
@@ -105,7 +93,7 @@ class Diagnosed:
 def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     """Diagnose networks and write `diagnose.json`. Raises ValueError for a network or data that cannot be asked at all."""
     device = place(settings)
-    models = {name: load(name, settings.weights).model.to(device) for name in settings.models}
+    models = {name: load(name, settings.weights if ":" in name else "").model.to(device) for name in settings.models}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +13,8 @@ from .findings import ALL, Row, Side, within
 from .ink import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
 from .words import joined
 
-_KINDS = {"clean": MUTED, "noise": SERIES[0], "blurred": SERIES[2], "adversarial": SERIES[1]}
+_KINDS = {"clean": MUTED, "noise": SERIES[0], "adversarial": SERIES[1]}
+_CORRUPTED = SERIES[2]  # inputs of other names
 _MARKS = ("o", "s", "^", "D")
 _STYLES = ("-", "--", ":", "-.")
 Points = Mapping[str, Sequence[float]]  # per line its values over the sites
@@ -33,7 +34,10 @@ def _nothing(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
 
 
 def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
-    shift, spread = (_over_sites(sides, partial(_by_kind, column), unit, _KINDS) for column, unit in _DISTANCES.items())
+    kinds = {row["input"]: _KINDS.get(row["input"], _CORRUPTED) for side in sides for row in side.rows}
+    shift, spread = (
+        _over_sites(sides, partial(_by_kind, kinds, column), unit, kinds) for column, unit in _DISTANCES.items()
+    )
     yield (
         "shift",
         shift,
@@ -68,14 +72,14 @@ def _references(sides: Sequence[Side]) -> str:
     return f"Compared: {'; '.join(f'{model} with {joined(told)}' for model, told in kinds.items())}."
 
 
-def _by_kind(column: str, rows: Sequence[Row]) -> Points:
+def _by_kind(kinds: Iterable[str], column: str, rows: Sequence[Row]) -> Points:
     """Per kind of input the figures over sites; of adversarial inputs those after most steps."""
     last = max((row["steps"] for row in rows if row["input"] == "adversarial"), default=None)
     return {
         kind: [
             _number(row[column]) for row in rows if row["input"] == kind and (kind != "adversarial" or row["steps"] == last)
         ]
-        for kind in _KINDS
+        for kind in kinds
     }
 
 

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .words import capital
+
 _HERE = Path(__file__).parent
 
 
@@ -21,6 +23,8 @@ def rendered(template: str, **told: Any) -> str:
 def _pages() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    pages = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    pages.filters["capital"] = capital
+    return pages

@@ -58,8 +58,6 @@ def _page(
     published: Sequence[Entry],
     pictures: Sequence[tuple[str, list[Example]]],
 ) -> str:
-    from markupsafe import Markup
-
     results = [r for cell in found for r in cell.results]
     columns, rows = tables.main(found)
     colours = {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()}
@@ -80,7 +78,7 @@ def _page(
         failures=failures,
         published=published,
         curves=lambda over: [(name, curve, curves.value, r) for name, curve, r in curves.of(found, over)],
-        figures=[(one, _CAPTIONS[one.name](found), Markup(one.svg)) for one in drawn],
+        figures=[(one, _CAPTIONS[one.name](found)) for one in drawn],
         cells=found,
         results=results,
         coupled=[(cell, r) for cell in found for r in cell.results if r.evaluation.coupled],

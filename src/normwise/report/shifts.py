@@ -40,6 +40,7 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
         title="normwise shifts",
         record=record,
         networks=networks,
+        levels=[f"Severity {severity}" for severity in networks[0]["severities"]],
         called=called,
         percent=_percent,
         figures=figures,

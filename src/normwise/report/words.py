@@ -14,6 +14,11 @@ def anchor(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "check"
 
 
+def capital(text: str) -> str:
+    """Begin it with a capital letter, and leave the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def training(recipe: str) -> str:
     """Name a recipe in a sentence: "standard training"."""
     return recipe if "train" in recipe else f"{recipe} training"
