@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,26 +108,6 @@ def check_running(settings: Any) -> None:
         raise ValueError(f"threads is {settings.threads}; give a whole number >= 0 (0: torch's choice)")
     if getattr(settings, "attacks", None) == ():
         raise ValueError("attacks is empty, and nothing attacked is no robust accuracy; name one at least, e.g. [fgsm, pgd]")
-
-
-def check_models(settings: Any, verb: str) -> None:
-    """Refuse no network, one that is named twice, weights that belong to no single function, and no rows. Raises ValueError."""
-    if not settings.models:
-        raise ValueError(
-            f"no model is named; write normwise {verb} MODEL [MODEL ...]: run folders or package.module:function"
-        )
-    check_once("models", settings.models)
-    functions = [spec for spec in settings.models if ":" in spec]
-    if settings.weights and len(functions) != 1:
-        raise ValueError(f"weights is {settings.weights!r}, for {len(functions)} functions; name one function with it")
-    if settings.rows < 1:
-        raise ValueError(f"rows is {settings.rows}; give a whole number >= 1")
-
-
-def check_once(name: str, values: Sequence[Any]) -> None:
-    """Refuse values of which one stands twice. Raises ValueError."""
-    if len(set(values)) < len(values):
-        raise ValueError(f"{name} are {', '.join(map(str, values))}; name each once")
 
 
 def place(settings: Any) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,26 @@ def card(spec: str, weights: str = "") -> Mapping[str, Any]:
     folder = Path(weights).parent
     beside = checkpoints.card(folder) if weights and (folder / CARD).is_file() else {}
     return beside if beside.get("start") == spec else {"start": spec, "norm": None}
+
+
+def check_models(settings: Any, verb: str) -> None:
+    """Refuse no network, one that is named twice, weights that belong to no single function, and no rows. Raises ValueError."""
+    if not settings.models:
+        raise ValueError(
+            f"no model is named; write normwise {verb} MODEL [MODEL ...]: run folders or package.module:function"
+        )
+    check_once("models", settings.models)
+    functions = [spec for spec in settings.models if ":" in spec]
+    if settings.weights and len(functions) != 1:
+        raise ValueError(f"weights is {settings.weights!r}, for {len(functions)} functions; name one function with it")
+    if settings.rows < 1:
+        raise ValueError(f"rows is {settings.rows}; give a whole number >= 1")
+
+
+def check_once(name: str, values: Sequence[Any]) -> None:
+    """Refuse values of which one stands twice. Raises ValueError."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} are {', '.join(map(str, values))}; name each once")
 
 
 def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Module:

@@ -24,9 +24,9 @@ from .data import CORRUPTIONS, DATA, Cifar10, Cifar10C, Cifar101, Digits, find
 from .data.corruptions import corrupted
 from .data.corruptions.kind import SEVERITIES, check_severity
 from .data.corruptions.rows import strip
-from .experiment import CONFIG, check_folder, check_models, check_once, check_running, place
+from .experiment import CONFIG, check_folder, check_running, place
 from .judge import DRAWS, Judge, check_network
-from .loading import load
+from .loading import check_models, check_once, load
 from .modes import digest
 from .record import SCHEMA, provenance, to_json, write
 from .registry import plain, unknown

@@ -13,9 +13,9 @@ from torch import nn
 from ..config import choice, choices
 from ..coupling import measure_coupling
 from ..data import DATA, Digits, find
-from ..experiment import check_models, check_running, place
+from ..experiment import check_running, place
 from ..judge import check_network
-from ..loading import load
+from ..loading import check_models, load
 from ..modes import device_of, digest, running
 from ..norms import norm_reads
 from ..record import provenance, to_json, write
