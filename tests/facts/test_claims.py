@@ -125,9 +125,9 @@ def test_corruptions_are_paired_row_by_row():
             "figures": {"rows": {"corruptions": {"fog": {"1": bits[0], "5": bits[1]}, "snow": {"1": bits[2], "5": bits[3]}}}}
         }
 
-    records = [{"a": kept("1111", "1110", "1100", "1000"), "b": kept("0111", "0110", "0100", "0000")}] * 3
+    records = [{"a": kept("1111", "1110", "1100", "1000"), "b": kept("0111", "1111", "1100", "0000")}] * 3
     measured, what = steadier("a", "b")(records, "paper")
-    assert measured.tolist() == [[1, 0, 0, 0]] * 3
+    assert measured.tolist() == [[0.5, 0, 0, -0.25]] * 3
     assert what == "mean accuracy over 15 corruptions, a less b"
 
 
