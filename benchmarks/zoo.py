@@ -50,7 +50,7 @@ from normwise.verdict import evaluate
 EPS = 0.2
 ROWS = 200
 FEW = 60  # rows of the second zoo
-GROWN = Cifar10(train_limit=2000)  # what the second zoo's own networks train on
+GROWN = Cifar10(train_limit=2000, validation_size=500)  # what the second zoo's own networks train on
 BRIEF = replace(DIGITS, epochs=20, validate_every=0)  # the last epoch is kept, overfitted or not
 
 
@@ -167,9 +167,9 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
     for name, make in ILLUSIONS.items():
         yield name, lambda make=make: make(published), claims.get(name), False, 8 / 255
     yield "eps in normalized units", lambda: published, in_normalized_units(data), False, 2 / 255
-    smoothed, one_step = Mixed(label_smoothing=0.5, steps=3), Adversarial(steps=1, relative_step=1.0)
-    yield "label smoothing, mixed", lambda: grown(folder / "smoothed", smoothed, 8 / 255), plain_pgd, False, 8 / 255
-    yield "one-step overfitting", lambda: grown(folder / "one-step", one_step, 16 / 255), fgsm, False, 16 / 255
+    smoothed, one_step = Mixed(label_smoothing=0.5, steps=2), Adversarial(steps=1, relative_step=1.0)
+    yield "label smoothing, mixed", lambda: grown(folder / "smoothed", smoothed, 4 / 255), plain_pgd, False, 4 / 255
+    yield "one-step training", lambda: grown(folder / "one-step", one_step, 16 / 255), fgsm, False, 16 / 255
     made = {
         "substitute sees clean": ("abnn", seen_clean, False, 1 / 255),
         "RobustNorm tracked": ("rnt-standard", carefully, True, 1 / 255),
