@@ -19,7 +19,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,6 @@ EPS = 0.2
 ROWS = 200
 FEW = 60  # rows of the second zoo
 GROWN = Cifar10(train_limit=2000, validation_size=500)  # what the second zoo's own networks train on
-BRIEF = replace(DIGITS, epochs=20, validate_every=0)  # the last epoch is kept, overfitted or not
 
 
 def plain_pgd(model: nn.Module, batches, threat, steps: int = 20) -> float:
@@ -146,12 +145,17 @@ def first_zoo():
     yield "BN-only AT", norms_alone, carefully, True
 
 
-def grown(folder: Path, recipe: Any, eps: float) -> nn.Module:
-    """A ResNet-8 of width 8 on 2,000 images of CIFAR-10; the folder keeps it, and a stopped training goes on."""
+def untrained() -> nn.Module:
+    """A ResNet-8 of width 8 for CIFAR-10."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = ResNet(depth=8, width=8)(BN(), classes=10, mean=GROWN.mean, std=GROWN.std)
-    return fit(model, GROWN, recipe, Linf(eps=eps), BRIEF, seed=0, folder=folder).model.eval()
+        return ResNet(depth=8, width=8)(BN(), classes=10, mean=GROWN.mean, std=GROWN.std)
+
+
+def grown(folder: Path, start: nn.Module, recipe: Any, eps: float, epochs: int) -> nn.Module:
+    """A network trained on 2,000 images of CIFAR-10; the folder keeps it, and a stopped training goes on."""
+    schedule = replace(DIGITS, epochs=epochs, validate_every=0)  # the last epoch is kept, overfitted or not
+    return fit(start, GROWN, recipe, Linf(eps=eps), schedule, seed=0, folder=folder).model.eval()
 
 
 def second_zoo(checkpoints: Path, cells: Path, folder: Path):
@@ -167,9 +171,11 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
     for name, make in ILLUSIONS.items():
         yield name, lambda make=make: make(published), claims.get(name), False, 8 / 255
     yield "eps in normalized units", lambda: published, in_normalized_units(data), False, 2 / 255
-    smoothed, one_step = Mixed(label_smoothing=0.5, steps=2), Adversarial(steps=1, relative_step=1.0)
-    yield "label smoothing, mixed", lambda: grown(folder / "smoothed", smoothed, 4 / 255), plain_pgd, False, 4 / 255
-    yield "one-step training", lambda: grown(folder / "one-step", one_step, 16 / 255), fgsm, False, 16 / 255
+    both, once = Mixed(label_smoothing=0.5, steps=2), Adversarial(steps=1, relative_step=1.0)
+    smoothed = partial(grown, folder / "smoothed", shop.network("bn-standard", 0), both, 4 / 255, 5)
+    one_step = partial(grown, folder / "one-step", untrained(), once, 16 / 255, 20)
+    yield "label smoothing, mixed", smoothed, plain_pgd, False, 4 / 255
+    yield "one-step training", one_step, fgsm, False, 16 / 255
     made = {
         "substitute sees clean": ("abnn", seen_clean, False, 1 / 255),
         "RobustNorm tracked": ("rnt-standard", carefully, True, 1 / 255),
