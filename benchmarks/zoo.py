@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from normwise.adaptive import Adaptive, abnn, fixed_at
 from normwise.attacks import FGSM, PGD
-from normwise.audit import audit
+from normwise.auditing import audit
 from normwise.data import Cifar10, Digits
 from normwise.illusions import ILLUSIONS
 from normwise.models import NFResNet, ResNet

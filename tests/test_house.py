@@ -46,7 +46,7 @@ FLOORS = [
         "damage",
     },
     {"recipes", "checks", "battery", "findings"},
-    {"experiment", "evaluation", "selftests", "audit", "diagnose", "shifts"},
+    {"experiment", "evaluation", "selftests", "auditing", "diagnoses", "shifts"},
     {"presets", "bench"},
     {"reproduce"},
     {"cli", "__main__", "progress"},

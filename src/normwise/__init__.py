@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .attacks import PGD as PGD
     from .attacks import AutoAttack as AutoAttack
     from .attacks import worst_case as worst_case
+    from .auditing import audit as audit
     from .backward import straight_through as straight_through
     from .bench import Bench as Bench
     from .bench import run_bench as run_bench
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .coupling import measure_coupling as measure_coupling
     from .curves import curve as curve
     from .data import DATA as DATA
+    from .diagnoses.run import diagnose as diagnose
     from .experiment import Experiment as Experiment
     from .experiment import run as run
     from .folding import fold as fold
@@ -69,12 +71,14 @@ __version__ = "0.1.0"
 _ROOMS = {
     "adaptive": ("Adaptive", "abnn", "detached", "fixed_at"),
     "attacks": ("ATTACKS", "FGSM", "PGD", "AutoAttack", "worst_case"),
+    "auditing": ("audit",),
     "backward": ("straight_through",),
     "bench": ("Bench", "run_bench"),
     "checks": ("annotate",),
     "coupling": ("Coupling", "measure_coupling"),
     "curves": ("curve",),
     "data": ("DATA",),
+    "diagnoses.run": ("diagnose",),
     "experiment": ("Experiment", "run"),
     "folding": ("fold",),
     "loading": ("load",),

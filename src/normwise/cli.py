@@ -13,13 +13,13 @@ import torch
 
 from . import experiment, robustbench
 from .attacks import ATTACKS
-from .audit import Audit, run_audit
+from .auditing import Audit, run_audit
 from .bench import Bench, run_bench
 from .command import Layers, Verb, parse
 from .config import read_yaml
 from .data import CORRUPTIONS, DATA
-from .diagnose import DIAGNOSES
-from .diagnose.run import Diagnose, run_diagnose
+from .diagnoses import DIAGNOSES
+from .diagnoses.run import Diagnose, run_diagnose
 from .evaluation import Evaluate, clear, run_evaluation
 from .experiment import CONFIG, RESULT, Experiment
 from .models import MODELS

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.diagnose import DIAGNOSES, Diagnosis, Table
-from normwise.diagnose.run import diagnose
+from normwise.diagnoses import DIAGNOSES, Diagnosis, Table
+from normwise.diagnoses.run import diagnose
 from normwise.modes import digest
 from normwise.norms import NORMS
 from normwise.record import to_json

@@ -6,7 +6,7 @@ import pytest
 
 from normwise.attacks import ATTACKS, FGSM, PGD
 from normwise.data import DATA
-from normwise.diagnose import DIAGNOSES
+from normwise.diagnoses import DIAGNOSES
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.recipes import RECIPES

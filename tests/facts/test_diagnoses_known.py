@@ -13,10 +13,10 @@ from torch.distributions import Normal, kl_divergence
 
 from normwise import losses
 from normwise.data import CORRUPTIONS
-from normwise.diagnose import Drift, Flips, Gamma, Margins, Slices, Smoothness
-from normwise.diagnose.drift import between
-from normwise.diagnose.inputs import climbed, shuffled
-from normwise.diagnose.taps import layers_of, moments, with_moments
+from normwise.diagnoses import Drift, Flips, Gamma, Margins, Slices, Smoothness
+from normwise.diagnoses.drift import between
+from normwise.diagnoses.inputs import climbed, shuffled
+from normwise.diagnoses.taps import layers_of, moments, with_moments
 from normwise.norms import GN, BNwoT, StatNorm
 from normwise.rows import l1, l2, linf
 from normwise.seeding import generator

@@ -10,7 +10,7 @@ from torch import nn
 
 from normwise.adaptive import Adaptive, abnn, fixed_at
 from normwise.attacks import APGD, PGD
-from normwise.audit import audit, claimed
+from normwise.auditing import audit, claimed
 from normwise.battery import CHECKS, cutting_layers
 from normwise.illusions import ILLUSIONS, Cut, before
 from normwise.modes import digest
@@ -25,7 +25,7 @@ from normwise.training import fit
 from normwise.verdict import evaluate
 from worlds import Small, Stripes, trained
 
-module = sys.modules["normwise.audit"]
+module = sys.modules["normwise.auditing"]
 THREAT = Linf(eps=0.2)
 BATCHES = Stripes(test_limit=30).test(batch_size=15)
 QUICK = Schedule(epochs=15, batch_size=16, optimizer="adamw", lr=0.01)

@@ -13,7 +13,7 @@ from ..adaptive import detached
 from ..attacks import DDN, PGD
 from ..data import CORRUPTIONS, corruptions
 from ..data.corruptions.kind import SEVERITIES
-from ..diagnose.inputs import shuffled
+from ..diagnoses.inputs import shuffled
 from ..modes import untouched
 from ..norms import sites
 from ..norms.layer import StatNorm
