@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import Any, NamedTuple
 
-from .attacks import ATTACKS, FGSM, PGD
+from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, to_yaml
 from .data import DATA, Digits, find
 from .experiment import CONFIG, Experiment, Report, check_folder, check_running, prepared, run
@@ -39,6 +39,7 @@ class Bench:
         recipes         the columns of the grid
         threat          what the attacker may do, in training and in the verdict
         attacks         how the attacker searches when a network is judged
+        strongest       attacks that search further, on what `attacks` left standing; []: none do
         schedule        how training proceeds, for every cell alike
         seeds           number of seeds, from 0 on
         batch_size      rows per batch when a network is judged
@@ -53,6 +54,7 @@ class Bench:
     recipes: tuple[Recipe, ...] = choices(RECIPES, (Standard(), Adversarial()))
     threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
     schedule: Schedule = DIGITS
     seeds: int = 1
     batch_size: int = 25
@@ -161,5 +163,6 @@ def _end_with_parent() -> None:
 def _told(name: str, outcome: Result | Exception) -> str:
     if isinstance(outcome, Exception):
         return f"{name}: failed"
-    e = outcome.evaluation
-    return f"{name}: clean {100 * e.clean_accuracy.value:.1f}%, worst case {100 * e.robust_accuracy.value:.1f}%"
+    protocol, worst = outcome.evaluation.pair
+    pair = f"protocol {protocol}, worst case {worst}" if outcome.evaluation.strongest else f"worst case {worst}"
+    return f"{name}: clean {outcome.evaluation.clean_accuracy}, {pair}"

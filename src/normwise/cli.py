@@ -244,6 +244,8 @@ def _show(result: Result, out: Path) -> None:
     print(f"clean      {e.clean_accuracy}")
     for name, score in e.per_attack.items():
         print(f"{name:10} {score}")
+    if e.strongest:
+        print(f"protocol   {e.pair[0]}")
     print(
         f"worst case {e.robust_accuracy}  (n = {e.robust_accuracy.n} {e.robust_accuracy.unit}, {'coupled' if e.coupled else 'independent'} rows)"
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from . import checks, curves
-from .attacks import ATTACKS, FGSM, PGD
+from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, to_yaml
 from .data import DATA, Digits, find
 from .experiment import CONFIG, RESULT, check_folder, check_running, labelled, place
@@ -42,6 +42,7 @@ class Evaluate:
         data            the data set, by name or path
         threat          what the attacker may do
         attacks         how the attacker searches
+        strongest       attacks that search further, on what `attacks` left standing; []: none do
         speed           what makes the search faster
         eps_curve       also robust accuracy at each of these radii, e.g. [1/255, 2/255, 4/255]
         step_curve      also robust accuracy at each of these numbers of steps
@@ -57,6 +58,7 @@ class Evaluate:
     data: Data = choice(DATA, Digits(), find)
     threat: ThreatModel = choice(THREATS, Linf())
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
     speed: Speed = Speed()
     eps_curve: tuple[float, ...] = ()
     step_curve: tuple[int, ...] = ()
@@ -89,8 +91,9 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
     verdict = _judge(e, model, crafted_on, folder, (0, 1), report)
     wanted: dict[Literal["eps", "steps"], Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
     options: dict[str, Any] = {"seed": e.seed, "speed": e.speed, "craft_on": crafted_on}
+    further: dict[str, Any] = {"eps": {"strongest": e.strongest}, "steps": {}}  # whose steps vary are the protocol's
     found = [
-        curves.curve(model, batches, e.threat, e.attacks, over, values, report=report, **options)
+        curves.curve(model, batches, e.threat, e.attacks, over, values, report=report, **options, **further[over])
         for over, values in wanted.items()
         if values
     ]
@@ -121,6 +124,7 @@ def _judge(
         e.data.test(batch_size=e.batch_size),
         e.threat,
         e.attacks,
+        strongest=e.strongest,
         seed=e.seed,
         craft_on=crafted_on,
         speed=e.speed,

@@ -14,7 +14,7 @@ from torch import nn
 
 from . import checks, loading
 from .adaptive import Adaptive, abnn
-from .attacks import ATTACKS, FGSM, PGD
+from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, read_yaml, to_yaml
 from .data import DATA, Digits, find
 from .judge import check_network
@@ -47,6 +47,7 @@ class Experiment:
         threat          what the attacker may do, in training and in the verdict
         train_eps       radius in training, if another than the threat's
         attacks         how the attacker searches when the network is judged
+        strongest       attacks that search further, on what `attacks` left standing; []: none do
         schedule        how training proceeds
         start           train from this model: a run folder or package.module:function; `model` is then not used
         weights         a weights file for `start`
@@ -65,6 +66,7 @@ class Experiment:
     threat: ThreatModel = choice(THREATS, Linf())
     train_eps: float | None = None
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
     schedule: Schedule = Schedule()
     start: str = ""
     weights: str = ""
@@ -204,8 +206,9 @@ def train(e: Experiment, folder: Path, report: Report) -> Fitted:
 
 def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
+    options: dict[str, Any] = {"strongest": e.strongest, "seed": e.seed, "model_name": name, "data": plain(e.data)}
     batches = e.data.test(batch_size=e.batch_size)
-    verdict = evaluate(model, batches, e.threat, e.attacks, seed=e.seed, model_name=name, data=plain(e.data), report=report)
+    verdict = evaluate(model, batches, e.threat, e.attacks, report=report, **options)
     found = checks.annotate(verdict.evaluation, model, batches[0])
     more = checks.beside_malicious(model, batches, e.seed)
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())

@@ -69,8 +69,9 @@ class Curve:
 class Evaluation:
     """One model under one threat model: the record of a verdict.
 
-    `robust_accuracy` is the worst case over the attacks: per row when rows are independent, per batch when they are
-    coupled. `rebatched_accuracy` and `alone_accuracy` score the worst-case images again in shuffled batches of the same
+    `robust_accuracy` is the worst case over all that searched: per row when rows are independent, per batch when they are
+    coupled. Where `strongest` searched on what `attacks` left standing, `protocol_accuracy` is the worst case over the
+    `attacks` alone; None: nothing did, and the robust accuracy is the protocol's. `rebatched_accuracy` and `alone_accuracy` score the worst-case images again in shuffled batches of the same
     size, and one by one. `broken_by` counts, per attack (or part of one), the rows that it was the first to break.
     `forwards` and `backwards` count images through the network, attacks and judging together.
     """
@@ -98,8 +99,15 @@ class Evaluation:
     digest_before: str
     digest_after: str
     broken_by: dict[str, int] = field(default_factory=dict)
+    strongest: list[dict[str, Any]] = field(default_factory=list)
+    protocol_accuracy: Score | None = None
     curves: tuple[Curve, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pair(self) -> tuple[Score, Score]:
+        """What is left under the protocol's attacks, and under the strongest; one number twice where nothing else searched."""
+        return self.protocol_accuracy or self.robust_accuracy, self.robust_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +159,7 @@ def read_result(path: Path) -> Result:
 _NESTED: dict[str, type] = {
     "clean_accuracy": Score,
     "robust_accuracy": Score,
+    "protocol_accuracy": Score,
     "training": Training,
     "evaluation": Evaluation,
 }

@@ -12,7 +12,7 @@ from .judge import Judge, check_images
 from .seeding import generator
 from .types import Attack, Batch, Proposal, Region, Rows, ThreatModel
 
-CLEAN, WORST = "clean", "worst case"
+CLEAN, PROTOCOL, WORST = "clean", "protocol", "worst case"
 
 
 class Trial(NamedTuple):
@@ -83,8 +83,12 @@ def attack_and_judge(
     attacks: Sequence[Attack],
     coupled: bool,
     index: int,
+    strongest: Sequence[Attack] = (),
 ) -> tuple[Trial, dict[str, int]]:
     """Let each attack try, and judge; returns the worst case and how many rows survive each attack.
+
+    Of independent rows `strongest` see those alone that all attacks left standing; of coupled rows every batch whole. How
+    many rows survive is counted for all `attacks` together, and for all with `strongest`.
 
     `attacked` are the networks to search on: the first, and for rows that fell for it but not for the judge, the last.
     """
@@ -94,20 +98,27 @@ def attack_and_judge(
     right = clean == y
     unmoved = Proposal(x, torch.full_like(y, -1), 0, 0, torch.zeros_like(y))
     tried, answers, margins = [unmoved], [clean], [margin]  # the untouched batch is the first candidate
-    for attack in attacks:
-        proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, None if coupled else right)
+    standing, ours = right, 1 + len(attacks)  # the candidates of the protocol come first
+    for attack in (*attacks, *strongest):
+        asked = None if coupled else right if len(tried) < ours else standing
+        proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, asked)
         tried.append(proposal)
         answers.append(answer)
         margins.append(margin)
+        standing = standing & (answer == y)
     wrong = torch.stack(answers) != y  # (candidates, b)
     if coupled:
         survivors = (~wrong).sum(1)
+        protocol = survivors[:ours].min()
         worst = survivors.argmin().expand(len(y))  # one candidate for the whole batch: a batch that existed
         broken_by = torch.where(wrong[worst[0]], worst - 1, -1)
     else:
         wrong |= ~right
         survivors = (~wrong).sum(1)
-        worst = torch.where(wrong.any(0), wrong.int().argmax(0), len(attacks))  # first to break the row, else the last tried
+        protocol = (~wrong[:ours].any(0)).sum()
+        worst = torch.where(
+            wrong.any(0), wrong.int().argmax(0), len(tried) - 1
+        )  # first to break the row, else the last tried
         broken_by = torch.where(wrong.any(0), worst - 1, -1)
     rows = torch.arange(len(y), device=y.device)
 
@@ -127,7 +138,8 @@ def attack_and_judge(
         _region(threat, batch, judge, index).distance(x_adv),
         x_adv,
     )
-    counts = dict(zip([CLEAN, *labels(attacks)], survivors.tolist(), strict=True))
+    counts = dict(zip([CLEAN, *labels(attacks)], survivors[:ours].tolist(), strict=True))
+    counts[PROTOCOL] = int(protocol)
     counts[WORST] = int((~wrong[worst, rows]).sum())
     return Trial(*(tensor.cpu() for tensor in trial)), counts
 

@@ -22,7 +22,7 @@ from .registry import plain
 from .seeding import generator
 from .shelf import Shelf, mark_of
 from .speed import EAGER, FAST, Speed, faster
-from .trial import CLEAN, WORST, Outcome, Trial, attack_and_judge, broken_by, check_attacks, labels
+from .trial import CLEAN, PROTOCOL, WORST, Outcome, Trial, attack_and_judge, broken_by, check_attacks, labels
 from .types import Attack, Batch, Images, Mode, ThreatModel
 
 Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
@@ -35,7 +35,7 @@ AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 class Verdict:
     """The record, and row by row what it stands on.
 
-    `rows` holds, per row, the ids, labels, answers and what broke it (see `Trial`), without images. Images are read batch by
+    `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `Trial`), without images. Images are read batch by
     batch with `images()`; `x` and `x_adv` read them all.
     """
 
@@ -67,6 +67,7 @@ def evaluate(
     threat: ThreatModel,
     attacks: Sequence[Attack],
     *,
+    strongest: Sequence[Attack] = (),
     seed: int = 0,
     mode: Mode = "eval",
     craft_on: nn.Module | None = None,
@@ -87,6 +88,9 @@ def evaluate(
     every success is judged by the model itself, in the batch reported. A model with noise of its own is asked 11 times, and
     its most frequent answer counts.
 
+    `strongest` are attacks that search on what `attacks` left standing (of coupled rows again on every batch): the record
+    then says both how many rows survive the `attacks`, a protocol, and how many survive all.
+
     `craft_on` names another model to attack (a surrogate); the judge is always `model`. `mode` is the mode of attack and
     judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged with its
     buffers put back after each pass.
@@ -105,15 +109,17 @@ def evaluate(
     started = time.perf_counter()
     with running(model, mode), running(craft_on or model, mode):
         before = digest(model)
-        court = _convene(model, batches, threat, attacks, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
+        every = (*attacks, *strongest)
+        court = _convene(model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
         judge, size, coupled = court.judge, len(batches[0].y), court.coupling.coupled
         mine = _share(court.batches, shard)
         digests = [digest(one) for one in court.attacked]
         settings = plain({"threat": threat, "attacks": attacks, "seed": seed, "mode": mode, "speed": speed})
+        settings |= {"strongest": plain(strongest)} if strongest else {}
         shelf = Shelf(folder, {"model": before, "model crafted on": digests[-1], **settings})
         found: list[Outcome] = []
         for index in mine:
-            found.append(_outcome(court, shelf, index, batches[index], threat, attacks))
+            found.append(_outcome(court, shelf, index, batches[index], threat, attacks, strongest))
             report(_so_far(found), len(found), len(mine))
         rows = Trial(*map(torch.cat, zip(*(one.trial for one in found), strict=True)))
 
@@ -139,6 +145,7 @@ def evaluate(
         data=dict(data or {}),
         threat=plain(threat),
         attacks=[plain(attack) for attack in attacks],
+        strongest=[{**plain(attack), "label": name} for attack, name in zip(strongest, labels(strongest), strict=True)],
         seed=seed,
         n=len(rows.y),
         batch_size=size,
@@ -146,6 +153,7 @@ def evaluate(
         coupling=asdict(court.coupling),
         clean_accuracy=score(CLEAN),
         per_attack={label: score(label) for label in labels(attacks)},
+        protocol_accuracy=score(PROTOCOL) if strongest else None,
         robust_accuracy=score(WORST),
         rebatched_accuracy=rebatched,
         alone_accuracy=alone,
@@ -155,10 +163,10 @@ def evaluate(
         backwards=judge.backwards + sum(one.backwards for one in found if one.earlier),
         digest_before=before,
         digest_after=after,
-        broken_by=dict(Counter(name for name in broken_by(attacks, rows) if name)),
+        broken_by=dict(Counter(name for name in broken_by(every, rows) if name)),
     )
     chosen = [batches[i] for i in mine]
-    return Verdict(evaluation=evaluation, attacks=attacks, rows=rows, batches=chosen, adversarial=adversarial)
+    return Verdict(evaluation=evaluation, attacks=every, rows=rows, batches=chosen, adversarial=adversarial)
 
 
 class _Court(NamedTuple):
@@ -212,7 +220,13 @@ def _share(indices: list[int], shard: tuple[int, int]) -> list[int]:
 
 
 def _outcome(
-    court: _Court, shelf: Shelf, index: int, batch: Batch, threat: ThreatModel, attacks: Sequence[Attack]
+    court: _Court,
+    shelf: Shelf,
+    index: int,
+    batch: Batch,
+    threat: ThreatModel,
+    attacks: Sequence[Attack],
+    strongest: Sequence[Attack],
 ) -> Outcome:
     """What becomes of one batch, now or in an earlier call; its images are on the shelf."""
     judge, mark = court.judge, mark_of(batch)
@@ -221,7 +235,8 @@ def _outcome(
     else:
         then, forwards, backwards = time.perf_counter(), judge.forwards, judge.backwards
         there = Batch(*(tensor.to(judge.device) for tensor in batch))
-        trial, survivors = attack_and_judge(judge, court.attacked, there, threat, attacks, court.coupling.coupled, index)
+        coupled = court.coupling.coupled
+        trial, survivors = attack_and_judge(judge, court.attacked, there, threat, attacks, coupled, index, strongest)
         spent = judge.forwards - forwards, judge.backwards - backwards, time.perf_counter() - then
         outcome = Outcome(trial, survivors, *spent)
         shelf.put(index, mark, outcome)

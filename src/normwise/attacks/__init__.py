@@ -6,6 +6,7 @@ from .corner import Corner as Corner
 from .cw import CW as CW
 from .ddn import DDN as DDN
 from .deepfool import DeepFool as DeepFool
+from .ensemble import STRONGEST as STRONGEST
 from .ensemble import AutoAttack as AutoAttack
 from .ensemble import worst_case as worst_case
 from .fab import FAB as FAB

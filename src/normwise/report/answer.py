@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..record import Score
-from .cells import Cell
+from .cells import Cell, attackers
 from .tables import count, duration, percent
 from .words import REFERENCE, joined, plural, training, where
 
@@ -39,7 +39,7 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
     findings = [(column.name[:1].upper() + column.name[1:], _column(column)) for column in columns]
     if len(found) == 1:
         findings = _single(found[0])
-    findings += _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
+    findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
     return Answer(*_lead(found, columns), findings, _cautions(found, columns, failures))
 
 
@@ -91,6 +91,7 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
     lines = [f"Clean: {cell.clean}"]
     if len(cell.results) == 1:
         lines += [f"{name.upper()}: {score}" for name, score in cell.results[0].evaluation.per_attack.items()]
+    lines += [f"Protocol, these together: {cell.protocol}"] * cell.paired
     findings = [("Accuracy, with 95% intervals", [*lines, f"Worst case: {cell.worst}"])]
     if cell.seconds and cell.images:
         cost = f"Trained in {duration(cell.seconds)}, with {count(cell.images)} images forward and back."
@@ -101,7 +102,8 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
 def _column(column: _Column) -> list[str]:
     """Best worst case of a recipe, and how each norm stands to BatchNorm."""
     best, reference = _best(column.cells), column.reference
-    lines = [f"Best worst case: {best.norm}, {best.worst}{_of_batches(best)}."]
+    protocol = f", where the protocol alone says {percent(best.protocol.value)}" if best.paired else ""
+    lines = [f"Best worst case: {best.norm}, {best.worst}{_of_batches(best)}{protocol}."]
     if reference is None:
         return [*lines, f"No {REFERENCE} with running statistics here to compare with."]
     if reference is not best:
@@ -115,6 +117,22 @@ def _column(column: _Column) -> list[str]:
     elif column.within:
         lines.append(f"All differences from {REFERENCE} lie within the 95% intervals: these data cannot tell them apart.")
     return lines
+
+
+def _pair(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+    """What the strongest attacks take away of what the protocol's leave standing."""
+    paired = [cell for cell in found if cell.paired]
+    if not paired:
+        return []
+    results = [result for cell in paired for result in cell.results]
+    protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
+    cell = max(paired, key=lambda cell: cell.protocol.value - cell.worst.value)
+    if cell.protocol.value == cell.worst.value:
+        return [("Protocol and strongest attack", [f"{strongest} broke nothing that {protocol} left standing."])]
+    text = f"{strongest}, on what {protocol} left standing, took away {'up to ' * (len(paired) > 1)}"
+    text += f"{100 * (cell.protocol.value - cell.worst.value):.1f} points: {percent(cell.worst.value)} instead of "
+    name = where(cell.norm, training(cell.recipe) if cell.seconds else "")
+    return [("Protocol and strongest attack", [f"{text}{percent(cell.protocol.value)} ({name})."])]
 
 
 def _norm_or_recipe(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
@@ -200,11 +218,16 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
         few = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
         alone = " A cell with one seed has no such part in its interval." if 1 in seeds else ""
         cautions.append((f"{few} seeds", f"Means over seeds; the intervals cover rows and trainings.{alone}"))
-    names = dict.fromkeys(name for cell in found for r in cell.results for name in r.evaluation.per_attack)
+    names = attackers(result for cell in found for result in cell.results)
     if names:
-        weak = f"A worst case over {joined(name.upper() for name in names)} is an upper bound on robustness"
-        stronger = "" if any(name.startswith("autoattack") for name in names) else ", such as AutoAttack,"
-        cautions.append(("Attacks", f"{weak}: a stronger attack{stronger} can only lower it."))
+        weak = f"A worst case over {joined(names)} is an upper bound on robustness"
+        stronger = "" if any(name.startswith("AUTOATTACK") for name in names) else ", such as AutoAttack,"
+        alone = (
+            ""
+            if any(cell.paired for cell in found)
+            else " Nothing else searched: a protocol's figure and the worst case are one."
+        )
+        cautions.append(("Attacks", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
     if any(cell.coupled for cell in found):
         cautions.append(
             (

@@ -36,8 +36,18 @@ class Cell:
         return over_seeds([r.evaluation.clean_accuracy for r in self.results])
 
     @property
+    def protocol(self) -> Score:
+        """What the protocol's attacks alone leave; the worst case where nothing searched further."""
+        return over_seeds([r.evaluation.pair[0] for r in self.results])
+
+    @property
     def worst(self) -> Score:
         return over_seeds([r.evaluation.robust_accuracy for r in self.results])
+
+    @property
+    def paired(self) -> bool:
+        """Whether stronger attacks searched on what the protocol's left standing."""
+        return any(r.evaluation.strongest for r in self.results)
 
     @property
     def coupled(self) -> bool:
@@ -80,6 +90,19 @@ def label(choice: Any, otherwise: str = "as built") -> str:
     if isinstance(choice, Mapping):
         choice = choice.get("label") or choice.get("name")
     return "".join(c if c.isprintable() else " " for c in str(choice or otherwise))
+
+
+def attackers(results: Iterable[Result], further: bool | None = None) -> list[str]:
+    """The names of what searched, in capitals: the protocol's attacks (`further` False), the strongest (True), or all."""
+    names = [
+        name.upper()
+        for result in results
+        for name in (
+            *([] if further else result.evaluation.per_attack),
+            *([] if further is False else map(label, result.evaluation.strongest)),
+        )
+    ]
+    return list(dict.fromkeys(names))
 
 
 def over_seeds(scores: Sequence[Score]) -> Score:

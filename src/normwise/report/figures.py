@@ -64,6 +64,8 @@ def _accuracy(found: Sequence[Cell]) -> Any:
             if len(cell.results) > 1:
                 seeds = [100 * r.evaluation.robust_accuracy.value for r in cell.results]
                 axes.plot(seeds, [y + 0.22] * len(seeds), "|", color=colour, markersize=4, zorder=3)
+            if cell.paired:
+                axes.plot([100 * cell.protocol.value], [y], "|", color=colour, markersize=9, markeredgewidth=1.4, zorder=3)
             _bar(axes, y, worst, colour, _marker(cell))
         axes.set_yticks(range(len(panel)), [short(cell.norm) for cell in panel])
         axes.set_ylim(len(panel) - 0.4, -0.6)
@@ -101,13 +103,16 @@ def _colours(found: Sequence[Cell]) -> list[Any]:
 
 
 def _grounds(found: Sequence[Cell]) -> list[Any]:
-    """Legend: the ring of clean accuracy, and the band."""
+    """Legend: the ring of clean accuracy, the stroke of the protocol's, and the band."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     clean = Line2D([], [], linestyle="none", marker="o", label="clean", markersize=5, color=PAPER, markeredgecolor=MUTED)
+    stroke: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 8, "markeredgewidth": 1.4, "color": MUTED}
+    protocol = Line2D([], [], label="protocol alone", **stroke)
     band = Patch(color=MUTED, alpha=0.2, label=f"interval of {REFERENCE}'s worst case")
-    return [clean, band] if any(cell.reference for cell in found) else [clean]
+    shown = [clean, *[protocol] * any(cell.paired for cell in found)]
+    return [*shown, band] if any(cell.reference for cell in found) else shown
 
 
 def _legend(figure: Any, keys: Sequence[Any]) -> None:
@@ -129,6 +134,8 @@ def _attacks(cell: Cell) -> Any:
     scores = {"clean": cell.clean}
     if len(cell.results) == 1:
         scores |= {name.upper(): score for name, score in cell.results[0].evaluation.per_attack.items()}
+    if cell.paired:
+        scores["protocol"] = cell.protocol
     scores["worst case"] = cell.worst
     figure = new(0.55 + _ROW * len(scores))
     axes = figure.subplots()
