@@ -98,7 +98,7 @@ def test_train_leaves_the_run_and_says_what_came_out():
     assert {"config.yaml", "last.pt", "log.jsonl", "model.json", "model.safetensors", "result.json", "report.html"} <= {
         path.name for path in Path("OUT").iterdir()
     }
-    assert [line.split()[0] for line in said.out.splitlines()[:4]] == ["clean", "fgsm", "pgd-20", "worst"]
+    assert [line.split()[0] for line in said.out.splitlines()[:5]] == ["clean", "fgsm", "pgd-20", "protocol", "worst"]
     assert [line.split(":")[0] for line in said.err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
 
 

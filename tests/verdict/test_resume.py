@@ -52,6 +52,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_verdict(make, tmp_path):
         ({"model": Small().eval()}, "whose model was"),
         ({"threat": Linf(eps=0.04)}, "whose threat was"),
         ({"attacks": (FGSM(),)}, "whose attacks was"),
+        ({"strongest": (FGSM(),)}, "whose strongest was"),
         ({"seed": 1}, "whose seed was"),
         ({"speed": EAGER}, "whose speed was"),
         ({"craft_on": Small().eval()}, "whose model crafted on was"),
