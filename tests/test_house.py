@@ -45,7 +45,7 @@ FLOORS = [
         "sharing",
         "damage",
     },
-    {"recipes", "checks", "battery", "findings"},
+    {"recipes", "checks", "battery", "findings", "substitutes"},
     {"experiment", "evaluation", "selftests", "auditing", "diagnoses", "shifts"},
     {"presets", "bench"},
     {"reproduce"},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from threading import Thread, current_thread, main_thread
 from typing import Any, NamedTuple
 
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
-from .config import choice, choices, to_yaml
+from .config import build, choice, choices, merge, to_yaml
 from .data import DATA, Digits, find
 from .experiment import CONFIG, Experiment, Report, check_folder, check_running, prepared, run
 from .models import MODELS, ResNet
@@ -23,6 +24,7 @@ from .norms import BN, GN, NORMS, RN, RNT, BNwoT, NoNorm
 from .presets import DIGITS, EPS
 from .recipes import RECIPES, Adversarial, Standard
 from .record import Result, write
+from .registry import plain
 from .schedule import Schedule
 from .threats import THREATS, Linf
 from .types import Attack, Data, Norm, Recipe, ThreatModel
@@ -30,13 +32,15 @@ from .types import Attack, Data, Norm, Recipe, ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A grid: every norm with every recipe and every seed.
+    """A grid, every norm with every recipe, and methods that stand in no grid; with every seed.
 
     Options
         data            the data set, by name or path
         model           the network
         norms           the rows of the grid
         recipes         the columns of the grid
+        methods         rows beside the grid, in a YAML list: each a `name`, and any settings of `normwise train` in which it
+                        differs from what all share (norm, recipe, start, substitute, model, ...)
         threat          what the attacker may do, in training and in the verdict
         attacks         how the attacker searches when a network is judged
         strongest       attacks that search further, on what `attacks` left standing; []: none do
@@ -52,6 +56,7 @@ class Bench:
     model: Any = choice(MODELS, ResNet(depth=8))
     norms: tuple[Norm, ...] = choices(NORMS, (BN(), BNwoT(), RNT(), RN(), GN(), NoNorm()))
     recipes: tuple[Recipe, ...] = choices(RECIPES, (Standard(), Adversarial()))
+    methods: tuple[Mapping[str, Any], ...] = ()
     threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
     strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
@@ -66,8 +71,9 @@ class Bench:
         check_running(self)
         if self.seeds < 1 or self.jobs < 1:
             raise ValueError(f"seeds is {self.seeds} and jobs {self.jobs}; give whole numbers >= 1")
-        if not self.norms or not self.recipes:
-            raise ValueError("a bench needs at least one norm and one recipe")
+        if not ((self.norms and self.recipes) or self.methods):
+            raise ValueError("a bench needs at least one norm and one recipe, or a method")
+        cells(self)  # refuses methods that cannot be
 
 
 class Finished(NamedTuple):
@@ -78,7 +84,10 @@ class Finished(NamedTuple):
 
 
 def cells(bench: Bench) -> dict[str, Experiment]:
-    """The experiments of the grid, by name; equal norms with other options are told apart by a number."""
+    """The experiments, by name, the grid first; equal norms with other options are told apart by a number.
+
+    Raises ValueError for a method without a name of its own, and for settings that no experiment has.
+    """
     shared = {
         field.name: getattr(bench, field.name) for field in dataclasses.fields(Experiment) if hasattr(bench, field.name)
     }
@@ -89,7 +98,32 @@ def cells(bench: Bench) -> dict[str, Experiment]:
                 name = f"{norm.name}-{recipe.name}" + (f"-seed{seed}" if bench.seeds > 1 else "")
                 same = sum(other.split("~")[0] == name for other in found)
                 found[name + (f"~{same + 1}" if same else "")] = Experiment(**shared, norm=norm, recipe=recipe, seed=seed)
+        for method in bench.methods:
+            name = _named(method) + (f"-seed{seed}" if bench.seeds > 1 else "")
+            if name in found:
+                raise ValueError(f"two rows of the bench are called {name}; give each method a name of its own")
+            found[name] = _experiment(method, Experiment(**shared, seed=seed))
     return found
+
+
+def _named(method: Mapping[str, Any]) -> str:
+    """The name of a method, which is that of its folder too. Raises ValueError where it has none."""
+    name = method.get("name") if isinstance(method, Mapping) else None
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"a method of a bench is {{name: WORD, setting: value, ...}}; got {method!r}")
+    if "seed" in method:
+        raise ValueError(f"method {name} sets seed, which all rows share; give the bench's seeds instead")
+    return name
+
+
+def _experiment(method: Mapping[str, Any], shared: Experiment) -> Experiment:
+    """What all share, with a method's own settings. A network to start from keeps its norms, if no others are named."""
+    own = {key: value for key, value in method.items() if key != "name"}
+    kept = {"norm": None} if own.get("start") else {}
+    try:
+        return build(Experiment, merge(Experiment, plain(shared), kept, own))
+    except ValueError as error:
+        raise ValueError(f"method {method['name']}: {error}") from None
 
 
 def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import checks, loading
+from . import checks, loading, substitutes
 from .adaptive import Adaptive, abnn
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, read_yaml, to_yaml
@@ -51,7 +51,9 @@ class Experiment:
         schedule        how training proceeds
         start           train from this model: a run folder or package.module:function; `model` is then not used
         weights         a weights file for `start`
-        substitute      make the network an ABNN that listens to this one: a run folder, or a weights file beside its card
+        substitute      make the network an ABNN that listens to this one: a run folder, a weights file beside its card, or
+                        package.module:function; trained on whatever data, with whatever classes
+        substitute_weights  a weights file for `substitute`
         adaptive        what the substitute delivers, and where (recipe abnn trains it)
         seed            every random choice follows from it
         batch_size      rows per batch when the network is judged
@@ -71,6 +73,7 @@ class Experiment:
     start: str = ""
     weights: str = ""
     substitute: str = ""
+    substitute_weights: str = ""
     adaptive: Adaptive = Adaptive()
     seed: int = 0
     batch_size: int = 100
@@ -80,8 +83,12 @@ class Experiment:
     def __post_init__(self) -> None:
         check_running(self)
         _ = self.training_threat  # refuses a radius that cannot be
-        if self.weights and not self.start:
-            raise ValueError(f"weights is {self.weights!r}, for no model; name one as start, or leave weights out")
+        for option, file, of in (
+            ("weights", self.weights, "start"),
+            ("substitute_weights", self.substitute_weights, "substitute"),
+        ):
+            if file and not getattr(self, of):
+                raise ValueError(f"{option} is {file!r}, for no model; name one as {of}, or leave {option} out")
         if self.adaptive != Adaptive() and not self.adapted:
             raise ValueError(
                 f"adaptive is set (source {self.adaptive.source}), for no substitute; name a run folder as substitute"
@@ -139,20 +146,9 @@ def build(e: Experiment) -> nn.Module:
             model = e.model(e.norm, classes=e.data.classes, mean=e.data.mean, std=e.data.std)
         if not e.adapted:
             return model
-        _check_parts(e)
-        substitute = loading.load(e.substitute).model if e.substitute else None
+        substitutes.check(substitutes.card(e.start, e.weights), substitutes.card(e.substitute, e.substitute_weights))
+        substitute = loading.load(e.substitute, e.substitute_weights).model if e.substitute else None
         return abnn(model, substitute, e.adaptive, shape=_shape(e))
-
-
-def _check_parts(e: Experiment) -> None:
-    """Refuse a target or a substitute of which the run folder could not say how to build it again. Raises ValueError."""
-    if e.substitute and (not Path(e.substitute).exists() or loading.card(e.substitute).get("start")):
-        raise ValueError(
-            f"substitute is {e.substitute!r}; give the folder of a normwise train whose network is one of normwise's"
-        )
-    for option, spec in (("start", e.start), ("substitute", e.substitute)):
-        if spec and loading.card(spec, e.weights if option == "start" else "").get("adaptive"):
-            raise ValueError(f"{option} is {spec}, which has adaptive layers already; give a network without any")
 
 
 def _shape(e: Experiment) -> tuple[int, ...]:
@@ -174,9 +170,10 @@ def prepared(e: Experiment) -> nn.Module:
 def card(e: Experiment) -> dict[str, Any]:
     """What a run folder holds so that its network can be built again: an ABNN's substitute too, whose weights are with its own."""
     if e.adapted:
-        substitute = dict(loading.card(e.substitute)) if e.substitute else None
+        substitute = dict(substitutes.card(e.substitute, e.substitute_weights)) or None
         around = {"options": plain(e.adaptive), "shape": list(_shape(e)), "substitute": substitute}
-        return {**card(dataclasses.replace(e, substitute="", adaptive=Adaptive())), "adaptive": around}
+        alone = dataclasses.replace(e, substitute="", substitute_weights="", adaptive=Adaptive())
+        return {**card(alone), "adaptive": around}
     if e.start:
         found = {**loading.card(e.start, e.weights), "data": plain(e.data)}
         return found | {"norm": plain(e.norm)} if e.norm else found
@@ -222,7 +219,17 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda 
     fitted = train(e, folder, report)
     evaluation = judge(e, fitted.model, report, name)
     evaluation = dataclasses.replace(evaluation, checks=(*evaluation.checks, *checks.of_training(fitted.training)))
-    result = Result(name=name or folder.name, experiment=labelled(e), training=fitted.training, evaluation=evaluation)
+    heard = None
+    if e.substitute and e.adaptive.source != "plain":
+        batches = e.data.test(batch_size=e.batch_size)
+        heard = substitutes.described(e.substitute, e.substitute_weights, e.data, batches, e.threat, place(e))
+    result = Result(
+        name=name or folder.name,
+        experiment=labelled(e),
+        training=fitted.training,
+        evaluation=evaluation,
+        substitute=heard,
+    )
     write(path, to_json(result))
     return result
 

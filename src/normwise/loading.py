@@ -14,6 +14,7 @@ from . import checkpoints
 from .adaptive import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
 from .data.files import brief
+from .models.standardize import Standardize
 from .norms import NORMS
 from .surgery import convert
 
@@ -29,15 +30,20 @@ def load(spec: str, weights: str = "") -> Loaded:
     """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, or `package.module:function`.
 
     The function is called without arguments and returns an nn.Module; modules are looked for in the current folder too.
-    `weights` is a safetensors or weights-only file for it. A run folder alone never runs anybody's function.
+    `timm:NAME` is timm's network of that name, with its mean and std in front. `weights` is a safetensors or weights-only
+    file for it; without one it is as the function makes it (timm's: untrained). A run folder alone never runs anybody's
+    function, an ABNN's whose substitute is one neither.
     Raises ValueError where there is no such network, or the weights do not fit.
     """
     path, found = Path(spec), card(spec, weights)
-    made_by, file = found.get("start"), weights or str(path / WEIGHTS if path.is_dir() else path if path.is_file() else "")
+    made_by, file = (
+        found.get("start") or _heard(found),
+        weights or str(path / WEIGHTS if path.is_dir() else path if path.is_file() else ""),
+    )
     if made_by and path.exists():
         raise ValueError(f"{spec} holds weights of {made_by}; to run that function, write {made_by} --weights {file}")
-    model = _call(spec) if made_by else checkpoints.build(found, spec)
-    if made_by and found.get("norm"):
+    model = _call(spec) if found.get("start") else checkpoints.build(found, spec)
+    if found.get("start") and found.get("norm"):
         model = convert(model, NORMS.make(found["norm"]))
     if found.get("adaptive"):
         model = _adapted(model, found["adaptive"], spec)
@@ -61,7 +67,13 @@ def card(spec: str, weights: str = "") -> Mapping[str, Any]:
         )
     folder = Path(weights).parent
     beside = checkpoints.card(folder) if weights and (folder / CARD).is_file() else {}
-    return beside if beside.get("start") == spec else {"start": spec, "norm": None}
+    return beside if spec in (beside.get("start"), _heard(beside)) else {"start": spec, "norm": None}
+
+
+def _heard(found: Mapping[str, Any]) -> Any:
+    """The function that makes the substitute of an ABNN's card, if one does."""
+    around = found.get("adaptive") or {}
+    return (around.get("substitute") or {}).get("start") if isinstance(around, Mapping) else None
 
 
 def check_models(settings: Any, verb: str) -> None:
@@ -91,7 +103,8 @@ def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Modul
             key: tuple(value) if isinstance(value, list) else value for key, value in around["options"].items()
         }
         other, shape = around["substitute"], tuple(around["shape"])
-        return abnn(model, other and checkpoints.build(other, spec), Adaptive(**options), shape=shape)
+        network = other and (_call(other["start"]) if other.get("start") else checkpoints.build(other, spec))
+        return abnn(model, network, Adaptive(**options), shape=shape)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the {CARD} of {spec} describes no adaptive layers ({brief(error)}); restore it, or train again"
@@ -103,7 +116,8 @@ def _call(spec: str) -> nn.Module:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        model = getattr(importlib.import_module(module), function)()
+        found = importlib.import_module(module)
+        model = _standardized(found.create_model(function)) if module == "timm" else getattr(found, function)()
         if not isinstance(model, nn.Module):
             raise TypeError(f"it returned {type(model).__name__}")
     except (Exception, SystemExit) as error:
@@ -114,3 +128,15 @@ def _call(spec: str) -> nn.Module:
     finally:
         sys.path.remove(here)
     return model
+
+
+def _standardized(model: nn.Module) -> nn.Module:
+    """Put the mean and std that a network of timm's was made for in front of it; its weights keep their names."""
+    about = model.pretrained_cfg
+    model.standardize = Standardize(about["mean"], about["std"])
+    model.register_forward_pre_hook(_standardize)
+    return model
+
+
+def _standardize(model: nn.Module, args: Any) -> Any:
+    return (model.standardize(args[0]), *args[1:])

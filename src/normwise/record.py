@@ -130,6 +130,19 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Substitute:
+    """The frozen network that an ABNN listens to: what it was trained on (None: it does not say), and how it does itself.
+
+    `clean_accuracy` is its own, on the rows the ABNN was judged on; None, and `why`, where it knows other classes.
+    """
+
+    source: str
+    trained_on: dict[str, Any] | None
+    clean_accuracy: Score | None
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One experiment, whole: its settings, what training cost, what the evaluation found."""
 
@@ -137,6 +150,7 @@ class Result:
     experiment: dict[str, Any]
     training: Training | None
     evaluation: Evaluation
+    substitute: Substitute | None = None
     schema: int = SCHEMA
 
 
@@ -162,6 +176,7 @@ _NESTED: dict[str, type] = {
     "protocol_accuracy": Score,
     "training": Training,
     "evaluation": Evaluation,
+    "substitute": Substitute,
 }
 
 

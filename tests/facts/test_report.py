@@ -221,6 +221,59 @@ def test_markdown_and_latex_hold_the_rows_of_the_page():
     assert len(columns) == rows[0].count("&")  # and n, which the page writes below each figure
 
 
+def paired(one, protocol):
+    """The same record, had stronger attacks searched on what the protocol's left standing."""
+    strongest = [{"name": "apgd", "steps": 50, "label": "apgd-ce"}]
+    more = {"strongest": strongest, "protocol_accuracy": score(protocol, one.evaluation.coupled)}
+    return dataclasses.replace(one, evaluation=dataclasses.replace(one.evaluation, **more))
+
+
+def test_the_pair_stands_in_every_table_and_comparisons_stand_on_the_strongest(tmp_path):
+    results = [paired(result("bn", worst=0.3), 0.33), paired(result("gn", worst=0.31), 0.6)]
+    found = cells.of(results)
+    text = words(results)
+    assert said(results).lead.startswith("No normalization is more robust than BatchNorm")  # though its protocol says so
+    assert "took away up to 29.0 points: 31.0% instead of 60.0% (GroupNorm, standard training)." in text
+    assert "Best worst case: GroupNorm, 31.0% [27.0, 35.0], where the protocol alone says 60.0%." in text
+    assert "FGSM, PGD-20 and APGD-CE is an upper bound" in text
+    assert "are one" not in text
+    titles, rows = tables.main(found)
+    pair = [column.title for column in titles].index("Protocol")
+    assert [[value.text for value in row.values[pair : pair + 2]] for row in rows] == [
+        ["33.0%", "30.0%"],
+        ["60.0%", "31.0%"],
+    ]
+    head, _, first, *_ = tables.to_markdown(results).splitlines()
+    assert "| Protocol | Worst case |" in head
+    assert "| 33.0% (29.0–37.0) | 30.0% (26.0–34.0) |" in first
+    assert "33.0\\% (29.0--37.0) & 30.0\\% (26.0--34.0)" in tables.to_latex(results)
+    lines = list(csv.DictReader(tables.to_csv(results).splitlines()))
+    assert [(line["protocol_value"], line["worst_case_value"], line["strongest"]) for line in lines] == [
+        ("0.33", "0.3", "apgd-ce"),
+        ("0.6", "0.31", "apgd-ce"),
+    ]
+    assert "on what these left standing: APGD-CE, steps 50" in card.of(results[0]).attacks
+    page_text = html.unescape(write(tmp_path, results).read_text())
+    assert "Stronger attacks searched on what these left standing" in page_text
+    assert page_text.count("60.0%<small>56.0–64.0") == 2  # behind both figures
+
+
+def test_where_nothing_stronger_searched_the_pair_is_one_number_and_said_to_be(bench):
+    old = grid()
+    assert {cell.protocol == cell.worst for cell in cells.of(old)} == {True}
+    assert "Protocol" not in [column.title for column in tables.main(cells.of(old))[0]]
+    assert "a protocol's figure and the worst case are one" in words(old)
+    assert "Nothing searched beyond FGSM and PGD-20" in html.unescape((bench[0] / "report.html").read_text())
+
+
+def test_networks_of_one_recipe_that_began_otherwise_are_rows_of_one_setting():
+    grid_row, tuned = result("bn"), result("bn")
+    tuned.experiment["start"] = "runs/standard"
+    found = cells.of([grid_row, tuned])
+    assert [cell.setting for cell in found] == ["", ""]
+    assert [cell.recipe for cell in found] == ["standard (start=none)", "standard (start=runs/standard)"]
+
+
 def test_every_figure_leads_to_the_card_it_was_measured_under(bench):
     tags = Tags((bench[0] / "report.html").read_text()).found
     ids = {attributes["id"] for _, attributes in tags if attributes.get("id", "").startswith("card-")}

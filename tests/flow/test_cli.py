@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import html
+import importlib
 import io
 import json
 import os
@@ -12,19 +15,25 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
 
 import normwise
 from normwise.__main__ import main
+from normwise.data import ArrayFile, Digits, Mnist
+from normwise.registry import plain
+from normwise.substitutes import described
+from normwise.threats import Linf
 
 SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm,pgd")
 NETS = """
@@ -36,6 +45,7 @@ def net(classes=10, **options):
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 6 * 6, classes))
 
 def three(): return net(3)
+def wide(): return nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6 * 64, 20))
 def number(): return 5
 def fails(): raise RuntimeError("no luck\\ntoday")
 class Words(nn.Module):
@@ -579,11 +589,125 @@ def test_an_abnn_listens_to_a_run_and_is_found_again(source):
     if words:
         own, other = model.substitute.network.state_dict(), normwise.load("run").model.state_dict()
         assert all(torch.equal(own[key], other[key]) for key in other)
-    trained = json.loads(Path("OUT/result.json").read_text())["evaluation"]
+    whole = json.loads(Path("OUT/result.json").read_text())
+    trained, heard = whole["evaluation"], whole["substitute"]
+    if words:  # it is judged on the same clean rows as when it was trained
+        assert heard["trained_on"]["name"] == "digits"
+        assert heard["clean_accuracy"] == figures("run")["clean_accuracy"]
+        assert "trained on digits (correct itself: " in html.unescape(Path("OUT/report.html").read_text())
+    else:
+        assert heard is None
     done("evaluate", "OUT", "--out", "OUT/again")
     again = json.loads(Path("OUT/again/result.json").read_text())["evaluation"]
     assert again["robust_accuracy"] == trained["robust_accuracy"]
     assert again["digest_before"] == trained["digest_before"]
+
+
+def test_a_substitute_may_be_anybodys_network_of_other_classes_and_its_function_is_called_only_when_named(here):
+    torch.manual_seed(1)
+    save_file((made := importlib.import_module("nets").wide()).state_dict(), "wide.safetensors")
+    words = ["--substitute", "nets:wide", "--substitute_weights", "wide.safetensors", "--adaptive.taps", "[layer1]"]
+    done("train", "--recipe", "abnn", *words, "--adaptive.substitute_taps", '["1"]', *SMALL, "--out", "OUT")
+    heard = json.loads(Path("OUT/result.json").read_text())["substitute"]
+    assert (heard["source"], heard["trained_on"], heard["clean_accuracy"]) == ("nets:wide", None, None)
+    assert "does not say which classes" in heard["why"]
+    status, _, err = say("evaluate", "OUT", "--out", "OUT/again")
+    assert (status, "write nets:wide --weights OUT/model.safetensors" in err) == (2, True), err
+    model = normwise.load("nets:wide", "OUT/model.safetensors").model
+    assert torch.equal(model.substitute.network[3].weight, made[3].weight)
+    done("evaluate", "nets:wide", "--weights", "OUT/model.safetensors", "--data.test_limit", 50, "--out", "OUT/again")
+    one, two = (json.loads(Path(p, "result.json").read_text())["evaluation"] for p in ("OUT", "OUT/again"))
+    assert one["digest_before"] == two["digest_before"]
+    assert one["clean_accuracy"] == two["clean_accuracy"]
+
+
+def test_a_substitute_of_other_classes_cannot_be_judged_on_these_rows(here):
+    shutil.copytree("run", "OUT/other")
+    card = json.loads(Path("run/model.json").read_text())
+    rows, threat, device = Digits(test_limit=50).test(batch_size=25), Linf(eps=0.1), torch.device("cpu")
+    for data, known in [(Mnist(), False), (Digits(train_limit=7), True), (ArrayFile(path="run"), False)]:
+        Path("OUT/other/model.json").write_text(json.dumps(card | {"data": plain(data)}))
+        heard = described("OUT/other", "", Digits(test_limit=50), rows, threat, device)
+        assert heard.trained_on == plain(data)
+        assert (heard.clean_accuracy is not None) == known
+        assert ("other classes" in heard.why) == (not known)
+
+
+def test_timms_networks_are_found_by_name_with_their_standardization_in_front(monkeypatch):
+    class Net(nn.Module):
+        pretrained_cfg: ClassVar[dict[str, Any]] = {"mean": (0.5,), "std": (0.25,)}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer1 = nn.Conv2d(1, 4, 3, padding=1)
+            self.fc = nn.Linear(4, 7)
+
+        def forward(self, x):
+            return self.fc(self.layer1(x).mean((2, 3)))
+
+    timm = types.ModuleType("timm")
+    timm.create_model = lambda name: {"resnet7": Net}[name]()
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    save_file((own := Net()).state_dict(), "timm.safetensors")
+    loaded, x = normwise.load("timm:resnet7", "timm.safetensors").model, torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(loaded(x), own((x - 0.5) / 0.25))
+    torch.testing.assert_close(copy.deepcopy(loaded)(x), loaded(x))
+    model = normwise.abnn(normwise.load("run").model, loaded, normwise.Adaptive(taps=("layer1",)), shape=(1, 8, 8))
+    assert model.eval()(x).shape == (2, 10)
+    with pytest.raises(ValueError, match="timm:resnet8 gave no network"):
+        normwise.load("timm:resnet8")
+
+
+def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
+    methods = [
+        {"name": "nofrost", "norm": "none", "recipe": {"name": "nofrost", "steps": 1}},
+        {"name": "affine", "start": "run", "recipe": {"name": "standard", "trains": "affine"}},
+        {"name": "abnn", "substitute": "run", "recipe": "abnn"},
+        {"name": "mbn-clean", "norm": "mbn", "recipe": {"name": "mbn", "steps": 1}},
+        {"name": "mbn-adversarial", "norm": {"name": "mbn", "route": 1}, "recipe": {"name": "mbn", "steps": 1}},
+    ]
+    config = {"norms": ["bn"], "recipes": ["standard"], "methods": methods, "strongest": [{"name": "apgd", "steps": 3}]}
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(config))
+    words = ["bench", "--config", tmp_path / "bench.yaml", *SMALL, "--jobs", 1, "--out", tmp_path / "bench"]
+    said = say(*words)
+    assert said.status == 0, said.err
+    assert "failed" not in said.out
+    results = {one["name"]: one for one in json.loads((tmp_path / "bench/results.json").read_text())["cells"]}
+    assert list(results) == ["bn-standard", "nofrost", "affine", "abnn", "mbn-clean", "mbn-adversarial"]
+    for one in results.values():
+        e = one["evaluation"]
+        assert (
+            e["robust_accuracy"]["value"]
+            <= e["protocol_accuracy"]["value"]
+            <= min(s["value"] for s in e["per_attack"].values())
+        )
+    assert results["nofrost"]["evaluation"]["norm_reads"] in ({}, {"none": 7})
+    affine = results["affine"]["training"]
+    assert 0 < affine["trained_parameters"] < affine["parameters"] / 10
+    assert results["abnn"]["substitute"]["source"] == "run"
+    told = html.unescape((tmp_path / "bench/report.html").read_text())
+    assert "Networks are compared only within one of" not in told
+    assert "start=run" in told
+
+
+@pytest.mark.parametrize(
+    ("methods", "reason"),
+    [
+        ([{"norm": "gn"}], "a method of a bench is {name: WORD, setting: value, ...}; got {'norm': 'gn'}"),
+        ([{"name": "../x"}], "a method of a bench is {name: WORD"),
+        ([{"name": "bn-standard"}], "two rows of the bench are called bn-standard"),
+        ([{"name": "one", "seed": 3}], "method one sets seed"),
+        (
+            [{"name": "one", "recipee": "abnn"}],
+            "method one: no setting of Experiment is named 'recipee'; did you mean 'recipe'?",
+        ),
+    ],
+)
+def test_methods_that_cannot_be_are_refused_in_one_line(methods, reason, tmp_path):
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump({"methods": methods}))
+    status, _, err = say("bench", "--config", tmp_path / "bench.yaml", "--out", tmp_path / "bench")
+    assert (status, reason in err, err.count("\n")) == (2, True, 1), err
+    assert not (tmp_path / "bench").exists()
 
 
 @pytest.mark.parametrize(
@@ -591,7 +715,10 @@ def test_an_abnn_listens_to_a_run_and_is_found_again(source):
     [
         ("--recipe abnn", "got a Network without any; make one with abnn(target, substitute), or name a substitute"),
         ("--adaptive.scope sample", "adaptive is set (source features), for no substitute"),
-        ("--substitute nets:net", "give the folder of a normwise train"),
+        ("--substitute nets:net", "the substitute, a Sequential, has no taps that are known"),
+        ("--substitute nothing", "no model 'nothing': neither a run folder"),
+        ("--substitute_weights net.pt", "for no model; name one as substitute"),
+        ("--start nets:net --norm bn --substitute nets:net", "can name one function that makes a network, not two"),
         ("--substitute run --adaptive.taps [layer9]", "no module of the target is named 'layer9'"),
         ("--substitute run --adaptive.source plain --adaptive.head flattened", "source plain has no head"),
     ],

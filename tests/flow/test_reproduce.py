@@ -16,7 +16,7 @@ from normwise.data.corruptions import corrupted
 from normwise.reproduce.cell import Workshop
 from normwise.reproduce.papers import CELLS
 from normwise.reproduce.run import Reproduce, planned
-from normwise.reproduce.scale import smoke
+from normwise.reproduce.scale import SCALES, smoke
 
 
 def say(*words: object) -> tuple[int, str, str]:
@@ -84,6 +84,32 @@ def test_controls_that_no_claim_needs_are_made_once():
     assert seeds["bn-standard"] == seeds["abnn"] == [0, 1, 2]
     assert seeds["bnm"] == seeds["head-fragile"] == [0]
     assert planned(Reproduce(preset="cpu", only=("bnm",), first_seed=1, seeds=1)) == [("bn-standard", 1), ("bnm", 1)]
+
+
+def test_records_that_are_kept_fit_the_cells_of_today():
+    kept = Path(__file__).parents[2] / "results/reproduce/cpu"
+    shop = Workshop(CELLS, SCALES["cpu"](), kept, lambda text, done, total: None)
+    found = [path.parent.name.rpartition("-seed") for path in kept.glob("cells/*/record.json")]
+    assert len(found) >= 17
+    assert not [name for name, _, seed in found if shop.record(name, int(seed)) is None]
+
+
+def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tmp_path, monkeypatch):
+    assert not {"other-standard", "abnn-other"} & {name for name, _ in planned(Reproduce(preset="cpu"))}
+    asked = planned(Reproduce(preset="cpu", only=("abnn-other",), seeds=1))
+    assert asked == [("other-standard", 0), ("abnn-other", 0)]
+    monkeypatch.setenv("NORMWISE_DATA", str(tmp_path))
+    cpu = Workshop(CELLS, SCALES["cpu"](), tmp_path, lambda text, done, total: None)
+    assert cpu.scale_of(CELLS["other-standard"]).data.size == 32
+    assert cpu.scale_of(CELLS["abnn-other"]) == cpu.scale
+    for preset, reason in (("cpu", f"put it at {tmp_path / 'tiny-imagenet-20'}"), ("smoke", "no data but digits comes")):
+        status, _, err = say("abnn", "--preset", preset, "--only", "[abnn-other]", "--out", tmp_path / preset)
+        assert (status, reason in err) == (2, True), err
+    before = cpu.digest("other-standard", 0)
+    (tmp_path / "elsewhere/tiny-imagenet-20").mkdir(parents=True)
+    monkeypatch.setenv("NORMWISE_DATA", str(tmp_path / "elsewhere"))
+    assert cpu.digest("other-standard", 0) == before  # where data lies is no setting
+    assert cpu.digest("abnn-other", 0) != cpu.digest("abnn", 0)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,21 @@ def _network(result: Result) -> str:
     how = [f"{label(settings[key], '')}" for key in ("optimizer",) if isinstance(settings, Mapping) and key in settings]
     text = f"{name}, {plural(result.training.epochs, 'epoch')}{' of ' + how[0] if how else ''}"
     eps = result.experiment.get("train_eps")
+    text += _substitute(result)
     return text + (f", trained at eps {eps:.4g}" if isinstance(eps, int | float) else "")
+
+
+def _substitute(result: Result) -> str:
+    """What an ABNN listens to, and how well that does itself."""
+    heard = result.substitute
+    if heard is None:
+        return ""
+    on = "which does not say what it was trained on"
+    if heard.trained_on:
+        place = heard.trained_on.get("path") or heard.trained_on.get("root") or ""
+        on = f"trained on {label(heard.trained_on)} {label(place, '').rstrip('/').split('/')[-1]}".rstrip()
+    itself = f"{heard.clean_accuracy} of the clean test rows" if heard.clean_accuracy else heard.why
+    return f", listening to {label(heard.source)}, {on} (correct itself: {itself})"
 
 
 def _recipe(name: str, recipe: Any) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..record import Check, Result, Score
 
-_APART = ("norm", "recipe", "seed", "device", "threads")  # what the settings two cells share leaves out
+_FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
+_APART = ("norm", "recipe", *_FROM, "seed", "device", "threads")  # what the settings two cells share leaves out
 _MOST = 3  # differences that a name lists
 _REFERENCE = ("bn", "batch")
 _EXPECTED = ("row independence", "enough batches")  # checks about coupling, which a column of its own shows
@@ -137,7 +138,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _setting(result: Result) -> dict[str, Any]:
-    apart = _APART if "norm" in result.experiment else (*_APART, "model", "weights")  # a given network is its own cell
+    apart = _APART if "norm" in result.experiment else (*_APART, "model")  # a given network is its own cell
     return {key: value for key, value in result.experiment.items() if key not in apart}
 
 
@@ -150,7 +151,11 @@ def _norm(result: Result) -> dict[str, Any]:
 
 
 def _recipe(result: Result) -> dict[str, Any]:
-    return _mapping(result.experiment.get("recipe")) or {"label": "not trained here"}
+    e = result.experiment
+    if "recipe" not in e:
+        return {"label": "not trained here"}
+    adapted = e.get("substitute") or (e.get("adaptive") or {}).get("source") == "plain"
+    return _mapping(e["recipe"]) | {key: e[key] for key in _FROM if e.get(key) and (adapted or key != "adaptive")}
 
 
 def _mapping(choice: Any) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from ..seeding import derive
 from ..threats import Linf, Patch
 from ..trainable import baked
 from ..training import Fitted, Report, fit
-from ..types import Norm, Recipe
+from ..types import Data, Norm, Recipe
 from . import figures
-from .scale import Scale
+from .scale import OTHER, Scale, check_other, other
 
 RECORD, WEIGHTS = "record.json", "model.safetensors"
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
@@ -51,6 +51,7 @@ class Cell:
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", "detached"
         retired     figures that are no longer measured: they stay in the digest, so that records made with them stay valid
         under       what it is judged under: "linf" radii, "patch" (of growing size), or the 15 "corruptions"
+        other       it is trained and judged on other data than the scale's (`scale.other`)
     """
 
     name: str
@@ -65,6 +66,7 @@ class Cell:
     extras: tuple[str, ...] = ()
     retired: tuple[str, ...] = ()
     under: Literal["linf", "patch", "corruptions"] = "linf"
+    other: bool = False
 
 
 class Workshop:
@@ -77,14 +79,19 @@ class Workshop:
         """The folder of a cell."""
         return self.folder / "cells" / f"{name}-seed{seed}"
 
+    def scale_of(self, cell: Cell) -> Scale:
+        """What a cell is made with: the scale, with other data where the cell wants some."""
+        return replace(self.scale, data=other(self.scale)) if cell.other else self.scale
+
     def digest(self, name: str, seed: int) -> str:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell = self.cells[name]
         under = [cell.under] if cell.under != "linf" else []
+        scale = self.scale_of(cell)
         settings = {
             "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted((*cell.extras, *cell.retired)), *under],
-            "recipe": plain(cell.recipe(self.scale)) if cell.recipe else None,
-            "scale": {**plain(self.scale), "seeds": None, "data": {**plain(self.scale.data), "root": None}},
+            "recipe": plain(cell.recipe(scale)) if cell.recipe else None,
+            "scale": {**plain(scale), "seeds": None, "data": {**plain(scale.data), "root": None}},
             "seed": seed,
             "needs": [self.digest(need, seed) for need in cell.needs],
         }
@@ -104,7 +111,7 @@ class Workshop:
         given = [self.network(need, seed) for need in cell.needs]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
-            return cell.begin(self.scale, *given)
+            return cell.begin(self.scale_of(cell), *given)
 
     def network(self, name: str, seed: int) -> nn.Module:
         """The trained network of a cell. Raises ValueError if it was not made yet."""
@@ -121,6 +128,9 @@ class Workshop:
         if (done := self.record(name, seed)) is not None:
             return done
         started, cell, folder = time.perf_counter(), self.cells[name], self.place(name, seed)
+        if cell.other:
+            check_other(self.scale)
+        scale = self.scale_of(cell)
         made: dict[str, Any] = {}
         if cell.recipe is None:
             model = self.untrained(name, seed).eval()
@@ -136,8 +146,8 @@ class Workshop:
             "seed": seed,
             "seconds": time.perf_counter() - started,
             "digest": self.digest(name, seed),
-            "recipe": plain(cell.recipe(self.scale)) if cell.recipe else None,
-            "scale": plain(self.scale),
+            "recipe": plain(cell.recipe(scale)) if cell.recipe else None,
+            "scale": {**plain(scale), "data": plain(scale.data) | ({"root": OTHER} if cell.other else {})},
             "training": made or None,
             "figures": figures.plain_numbers(found),
         }
@@ -146,30 +156,29 @@ class Workshop:
 
     def _train(self, cell: Cell, seed: int, folder: Path) -> tuple[Fitted, dict[str, Any]]:
         assert cell.recipe is not None
-        recipe, begun = cell.recipe(self.scale), self.untrained(cell.name, seed)
+        recipe, begun, data = cell.recipe(self.scale), self.untrained(cell.name, seed), self.scale_of(cell).data
         whole = self.scale.standard if cell.clean else self.scale.robust
         schedule = replace(whole, epochs=max(1, round(cell.part * whole.epochs)))
         rates: dict[str, float] = {}
         if cell.sweep:
             for rate in self.scale.rates:
-                rates[f"{rate:g}"] = self._try(begun, recipe, schedule, rate, seed)
+                rates[f"{rate:g}"] = self._try(begun, data, recipe, schedule, rate, seed)
             schedule = replace(schedule, lr=float(max(rates, key=lambda rate: rates[rate])))
-        fitted = fit(
-            begun, self.scale.data, recipe, Linf(eps=self.scale.eps), schedule, seed=seed, folder=folder, report=self.report
-        )
+        fitted = fit(begun, data, recipe, Linf(eps=self.scale.eps), schedule, seed=seed, folder=folder, report=self.report)
         return fitted, {**plain(fitted.training), "lr": schedule.lr, "rates": rates}
 
-    def _try(self, model: nn.Module, recipe: Recipe, schedule: Schedule, rate: float, seed: int) -> float:
+    def _try(self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int) -> float:
         """What a quarter of the schedule at this learning rate reaches on validation rows; 0 where it diverges."""
         short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
         try:
-            fitted = fit(model, self.scale.data, recipe, Linf(eps=self.scale.eps), short, seed=seed, report=self.report)
+            fitted = fit(model, data, recipe, Linf(eps=self.scale.eps), short, seed=seed, report=self.report)
         except ValueError:  # the loss became infinite
             return 0.0
         return fitted.training.validation.get("robust" if recipe.robust else "clean", 0.0)
 
     def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
-        scale, batches = self.scale, self.scale.data.test(batch_size=self.scale.batch_size)
+        scale = self.scale_of(cell)
+        batches = scale.data.test(batch_size=scale.batch_size)
         found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
         if cell.under == "corruptions":
             return found | figures.corrupted(model, batches, seed)

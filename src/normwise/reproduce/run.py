@@ -28,7 +28,8 @@ class Reproduce:
     Options
         system          robustnorm, nofrost, fragile-features, abnn, or all
         preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10) or gpu
-        only            cells to make, with all that they need; empty: those of the system
+        only            cells to make, with all that they need; empty: those of the system that need no other data than the
+                        preset's (abnn-other does)
         seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first alone, unless
                         they are named
         first_seed      the seed to begin with
@@ -61,8 +62,11 @@ def wanted(settings: Reproduce) -> list[str]:
     asked = settings.only or tuple(
         name
         for name, cell in CELLS.items()
-        if settings.system in ("all", cell.system)
-        or any(name in claim.cells for claim in CLAIMS if claim.system == settings.system)
+        if not _on_other_data(name)
+        and (
+            settings.system in ("all", cell.system)
+            or any(name in claim.cells for claim in CLAIMS if claim.system == settings.system)
+        )
     )
     order: list[str] = []
 
@@ -75,6 +79,11 @@ def wanted(settings: Reproduce) -> list[str]:
     for name in asked:
         visit(name)
     return order
+
+
+def _on_other_data(name: str) -> bool:
+    """Whether a cell, or one that it needs, is trained on other data, which need not be there."""
+    return CELLS[name].other or any(map(_on_other_data, CELLS[name].needs))
 
 
 def planned(settings: Reproduce) -> list[tuple[str, int]]:

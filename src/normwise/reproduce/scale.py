@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..attacks import APGD, PGD, AutoAttack
-from ..data import Cifar10, Digits
+from ..data import Cifar10, Digits, ImageFolder
 from ..models import PreActResNet18, ResNet
 from ..presets import DIGITS, EPS
 from ..schedule import Schedule
@@ -101,6 +103,28 @@ def gpu() -> Scale:
         strongest=(AutoAttack(),),
         batch_size=200,
     )
+
+
+OTHER = "tiny-imagenet-20"
+
+
+def other(scale: Scale) -> ImageFolder:
+    """Data that the scale does not judge on, for substitutes: 20 classes of Tiny-ImageNet at 32 x 32, as many rows.
+
+    Looked for in $NORMWISE_DATA, then ./data: train/CLASS and val/CLASS in the folder `tiny-imagenet-20`.
+    """
+    places = [Path(place) / OTHER for place in (os.environ.get("NORMWISE_DATA", ""), "data") if place]
+    found = next((place for place in places if place.is_dir()), places[0])
+    sizes = {name: getattr(scale.data, name) for name in ("validation_size", "train_limit", "test_limit")}
+    return ImageFolder(root=str(found), size=32, **sizes)
+
+
+def check_other(scale: Scale) -> None:
+    """Refuse to make a substitute where the other data does not suit or is not there. Raises ValueError."""
+    if not isinstance(scale.data, Cifar10):
+        raise ValueError(f"no data but {scale.data.name} comes with this size; a substitute of other data needs cpu or gpu")
+    if not Path(root := other(scale).root).is_dir():
+        raise ValueError(f"a substitute of other data needs {OTHER} (train/CLASS, val/CLASS of images); put it at {root}")
 
 
 SCALES = {"smoke": smoke, "cpu": cpu, "gpu": gpu}
