@@ -1,5 +1,6 @@
 """Records: JSON there and back, written whole or not at all."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from normwise.diagnoses import DIAGNOSES
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.recipes import RECIPES
-from normwise.record import Result, Training, provenance, read_result, to_json, write
+from normwise.record import Result, Substitute, Training, provenance, read_result, to_json, write
 from normwise.registry import Registry, plain
 from normwise.threats import THREATS, Linf
 from normwise.types import Batch
@@ -55,6 +56,25 @@ def test_an_unknown_key_of_a_later_version_is_left_aside_and_a_foreign_file_is_r
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=name):
             read_result(tmp_path / name)
+
+
+def test_a_record_from_before_the_pair_is_read_as_one_number(tmp_path):
+    before = result()
+    data = json.loads(to_json(before))
+    for key in ("strongest", "protocol_accuracy"):
+        del data["evaluation"][key]
+    del data["substitute"]
+    read = read_result(write(tmp_path / "old.json", json.dumps(data)))
+    assert read == before
+    assert read.evaluation.pair == (before.evaluation.robust_accuracy,) * 2
+
+
+def test_a_pair_and_a_substitute_are_the_same_after_json(tmp_path):
+    batches = [Batch(images(), labels(), labels())]
+    evaluation = evaluate(trained(), batches, Linf(), (FGSM(),), strongest=(PGD(steps=2),)).evaluation
+    heard = Substitute(source="runs/a", trained_on=plain(DATA["digits"]()), clean_accuracy=evaluation.clean_accuracy)
+    before = dataclasses.replace(result(), evaluation=evaluation, substitute=heard)
+    assert read_result(write(tmp_path / "result.json", to_json(before))) == before
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -1,5 +1,8 @@
 """StatNorm is BatchNorm at share 0, and the published layers at the other points of the square."""
 
+import copy
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -128,3 +131,25 @@ def test_impossible_options_are_refused(options):
 def test_a_wrong_number_of_channels_is_named():
     with pytest.raises(ValueError, match=r"StatNorm of 3 channels got shape \(2, 4, 1\)"):
         StatNorm(3)(torch.zeros(2, 4, 1))
+
+
+@pytest.mark.skipif(
+    not shutil.which("g++") and not shutil.which("clang++"), reason="inductor needs a C++ compiler; none here"
+)
+def test_code_generated_by_inductor_is_the_eager_layer():
+    """One layer, both modes, with the gradient in its input: what `speed.compile` and training under compile rely on."""
+    torch.compiler.reset()
+    eager = StatNorm(3, power=0.2, centre_share=0.25, spread_share=0.5)
+    compiled = torch.compile(twin := copy.deepcopy(eager), fullgraph=True, backend="inductor")
+    for training in (True, False):
+        x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(training), requires_grad=True)
+        weights = torch.linspace(-1, 2, x.numel()).view_as(x)
+        outcomes = []
+        for module in (eager.train(training), compiled.train(training)):
+            y = module(x)
+            outcomes.append((y, *torch.autograd.grad((y * weights).sum(), x)))
+        for a, b in zip(*outcomes, strict=True):
+            assert a.abs().max() > 0.1
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value)

@@ -681,7 +681,7 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
             <= e["protocol_accuracy"]["value"]
             <= min(s["value"] for s in e["per_attack"].values())
         )
-    assert results["nofrost"]["evaluation"]["norm_reads"] in ({}, {"none": 7})
+    assert set(results["nofrost"]["evaluation"]["norm_reads"]) == {"none"}
     affine = results["affine"]["training"]
     assert 0 < affine["trained_parameters"] < affine["parameters"] / 10
     assert results["abnn"]["substitute"]["source"] == "run"
