@@ -235,6 +235,7 @@ def test_the_pair_stands_in_every_table_and_comparisons_stand_on_the_strongest(t
     assert said(results).lead.startswith("No normalization is more robust than BatchNorm")  # though its protocol says so
     assert "took away up to 29.0 points: 31.0% instead of 60.0% (GroupNorm, standard training)." in text
     assert "Best worst case: GroupNorm, 31.0% [27.0, 35.0], where the protocol alone says 60.0%." in text
+    assert "31.0% [27.0, 35.0] in the worst case (60.0% under the protocol alone)" in text
     assert "FGSM, PGD-20 and APGD-CE is an upper bound" in text
     assert "are one" not in text
     titles, rows = tables.main(found)
@@ -253,8 +254,9 @@ def test_the_pair_stands_in_every_table_and_comparisons_stand_on_the_strongest(t
         ("0.6", "0.31", "apgd-ce"),
     ]
     assert "on what these left standing: APGD-CE, steps 50" in card.of(results[0]).attacks
+    assert "on every batch again: APGD-CE, steps 50" in card.of(paired(result("rn"), 0.5)).attacks
     page_text = html.unescape(write(tmp_path, results).read_text())
-    assert "Stronger attacks searched on what these left standing" in page_text
+    assert "Stronger attacks searched further, on the rows that these left standing" in page_text
     assert page_text.count("60.0%<small>56.0–64.0") == 2  # behind both figures
 
 

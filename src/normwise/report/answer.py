@@ -67,6 +67,7 @@ def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
         return lead, f"{where(best.norm, training(best.recipe) if best.seconds else '')}{_of_batches(best)}."
     most = f"{best.norm} with {training(best.recipe)}" if best.seconds else best.norm
     rest = f"Most robust network{'' if best.coupled else ' with independent rows'}: {most}, {best.worst} in the worst case "
+    rest += f"({percent(best.protocol.value)} under the protocol alone) " * best.paired
     rest += f"and {percent(best.clean.value)} on clean images."
     settings = dict.fromkeys(cell.setting for cell in found)
     if len(settings) > 1:
@@ -129,7 +130,7 @@ def _pair(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     cell = max(paired, key=lambda cell: cell.protocol.value - cell.worst.value)
     if cell.protocol.value == cell.worst.value:
         return [("Protocol and strongest attack", [f"{strongest} broke nothing that {protocol} left standing."])]
-    text = f"{strongest}, on what {protocol} left standing, took away {'up to ' * (len(paired) > 1)}"
+    text = f"{strongest}, after {protocol}, took away {'up to ' * (len(paired) > 1)}"
     text += f"{100 * (cell.protocol.value - cell.worst.value):.1f} points: {percent(cell.worst.value)} instead of "
     name = where(cell.norm, training(cell.recipe) if cell.seconds else "")
     return [("Protocol and strongest attack", [f"{text}{percent(cell.protocol.value)} ({name})."])]

@@ -49,7 +49,8 @@ def of(result: Result) -> Card:
     else:
         changes = "each image for itself: its neighbours were measured not to matter"
     attacks = tuple(_unique(_attack(attack, result) for attack in e.attacks))
-    attacks += tuple(f"on what these left standing: {_attack(attack, result)}" for attack in e.strongest)
+    further = "on every batch again" if e.coupled else "on what these left standing"
+    attacks += tuple(f"{further}: {_attack(attack, result)}" for attack in e.strongest)
     return Card(_threat(result), attacks, changes, FIXED, _judged(result))
 
 

@@ -109,6 +109,8 @@ def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
         text += (
             f" The shaded band is the interval of {REFERENCE}'s worst case: marks whose bars touch it are not told apart."
         )
+    if any(cell.paired for cell in found):
+        text += " The upright stroke is what the protocol's attacks alone leave."
     if any(len(cell.results) > 1 for cell in found):
         text += " Small strokes below a mark are its single seeds."
     return "Worst-case and clean accuracy", text
