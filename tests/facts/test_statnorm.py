@@ -136,13 +136,14 @@ def test_a_wrong_number_of_channels_is_named():
 @pytest.mark.skipif(
     not shutil.which("g++") and not shutil.which("clang++"), reason="inductor needs a C++ compiler; none here"
 )
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # by torch, of itself
 def test_code_generated_by_inductor_is_the_eager_layer():
     """One layer, both modes, with the gradient in its input: what `speed.compile` and training under compile rely on."""
     torch.compiler.reset()
     eager = StatNorm(3, power=0.2, centre_share=0.25, spread_share=0.5)
     compiled = torch.compile(twin := copy.deepcopy(eager), fullgraph=True, backend="inductor")
     for training in (True, False):
-        x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(training), requires_grad=True)
+        x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(int(training)), requires_grad=True)
         weights = torch.linspace(-1, 2, x.numel()).view_as(x)
         outcomes = []
         for module in (eager.train(training), compiled.train(training)):
