@@ -132,11 +132,11 @@ def _call(spec: str) -> nn.Module:
 
 def _standardized(model: nn.Module) -> nn.Module:
     """Put the mean and std that a network of timm's was made for in front of it; its weights keep their names."""
-    about = model.pretrained_cfg
+    about: Any = model.pretrained_cfg
     model.standardize = Standardize(about["mean"], about["std"])
     model.register_forward_pre_hook(_standardize)
     return model
 
 
-def _standardize(model: nn.Module, args: Any) -> Any:
+def _standardize(model: Any, args: Any) -> Any:
     return (model.standardize(args[0]), *args[1:])
