@@ -49,7 +49,7 @@ FLOORS = [
     {"experiment", "evaluation", "selftests", "auditing", "diagnoses", "shifts"},
     {"presets", "bench"},
     {"reproduce"},
-    {"cli", "__main__", "progress"},
+    {"cli", "__main__", "progress", "suits"},
 ]
 FORBIDDEN = [  # who must not know whom, on whatever floor
     ("norms", {"attacks", "threats"}),

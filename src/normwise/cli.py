@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import experiment, robustbench
+from . import experiment, robustbench, suits
 from .attacks import ATTACKS
 from .auditing import Audit, run_audit
 from .bench import Bench, run_bench
-from .command import Layers, Verb, parse
-from .config import read_yaml
+from .command import Verb, parse
 from .data import CORRUPTIONS, DATA
 from .diagnoses import DIAGNOSES
 from .diagnoses.run import Diagnose, run_diagnose
@@ -24,7 +22,7 @@ from .evaluation import Evaluate, clear, run_evaluation
 from .experiment import CONFIG, RESULT, Experiment
 from .models import MODELS
 from .norms import NORMS
-from .presets import PRESETS, data_name, suited
+from .presets import PRESETS
 from .progress import progress
 from .recipes import RECIPES
 from .record import Result, provenance, read_result, write
@@ -59,7 +57,7 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
 def _bench(description: str, words: Sequence[str]) -> None:
     from .report import page
 
-    settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, _for_bench)
+    settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, suits.for_bench)
     with progress("cells") as report:
         finished = run_bench(settings, out, report)
     if not finished.results:
@@ -70,47 +68,12 @@ def _bench(description: str, words: Sequence[str]) -> None:
         print(f"failed: {name}: {why}")
 
 
-def _for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    return _known(Bench, suited(data_name(given))), {}
-
-
-def _known(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: settings[field.name] for field in dataclasses.fields(kind) if field.name in settings}
-
-
 def _train(description: str, words: Sequence[str]) -> None:
     verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
-    e, _, out = parse(verb, Experiment, words, _for_train)
+    e, _, out = parse(verb, Experiment, words, suits.for_train)
     with progress("train") as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)
-
-
-def _for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A network to start from keeps its norms, if no others are named."""
-    preset, start = data_name(given), str(given.get("start", ""))
-    if operands and operands[0] in PRESETS:
-        preset = operands[0]
-    elif operands:
-        start = operands[0]
-        if ":" not in start and not Path(start).exists():
-            raise unknown("preset or model", start, list(PRESETS))
-    return suited(preset) | ({"norm": None} if start else {}), {"start": start}
-
-
-def _for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A run folder brings its own data, threat model, attacks, seed and batch size."""
-    model = operands[0] if operands else str(given.get("model", ""))
-    folder = Path(model) if Path(model).is_dir() else Path(model).parent
-    brought = read_yaml(folder / CONFIG) if model and (folder / CONFIG).is_file() else {}
-    base = suited(data_name(given, data_name(brought))) | brought
-    return _known(Evaluate, base | {"model": model, "weights": ""}), {"model": model}
-
-
-def _read_evaluate(path: Path) -> Mapping[str, Any]:
-    """Read settings of an evaluation; those of a training run ask for the evaluation of the network beside them."""
-    settings = read_yaml(path)
-    return {"model": str(path.parent)} if isinstance(settings.get("model"), Mapping) else settings
 
 
 def _evaluate(description: str, words: Sequence[str]) -> None:
@@ -123,7 +86,7 @@ def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]
     """Judge; an attack's images are kept too. Returns the result, what was written beside it, and where."""
     from .evidence import keep_images, keep_rows
 
-    settings, _, out = parse(verb, Evaluate, words, _for_evaluate, _read_evaluate)
+    settings, _, out = parse(verb, Evaluate, words, suits.for_evaluate, suits.read_evaluate)
     with progress(verb.name) as report:
         result, verdict = run_evaluation(settings, out, report)
     paths = [keep_rows(verdict, out / "rows.csv")]
@@ -144,7 +107,7 @@ def _attack(description: str, words: Sequence[str]) -> None:
 
 def _selftest(description: str, words: Sequence[str]) -> int:
     verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
-    settings, _, out = parse(verb, SelfTest, words, _for_selftest)
+    settings, _, out = parse(verb, SelfTest, words, suits.for_selftest)
     with progress("selftest") as report:
         checks = run_selftest(settings, out, report)
     for check in checks:
@@ -156,7 +119,7 @@ def _selftest(description: str, words: Sequence[str]) -> int:
 def _audit(description: str, words: Sequence[str]) -> None:
     from .report import audit as page
 
-    settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, _for_audit)
+    settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, suits.for_audit)
     with progress("audit") as report:
         found = run_audit(settings, out, report)
     for check in found.checks:
@@ -168,17 +131,11 @@ def _audit(description: str, words: Sequence[str]) -> None:
     print(f"{found.sentence}\nreport: {path}\nrecord: {out / page.RECORD}")
 
 
-def _for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A run folder brings its own data, threat model and seed."""
-    suits, model = _for_evaluate(operands, given)
-    return _known(Audit, {key: value for key, value in suits.items() if key != "batch_size"}), model
-
-
 def _diagnose(description: str, words: Sequence[str]) -> None:
     from .report import diagnosis
 
     verb = Verb("diagnose", description, "runs/diagnose", "MODEL [MODEL ...]", 0, 1000)
-    settings, _, out = parse(verb, Diagnose, words, _for_diagnose)
+    settings, _, out = parse(verb, Diagnose, words, suits.for_diagnose)
     with progress("diagnose") as report:
         found = run_diagnose(settings, out, report)
     path, findings = diagnosis.write(out, plain(found))
@@ -187,37 +144,17 @@ def _diagnose(description: str, words: Sequence[str]) -> None:
     print(f"report: {path}\nrecords: {out / 'diagnose.json'}, {out / 'tables'}")
 
 
-def _for_diagnose(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """The first of the networks, where it is a run folder, brings its own data, threat model and seed."""
-    suits, _ = _for_audit(operands[:1], given)
-    return _known(Diagnose, suits), {"models": list(operands)} if operands else {}
-
-
 def _shifts(description: str, words: Sequence[str]) -> None:
     from .report import shifts as page
 
     settings, _, out = parse(
-        Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, _for_shifts
+        Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, suits.for_shifts
     )
     with progress("shifts") as report:
         record = run_shifts(settings, out, report)
     path = page.write_page(out, record)
     print("\n".join(record["sentences"]))
     print(f"report: {path}\nrecord: {out / RECORD}")
-
-
-def _for_shifts(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """The first run folder brings its own data and seed."""
-    suits, _ = _for_evaluate(operands[:1], given)
-    own = {key: suits[key] for key in ("data", "seed") if key in suits}
-    return own, {"models": list(operands)} if operands else {}
-
-
-def _for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A run folder brings its own data and threat model."""
-    suits, model = _for_evaluate(operands, given)
-    own = _known(SelfTest, suits)
-    return (own if model["model"] or "data" in given else {}), model
 
 
 def _reproduce(description: str, words: Sequence[str]) -> None:
