@@ -50,10 +50,11 @@ def seeds(a, b, count=3, **options):
         ([{"a": one["b"], "b": one["b"]} for one in seeds(LOW, LOW)], NOT),  # no difference is less than the smallest effect
         (seeds(HIGH, LOW, strongest=LOW), ONLY),
         (seeds((0.9, 0.55, 0.1, 0, 0), LOW, rows=400), OPEN),
+        (seeds((0.9, 0.55, 0.1, 0, 0), LOW, rows=400, strongest=(0.9, 0.4, 0, 0, 0)), NOT),
         (seeds(HIGH, LOW, count=2), OPEN),
         (seeds(HIGH, (0.9, 0.1, 0, 0, 0)), OPEN),  # the baseline has 20 to 80% left nowhere
     ],
-    ids=["holds", "does not", "equal", "paper only", "near the effect", "two seeds", "nothing left"],
+    ids=["holds", "does not", "equal", "paper only", "near the effect", "open, then not", "two seeds", "nothing left"],
 )
 def test_a_planted_difference_is_decided_as_it_is(records, verdict):
     assert decide(claim(), records, True)["verdict"] == verdict

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Records = Mapping[str, Mapping[str, Any]]  # the records of one seed, by cell
 HOLDS, ONLY, NOT, OPEN = "holds", "holds only under the paper's protocol", "does not hold", "not decided at this size"
+# By what the paper's protocol and the strongest attack say: the second decides, since it is nearer to the truth.
+VERDICTS = {(HOLDS, HOLDS): HOLDS, (OPEN, HOLDS): HOLDS, (HOLDS, NOT): ONLY, (OPEN, NOT): NOT, (NOT, NOT): NOT}
 T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # Student's 97.5% quantiles
 VISIBLE = (0.2, 0.8)  # sides are compared where the baseline has this share left
 
@@ -87,18 +89,10 @@ def decide(claim: Claim, records: Sequence[Records], evidence: bool) -> dict[str
     elif not why and None in sides.values():
         why = f"at no radius has the baseline {VISIBLE[0]:.0%} to {VISIBLE[1]:.0%} left"
     if not why:
-        entry["verdict"] = {
-            (HOLDS, HOLDS): HOLDS,
-            (HOLDS, NOT): ONLY,
-            (NOT, NOT): NOT,
-        }.get((words["paper"], words["strongest"]), OPEN)
-        if entry["verdict"] == OPEN:
-            told = {HOLDS: "holds", NOT: "does not hold"}
-            each = [
-                f"{told.get(words[protocol], 'open')} under {name}"
-                for protocol, name in (("paper", "the paper's protocol"), ("strongest", "the strongest attack"))
-            ]
-            why = f"an interval contains the smallest effect: {', '.join(each)}"
+        entry["verdict"] = VERDICTS.get((words["paper"], words["strongest"]), OPEN)
+        if OPEN in words.values() or entry["verdict"] == OPEN:
+            told = {HOLDS: "holds", NOT: "does not hold", OPEN: "open"}
+            why = f"{told[words['paper']]} under the paper's protocol, {told[words['strongest']]} under the strongest attack"
     return entry | {"why": why}
 
 
