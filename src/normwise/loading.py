@@ -121,6 +121,8 @@ def _call(spec: str) -> nn.Module:
         if not isinstance(model, nn.Module):
             raise TypeError(f"it returned {type(model).__name__}")
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "timm":
+            raise ValueError(f"{spec} needs timm, which is not installed; pip install 'normwise[timm]'") from None
         raise ValueError(
             f"{spec} gave no network ({brief(error)}); give package.module:function, importable from this "
             "folder, that returns an nn.Module when called without arguments"

@@ -512,6 +512,7 @@ BAD = [
     (f"{E} --out run", "run holds a run of other settings"),
     ("bench --out run", "run holds a run of other settings"),
     ("report run run --out run", "run holds a run of its own"),
+    pytest.param("evaluate timm:resnet18", "pip install 'normwise[timm]'", marks=pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="it is installed")),
     pytest.param("evaluate run --device cuda", "device 'cuda' cannot be used", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")),
     pytest.param("evaluate run --out /proc/x", "cannot write in /proc/x", marks=pytest.mark.skipif(not Path("/proc").exists(), reason="no such place")),
 ]  # fmt: skip
