@@ -164,7 +164,7 @@ def claims(text=""):
     def one(number, verdict, protocol, strongest=None):
         sides = {"protocol": protocol, "strongest": strongest}
         words = {"claim": f"a claim{text}", "paper": f"54.1%{text}", "verdict": f"{verdict}{text}", "why": text}
-        return {"system": "robustnorm", "number": str(number), **words, **sides}
+        return {"system": "robustnorm", "number": str(number), "effect": 0.02, **words, **sides}
 
     side = {"value": 0.1, "low": 0.02, "high": 0.2, "what": f"points{text}"}
     table = [one(1, "holds", side, side), one(2, "does not hold", side), one(10, "not decided", None)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from normwise.report.claims import figure as written
 from normwise.reproduce.cell import Cell, Workshop
 from normwise.reproduce.claims import CLAIMS
 from normwise.reproduce.decide import HOLDS, NOT, ONLY, OPEN, Claim, decide, paired
@@ -148,6 +149,12 @@ def test_one_number_alone_has_no_interval_and_decides_nothing():
     assert paired(np.array([[5.0]]), "").low is None
     one = decide(claim(), [{"a": record(HIGH, rows=1), "b": record(LOW, rows=1)}] * 1, True)
     assert one["verdict"] == OPEN
+
+
+def test_a_ratio_is_written_as_a_factor_and_accuracies_in_points():
+    ratio = {"value": np.log(4), "low": np.log(2), "high": np.log(8), "what": "log of the ratio of seconds"}
+    points = {"value": 0.1, "low": None, "high": None, "what": "clean accuracy"}
+    assert [written(ratio), written(points)] == ["4 [2, 8] times", "+10 points"]
 
 
 def test_claims_and_cells_name_what_there_is():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .frame import rendered
+
+LOG = "log of the "  # how the name of a figure begins that is the logarithm of a ratio
 
 
 class Network(NamedTuple):
@@ -19,29 +22,57 @@ class Network(NamedTuple):
     pairs: list[tuple[float, float]]
 
 
+PLURAL = {"holds": "hold", "does not hold": "do not hold", "is not decided": "are not decided"}  # of a verdict's first words
+
+
 def figure(side: Mapping[str, Any]) -> str:
-    """Write a difference with its interval: in points, or as it is where it is no difference of accuracies."""
-    scale, unit = (1, "") if "log" in side["what"] or "shift of" in side["what"] else (100, " points")
-    interval = "" if side["low"] is None else f" [{scale * side['low']:+.3g}, {scale * side['high']:+.3g}]"
-    return f"{scale * side['value']:+.3g}{interval}{unit}"
+    """Write a difference with its interval: in points, as a factor where it is the logarithm of a ratio, or as it is."""
+    interval = "" if side["low"] is None else f" [{_number(side['low'], side)}, {_number(side['high'], side)}]"
+    return f"{_number(side['value'], side)}{interval}{_unit(side)}"
+
+
+def _number(value: float, side: Mapping[str, Any]) -> str:
+    if _unit(side) == " times":
+        return f"{math.exp(value):.3g}"
+    return f"{100 * value if _unit(side) else value:+.3g}"
+
+
+def _unit(side: Mapping[str, Any]) -> str:
+    if side["what"].startswith(LOG):
+        return " times"
+    return "" if "shift of" in side["what"] else " points"
+
+
+def _told(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim with its figures in words, and the smallest effect in their unit."""
+    sides = {key: one[key] and {**one[key], "figure": figure(one[key])} for key in ("protocol", "strongest")}
+    for side in filter(None, sides.values()):
+        side["what"] = side["what"].removeprefix(LOG)
+    known = one["protocol"] or one["strongest"]
+    return {**one, **sides, "smallest": f"{_number(one['effect'], known)}{_unit(known)}" if known else ""}
+
+
+def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims hold, how many do not; what was decided comes first."""
+    counts = Counter(one["verdict"].replace("not decided", "is not decided") for one in claims).most_common()
+    counts.sort(key=lambda pair: "not decided" in pair[0])
+    parts = []
+    for verdict, count in counts:
+        start = next(words for words in PLURAL if verdict.startswith(words))
+        parts.append(f"{count} {verdict if count == 1 else PLURAL[start] + verdict.removeprefix(start)}")
+    return f"{', '.join(parts)}."
 
 
 def to_html(
     claims: Sequence[Mapping[str, Any]], networks: Sequence[Network], columns: Sequence[str], preset: str, command: str
 ) -> str:
     """Render the page; text from records is escaped."""
-    told = [
-        {**one, **{key: one[key] and {**one[key], "figure": figure(one[key])} for key in ("protocol", "strongest")}}
-        for one in claims
-    ]
-    tally = Counter(one["verdict"] for one in claims).most_common()
-    tally.sort(key=lambda pair: pair[0].startswith("not decided"))  # what was decided comes first
     return rendered(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
-        lead="; ".join(f"{count} {verdict}" for verdict, count in tally).capitalize() + ".",
-        rest=f"{len(claims)} claims of four papers, each decided by a rule that was fixed before anything ran.",
-        claims=told,
+        lead=_tally(claims),
+        rest=f"{len(claims)} claims of four papers, each decided by its interval and a smallest effect fixed beforehand.",
+        claims=[_told(one) for one in claims],
         networks=networks,
         columns=columns,
         command=command,
@@ -54,13 +85,14 @@ def to_markdown(
     """The same tables as Markdown."""
 
     def side(one: Mapping[str, Any] | None) -> str:
-        return f"{figure(one)}: {one['what']}" if one else "not measured"
+        return f"{one['figure']}: {one['what']}" if one else "not measured"
 
-    lines = [f"# Claims, preset {preset}", "", "| # | claim | the paper | its protocol | strongest attack | verdict |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for one in claims:
+    heads = "| # | claim | the paper | its protocol | strongest attack | smallest effect | verdict |"
+    lines = [f"# Claims, preset {preset}", "", heads, "|---|---|---|---|---|---|---|"]
+    for one in map(_told, claims):
         verdict = one["verdict"] + (f" ({one['why']})" if one["why"] else "")
-        told = (one["number"], one["claim"], one["paper"], side(one["protocol"]), side(one["strongest"]), verdict)
+        sides = side(one["protocol"]), side(one["strongest"])
+        told = (one["number"], one["claim"], one["paper"], *sides, one["smallest"], verdict)
         lines.append(f"| {' | '.join(told)} |")
     lines += [
         "",
