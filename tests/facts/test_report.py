@@ -122,7 +122,9 @@ def test_a_norm_beyond_the_intervals_is_named_and_others_are_not_told_apart():
 
 def test_differences_within_the_intervals_are_no_differences():
     told = said(grid(gn_adversarial=0.47))
-    assert told.lead == "No normalization is more robust than BatchNorm by 5 points or more with the same training."
+    assert (
+        told.lead == "No normalization is measurably more robust than BatchNorm by 5 points or more with the same training."
+    )
     assert "GroupNorm with PGD adversarial training, 47.0%" in told.rest
     assert words(grid(gn_adversarial=0.47)).count("these data cannot tell them apart") == 2
 
@@ -131,7 +133,7 @@ def test_a_gain_of_coupled_rows_is_not_the_headline():
     told = said(grid(rn_standard=0.5))
     assert (
         told.lead
-        == "No normalization is more robust than BatchNorm by 5 points or more with the same training, unless the rows of a batch are coupled."
+        == "No normalization is measurably more robust than BatchNorm by 5 points or more with the same training, unless the rows of a batch are coupled."
     )
     text = words(grid(rn_standard=0.5))
     assert "RobustNorm reading the batch (50.0%, coupled)" in text
@@ -232,7 +234,9 @@ def test_the_pair_stands_in_every_table_and_comparisons_stand_on_the_strongest(t
     results = [paired(result("bn", worst=0.3), 0.33), paired(result("gn", worst=0.31), 0.6)]
     found = cells.of(results)
     text = words(results)
-    assert said(results).lead.startswith("No normalization is more robust than BatchNorm")  # though its protocol says so
+    assert said(results).lead.startswith(
+        "No normalization is measurably more robust than BatchNorm"
+    )  # though its protocol says so
     assert "took away up to 29.0 points: 31.0% instead of 60.0% (GroupNorm, standard training)." in text
     assert "Best worst case: GroupNorm, 31.0% [27.0, 35.0], where the protocol alone says 60.0%." in text
     assert "31.0% [27.0, 35.0] in the worst case (60.0% under the protocol alone)" in text

@@ -80,7 +80,7 @@ def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
     if not above:
         tail = ", unless the rows of a batch are coupled" if gains else ""
         least = f"{100 * MATTERS:.0f} points or more"
-        return f"No normalization is more robust than {REFERENCE} by {least} with the same training{tail}.", rest
+        return f"No normalization is measurably more robust than {REFERENCE} by {least} with the same training{tail}.", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
     doubt = " A check doubts it." if cell.doubts else ""
     lead = f"{cell.norm} is more robust than {REFERENCE} with {column.name}: "
