@@ -265,6 +265,8 @@ class _Run:
             saved = torch.load(path, map_location=self.device, weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
+            if saved["state"].keys() != asdict(self.state).keys():
+                raise ValueError("another version of normwise wrote it")
             self.state = _State(**saved["state"])
         except Exception as error:
             reason = str(error).split("\n")[0][:120]

@@ -211,3 +211,13 @@ def test_images_are_crafted_in_the_mode_that_is_asked_for(mode):
     model.norm.register_forward_pre_hook(lambda module, args: modes.append(module.training))
     Adversarial(steps=3, craft_in=mode).loss(model, images(), labels(), Linf(), generator=generator(0))
     assert modes == [mode == "train"] * 3 + [True]
+
+
+def test_the_state_of_another_version_is_refused(tmp_path):
+    options = {"seed": 0, "folder": tmp_path}
+    fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=1, batch_size=16, lr=0.1), **options)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    del saved["state"]["top"]
+    torch.save(saved, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="another version of normwise wrote it"):
+        fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=1, batch_size=16, lr=0.1), **options)
