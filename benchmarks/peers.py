@@ -4,6 +4,7 @@
     python benchmarks/peers.py apgd NETWORK WEIGHTS DATA OUT.json --eps 2/255 --reference PATH [--rows 200]
     python benchmarks/peers.py strength NETWORK WEIGHTS DATA OUT.json --eps 2/255 [--reference PATH] [--rows 200] [--seeds 3]
     python benchmarks/peers.py cost NETWORK WEIGHTS DATA OUT.json --eps 2/255
+    python benchmarks/peers.py switches NETWORK WEIGHTS DATA OUT.json --eps 1/255 [--rows 500] [--steps 100] [--seeds 3]
 
 NETWORK is a function of networks.py (WEIGHTS may be `none` where it takes none), DATA a data set's name, its files where
 $NORMWISE_DATA says. A peer that is not installed is named and left out. See README.md for what to install.
@@ -175,6 +176,23 @@ def strength(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
     return {"strength": runs}
 
 
+def switches(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
+    """Robust accuracy of APGD with each switch of Speed on, beside all off; every success counted is one of the network itself."""
+    runs, parts = [], [Batch(*part) for part in zip(*(tensor.split(100) for tensor in batch), strict=True)]
+    ways = {
+        "off": EAGER,
+        "folded, channels_last": FAST,
+        "bfloat16": Speed(precision="bfloat16"),
+        "compiled": Speed(compile=True),
+    }
+    for seed in range(args.seeds):
+        for name, speed in ways.items():
+            e = evaluate(model, parts, Linf(eps=args.eps), (APGD(steps=args.steps),), seed=seed, speed=speed).evaluation
+            runs.append({"who": name, "seed": seed, "seconds": e.seconds, "robust": e.robust_accuracy.value})
+            print(runs[-1], flush=True)
+    return {"switches": runs}
+
+
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     with torch.no_grad():
         return (model(x).argmax(1) == y).double().mean().item()
@@ -221,7 +239,7 @@ def draw(points: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-VERBS = {"pgd": pgd, "apgd": apgd, "strength": strength, "cost": cost}
+VERBS = {"pgd": pgd, "apgd": apgd, "strength": strength, "cost": cost, "switches": switches}
 
 
 def main() -> None:

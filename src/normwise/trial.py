@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .judge import Judge, check_images
 from .seeding import generator
-from .types import Attack, Batch, Proposal, Region, Rows, ThreatModel
+from .types import Attack, Batch, PerRow, Proposal, Region, Rows, ThreatModel
 
 CLEAN, PROTOCOL, WORST = "clean", "protocol", "worst case"
 
@@ -84,24 +84,26 @@ def attack_and_judge(
     coupled: bool,
     index: int,
     strongest: Sequence[Attack] = (),
+    near: float = 0.0,
 ) -> tuple[Trial, dict[str, int]]:
     """Let each attack try, and judge; returns the worst case and how many rows survive each attack.
 
     Of independent rows `strongest` see those alone that all attacks left standing; of coupled rows every batch whole. How
     many rows survive is counted for all `attacks` together, and for all with `strongest`.
 
-    `attacked` are the networks to search on: the first, and for rows that fell for it but not for the judge, the last.
+    `attacked` are the networks to search on: the first, and the last for rows that fell for it but not for the judge, or that
+    kept less than the share `near` of their clean margin.
     """
     check_images(batch, judge.classes)
     x, y, ids = batch
     clean, margin = judge.answers(x, y)
-    right = clean == y
+    right, close = clean == y, near * margin
     unmoved = Proposal(x, torch.full_like(y, -1), 0, 0, torch.zeros_like(y))
     tried, answers, margins = [unmoved], [clean], [margin]  # the untouched batch is the first candidate
     standing, ours = right, 1 + len(attacks)  # the candidates of the protocol come first
     for attack in (*attacks, *strongest):
         asked = None if coupled else right if len(tried) < ours else standing
-        proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, asked)
+        proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, asked, close)
         tried.append(proposal)
         answers.append(answer)
         margins.append(margin)
@@ -156,13 +158,14 @@ def _craft(
     attack: Attack,
     index: int,
     only: Rows | None,
+    close: PerRow,
 ) -> tuple[Proposal, Tensor, Tensor]:
     """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins."""
     first = _propose(judge, attacked[0], batch, threat, attack, index, only)
     answers, margins = judge.answers(first.x_adv, batch.y)
     if only is None or len(attacked) == 1:
         return first, answers, margins
-    missed = only & (first.first_hit >= 0) & (answers == batch.y)  # fell for the copy, by rounding, but not for the model
+    missed = only & (answers == batch.y) & ((first.first_hit >= 0) | (margins > close))  # by rounding, perhaps
     if not missed.any():
         return first, answers, margins
     again = _propose(judge, attacked[-1], batch, threat, attack, index, missed)

@@ -28,6 +28,7 @@ from .types import Attack, Batch, Images, Mode, ThreatModel
 Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
 
 PROBED = 64  # rows of a batch on which coupling is measured, at most
+NEAR = 0.1  # share of its clean margin below which a row is searched again in the model's own precision
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
 
@@ -96,7 +97,8 @@ def evaluate(
     buffers put back after each pass.
 
     `speed` says on what copy of the model is searched (independent rows in evaluation mode); the judge is the model itself
-    all the same, and a row that fell for the copy alone is attacked once more on the model.
+    all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
+    precision left standing with less than a tenth of its clean margin.
 
     With `folder` every finished batch is written there, images included, instead of being held: memory does not grow with
     the number of rows, and a killed evaluation goes on from there, to the same verdict. `shard` (i, n) judges every n-th
@@ -176,6 +178,7 @@ class _Court(NamedTuple):
     attacked: list[nn.Module]
     coupling: Coupling
     batches: list[int]
+    near: float
 
 
 def _convene(
@@ -208,7 +211,8 @@ def _convene(
     attacked = [craft_on or model]
     if not coupling.coupled:
         attacked = [*faster(attacked[0], speed, probed[0][:8], seed), *attacked]
-    return _Court(judge, attacked, coupling, [i for i, b in enumerate(batches) if len(b.y) == size or not coupling.coupled])
+    whole = [i for i, b in enumerate(batches) if len(b.y) == size or not coupling.coupled]
+    return _Court(judge, attacked, coupling, whole, 0.0 if speed.precision == "float32" else NEAR)
 
 
 def _share(indices: list[int], shard: tuple[int, int]) -> list[int]:
@@ -236,7 +240,9 @@ def _outcome(
         then, forwards, backwards = time.perf_counter(), judge.forwards, judge.backwards
         there = Batch(*(tensor.to(judge.device) for tensor in batch))
         coupled = court.coupling.coupled
-        trial, survivors = attack_and_judge(judge, court.attacked, there, threat, attacks, coupled, index, strongest)
+        trial, survivors = attack_and_judge(
+            judge, court.attacked, there, threat, attacks, coupled, index, strongest, court.near
+        )
         spent = judge.forwards - forwards, judge.backwards - backwards, time.perf_counter() - then
         outcome = Outcome(trial, survivors, *spent)
         shelf.put(index, mark, outcome)

@@ -12,6 +12,7 @@ from normwise.curves import curve
 from normwise.evidence import COLUMNS, keep_images, keep_rows
 from normwise.speed import EAGER, Speed
 from normwise.threats import L2, Linf
+from normwise.types import Batch
 from normwise.verdict import evaluate
 from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches
 
@@ -165,3 +166,16 @@ def test_on_a_linear_model_in_float64_every_switch_gives_the_same_rows():
     for speed in (Speed(), Speed(fold=False), Speed(channels_last=False), Speed(precision="bfloat16")):
         found = evaluate(model, parts, THREAT, (PGD(steps=10),), speed=speed)
         assert torch.equal(found.rows.broken_by, plain.rows.broken_by), speed
+
+
+def test_what_a_search_in_lower_precision_barely_misses_falls_after_all():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(72, 3)).requires_grad_(False)
+    x = batches(1)[0].x * 0.4 + 0.3
+    logits, weight = model(x), model[1].weight
+    y = logits.argmax(1)
+    ways = (logits.gather(1, y[:, None]) - logits) / (weight[y][:, None] - weight).abs().sum(-1)  # 0 / 0 for the label
+    for row, distance in enumerate(ways.nan_to_num(torch.inf).amin(1).tolist()):
+        one, threat = Batch(x[row : row + 1], y[row : row + 1], torch.tensor([row])), Linf(eps=1.001 * distance)
+        found = evaluate(model, [one], threat, (PGD(steps=20, loss="margin"),), speed=Speed(precision="bfloat16"))
+        assert found.evaluation.robust_accuracy.value == 0, row
