@@ -1,13 +1,15 @@
-"""AutoAttack-standard: ours beside the public reference, on the same network, images and threads.
+"""AutoAttack: ours beside the public reference, on the same network, images and threads.
 
-    python benchmarks/autoattack.py NETWORK WEIGHTS DATA EPS ROWS OUT.json [PATH/TO/auto-attack] [SEEDS] [THREADS]
+    python benchmarks/autoattack.py NETWORK WEIGHTS DATA EPS ROWS OUT.json [--reference PATH/TO/auto-attack] [--seeds 1]
+        [--threads 2] [--threat linf] [--version standard]
 
 Every run is a process of its own, the two sides in turns, so that `process_seconds` holds everything: imports, loading, the
 coupling probe, judging. `seconds` begins when network and images are there. NETWORK is a function of networks.py, DATA a data
 set's name (its files where $NORMWISE_DATA says), EPS a number or a fraction such as 8/255. The reference is imported from a
-local clone; without one only ours is measured.
+local clone; without one only ours is measured. The images of both sides are judged alike.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -16,61 +18,79 @@ from fractions import Fraction
 from pathlib import Path
 
 
-def ours(model, x, y, eps, seed):
-    import torch
-
+def ours(model, batch, given):
     from normwise.attacks import AutoAttack
-    from normwise.threats import Linf
-    from normwise.types import Batch
+    from normwise.threats import THREATS
     from normwise.verdict import evaluate
 
-    batch = Batch(x, y, torch.arange(len(y)))
-    found = evaluate(model, [batch], Linf(eps=eps), (AutoAttack(),), seed=seed).evaluation
-    return {"robust": found.robust_accuracy.value, "broken_by": found.broken_by, "backwards": found.backwards}
+    attack, threat = AutoAttack(version=given.version), THREATS[given.threat](eps=given.eps)
+    found = evaluate(model, [batch], threat, (attack,), seed=given.seed)
+    return found.x_adv, {"broken_by": found.evaluation.broken_by, "backwards": found.evaluation.backwards}
 
 
-def theirs(model, x, y, eps, seed):
-    import torch
+def theirs(model, batch, given):
     from autoattack import AutoAttack as Reference
 
-    attack = Reference(model, norm="Linf", eps=eps, version="standard", device="cpu", seed=seed, verbose=False)
-    x_adv = attack.run_standard_evaluation(x, y, bs=len(y))
-    with torch.no_grad():
-        return {"robust": (model(x_adv).argmax(1) == y).double().mean().item()}
+    norm = given.threat.capitalize()
+    attack = Reference(model, norm=norm, eps=given.eps, version=given.version, device="cpu", seed=given.seed, verbose=False)
+    return attack.run_standard_evaluation(batch.x, batch.y, bs=len(batch.y)), {}
 
 
-def one(network, weights, data, eps, rows, reference, seed, threads, who):
+def one(given):
     """One side, one seed: what a process of its own does."""
     import networks
     import torch
 
+    from normwise.coupling import measure_coupling
     from normwise.data import find
+    from normwise.judge import DRAWS, Judge
 
-    torch.set_num_threads(int(threads))
-    sys.path.insert(0, reference)
-    model = getattr(networks, network)(Path(weights))
-    batch = find(data).test(batch_size=int(rows))[0]
+    torch.set_num_threads(given.threads)
+    sys.path.insert(0, given.reference)
+    model = getattr(networks, given.network)(Path(given.weights))
+    batch = find(given.data).test(batch_size=given.rows)[0]
     started = time.perf_counter()
-    found = {"normwise": ours, "reference": theirs}[who](model, batch.x, batch.y, float(Fraction(eps)), int(seed))
-    print(json.dumps({"seconds": time.perf_counter() - started, **found}))
+    x_adv, found = {"normwise": ours, "reference": theirs}[given.who](model, batch, given)
+    found["seconds"] = time.perf_counter() - started
+    judge = Judge(model, given.seed)
+    judge.draws = DRAWS if measure_coupling(model, [batch.x[:64]], seed=given.seed).random else 1
+    found["robust"] = (judge.answers(x_adv, batch.y)[0] == batch.y).double().mean().item()
+    print(json.dumps(found))
 
 
-def main(network, weights, data, eps, rows, out, reference="", seeds="1", threads="2"):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("network", "weights", "data"):
+        parser.add_argument(name)
+    parser.add_argument("eps", type=lambda text: float(Fraction(text)))
+    parser.add_argument("rows", type=int)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--reference", default="")
+    parser.add_argument("--threat", choices=("linf", "l2", "l1"), default="linf")
+    parser.add_argument("--version", default="standard")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--who", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.who:
+        one(given)
+        return
     runs = []
-    for seed in range(int(seeds)):
-        for who in ("normwise", "reference") if reference else ("normwise",):
+    for seed in range(given.seeds):
+        for who in ("normwise", "reference") if given.reference else ("normwise",):
             started = time.perf_counter()
-            words = ["one", network, weights, data, eps, rows, reference, str(seed), threads, who]
-            said = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+            words = [sys.executable, *sys.argv, "--seed", str(seed), "--who", who]
+            said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
             whole = time.perf_counter() - started
             runs.append({"who": who, "seed": seed, "process_seconds": whole, **json.loads(said.splitlines()[-1])})
             print(runs[-1], flush=True)
 
     from normwise.record import provenance, to_json, write
 
-    settings = {"network": network, "data": data, "eps": float(Fraction(eps)), "rows": int(rows), "threads": int(threads)}
-    write(Path(out), to_json({**provenance(), **settings, "runs": runs}))
+    settings = {key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "threat", "version")}
+    write(given.out, to_json({**provenance(), **settings, "runs": runs}))
 
 
 if __name__ == "__main__":
-    one(*sys.argv[2:]) if sys.argv[1] == "one" else main(*sys.argv[1:])
+    main()

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from normwise.checkpoints import give, weights
+from normwise.illusions import Noise
 from normwise.models import ResNet, ResNet18, Standardize
 from normwise.norms import BN
 
@@ -25,6 +26,11 @@ def cnn_a(path: Path) -> nn.Module:
     """Adversarially trained on CIFAR-10 at 2/255."""
     net = _in_order(small(3, 2048), path)
     return nn.Sequential(Standardize((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)), net).eval()
+
+
+def cnn_a_noisy(path: Path) -> nn.Module:
+    """The same behind Gaussian noise of deviation 0.03, drawn anew in every pass."""
+    return nn.Sequential(Noise(0.03), cnn_a(path)).eval()
 
 
 def mnist(path: Path) -> nn.Module:
