@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,8 +22,10 @@ from .judge import check_network
 from .loading import load
 from .models import ResNet
 from .norms import BN
+from .passes import in_time, until
 from .recipes import Standard
 from .record import Check, provenance, read_result, to_json, write
+from .rows import first_rows
 from .schedule import Schedule
 from .seeding import derive
 from .threats import THREATS, Linf
@@ -42,7 +45,8 @@ class Audit:
         weights     a weights file for the function
         data        the data set, by name or path
         threat      what the attacker may do
-        claim       the robust accuracy that is claimed: a share such as 0.53, or a run's result.json; empty: PGD-20's
+        claim       the robust accuracy that is claimed: a share such as 0.53, or a run's result.json, which also says under
+                    what protocol, and what it declares; empty: PGD-20's
         rows        test rows
         twin        an undefended network to transfer from, named as the model; "train": a small one is trained; "none"
         declares    what the claim admits: of random, stateful, coupled
@@ -80,12 +84,30 @@ class Audit:
         claimed(self.claim)
 
 
-def claimed(text: str) -> float | None:
-    """Read a claim: a share, or the `result.json` of a run; None for no text. Raises ValueError."""
+class Claim(NamedTuple):
+    """What is claimed (None: PGD-20 will say), under what protocol, on which data, and what the claim admits."""
+
+    share: float | None = None
+    under: Mapping[str, Any] = MappingProxyType({})
+    data: str = ""
+    declares: tuple[str, ...] = ()
+
+
+def claimed(text: str) -> Claim:
+    """Read a claim: a share, or the `result.json` of a run, which says its protocol and what it measured. Raises ValueError."""
     if not text:
-        return None
+        return Claim()
     if text.endswith(".json"):
-        return read_result(Path(text)).evaluation.robust_accuracy.value
+        e = read_result(Path(text)).evaluation
+        under = {
+            "threat": e.threat,
+            "attacks": [*e.attacks, *e.strongest],
+            "mode": e.mode,
+            "batch_size": e.batch_size,
+            "n": e.n,
+        }
+        declares = tuple(name for name in DECLARABLE if e.coupling.get(name))
+        return Claim(e.robust_accuracy.value, under, str(e.data.get("name", "")), declares)
     try:
         share = float(text)
     except ValueError:
@@ -94,30 +116,33 @@ def claimed(text: str) -> float | None:
         raise ValueError(
             f"claim is {text!r}; give the claimed robust accuracy as a share such as 0.53, or a run's result.json"
         )
-    return share
+    return Claim(share)
 
 
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     """Audit a network and write `audit.json`. Raises ValueError for a network or data that cannot be asked at all."""
-    started, device = time.monotonic(), place(settings)
+    started, device, claim = time.monotonic(), place(settings), claimed(settings.claim)
+    data = str(getattr(settings.data, "name", ""))
+    if claim.data and claim.data != data:
+        raise ValueError(
+            f"the claim {settings.claim} was measured on {claim.data}, not on {data}; audit with --data {claim.data}"
+        )
     model = load(settings.model, settings.weights).model.to(device)
-    batches = settings.data.test(batch_size=min(settings.batch_size, settings.rows))[
-        : -(-settings.rows // settings.batch_size)
-    ]
+    batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
     made = audit(
         model,
         batches,
         settings.threat,
-        claim=claimed(settings.claim),
+        claim=claim.share,
         twin=_twin(settings, report),
-        declares=settings.declares,
+        declares=(*settings.declares, *claim.declares),
         victims=settings.victims,
         seed=settings.seed,
         budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,
     )
-    made = dataclasses.replace(made, model=settings.model, provenance=provenance())
+    made = dataclasses.replace(made, model=settings.model, claimed_under=dict(claim.under), provenance=provenance())
     write(folder / "audit.json", to_json(made))
     return made
 
@@ -167,23 +192,25 @@ def audit(
     if answers are random, change the model ("stateful"), or depend on neighbours ("coupled") and the claim does not declare
     it. `twin` is an undefended network for the same classes, to transfer from, `strongest` the last search on what still stands
     (None: AutoAttack; its APGD parts where rows are coupled, its version "rand" where the model draws). `budget` is in minutes. A check that fails to
-    run is named, and the others go on. The model is left as it was.
+    run, or runs out of time, is named, and the others go on. The model is left as it was.
 
-    Raises ValueError for no batches, a declaration that is none, and where no attack could run.
+    Raises ValueError for no batches, rows with the same id, and a declaration that is none.
     """
     case = Case(
         model, batches, threat, claim=claim, twin=twin, declares=declares, strongest=strongest, victims=victims, seed=seed
     )
-    started = time.monotonic()
+    deadline = time.monotonic() + 60 * budget
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):
         try:
-            if time.monotonic() - started > 60 * budget:
-                raise TimeoutError(f"the budget of {budget:g} minutes was spent")
-            found = one.ask(case)
+            with until(deadline):
+                in_time()
+                found = one.ask(case)
+        except TimeoutError:
+            found = Found("could not run", f"the budget of {budget:.3g} minutes was spent", None)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             found = Found("could not run", reason, None)
-        checks.append(Check(name=one.name, why=one.why, **found._asdict()))
+        checks.append(Check(name=one.name, why=one.why, attacker=one.attacker, **found._asdict()))
         report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
     return case.closed(checks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .modes import digest, untouched
+from .modes import digest, modes_of, untouched
 from .seeding import generator
 from .types import Images
 
@@ -17,8 +17,8 @@ class Coupling:
     """What repeating a forward pass, and changing a row's neighbours, does to the row's logits.
 
     coupled         a row's logits moved when only other rows of its batch were replaced, or the rows were reordered
-    random          the same batch gives other logits when the model's own random draws are others
-    stateful        a forward pass changes a buffer
+    random          the same batch gives other logits when the model's own random draws are others, wherever it draws them
+    stateful        a forward pass changes a buffer, a parameter or a mode
     largest_change  of a logit of an untouched row, relative to the largest logit of the batch
     tolerance       what repeating the same pass explains, in the same units
     flips           untouched rows whose decision changed with their neighbours, out of `rows`
@@ -63,9 +63,9 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     def ask(images: Tensor, draws: int = 0) -> Tensor:
         nonlocal stateful
         with torch.no_grad(), untouched(model, generator(seed, "coupling", draws)):
-            before = digest(model)
+            before = digest(model), modes_of(model)
             logits: Tensor = model(images)
-            stateful = stateful or digest(model) != before
+            stateful = stateful or (digest(model), modes_of(model)) != before
         if logits.ndim != 2 or len(logits) != len(images):
             raise ValueError(
                 f"the model gave {tuple(logits.shape)} for {len(images)} rows; expected logits of shape (rows, classes)"
@@ -76,7 +76,9 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     scale = base.abs().amax().clamp_min(1e-12)
     repeated = float((ask(x) - base).abs().amax() / scale)
     redrawn = float((ask(x, draws=1) - base).abs().amax() / scale)
-    tolerance = max(10 * repeated, min(100 * torch.finfo(x.dtype).eps, 0.05))
+    rounding = min(100 * torch.finfo(x.dtype).eps, 0.05)
+    tolerance = max(10 * repeated, rounding)
+    random = max(repeated, redrawn) > rounding  # a generator of the model's own is not set back: a repetition differs too
 
     rng = generator(seed, "peers")
     strangers = other if len(other) == len(x) and other is not x else x.roll(1, 0)
@@ -89,11 +91,11 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
             answer = ask(torch.where(kept.view(-1, *[1] * (x.ndim - 1)), x, peers))
             change = max(change, float((answer - base)[kept].abs().amax() / scale) if kept.any() else 0.0)
             moved |= kept & (answer.argmax(1) != base.argmax(1))
-    if redrawn <= tolerance:  # else a row in another place meets other draws
+    if not random:  # else a row in another place meets other draws
         change = max(change, float((ask(x[order]) - base[order]).abs().amax() / scale))
     return Coupling(
         coupled=change > tolerance,
-        random=redrawn > tolerance,
+        random=random,
         stateful=stateful,
         largest_change=change,
         tolerance=tolerance,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .losses import margin
 from .modes import device_of, running, untouched
-from .passes import in_parts
+from .passes import in_parts, in_time
 from .seeding import generator
 from .types import Batch, Images, Labels, Mode
 
@@ -35,6 +35,7 @@ class Judge:
 
     def logits(self, x: Images, draw: int = 0) -> Any:
         """What the model answers: logits, as `classes_of` makes sure, but anybody's model may answer anything."""
+        in_time()
         self.forwards += len(x)
         with torch.no_grad(), untouched(self.model, generator(self.seed, "judge", *[draw] * (draw > 0))):
             x = x.to(self.device)

@@ -53,6 +53,11 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+def modes_of(model: nn.Module) -> list[bool]:
+    """Which of the model's modules are in training mode, in their order."""
+    return [module.training for module in model.modules()]
+
+
 def digest(model: nn.Module) -> str:
     """Hash every parameter and buffer: two models with one digest hold the same bits."""
     sha = hashlib.sha256()

@@ -1,8 +1,12 @@
-"""Batches that fit: what is too large for memory goes through the network in parts."""
+"""Passes through a network that fit: into memory, by parts, and into the time there is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -10,7 +14,24 @@ import torch
 from torch import Tensor, nn
 
 T = TypeVar("T", bound="tuple[Tensor, ...]")
+_DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)  # on the monotonic clock
 _FITTING: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # rows that a network was found to take at once
+
+
+@contextmanager
+def until(deadline: float) -> Iterator[None]:
+    """Let searches and judges that run meanwhile raise TimeoutError from this moment (of `time.monotonic`) on."""
+    token = _DEADLINE.set(deadline)
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
+def in_time() -> None:
+    """Raise TimeoutError if the time is over that `until` gives."""
+    if time.monotonic() > _DEADLINE.get():
+        raise TimeoutError("the time it was given is over")
 
 
 def in_parts(model: nn.Module, work: Callable[..., T], *tensors: Tensor) -> T:

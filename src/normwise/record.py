@@ -45,7 +45,8 @@ class Check:
     """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail.
 
     `n` counts the rows that were looked at; None where no row enters, or nobody counted them. `series`, where what was measured
-    is one: what it is `over`, its `values`, and the `scores` `of` something there.
+    is one: what it is `over`, its `values`, and the `scores` `of` something there. `attacker`: who controls what, where a check has
+    an attacker of its own.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Check:
     why: str
     series: dict[str, Any] | None = None
     n: int | None = None
+    attacker: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

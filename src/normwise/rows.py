@@ -1,11 +1,13 @@
-"""Per-row views of a batch of any rank: norms over everything but the first axis, and broadcasting back."""
+"""Rows: norms over everything but the first axis, broadcasting back, and the first rows of a data set."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .types import Images, PerRow
+from .types import Batch, Images, PerRow
 
 
 def flat(x: Tensor) -> Tensor:
@@ -39,3 +41,14 @@ def spend(budget: PerRow, amounts: Tensor, worth: Tensor) -> Tensor:
     ordered = amounts.gather(1, order)
     taken = torch.minimum((budget[:, None] - (ordered.cumsum(1) - ordered)).clamp_min(0), ordered)
     return torch.empty_like(taken).scatter_(1, order, taken)
+
+
+def first_rows(batches: Sequence[Batch], rows: int) -> list[Batch]:
+    """The first rows of a data set: whole batches, and a part of the last."""
+    kept = []
+    for batch in batches:
+        if rows <= 0:
+            break
+        kept.append(Batch(*(part[:rows] for part in batch)))
+        rows -= len(batch.y)
+    return kept

@@ -150,3 +150,8 @@ def test_one_line_of_every_special_character_in_latex():
 def test_a_name_from_a_record_keeps_csv_in_shape():
     row = next(csv.DictReader(io.StringIO(tables.to_csv([result(label='a,"b"\n=1')]))))
     assert row["norm"] == 'a,"b" =1'
+
+
+def test_a_latex_table_says_which_engine_its_letters_need():
+    assert texts.to_latex(["Größe – §"], [["a"]], [False]).splitlines()[0] == "% needs \\usepackage{booktabs}"
+    assert texts.to_latex(["α"], [["a"]], [False]).splitlines()[0] == "% needs \\usepackage{booktabs}, LuaLaTeX or XeLaTeX"

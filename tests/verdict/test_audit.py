@@ -3,26 +3,31 @@
 import copy
 import functools
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from normwise import intervals, passes
 from normwise.adaptive import Adaptive, abnn, fixed_at
 from normwise.attacks import APGD, PGD
-from normwise.auditing import audit, claimed
-from normwise.battery import CHECKS, cutting_layers
+from normwise.auditing import Audit, audit, claimed
+from normwise.battery import CHECKS, Case, cutting_layers
+from normwise.data import Mnist
 from normwise.illusions import ILLUSIONS, Cut, before
 from normwise.modes import digest
 from normwise.norms import BN, GN, MBN, RNT, BNwoT
 from normwise.reach import peers, single
 from normwise.recipes import Adversarial, AlignedBN, Standard
+from normwise.record import to_json, write
 from normwise.schedule import Schedule
 from normwise.seeding import generator
 from normwise.surgery import convert
 from normwise.threats import Linf, Normalized
 from normwise.training import fit
 from normwise.verdict import evaluate
+from records import result
 from worlds import Small, Stripes, trained
 
 module = sys.modules["normwise.auditing"]
@@ -160,12 +165,42 @@ def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
     assert "batch size" in found.missing
     assert "at least two rows" in next(c.measured for c in found.checks if c.name == "batch size")
     assert [c.status for c in found.checks if c.name == "gradients per layer"] == ["pass"]
+    assert found.missing == ("batch size",)  # the others never leave it alone with a row
     assert found.sentence.endswith(f"(could not run: {', '.join(found.missing)})")
 
 
-def test_where_nothing_may_run_no_verdict_is_spoken():
-    with pytest.raises(ValueError, match="no attack could run: the budget of 1e-09 minutes was spent"):
-        audit(honest(), BATCHES, THREAT, budget=1e-9)
+def test_where_nothing_could_run_nothing_is_trusted():
+    found = audit(honest(), BATCHES, THREAT, budget=1e-9)
+    assert (found.verdict, found.upper_bound, found.n) == ("doubtful", 1.0, 0)
+    assert found.sentence == "doubtful: no attack could run: the budget of 1e-09 minutes was spent"
+
+
+def test_a_search_that_takes_too_long_is_stopped_within(monkeypatch):
+    asked = []
+
+    class Slow(nn.Module):
+        """Takes a second each time."""
+
+        def forward(self, x):
+            asked.append(len(x))
+            return honest()(x)
+
+    clock = SimpleNamespace(monotonic=lambda: float(len(asked)))
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(passes, "time", clock)
+    monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in ("outputs", "more steps")])
+    found = audit(Slow(), BATCHES, THREAT, budget=3)
+    assert found.missing == ("more steps",)
+    assert 150 < len(asked) < 200  # of 800
+
+
+def test_a_paired_interval_is_narrower_where_the_claim_is_of_the_same_rows():
+    case = Case(honest(), BATCHES, THREAT)
+    score = intervals.of_rows(15, 30)
+    case.claim = 0.62  # four rows more: 12 points, where one rate of 30 rows is known to 17
+    assert case.exceeds(score)
+    case.paired = False
+    assert not case.exceeds(score)
 
 
 def test_the_layers_that_cut_are_named():
@@ -199,3 +234,14 @@ def test_one_row_and_neighbours_matter_exactly_where_rows_are_coupled():
 def test_a_claim_that_is_no_share_is_refused(text):
     with pytest.raises(ValueError, match="give the claimed robust accuracy as a share"):
         claimed(text)
+
+
+def test_a_record_says_its_protocol_and_what_it_declares(tmp_path):
+    record = result("bnwot")
+    path = write(tmp_path / "result.json", to_json(record))
+    claim = claimed(str(path))
+    assert (claim.share, claim.data) == (record.evaluation.robust_accuracy.value, "digits")
+    assert claim.under["threat"] == record.evaluation.threat
+    assert claim.declares == ("coupled",)
+    with pytest.raises(ValueError, match=r"was measured on digits, not on mnist; audit with --data digits"):
+        module.run_audit(Audit(model="x:y", claim=str(path), data=Mnist()), tmp_path, lambda *told: None)

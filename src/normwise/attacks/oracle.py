@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ..passes import in_parts
+from ..passes import in_parts, in_time
 from ..rows import over
 from ..types import Images, Labels, Logits, PerRow, Rows
 
@@ -98,6 +98,7 @@ class Oracle:
         return in_parts(self.model, work, *tensors) if self.divisible else work(*tensors)
 
     def _forward(self, x: Images) -> Tensor:
+        in_time()
         logits: Tensor = self.model(x)
         self.forwards += len(x)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

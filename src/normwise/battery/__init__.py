@@ -11,6 +11,7 @@ CHECKS: tuple[
     answers.batch_size,
     answers.outputs,
     answers.one_class,
+    answers.pixels,
     answers.dead,
     answers.logit_size,
     gradients.per_layer,

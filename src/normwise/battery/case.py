@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import intervals
 from ..attacks import PGD
 from ..coupling import Coupling
 from ..evidence import pictures
-from ..modes import device_of
+from ..modes import device_of, running, untouched
 from ..record import Check, Evaluation, Score
 from ..registry import plain
+from ..seeding import generator
 from ..trial import label
-from ..types import Attack, Batch, ThreatModel
+from ..types import Attack, Batch, Images, ThreatModel
 from ..verdict import Verdict, evaluate
 from .example import Example, example_of
 
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
 DECLARABLE = ("random", "stateful", "coupled")
+AT_ONCE = 256  # independent rows that are asked about together
 SHOWN = 6  # adversarial images kept for the page
 
 
@@ -45,16 +48,32 @@ def found(
 
 @dataclass(frozen=True)
 class Question:
-    """One check of the audit: its name, why it matters and what to do, and how it is asked."""
+    """One check of the audit: its name, why it matters and what to do, and how it is asked.
+
+    `attacker` says who controls the batch, its order, its size and the running statistics, where that is not as for the claim.
+    """
 
     name: str
     why: str
     ask: Callable[[Case], Found]
+    attacker: str = ""
 
 
-def question(name: str, why: str) -> Callable[[Callable[[Case], Found]], Question]:
+def question(name: str, why: str, attacker: str = "") -> Callable[[Callable[[Case], Found]], Question]:
     """Make a function of the case a check."""
-    return lambda ask: Question(name, why, ask)
+    return lambda ask: Question(name, why, ask, attacker)
+
+
+class _Accompanied(nn.Module):
+    """Asks about a lone row twice over, of a network that cannot answer one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Images) -> Tensor:
+        logits: Tensor = self.network(x if len(x) > 1 else x.repeat(2, *[1] * (x.ndim - 1)))
+        return logits[: len(x)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +81,8 @@ class Audited:
     """The record of an audit.
 
     `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
-    lowest of the attacks. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
+    lowest of the attacks; 1 where none could run. `interval` is over `n` rows, or where rows are coupled over their batches,
+    `units` drawn independently. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
     of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
     """
 
@@ -78,6 +98,8 @@ class Audited:
     reasons: tuple[str, ...]
     missing: tuple[str, ...]
     checks: tuple[Check, ...]
+    units: int = 0
+    claimed_under: dict[str, Any] = field(default_factory=dict)
     model: str = ""
     examples: tuple[dict[str, Any], ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +107,8 @@ class Audited:
     @property
     def sentence(self) -> str:
         """The verdict in one line."""
+        if not self.n:
+            return f"doubtful: {'; '.join(self.reasons)}"
         low, high = self.interval
         truth = f"{100 * self.upper_bound:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
         if self.verdict == "trustworthy":
@@ -98,7 +122,8 @@ class Case:
     """What is known so far of one network; checks read it and add to it.
 
     model, batches, threat      who is audited, on what, against whom
-    claim                       the claimed robust accuracy; None until PGD-20 gave one
+    network                     the model as it was given; `model` asks it about two rows at least, where it cannot answer one
+    claim                       the claimed robust accuracy; None until PGD-20 gave one, on these rows
     victims                     rows attacked one at a time where rows are coupled
     twin                        an undefended network to transfer from, or none
     declares                    what the claim admits: of "random", "stateful", "coupled"
@@ -124,7 +149,13 @@ class Case:
             raise ValueError("there is nothing to audit on: no batches; give at least one batch of images and labels")
         if strange := set(declares) - set(DECLARABLE):
             raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")
-        self.model, self.batches, self.threat = model, list(batches), threat
+        ids = torch.cat([batch.ids for batch in batches])
+        if again := len(ids) - len(ids.unique()):
+            raise ValueError(
+                f"{again} of {len(ids)} rows have the id of another; a verdict is row by row: give each its own"
+            )
+        self.model, self.batches, self.threat = _for_any_size(model, batches[0]), list(batches), threat
+        self.network, self.paired = model, claim is None
         self.claim, self.victims, self.twin, self.declares, self.seed = claim, victims, twin, tuple(declares), seed
         self.strongest = strongest
         self.coupling: Coupling | None = None
@@ -146,6 +177,11 @@ class Case:
     def random(self) -> bool:
         """Whether the model's own draws matter."""
         return bool(self.coupling and self.coupling.random)
+
+    def merge(self) -> None:
+        """Ask about many rows at a time, now that they are known to be independent: it takes less time."""
+        whole = Batch(*(torch.cat(parts) for parts in zip(*self.batches, strict=True)))
+        self.batches = [Batch(*parts) for parts in zip(*(part.split(AT_ONCE) for part in whole), strict=True)]
 
     @property
     def rows(self) -> int:
@@ -176,8 +212,12 @@ class Case:
         craft_on: nn.Module | None = None,
         batches: Sequence[Batch] | None = None,
         called: str = "",
+        inside: bool = False,
     ) -> Evaluation:
-        """Evaluate. What falls inside the audited threat model lowers the upper bound. The same question is asked once."""
+        """Evaluate. What falls inside the audited threat model lowers the upper bound. The same question is asked once.
+
+        Another `threat` may lie `inside` the audited one.
+        """
         asked = repr((attacks, threat, id(craft_on), None if batches is None else [len(batch.y) for batch in batches]))
         if asked not in self._asked:
             given = self.batches if batches is None else batches
@@ -191,7 +231,7 @@ class Case:
                 stateful="restore",
             )
             self._asked[asked] = verdict.evaluation, craft_on
-            if threat is None:
+            if threat is None or inside:
                 self._learn(verdict, called or " and ".join(map(label, attacks)) or "no attack")
         return self._asked[asked][0]
 
@@ -200,15 +240,22 @@ class Case:
         return self.judge(*attacks, **options).robust_accuracy.value
 
     def white(self) -> float:
-        """What PGD-20 leaves; where there is no gradient to follow, all that the network gets right."""
+        """What PGD-20 leaves; where it cannot run (no gradient to follow, say), all that the network gets right."""
         try:
             return self.accuracy(PGD(steps=20))
-        except ValueError:
+        except Exception:
             return self.judge().clean_accuracy.value
 
     def exceeds(self, score: Score) -> bool:
-        """Whether the claim exceeds this by more than 5 points and more than its interval."""
-        return (self.claim or 0.0) - score.value > max(GAP, score.high - score.value)
+        """Whether the claim exceeds this by more than 5 points and more than the interval of their difference.
+
+        It is paired where the claim is what PGD-20 left of the same rows; of any other claim no rows are known.
+        """
+        excess = (self.claim or 0.0) - score.value
+        half = score.high - score.value
+        if self.paired and score.unit == "rows" and score.rows == self.rows:
+            half = 1.96 * math.sqrt(max(0.0, excess * (1 - excess)) / self.rows)
+        return excess > max(GAP, half)
 
     def standing(self) -> list[Batch]:
         """The rows that no attack has broken yet; whole batches where rows are coupled."""
@@ -252,14 +299,14 @@ class Case:
             self._first.setdefault(one, "clean" if untouched else called)
 
     def closed(self, checks: Sequence[Check]) -> Audited:
-        """Speak the verdict. Raises ValueError where no attack could run."""
-        known = self.bound()
-        if known is None:
-            raise ValueError(f"no attack could run: {next(c.measured for c in checks if c.status == 'could not run')}")
-        score, found_by = known
-        claim = score.value if self.claim is None else self.claim
+        """Speak the verdict."""
+        score, found_by = self.bound() or (Score(value=1.0, low=0.0, high=1.0, n=0, unit="rows", rows=0), {})
+        claim = 1.0 if self.claim is None else self.claim
         reasons = list(self.grave)
-        if self.exceeds(score):
+        if not score.n:
+            why = next((check.measured for check in checks if check.status == "could not run"), "nothing was asked")
+            reasons.insert(0, f"no attack could run: {why}")
+        elif self.exceeds(score):
             strongest = max((name for name in found_by if name != "clean"), key=found_by.__getitem__, default="clean images")
             reasons.insert(0, f"{strongest} and others leave {100 * score.value:.1f}%")
         return Audited(
@@ -268,6 +315,7 @@ class Case:
             upper_bound=score.value,
             interval=(score.low, score.high),
             n=score.rows,
+            units=score.n,
             threat=plain(self.threat),
             coupled=self.coupled,
             found_by=found_by,
@@ -277,3 +325,17 @@ class Case:
             checks=tuple(checks),
             examples=tuple({**one.told, **pictures(one.x, one.x_adv)._asdict()} for one in self.examples),
         )
+
+
+def _for_any_size(model: nn.Module, batch: Batch) -> nn.Module:
+    """The model, or where it answers two rows and not one, one that asks it about two: rows that fall leave their batch."""
+    x = batch.x[:2].to(device_of(model))
+
+    def answers(rows: Images) -> bool:
+        try:
+            with torch.no_grad(), running(model, "eval"), untouched(model, generator(0, "any size")):
+                return len(model(rows)) == len(rows)
+        except Exception:
+            return False
+
+    return model if len(x) < 2 or answers(x[:1]) or not answers(x) else _Accompanied(model)

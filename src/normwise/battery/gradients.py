@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,18 +27,21 @@ POINTS = 9  # of the loss surface, from the image to the radius
     "where no gradient arrives, gradient attacks stand still whatever the robustness; attack a straight-through copy",
 )
 def per_layer(case: Case) -> Found:
-    """Which layers cut the gradient; rows whose gradient is 0, or promises next to nothing within the radius."""
+    """Which layers cut the gradient, or make it infinite; rows whose gradient is 0, or promises next to nothing within the radius."""
     cuts, batch = cutting_layers(case.model, case.batches[0], case.seed), case.first()
     if cuts:
         return found(f"cut at {', '.join(cuts)}", len(case.batches[0].y), fail=True)
-    with running(case.model, "eval"), untouched(case.model, generator(case.seed, "gradients")):
-        look = Oracle(case.model).gradient(batch.x, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
+    try:
+        with running(case.model, "eval"), untouched(case.model, generator(case.seed, "gradients")):
+            look = Oracle(case.model).gradient(batch.x, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
+    except ValueError as error:
+        return found(f"{str(error).split(';')[0]}; {_reached(case)}", len(batch.y), fail=True)
     size = l1(look.grad)
     zero, faint = size == 0, size < 1e-6 * look.logits.abs().amax(1)
+    many = len(zero) // 10
     measured = (
         f"{int(zero.sum())} of {len(zero)} rows have a gradient of exactly 0, {int((faint & ~zero).sum())} a vanishing one"
-    )
-    many = len(zero) // 10
+    ) + (f"; {_reached(case)}" if int(faint.sum()) > many else "")
     return found(measured, len(zero), fail=int(zero.sum()) > many, warn=int(faint.sum()) > many)
 
 
@@ -63,7 +67,7 @@ def surface(case: Case) -> Found:
         along = torch.stack([raised(ways[0], part) for part in parts])
         beside = torch.stack([torch.stack([raised(way, part) for way in ways[1:]]).mean(0) for part in parts])
     best_random = torch.stack([raised(way, 1.0) for way in ways[1:]]).amax(0)
-    blind = float((along[-1] <= best_random).float().mean())
+    blind = float((along[-1] < best_random).float().mean())
     scale = float(look.logits.std().clamp_min(1e-12))
     rises, drifts = along.mean(1) / scale, beside.mean(1) / scale
     return found(
@@ -118,7 +122,11 @@ def passed_through(case: Case) -> Found:
     cuts = cutting_layers(case.model, case.batches[0], case.seed)
     cuts += [path for path, module in case.model.named_modules() if path and isinstance(module, nn.Softmax)]
     if not cuts:
-        return found("no layer cuts the gradient", len(case.batches[0].y))
+        arrives = gradients_by_layer(case.model, case.first(), case.seed).get("", 0.0) > 0
+        measured = (
+            "no layer cuts the gradient" if arrives else "no gradient arrives, and no layer alone cuts it: craft on a copy"
+        )
+        return found(measured, len(case.batches[0].y), fail=not arrives)
     way = straight_through(case.model, dict.fromkeys(cuts))
     left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
     measured = f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}"
@@ -132,6 +140,44 @@ def noise(case: Case) -> Found:
         return found("the model draws nothing", None)
     left = case.judge(PGD(steps=20, draws=10)).robust_accuracy
     return found(f"pgd-20 over 10 draws leaves {left}", left.rows, fail=case.exceeds(left))
+
+
+def _reached(case: Case) -> str:
+    """Say how far the gradient comes, from the logits down."""
+    sizes = gradients_by_layer(case.model, case.first(), case.seed)
+    bad = [path or "the pixels" for path, size in sizes.items() if not math.isfinite(size)]
+    if bad:
+        return f"it is not finite from {bad[-1]} down"
+    there = [path for path, size in sizes.items() if size > 0]
+    return f"the deepest layer it reaches is {there[0] or 'the pixels'}" if there else "it reaches no layer"
+
+
+def gradients_by_layer(model: nn.Module, batch: Batch, seed: int = 0) -> dict[str, float]:
+    """The largest entry of the margins' gradient in the pixels ("") and behind each innermost layer, in the order of the pass.
+
+    0 where none arrives, NaN or infinite where it is not finite.
+    """
+    x, outputs = batch.x.detach().clone().requires_grad_(), dict[str, Tensor]()
+
+    def keep(path: str) -> Callable[..., None]:
+        def look(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+            if isinstance(answer, Tensor) and answer.requires_grad:
+                outputs[path] = answer
+
+        return look
+
+    hooks = [m.register_forward_hook(keep(path)) for path, m in model.named_modules() if path and not any(m.children())]
+    with running(model, "eval"), untouched(model, generator(seed, "by layer")), torch.enable_grad():
+        try:
+            total = losses.margin(model(x), batch.y).sum()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        behind = {"": x, **outputs}
+        if not total.requires_grad:
+            return dict.fromkeys(behind, 0.0)
+        grads = torch.autograd.grad(total, list(behind.values()), allow_unused=True)
+    return {path: 0.0 if grad is None else float(grad.abs().max()) for path, grad in zip(behind, grads, strict=True)}
 
 
 def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> list[str]:
@@ -163,7 +209,7 @@ def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> list[str]:
                 continue
             given.requires_grad_()
             with torch.enable_grad():
-                answer = leaves[path](given)
+                answer = leaves[path](given.clone())  # which it may overwrite
                 total = (answer.square() + answer).sum()
                 grad = torch.autograd.grad(total, given, allow_unused=True)[0] if total.requires_grad else None
             moves = bool((answer != answer[:1]).any())

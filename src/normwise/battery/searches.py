@@ -6,7 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from ..attacks import APGD, PGD, AutoAttack, Corner, Square
+from ..illusions import Scale
+from ..judge import Judge
 from ..seeding import generator
 from ..threats import Linf
 from ..types import Attack
@@ -48,8 +52,14 @@ def starts(case: Case) -> Found:
     "quote the lowest",
 )
 def losses(case: Case) -> Found:
-    """PGD-50 on cross-entropy, margin and DLR (which does not change with the scale of the logits)."""
+    """PGD-50 on cross-entropy, margin, DLR (which does not change with the scale of the logits), and on logits rescaled."""
     values = {loss: case.accuracy(PGD(steps=50, loss=loss), called=f"pgd-50 on {loss}") for loss in ("ce", "margin", "dlr")}
+    batch = case.first()
+    size = float(Judge(case.model, case.seed).answers(batch.x, batch.y)[1].abs().median())
+    rescaled = nn.Sequential(case.model, Scale(1 / max(size, 1e-12))).eval()
+    values["ce, median margin scaled to 1"] = case.accuracy(
+        PGD(steps=50), craft_on=rescaled, called="pgd-50 on rescaled logits"
+    )
     measured = ", ".join(f"{loss} {100 * value:.1f}%" for loss, value in values.items())
     return found(measured, case.judged, fail=values["ce"] - min(values.values()) > GAP)
 
@@ -71,7 +81,11 @@ def stronger(case: Case) -> Found:
     """AutoAttack on what still stands, against the claim."""
     attacks, rows = strongest(case), case.standing()
     if rows:
-        case.judge(*attacks, batches=rows)
+        try:
+            case.judge(*attacks, batches=rows)
+        except ValueError:  # no gradient to follow
+            attacks = (Square(steps=5000),)
+            case.judge(*attacks, batches=rows)
     known = case.bound()
     if known is None:
         raise ValueError("no attack could run")
@@ -94,7 +108,7 @@ def radii(case: Case) -> Found:
             break
         wider: Any = dataclasses.replace(case.threat, eps=radius)  # type: ignore[type-var]
         values.append(radius)
-        scores.append(case.accuracy(PGD(steps=20), threat=None if power == 0 else wider))
+        scores.append(case.accuracy(PGD(steps=20), threat=None if power == 0 else wider, inside=power < 0))
     measured = _curve([f"{value:.3g}" for value in values], scores)
     series = _series("radius", values, scores)
     return found(measured, case.judged, fail=_rise(scores) > case.slack, warn=scores[-1] > 0.2, series=series)

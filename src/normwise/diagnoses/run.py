@@ -20,6 +20,7 @@ from ..modes import device_of, digest, running
 from ..norms import norm_reads
 from ..record import provenance, to_json, write
 from ..registry import plain
+from ..rows import first_rows
 from ..seeding import generator
 from ..threats import THREATS, Linf
 from ..types import Batch, Data, ThreatModel
@@ -110,17 +111,6 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     )
     write(folder / RECORD, to_json(found))
     return found
-
-
-def first_rows(batches: Sequence[Batch], rows: int) -> list[Batch]:
-    """The first rows of a data set: whole batches, and a part of the last."""
-    kept = []
-    for batch in batches:
-        if rows <= 0:
-            break
-        kept.append(Batch(*(part[:rows] for part in batch)))
-        rows -= len(batch.y)
-    return kept
 
 
 def diagnose(

@@ -38,6 +38,7 @@ class Finding(NamedTuple):
     measured: str
     why: str
     n: int | None
+    attacker: str
     plot: Plot | None
 
     @property
@@ -55,6 +56,7 @@ class Told(NamedTuple):
     lead: str
     rest: str
     n: int
+    drawn: str
     claimed: float
     bound: float
     low: float
@@ -77,7 +79,12 @@ class Told(NamedTuple):
     @property
     def passed(self) -> list[Finding]:
         """What passed."""
-        return [f for f in self.findings if f.status == "pass"]
+        return [f for f in self.findings if f.status == "pass" and f.n is not None]
+
+    @property
+    def aside(self) -> list[Finding]:
+        """What had nothing to ask of this network."""
+        return [f for f in self.findings if f.status == "pass" and f.n is None]
 
     def status(self, name: str) -> Finding | None:
         """The check of this name."""
@@ -150,9 +157,17 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
     claimed, bound, n = one["claimed_accuracy"], one["upper_bound"], one["n"]
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
     interval = f"95% interval {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
-    if one["verdict"] == "trustworthy":
+    failed = [str(check["name"]) for check in one["checks"] if check["status"] == "fail"]
+    if not n:
+        lead, rest = "Doubtful: no attack could run, so that nothing is known.", missing.strip()
+    elif one["verdict"] == "trustworthy":
         lead = f"Trustworthy: claimed {percent(claimed)}, the strongest attacks leave {percent(bound)}."
-        rest = f"{interval} No attack and no check gives reason to doubt the claim.{missing}"
+        doubt = (
+            f"No attack contradicts the claim; these checks failed all the same: {joined(failed)}."
+            if failed
+            else "No attack and no check gives reason to doubt the claim."
+        )
+        rest = f"{interval} {doubt}{missing}"
     else:
         lead = f"{one['verdict'].capitalize()}: claimed {percent(claimed)}, true at most {percent(bound)}."
         rest = f"{interval}{missing}"
@@ -165,6 +180,7 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
         lead=lead,
         rest=rest,
         n=n,
+        drawn=f"{one['units']} batches ({n} rows)" if one["coupled"] and one.get("units") else plural(n, "row"),
         claimed=claimed,
         bound=bound,
         low=low,
@@ -185,7 +201,7 @@ def _finding(check: Mapping[str, Any], prefix: str, threat: Mapping[str, Any]) -
     name, slug, series = str(check["name"]), anchor(str(check["name"])), check.get("series")
     drawn = plot(series, in_255ths=threat.get("name") == "linf") if series else None
     status, measured, why = (str(check[key]) for key in ("status", "measured", "why"))
-    return Finding(prefix + slug, slug, name, status, measured, why, check.get("n"), drawn)
+    return Finding(prefix + slug, slug, name, status, measured, why, check.get("n"), str(check.get("attacker") or ""), drawn)
 
 
 def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -198,11 +214,16 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ]
     else:
         changes = ["each image for itself: its neighbours were measured not to matter"]
+    under = one.get("claimed_under") or {}
+    protocol = [allowed(under["threat"])] if under.get("threat") else []
+    if protocol and under.get("attacks"):
+        protocol.append(joined([str(attack.get("name", attack)) for attack in under["attacks"]]))
     return [
+        *([("The claim was made under", protocol)] if protocol else []),
         ("Threat model", [allowed(one["threat"])]),
         ("The attacker knows", ["everything: architecture, weights, statistics, gradients"]),
         ("The attacker changes", changes),
-        ("The audit fixes", [FIXED]),
+        ("The audit fixes", [FIXED, "Checks with an attacker of their own say so."]),
     ]
 
 

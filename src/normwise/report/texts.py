@@ -51,7 +51,15 @@ def to_latex(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
     """Write a LaTeX table for the package booktabs; columns of `numbers` are set right. `notes` follow it, a paragraph each."""
     first, *others = (f"{' & '.join(latex(cell) for cell in row)} \\\\\n" for row in (head, *rows))
     columns = "".join("r" if number else "l" for number in numbers)
-    lines = ["% needs \\usepackage{booktabs}\n", f"\\begin{{tabular}}{{{columns}}}\n", "\\toprule\n", first, "\\midrule\n"]
+    cells = "".join(cell for row in (head, *rows, notes) for cell in row)
+    engine = "" if all(ord(c) < 0x250 or c in "–—−…‘’“”" for c in cells) else ", LuaLaTeX or XeLaTeX"
+    lines = [
+        f"% needs \\usepackage{{booktabs}}{engine}\n",
+        f"\\begin{{tabular}}{{{columns}}}\n",
+        "\\toprule\n",
+        first,
+        "\\midrule\n",
+    ]
     ends = [f"\n\\par{{\\footnotesize {latex(note)}\\par}}\n" for note in notes]
     return "".join([*lines, *others, "\\bottomrule\n", "\\end{tabular}\n", *ends])
 
