@@ -97,8 +97,8 @@ def test_in_l1_the_ball_shrinks_from_three_radii_to_one_and_only_its_own_images_
     assert threat.around(x, generator=generator(0)).contains(proposal.x_adv).all()
 
 
-def test_in_l1_ever_fewer_pixels_move():
+def test_in_l1_few_pixels_move_and_ever_fewer():
     x, asked, _ = watched(100, L1(eps=2))
     moved = torch.tensor([float((one != x).flatten(1).sum(1).float().mean()) for one in asked])
-    assert moved[0] > 55  # of 72
+    assert moved[0] < 30  # of 72: noise that is projected is sparse
     assert moved[-10:].mean() < 15

@@ -27,8 +27,8 @@ class APGD(BaseAttack):
     is halved and the row goes back to its best point if its loss rose in fewer than `rho` of the steps since the last
     checkpoint, or if neither its step nor its best loss changed since then.
 
-    In l1 a step is shared by the k pixels with the largest gradients, k = 0.2 of all at first and then 1/1.5 of the pixels
-    that the row's best point moves: where that number falls below 0.95 of what it was, the row goes back to its best point
+    In l1 the first point is normal noise, projected, and a step is shared by the k pixels with the largest gradients, 1/1.5 of
+    those that the row's best point moves: where that number falls below 0.95 of what it was, the row goes back to its best point
     and on by steps as long as the radius, else its steps become 1.5 times shorter, down to a tenth of it. The first 0.3 of
     the steps climb in the ball of 3 radii, the next 0.3 in that of 2, from the best point of the one before.
 
@@ -46,8 +46,7 @@ class APGD(BaseAttack):
     peers); independent rows stop as soon as they fall.
     Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3; l1: Croce and Hein 2021, arXiv:2103.01208, with the
     constants of the authors' code. Differs: any region's steepest ascent and projection; coupled rows share one step and
-    one decision, taken on the batch's mean loss (in l1 the mean number of pixels); in l1 the first point is uniform in the
-    ball.
+    one decision, taken on the batch's mean loss (in l1 the mean number of pixels).
     """
 
     name: ClassVar[str] = "apgd"
@@ -194,9 +193,9 @@ class _SparseClimb(_Climb):
         for radii, until in self.STAGES:
             self.region, self.allowed = own.wider(radii), radii == 1
             first, last = self.step, round(until * self.attack.steps)
-            x = self.region.start() if x is None else self.region.project(self.top_x)
-            self.pixels_then = self.region.moved(x) if first else torch.full_like(x.flatten(1)[:, 0], x[0].numel())
-            self.pixels = self.pixels_then / 1.5 if first else 0.2 * self.pixels_then
+            x = self.region.sparse_start() if x is None else self.region.project(self.top_x)
+            self.pixels_then = self.region.moved(x)
+            self.pixels = self.pixels_then / 1.5
             self._begin(x, self.region.radius)
             while self.step < last and len(self.rows):
                 self.x = self.region.project(self.region.spread(self.x, self.grad, self.size, self.pixels))

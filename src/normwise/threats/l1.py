@@ -49,6 +49,10 @@ class L1Region(LpRegion):
         shares /= shares.sum(1, keepdim=True)
         return self.project(self.x + self.radius * (sign * shares[:, 1:]).view_as(self.x))
 
+    def sparse_start(self) -> Images:
+        """Draw the point of the region nearest to normal noise: it moves few pixels."""
+        return self.project(self.x + self._noise("normal"))
+
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
         """Take pixel after pixel to its side of the box, the one with the largest gradient first, until `size` is spent.
 
