@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,13 +32,19 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
     """Let the model run without lasting effect: it works on copies of its buffers and on a random state of its own.
 
     The buffers themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the
-    model (dropout, a random defence) is drawn from `generator`, and the global random state is as it was afterwards.
+    model (dropout, a random defence) is drawn from `generator`, and the global random states, those of torch, numpy and
+    Python, are as they were afterwards.
     """
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices, key=str), enabled=True):
-        torch.manual_seed(draw(generator))
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    seed, others = draw(generator), (random.getstate(), np.random.get_state())  # noqa: NPY002
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)
+        for device in devices:  # torch.manual_seed would seed every device there is, and leave it so
+            torch.cuda.default_generators[device].manual_seed(seed)
         try:
             for module, name, buffer in held:
                 module._buffers[name] = copies[id(buffer)]
@@ -44,6 +52,8 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
         finally:
             for module, name, buffer in held:
                 module._buffers[name] = buffer
+            random.setstate(others[0])
+            np.random.set_state(others[1])  # noqa: NPY002
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,6 +1,7 @@
 """Every check of the audit is raised by a network that deserves it."""
 
 import copy
+import random
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from normwise.attacks import PGD
 from normwise.battery import CHECKS, Case, parts, searches
 from normwise.battery.gradients import gradients_by_layer
 from normwise.illusions import ILLUSIONS, Cut, Noise, Scale, after, before
+from normwise.modes import untouched
 from normwise.norms import BN, RN, Routed
+from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Batch
 from worlds import Stripes, images, trained
@@ -229,6 +232,22 @@ def test_noise_is_seen_wherever_it_is_drawn(draw):
     case = Case(Noisy(), BATCHES, Linf(eps=0.1))
     assert BY_NAME["repeated and lonely answers"].ask(case).status == "fail"
     assert case.random
+
+
+def test_what_a_model_draws_is_drawn_again_and_leaves_no_trace():
+    def drawn():
+        return float(torch.rand(1)), float(np.random.rand()), random.random()  # noqa: NPY002
+
+    kept = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+    said = []
+    for seed in (0, 0, 1):
+        with untouched(Reader(), generator(seed)):
+            said.append(drawn())
+    assert said[0] == said[1]
+    assert not set(said[0]) & set(said[2])
+    assert torch.equal(kept[0], torch.get_rng_state())
+    assert (kept[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert kept[2] == random.getstate()
 
 
 def test_a_forward_pass_that_changes_a_mode_is_stateful():
