@@ -45,6 +45,18 @@ class Small(nn.Module):
         return self.linear(self.drop(self.conv2(y).relu().mean((2, 3))))
 
 
+class Activated(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: a norm with an activation inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(super().forward(x)))
+        return y
+
+
 class Neighbours(nn.Module):
     """Logits that subtract the batch's mean logit: rows are coupled, and nothing else is unusual."""
 

@@ -15,7 +15,10 @@ from .norms.layer import StatNorm
 from .norms.site import reads
 from .seeding import generator
 
+# Exact types: a subclass may compute something else.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_ROW_BY_ROW = (nn.Linear, nn.BatchNorm1d, nn.Identity, nn.Dropout, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh)
 
 
 class _Tracer(fx.Tracer):
@@ -28,9 +31,10 @@ class _Tracer(fx.Tracer):
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy of the model, for evaluation, with every norm that may be folded folded.
 
-    A norm may be folded if its centre and divisor are fixed in evaluation (running moments) and the layer before it is a
-    convolution or a linear layer that nothing else reads, neither of them tied, hooked or parametrized. What cannot be traced
-    or folded stays as it is. The copy shares nothing with the model given.
+    A norm may be folded if it is torch's BatchNorm or a `StatNorm`, its centre and divisor are fixed in evaluation (running
+    moments), and the layer before it is a convolution, or a linear layer behind a flattening (where more than two dimensions
+    may come, the norm's channels are not the linear layer's), that nothing else reads; neither of them tied, hooked or
+    parametrized. What cannot be traced or folded stays as it is. The copy shares nothing with the model given.
     """
     model = copy.deepcopy(model).eval()
     try:
@@ -51,15 +55,31 @@ def fold(model: nn.Module) -> nn.Module:
             continue
         if len(before.users) > 1 or len(calls[norm]) > 1 or len(calls[layer]) > 1 or _watched(norm) or _watched(layer):
             continue  # an output that is read elsewhere too, tied layers, hooks
-        if isinstance(layer, (*_CONVOLUTIONS, nn.Linear)):
+        folds = type(layer) in _CONVOLUTIONS or (type(layer) is nn.Linear and _flat(before, modules))
+        if folds and len(layer.weight) == norm.num_features:
             _fuse(layer, norm)
             _replace(model, str(node.target), nn.Identity())
     return model
 
 
 def _fixed(norm: nn.Module) -> bool:
-    moments = norm._is_batchnorm if isinstance(norm, StatNorm) else isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    return bool(moments) and reads(norm) == frozenset({"running"})
+    ours = type(norm) is StatNorm and norm._is_batchnorm and not norm.unknown
+    return (ours or type(norm) in _NORMS) and reads(norm) == frozenset({"running"})
+
+
+def _flat(node: Any, modules: dict[str, nn.Module]) -> bool:
+    """Whether what a node gives is known to have two dimensions: flattened from the second on, and since then row by row."""
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        if _watched(module):
+            return False
+        if type(module) is nn.Flatten:
+            return (module.start_dim, module.end_dim) == (1, -1)
+        return type(module) in (*_ROW_BY_ROW, StatNorm) and _flat(node.args[0], modules)
+    options = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | node.kwargs
+    return node.target in (torch.flatten, "flatten") and options in ({"start_dim": 1}, {"start_dim": 1, "end_dim": -1})
 
 
 def _watched(module: nn.Module) -> bool:

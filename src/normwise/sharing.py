@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .modes import frozen
 from .norms.layer import StatNorm
-from .surgery import convert
+from .surgery import exchange
 from .types import Site
 
 
@@ -36,7 +34,7 @@ def with_share(model: nn.Module, share: float) -> nn.Module:
     if share_of(model) is None:
         raise ValueError(f"{type(model).__name__} has no norms with running statistics; there is nothing to adapt")
     foreign = any(isinstance(module, _BatchNorm) for module in _tracking(model))
-    model = convert(model, _Shared(model)) if foreign else copy.deepcopy(model)
+    model = exchange(model, _as_statnorm) if foreign else copy.deepcopy(model)
     for module in _tracking(model):
         module.centre_share = module.spread_share = share  # type: ignore[assignment]
     return model
@@ -62,16 +60,8 @@ def _tracking(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-@dataclass(frozen=True)
-class _Shared:
+def _as_statnorm(site: Site, old: nn.Module) -> nn.Module:
     """torch's BatchNorm as StatNorm; every other layer as it is."""
-
-    name: ClassVar[str] = "shared"
-
-    model: nn.Module
-
-    def __call__(self, site: Site) -> nn.Module:
-        old = self.model.get_submodule(site.path)
-        if not isinstance(old, _BatchNorm) or old.running_mean is None:
-            return copy.deepcopy(old)
-        return StatNorm(old.num_features, eps=old.eps, momentum=old.momentum, affine=old.affine)
+    if not isinstance(old, _BatchNorm) or old.running_mean is None:
+        return old
+    return StatNorm(old.num_features, eps=old.eps, momentum=old.momentum, affine=old.affine)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .modes import device_of, frozen, running
+from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
 from .norms.routed import Routed
 from .norms.site import sites
 from .types import Norm, Site
-
-BATCHNORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # what nn.BatchNorm keeps
 
 
 def convert(model: nn.Module, norm: Norm) -> nn.Module:
     """Return a copy of the model with every norm layer replaced by what `norm` makes.
 
     Scale, shift, and the running statistics that both layers know are taken over, and so are each layer's mode, dtype,
-    device, hooks and `requires_grad`; a layer tied to several places stays tied. A running statistic that the old layer did
-    not track is marked unknown (`unmapped` lists such layers): `recalibrate` it, or train. LayerNorm is left alone (it
-    normalizes tokens, not channels), and so is a frozen substitute; the activation inside timm's BatchNormAct2d stays.
+    device, hooks and `requires_grad`; tied layers and tied parameters stay tied. What a layer lacks (scale or shift) its
+    replacement lacks too, where it can. Momentum, and eps where it is added to the same thing, are the old layer's unless
+    `norm` says another than its default. A running statistic that the new layer tracks and the old one did not is unknown:
+    `unmapped` lists such layers, and evaluation that would read it raises until you `recalibrate` or train. Statistics that
+    the new layer does not track (any, for GroupNorm or no norm) are dropped. Routes are kept where their number and what
+    they share are the same, and the route in use unless `norm` names another than 0; else every route starts as the one in
+    use. LayerNorm is left alone (it normalizes tokens, not channels), and so is a frozen substitute; the activation inside
+    timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
 
     Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
 
@@ -33,39 +38,60 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     >>> convert(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)), GN(groups=4))[1].num_groups
     4
     """
+    if not _places(model):
+        kinds = sorted({type(module).__name__ for module in model.modules()} - {type(model).__name__})
+        raise ValueError(f"{type(model).__name__} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}")
+
+    def made(site: Site, old: nn.Module) -> nn.Module:
+        new = norm(site)
+        _take_settings(new, old, norm)
+        return new
+
+    return exchange(model, made)
+
+
+def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> nn.Module:
+    """Return a copy of the model with every norm layer replaced by what `make` gives for its site and for the layer itself.
+
+    A layer that `make` gives back stays as it is. What a new layer takes over is what `convert` says, settings excepted.
+    Raises ValueError for a lazy layer that has seen no batch.
+    """
     for path, module in model.named_modules():
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
             raise ValueError(f"{path} is lazy and does not know its channels yet; run one batch through the model first")
     model = copy.deepcopy(model)
-    fixed = frozen(model)
-    known = {path: site for path, site in sites(model).items() if model.get_submodule(path) not in fixed}
-    paths = [path for path in known if not isinstance(model.get_submodule(path), nn.LayerNorm)]
-    if not paths:
-        kinds = sorted({type(module).__name__ for module in model.modules()} - {type(model).__name__})
-        raise ValueError(f"{type(model).__name__} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}")
+    places = [(site, model.get_submodule(path)) for path, site in _places(model).items()]
     made: dict[nn.Module, nn.Module] = {}
-    for path in paths:
-        old = model.get_submodule(path)
+    for site, old in places:
         if old not in made:
-            made[old] = _adopt(norm(Site(known[path].channels, path)), old)
-        if not path:
-            return made[old]
-        parent, _, child = path.rpartition(".")
+            new = make(site, old)
+            made[old] = old if new is old else _adopt(new, old)
+        if not site.path:
+            model = made[old]
+            continue
+        parent, _, child = site.path.rpartition(".")
         model.get_submodule(parent)._modules[child] = made[old]
     return model
+
+
+def _places(model: nn.Module) -> dict[str, Site]:
+    """The sites whose layers may be replaced, by path."""
+    kept = frozen(model)
+    layers = ((path, site, model.get_submodule(path)) for path, site in sites(model).items())
+    return {path: site for path, site, layer in layers if layer not in kept and not isinstance(layer, nn.LayerNorm)}
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
-    use; a frozen substitute keeps its own. (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
-    Raises ValueError for no batches.
+    use; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Raises ValueError for no batches.
+    (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
     """
     model = copy.deepcopy(model)
     resting = {s for m in model.modules() if isinstance(m, Routed) for s in m.statistics if s is not m.active}
     resting |= set(frozen(model))
-    tracking = [m for m in model.modules() if isinstance(m, StatNorm | _BatchNorm) and m not in resting]
+    tracking: list[Any] = [m for m in model.modules() if _tracks(m) and m not in resting]
     momenta = [module.momentum for module in tracking]
     seen = False
     with running(model, "eval"), torch.no_grad():
@@ -119,48 +145,53 @@ def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
     """Return a copy of the model whose BatchNorm layers share their batch statistics over the processes of `group`.
 
     torch's own converter knows `nn.BatchNorm` alone and leaves this library's layers as they are; this one turns both into
-    `nn.SyncBatchNorm`, with weights, statistics and keys. Layers that read the batch at inference or measure anything but
-    mean and variance have no synchronized kind.
+    `nn.SyncBatchNorm`, with weights, statistics and keys. Layers that read single samples need no synchronizing and stay as
+    they are; a model without BatchNorm comes back as a plain copy.
 
-    Raises ValueError for such a layer, and if there is nothing to synchronize.
+    Raises ValueError for a layer that reads the batch and has no synchronized kind: one that reads it at inference,
+    measures anything but mean and variance, has routes, or takes a substitute's statistics over the batch; and for one
+    whose running statistics are unknown.
     """
+    fixed = frozen(model)
+    for path, module in model.named_modules():
+        if isinstance(module, AdaptiveNorm) and module.reads_batch and module not in fixed:
+            raise _alone(path, module)
 
-    def synchronized(site: Site) -> nn.Module:
-        old = model.get_submodule(site.path)
+    def synchronized(site: Site, old: nn.Module) -> nn.Module:
+        plain = isinstance(old, StatNorm) and old._is_batchnorm and not (old.centre_share or old.spread_share)
+        if isinstance(old, Routed) or (isinstance(old, StatNorm) and not plain):
+            raise _alone(site.path, old)
         if isinstance(old, StatNorm):
-            if not old._is_batchnorm or old.centre_share or old.spread_share:
-                raise ValueError(
-                    f"{site.path} ({old.extra_repr()}) has no synchronized kind: only running mean and variance have; "
-                    'train it with stats="per-rank"'
-                )
+            if old.unknown:
+                raise ValueError(f"{site.path} does not know its running statistics; recalibrate(model, batches) first")
             return nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, process_group=group)
         if not isinstance(old, _BatchNorm):
-            return copy.deepcopy(old)  # it reads single samples, or nothing
+            return old
         return nn.SyncBatchNorm(
             site.channels, old.eps, old.momentum, old.affine, old.track_running_stats, process_group=group
         )
 
-    return convert(model, _Choice(synchronized))
+    return exchange(model, synchronized)
 
 
-class _Choice:
-    """A function of a site as a norm."""
-
-    name: ClassVar[str] = "choice"
-
-    def __init__(self, make: Callable[[Site], nn.Module]) -> None:
-        self.make = make
-
-    def __call__(self, site: Site) -> nn.Module:
-        return self.make(site)
+def _alone(path: str, layer: nn.Module) -> ValueError:
+    return ValueError(
+        f"{path}, a {type(layer).__name__} ({layer.extra_repr()}), has no synchronized kind: only running mean and variance "
+        'have; train it with stats="per-rank"'
+    )
 
 
 def unmapped(model: nn.Module) -> list[str]:
-    """The paths of norm layers whose running statistics are not known, because the layer converted tracked others.
+    """The paths of norm layers whose running statistics are not known, because the layer converted tracked others, or none.
 
-    `recalibrate` them, or train.
+    `recalibrate` them, or train. Of routed norms, each route's layer. A layer that tracks nothing is never listed, though
+    statistics may have been dropped where it stands.
     """
-    return [path for path, module in model.named_modules() if isinstance(module, StatNorm) and module._unknown_spread]
+    return [path for path, module in model.named_modules() if isinstance(module, StatNorm) and module.unknown]
+
+
+def _tracks(module: nn.Module) -> bool:
+    return module.tracks if isinstance(module, AdaptiveNorm) else isinstance(module, StatNorm | _BatchNorm)
 
 
 def _outputs(module: nn.Module) -> int:
@@ -178,33 +209,87 @@ def _then_activate(module: nn.Module, inputs: Any, y: Tensor) -> Tensor:
 _HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
     "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
 )
+
+
+def _take_settings(new: nn.Module, old: nn.Module, norm: Norm) -> None:
+    """Give a new layer the old one's momentum and eps, where the norm that made it has them at their default."""
+    options = dataclasses.fields(norm) if dataclasses.is_dataclass(norm) else tuple[Any]()
+    default = {option.name for option in options if getattr(norm, option.name) == option.default}
+    source = old.active if isinstance(old, Routed) else old
+    for layer in new.statistics if isinstance(new, Routed) else (new,):
+        same = getattr(layer, "eps_inside", True) == getattr(source, "eps_inside", True)  # added to the same thing
+        for name in ("eps", "momentum") if same else ("momentum",):
+            if name in default and hasattr(source, name) and hasattr(layer, name):
+                setattr(layer, name, getattr(source, name))
+    if isinstance(new, Routed) and isinstance(old, Routed) and "route" in default and old.route < new.routes:
+        new.route = old.route
 
 
 def _adopt(new: nn.Module, old: nn.Module) -> nn.Module:
     """Give a new layer what it shares with the old one."""
-    values = old.state_dict()
-    if isinstance(old, Routed):
-        values = {"weight": old.weight, "bias": old.bias, **old.active.state_dict()}
-    own = new.state_dict()
-    shared = {name: value for name, value in values.items() if name in own and own[name].shape == value.shape}
-    if isinstance(new, Routed):  # it gives them to every route
-        shared = {name: value for name, value in values.items() if name in BATCHNORM}
-    for name, parameter in new.named_parameters():
-        twin = getattr(old, {"weights": "weight", "biases": "bias"}.get(name, name), None)
-        parameter.requires_grad_(twin.requires_grad if isinstance(twin, Tensor) else parameter.requires_grad)
     place = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), None)
     if place is not None:
         new.to(device=place.device, dtype=place.dtype)
-    new.load_state_dict(shared, strict=False)
-    if isinstance(new, StatNorm) and f"running_{new._measure.spread}" not in values:
-        new.expect_recalibration(True)
+    _take_statistics(new, old)
+    _take_parameters(new, old)
+    new.train(old.training)
+    if isinstance(old, _BatchNorm | nn.GroupNorm) and hasattr(old, "act") and hasattr(old, "drop"):  # timm's, activated
+        new.register_forward_hook(_then_activate)  # first, so that the old layer's hooks see what they saw
+    for name in ("drop", "act", "inserted"):  # what the hooks call
+        if name in old._modules:
+            new.add_module(name, old._modules[name])
     for hooks in _HOOKS:
         getattr(new, hooks).update(getattr(old, hooks))
-    if isinstance(old, _BatchNorm) and hasattr(old, "act") and hasattr(old, "drop"):  # timm's norm with an activation
-        new.drop, new.act = old.drop, old.act
-        new.register_forward_hook(_then_activate)
-    return new.train(old.training)
+    new._is_full_backward_hook = old._is_full_backward_hook
+    loading: dict[int, Any] = old._load_state_dict_pre_hooks
+    for key, hook in loading.items():  # these know their module
+        new._load_state_dict_pre_hooks[key] = type(hook)(hook.hook, new if hook.with_module else None)
+    return new
+
+
+def _take_statistics(new: nn.Module, old: nn.Module) -> None:
+    """Give a new layer the running statistics that both know; mark as unknown what it alone tracks."""
+    layers = list(new.statistics) if isinstance(new, Routed) else [new]
+    sources = [old.active if isinstance(old, Routed) else old] * len(layers)
+    if isinstance(old, Routed) and _same_routes(new, old):
+        sources = list(old.statistics)
+    for layer, source in zip(layers, sources, strict=True):
+        unknown = source.unknown if isinstance(source, StatNorm) else frozenset[str]()
+        known = {name: value for name, value in source.named_buffers(recurse=False) if name not in unknown}
+        own = dict(layer.named_buffers(recurse=False))
+        shared = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+        layer.load_state_dict(shared, strict=False)
+        if isinstance(layer, StatNorm):
+            layer.expect_recalibration(layer._spread not in shared, centre=layer._centre not in shared)
+
+
+def _take_parameters(new: Any, old: nn.Module) -> None:
+    """Give a new layer the old one's parameters themselves, so that tied ones stay tied; where shapes differ, their values."""
+    kept = not isinstance(old, Routed) or _same_routes(new, old)
+    for name, parameter in list(new.named_parameters(recurse=False)):
+        plain = {"weights": "weight", "biases": "bias"}.get(name, name)
+        twin = old._parameters.get(name)
+        with torch.enable_grad():  # a route's row says whether it trains
+            value = getattr(old, plain, None)
+        if kept and twin is not None and twin.shape == parameter.shape:
+            new.register_parameter(name, twin)
+        elif isinstance(value, Tensor) and value.shape == parameter.shape[-1:]:
+            with torch.no_grad():
+                parameter.copy_(value.expand_as(parameter))
+            parameter.requires_grad_(value.requires_grad)
+        elif value is None and hasattr(old, plain) and hasattr(new, "affine"):  # a layer that may go without
+            new.register_parameter(name, None)
+            new.affine = getattr(new, "weight", None) is not None
+
+
+def _same_routes(new: nn.Module, old: Routed) -> bool:
+    return isinstance(new, Routed) and (new.routes, new.share) == (old.routes, old.share)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .norms.adaptive import AdaptiveNorm
 from .norms.site import sites
 from .seeding import generator
 
@@ -82,6 +83,7 @@ def only_affine(model: nn.Module) -> nn.Module:
 def frozen_statistics(model: nn.Module) -> Iterator[nn.Module]:
     """Run the norms in evaluation for a while, so that running statistics are read and not moved, while the rest trains."""
     norms = {model.get_submodule(path) for path in sites(model)}
+    norms |= {module for module in model.modules() if isinstance(module, AdaptiveNorm)}
     before = {module: module.training for norm in norms for module in norm.modules()}
     try:
         for norm in norms:

@@ -20,8 +20,8 @@ from . import checkpoints, losses
 from . import schedule as scheduling
 from .attacks import FGSM, PGD
 from .data.augment import random_crop, random_flip
-from .modes import running, untouched
-from .norms import StatNorm
+from .modes import frozen, running, untouched
+from .norms import AdaptiveNorm, StatNorm
 from .record import Training, write
 from .schedule import Schedule
 from .seeding import derive, generator
@@ -75,8 +75,8 @@ def fit(
     process group is up and norms read each process's own batch, unless `stats` is "per-rank".
     """
     if dist.is_available() and dist.is_initialized() and stats != "per-rank":
-        alone = [path for path, module in model.named_modules() if isinstance(module, StatNorm | _BatchNorm)]
-        alone = [path for path in alone if not isinstance(model.get_submodule(path), nn.SyncBatchNorm)]
+        fixed = frozen(model)
+        alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
         if alone:
             raise ValueError(
                 f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
@@ -290,6 +290,12 @@ def overfitted(scores: Mapping[str, float]) -> bool:
     """
     clean, one, many = (scores.get(name, 0.0) for name in ("clean", "one_step", "robust"))
     return one >= clean / 2 and many < one / 2 and one - many > 0.1
+
+
+def _unsynchronized(module: nn.Module) -> bool:
+    if isinstance(module, AdaptiveNorm):
+        return module.reads_batch
+    return isinstance(module, StatNorm | _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
 
 
 def _sentence(line: Mapping[str, Any], epochs: int) -> str:

@@ -14,7 +14,7 @@ from normwise.attacks import PGD
 from normwise.controls import nearest_width, randomized, warm_start
 from normwise.coupling import measure_coupling
 from normwise.folding import fold
-from normwise.models import VGG, ResNet, ResNet18
+from normwise.models import VGG, NFResNet, ResNet, ResNet18
 from normwise.modes import digest
 from normwise.norms import BNwoT
 from normwise.norms.adaptive import AdaptiveNorm
@@ -22,6 +22,7 @@ from normwise.recipes import AlignedBN
 from normwise.schedule import Schedule
 from normwise.surgery import convert, recalibrate
 from normwise.threats import Linf
+from normwise.trainable import frozen_statistics
 from normwise.training import fit
 from normwise.verdict import evaluate
 from worlds import THREAT, Small, Stripes, agreeing, batches, images, labels, trained
@@ -177,6 +178,18 @@ def test_statistics_are_read_in_float32(dtype):
     torch.testing.assert_close(layer(z, h), layer(z.float(), h.float()).to(dtype))
 
 
+@pytest.mark.parametrize(("source", "scope", "head"), CASES)
+def test_a_whole_abnn_of_half_precision_answers_as_in_full(source, scope, head):
+    model, x = made(source, scope, head), images()
+    half = copy.deepcopy(model).bfloat16()
+    for training in (True, False):
+        for network in (model, half):
+            network.train(training).target.drop.eval()
+        got, expected = half(x.bfloat16()), model(x)
+        assert got.dtype == torch.bfloat16
+        torch.testing.assert_close(got.float(), expected, rtol=0.1, atol=0.1 * float(expected.detach().abs().max()))
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 def test_the_alignment_is_the_divergence_of_two_gaussians(scope):
     layer, z, h = layer_and_features("statistics", scope, "pooled")
@@ -209,6 +222,23 @@ def test_the_constant_control_keeps_a_running_average_of_what_it_read_in_trainin
     read = h.mean().view(1) if scope == "batch" else h.mean((0, 2, 3))
     torch.testing.assert_close(layer.running_mean, 0.9 * before + 0.1 * read)
     assert torch.equal(layer.eval()(z, h), layer(z, 2 * h))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_constant_controls_averages_are_recalibrated_and_frozen_like_a_norms(scope):
+    model, x = made("constant", scope), images(16)
+    again = recalibrate(model, [x, x])
+    fresh = copy.deepcopy(again).train().requires_grad_(False)
+    for layer in fresh.adaptive:
+        layer.momentum = 1.0
+    fresh(x)
+    for layer, one in zip(again.adaptive, fresh.adaptive, strict=True):
+        torch.testing.assert_close(layer.running_var, one.running_var)
+        assert layer.momentum == 0.1
+    before = digest(model)
+    with frozen_statistics(model.train()):
+        model(x)
+    assert digest(model) == before
 
 
 def test_the_statistics_layer_starts_as_the_identity_and_so_the_abnn_as_its_target():
@@ -393,6 +423,10 @@ def test_controls():
     model, twin = trained(), randomized(trained(), seed=1)
     assert digest(twin) == digest(randomized(trained(seed=2), seed=1)) != digest(model)
     assert torch.equal(twin.norm.running_mean, torch.zeros(8))
+    free = NFResNet(depth=8, width=8)(classes=3, mean=(0.5,), std=(0.2,))
+    for p in free.parameters():
+        p.data.fill_(7.0)
+    assert not any((p == 7).any() for p in randomized(free).parameters())
     other = Small()
     other.linear = nn.Linear(8, 5)
     warm = warm_start(other, model)

@@ -9,7 +9,7 @@ from normwise.folding import fold
 from normwise.models import MODELS
 from normwise.modes import digest
 from normwise.norms import NORMS, norm_reads, sites
-from worlds import Small, images, trained
+from worlds import Activated, Small, images, trained
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,20 @@ def test_hooks_ties_and_second_readers_are_left_alone():
         model = shaken(model)
         torch.testing.assert_close(fold(model)(images()), model(images()))
         assert norm_reads(fold(model)) == norm_reads(model)
+
+
+def test_a_norm_is_folded_only_where_it_is_known_to_normalize_the_layers_channels():
+    by_position, features = torch.rand(5, 4, 3), torch.rand(5, 3, 1)
+    cases = [
+        (nn.Sequential(nn.Conv2d(2, 4, 1), Activated(4)), images(), False),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), by_position, False),
+        (nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(4)), by_position, False),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.BatchNorm1d(4)), features, True),
+    ]
+    for model, x, folds in cases:
+        model = shaken(model)
+        torch.testing.assert_close(fold(model)(x), model(x))
+        assert (sites(fold(model)) == {}) == folds
 
 
 def test_a_model_that_cannot_be_traced_is_copied():

@@ -112,6 +112,17 @@ def test_batchnorms_weights_load_into_robustnorm_which_then_asks_for_recalibrati
     assert torch.isfinite(layer.eval()(x)).all()
 
 
+@pytest.mark.parametrize("choice", [BN, RNT])
+def test_what_a_state_dict_lacks_stays_as_it_is(choice):
+    layer = choice()(Site(5))
+    layer(torch.randn(8, 5, 3, 3))
+    layer.expect_recalibration(choice is RNT)
+    before = copy.deepcopy(layer.state_dict())
+    layer.load_state_dict({"weight": torch.full((5,), 2.0)}, strict=False)
+    torch.testing.assert_close(layer.state_dict(), before | {"weight": torch.full((5,), 2.0)})
+    assert bool(layer.unknown) == (choice is RNT)
+
+
 def test_the_authors_weights_load_with_their_range_under_batchnorms_name():
     state = nn.BatchNorm2d(5).state_dict() | {"running_var": torch.full((5,), 4.0)}
     layer = StatNorm(5, measure="range", power=0.2, eps_inside=False, legacy=True)

@@ -1,19 +1,25 @@
 """Surgery: insertion, routes, synchronized norms, other people's norm layers."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
+from normwise.adaptive import Adaptive, abnn
+from normwise.folding import fold
 from normwise.modes import digest
 from normwise.norms import (
     BN,
+    BNM,
     GN,
     MBN,
     RN,
+    RNM,
     RNT,
+    AdaptiveNorm,
     MedianNorm,
     RobustNorm1d,
     RobustNorm2d,
@@ -26,11 +32,12 @@ from normwise.norms import (
 from normwise.recipes import Routes, Standard
 from normwise.schedule import Schedule
 from normwise.seeding import generator
+from normwise.sharing import with_share
 from normwise.surgery import convert, convert_sync, insert, recalibrate, unmapped
 from normwise.threats import Linf
 from normwise.training import fit
 from normwise.types import Site
-from worlds import Small, Stripes, images, labels, trained
+from worlds import Activated, Small, Stripes, images, labels, trained
 
 
 @pytest.mark.parametrize(
@@ -49,6 +56,13 @@ def test_drop_ins_take_batchnorms_place_and_keep_its_default_the_running_range(k
     )
     with pytest.raises(ValueError, match="dimensions; got"):
         layer(torch.randn(6, 8, 2, 2, 2, 2))
+
+
+def test_drop_ins_take_batchnorms_arguments_in_their_order():
+    layer, x = RobustNorm2d(8, 1e-3, 0.2, False, False, "cpu", torch.float64), torch.randn(6, 8, 3, 3).double()
+    assert (layer.eps, layer.momentum, list(layer.parameters())) == (1e-3, 0.2, [])
+    expected = layer(x)
+    torch.testing.assert_close(layer.eval()(x), expected)  # untracked: it reads the batch
 
 
 def test_median_and_deviation_are_their_formula_and_equal_values_do_not_explode():
@@ -152,8 +166,11 @@ def test_synchronized_norms_are_torchs_with_weights_statistics_and_keys():
     assert isinstance(convert(new, RNT()).norm, StatNorm)
     grouped = trained(GN(groups=4))
     assert convert_sync(grouped).norm is not grouped.norm
-    with pytest.raises(ValueError, match="has no synchronized kind: only running"):
-        convert_sync(trained(RN()))
+    assert convert_sync(nn.Sequential(nn.Linear(2, 2)))[0].weight.shape == (2, 2)
+    adaptive = AdaptiveNorm(8, (8,), source="constant", scope="sample")
+    for alone in (RN()(Site(8)), MBN()(Site(8)), adaptive):
+        with pytest.raises(ValueError, match=f"a {type(alone).__name__} .* has no synchronized kind: only running"):
+            convert_sync(nn.Sequential(alone, nn.BatchNorm2d(8)))
 
 
 def test_torchs_converter_and_update_bn_leave_our_layers_as_they_are():
@@ -165,30 +182,97 @@ def test_torchs_converter_and_update_bn_leave_our_layers_as_they_are():
 
 
 def test_hooks_and_activations_inside_a_norm_survive_conversion():
-    class Act(nn.BatchNorm2d):  # as timm's BatchNormAct2d
-        def __init__(self, channels):
-            super().__init__(channels)
-            self.drop, self.act = nn.Identity(), nn.ReLU()
-
-        def forward(self, x):
-            return self.act(self.drop(super().forward(x)))
-
-    model, x = nn.Sequential(Act(2)).eval(), images() - 0.5
-    new = convert(model, BN())
-    torch.testing.assert_close(new(x), model(x))
+    model, x = nn.Sequential(Activated(2)).eval(), images() - 0.5
+    seen, fired = [], []
+    model[0].register_forward_hook(lambda module, inputs, y: seen.append(y))
+    model[0].register_full_backward_hook(lambda *args: fired.append("backward"))
+    model[0].register_full_backward_pre_hook(lambda *args: fired.append("before"))
+    model[0].register_load_state_dict_pre_hook(lambda module, *args: fired.append(type(module)))
+    new = convert(convert(model, RNT()), BN())
+    new.load_state_dict(model.state_dict())
+    torch.testing.assert_close(new(x.requires_grad_()), model(x))
+    torch.testing.assert_close(seen[0], seen[1])
     assert new.state_dict().keys() == model.state_dict().keys()
-    seen = []
-    hooked = trained()
-    hooked.norm.register_forward_hook(lambda *args: seen.append(1))
-    convert(hooked, GN(groups=4))(images())
-    assert seen == [1]
+    new(x).sum().backward()
+    assert fired == [StatNorm, "before", "backward"]
 
 
-def test_what_could_not_be_mapped_is_listed_and_lazy_layers_are_refused():
-    assert unmapped(convert(trained(), RNT())) == ["norm"]
-    assert unmapped(convert(trained(), BN())) == []
+def test_lazy_layers_are_refused():
     with pytest.raises(ValueError, match="0 is lazy"):
         convert(nn.Sequential(nn.LazyBatchNorm2d()), BN())
+
+
+UNTRACKED = nn.BatchNorm2d(8, track_running_stats=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "norm", "unknown"),
+    [
+        (nn.BatchNorm2d(8), BN(), []),
+        (nn.BatchNorm2d(8), GN(groups=4), []),
+        (nn.BatchNorm2d(8), RNT(), ["running_range"]),
+        (RNT()(Site(8)), BN(), ["running_var"]),
+        (RNT()(Site(8)), MBN(routes=1), ["running_var"]),
+        (nn.GroupNorm(4, 8), BN(), ["running_mean", "running_var"]),
+        (nn.GroupNorm(4, 8), RNM(), ["running_mean", "running_range"]),  # the mean alone is read
+        (UNTRACKED, BN(), ["running_mean", "running_var"]),
+        (convert(UNTRACKED, BN()), RNT(), ["running_mean", "running_range"]),
+    ],
+    ids=str,
+)
+def test_statistics_that_nobody_tracked_are_listed_and_refused_until_they_are_known(old, norm, unknown):
+    new, x = convert(nn.Sequential(old), norm).eval(), torch.rand(6, 8, 3, 3)
+    assert len(unmapped(new)) == bool(unknown)
+    if unknown:
+        layer = new.get_submodule(unmapped(new)[0])
+        assert sorted(layer.unknown) == unknown
+        again = norm(Site(8)).eval()
+        again.load_state_dict(new[0].state_dict())  # the doubt survives saving
+        for doubtful in (new, again, fold(new)):
+            with pytest.raises(ValueError, match=f"does not know its {' and '.join(unknown)}: .*recalibrate"):
+                doubtful(x)
+        average, known = AveragedModel(new), recalibrate(new, [x])
+        average.update_parameters(known)  # it copies buffers alone
+        assert unmapped(average.module) == unmapped(known) == []
+        assert known.state_dict().keys() == nn.Sequential(norm(Site(8))).state_dict().keys()
+        expected = known.get_submodule(unmapped(new)[0]).get_buffer(unknown[-1])
+        new.train()(x)  # the first batch counts whole
+        torch.testing.assert_close(layer.get_buffer(unknown[-1]), expected)
+    assert torch.isfinite(new.eval()(x)).all()
+    assert unmapped(new) == []
+
+
+def test_a_layers_own_settings_and_ties_survive_conversion():
+    ours = convert(nn.BatchNorm2d(8, eps=0.1, momentum=0.01, affine=False), BN())
+    assert (ours.eps, ours.momentum, ours.affine, list(ours.parameters())) == (0.1, 0.01, False, [])
+    assert convert(ours, GN()).eps == 0.1
+    assert convert(ours, RNT()).eps == RNT.eps  # added to the power of the range, which is another thing
+    assert convert(ours, MBN(eps=0.2)).active.eps == 0.2
+    assert (convert(ours, BN(eps=0.2)).eps, convert(ours, MBN()).active.momentum) == (0.2, 0.01)
+    tied = nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm2d(8))
+    tied[1].weight = tied[0].weight
+    new = convert(tied, BN())
+    assert new[0].weight is new[1].weight is not tied[0].weight
+    assert new[0].bias is not new[1].bias
+
+
+def test_what_was_inserted_behind_a_norm_is_converted_with_it():
+    model, x = insert(trained(), BN(), after=["norm"]), images()
+    new = convert(model, BNM())
+    assert [new.norm.spread_share, new.norm.inserted.spread_share] == [1, 1]
+    back = convert(new, BN())
+    torch.testing.assert_close(back(x), model(x))
+    assert convert(model, GN(groups=4))(x).shape == (12, 3)
+
+
+def test_surgery_on_other_layers_leaves_routes_apart():
+    old = MBN(route=1)(Site(2))
+    for route in (0, 1):
+        old.statistics[route].running_mean.fill_(route + 1)
+    model = nn.Sequential(old, nn.BatchNorm2d(2)).eval()
+    for new in (with_share(model, 0.5), convert(model, MBN())):
+        assert [int(one.running_mean[0]) for one in new[0].statistics] == [1, 2]
+        assert new[0].route == 1
 
 
 def test_training_in_a_process_group_wants_synchronized_norms_or_a_word(tmp_path):
@@ -201,5 +285,15 @@ def test_training_in_a_process_group_wants_synchronized_norms_or_a_word(tmp_path
             fit(trained(), *settings, seed=0)
         fit(trained(), *settings, seed=0, stats="per-rank")
         fit(trained(GN(groups=4)), *settings, seed=0)
+        for source, scope, alone in (
+            ("features", "sample", "adaptive.0.norm"),
+            ("statistics", "channel", "adaptive.0"),
+            ("constant", "sample", "adaptive.0"),
+            ("statistics", "sample", ""),
+        ):
+            options = Adaptive(source=source, scope=scope, taps=("conv1",))
+            model = abnn(trained(GN(groups=4)), trained(), options, shape=(2, 6, 6))
+            with pytest.raises(ValueError, match=rf"1 norms .*\({alone}, ...\)") if alone else nullcontext():
+                fit(model, *settings, seed=0)
     finally:
         torch.distributed.destroy_process_group()

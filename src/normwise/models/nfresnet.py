@@ -43,12 +43,18 @@ class ScaledStdConv2d(nn.Conv2d):
     def __init__(
         self, inputs: int, outputs: int, size: int, stride: int = 1, *, gamma: float = GAMMA, eps: float = 1e-5
     ) -> None:
-        super().__init__(inputs, outputs, size, stride, size // 2)
+        super().__init__(inputs, outputs, size, stride, size // 2)  # calls reset_parameters, which finds no gain yet
         self.gain = nn.Parameter(torch.ones(outputs, 1, 1, 1))
         self.scale, self.eps = gamma * self.weight[0].numel() ** -0.5, eps
+
+    def reset_parameters(self) -> None:
+        """Draw the filters anew, biases 0 and gains 1."""
+        super().reset_parameters()  # its draws come first, so that a seed gives the weights it always gave
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
         assert self.bias is not None
         nn.init.zeros_(self.bias)
+        if hasattr(self, "gain"):
+            nn.init.ones_(self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         var, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)

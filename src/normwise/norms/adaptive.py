@@ -45,14 +45,21 @@ class EqualLinear(nn.Module):
         self.scale = math.sqrt(2 / inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias)
+        return F.linear(x, self.weight.to(x.dtype) * self.scale, self.bias.to(x.dtype))
+
+
+class _WideLinear(nn.Linear):
+    """A linear layer that computes in the precision of its input, whatever that of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 class AdaptiveNorm(nn.Module):
     """Normalize the target's features z by what a substitute's features h of the same input say.
 
     Reads z (b, channels, ...) and h (b, *features), any ranks >= 2, any sizes after the channels; gives z's shape and dtype.
-    Of h it takes a mean m and a variance v, in float32 at least, by `scope`.
+    Of h it takes a mean m and a variance v, in float32 at least, by `scope`; its own parameters may be of half precision.
 
     source "features" (the authors' code):
         out = gamma (sqrt(v + eps) BN(z) + m) + beta;   gamma, beta = equalized linear of h, one per row and channel
@@ -72,6 +79,8 @@ class AdaptiveNorm(nn.Module):
                     (per row and channel; rows then stay independent). None: "batch" for features, else "channel"
         head        what the linear of features and fusion reads: "pooled" (mean over positions) or "flattened" (all of h)
         eps         added to variances
+        momentum    of "constant": weight of a new batch in its running averages; None: their plain average since the last
+                    `reset_running_stats`
 
     Raises ValueError for options that do not go together and for features of other sizes than the layer was made for.
     Source: Lo and Patel 2024, arXiv:2405.11708 (abstract); first author's code, shaoyuanlo/GARD_eval,
@@ -91,7 +100,7 @@ class AdaptiveNorm(nn.Module):
         scope: Scope | None = None,
         head: Head = "pooled",
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
     ) -> None:
         super().__init__()
         check_adaptive(source, scope, head)
@@ -105,23 +114,41 @@ class AdaptiveNorm(nn.Module):
         if source in ("features", "fusion"):
             inputs = math.prod(features) if head == "flattened" else features[0]
             self.style: nn.Module = (
-                EqualLinear(inputs, 2 * channels) if source == "features" else nn.Linear(inputs, channels)
+                EqualLinear(inputs, 2 * channels) if source == "features" else _WideLinear(inputs, channels)
             )
         if source == "features":
             nn.init.ones_(self.style.bias[:channels])  # type: ignore[index]
             self.match: nn.Module = nn.Identity()
             if self.scope != "batch" and features[0] != channels:
-                self.match = nn.Linear(features[0], channels, bias=False)
+                self.match = _WideLinear(features[0], channels, bias=False)
                 nn.init.constant_(self.match.weight, 1 / features[0])
         if source in ("statistics", "constant"):
             read = 1 if self.scope == "batch" else features[0]
-            self.map = nn.Linear(2 * read, 2 * channels)
+            self.map = _WideLinear(2 * read, 2 * channels)
             nn.init.zeros_(self.map.weight)
             nn.init.zeros_(self.map.bias)
             self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         if source == "constant":
             self.register_buffer("running_mean", torch.zeros(read))
             self.register_buffer("running_var", torch.ones(read))
+        self._averaged = 0  # batches in the plain average
+
+    @property
+    def tracks(self) -> bool:
+        """Whether it keeps running averages of what it reads, as source "constant" does."""
+        return self.source == "constant"
+
+    @property
+    def reads_batch(self) -> bool:
+        """Whether training takes statistics of several rows from its substitute's features."""
+        return self.tracks or (self.source in _SCOPES and self.scope != "sample")
+
+    def reset_running_stats(self) -> None:
+        """Forget the running averages of source "constant": mean 0, variance 1, no batch seen."""
+        if self.tracks:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self._averaged = 0
 
     def forward(self, z: Tensor, h: Tensor | None = None) -> Tensor:
         self._check(z, h)
@@ -155,18 +182,19 @@ class AdaptiveNorm(nn.Module):
             scale = self.weight * (-0.5 * log_spread).exp()
             return (z - centre.view(shape)) * scale.view(shape) + self.bias.view(shape[1:])
         style = self.style(h.flatten(1) if self.head == "flattened" else _positions(h).mean(2))
+        normalized = self.norm(z.to(next(self.norm.parameters()).dtype))
         if self.source == "fusion":
-            return self.norm(z) + style.view(shape)
+            return normalized + style.view(shape)
         gamma, beta = style.chunk(2, 1)
         mean, variance = moments(h, self.scope)
         mean, root = self.match(mean), self.match((variance + self.eps).sqrt())
-        modulated = _over(root, z) * self.norm(z) + _over(mean, z)
+        modulated = _over(root, z) * normalized + _over(mean, z)
         return gamma.reshape(shape) * modulated + beta.reshape(shape)
 
     def _delivered(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and log of the squared spread, each (b or 1, channels)."""
         if self.source == "constant" and not self.training:
-            mean, variance = self.running_mean[None], self.running_var[None]
+            mean, variance = _wide(self.running_mean)[None], _wide(self.running_var)[None]
         else:
             mean, variance = moments(h, self.scope)
         centre, log_spread = self.map(torch.cat([mean, (variance + self.eps).sqrt()], 1)).chunk(2, 1)
@@ -175,8 +203,12 @@ class AdaptiveNorm(nn.Module):
     @torch.no_grad()
     def _track(self, h: Tensor) -> None:
         mean, variance = moments(h, self.scope)
-        self.running_mean.lerp_(mean.mean(0).to(self.running_mean), self.momentum)
-        self.running_var.lerp_(variance.mean(0).to(self.running_var), self.momentum)
+        momentum = self.momentum
+        if momentum is None:
+            self._averaged += 1
+            momentum = 1 / self._averaged
+        self.running_mean.lerp_(mean.mean(0).to(self.running_mean), momentum)
+        self.running_var.lerp_(variance.mean(0).to(self.running_var), momentum)
 
     def _check(self, z: Tensor, h: Tensor | None) -> None:
         if z.ndim < 2 or z.shape[1] != self.channels:

@@ -28,8 +28,8 @@ class StatNorm(nn.Module):
     Reads x of shape (b, c, ...) of any rank >= 2. A channel without spread gives `bias`, and no gradient through its spread.
     State-dict keys are BatchNorm's; other measures live in buffers of their own names (`running_range`; `running_median`,
     `running_deviation`). BatchNorm's keys load into a layer that measures something else: what it cannot use is dropped
-    and the layer then refuses tracked evaluation until it has been trained or recalibrated. `legacy=True` reads
-    `running_var` as the range, as the authors stored it.
+    and the layer then refuses tracked evaluation until it has been trained or recalibrated. What a state dict does not
+    hold stays as it is. `legacy=True` reads `running_var` as the range, as the authors stored it.
 
     Options
         measure         "moments" (mean, variance), "range" (mean, max - min) or "median" (median, (1.4826 MAD)^2)
@@ -88,7 +88,7 @@ class StatNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
         if measure != "moments":
             self.register_buffer("needs_recalibration", torch.tensor(False))
-        self._unknown_spread = False  # mirrors the buffer: reading a buffer in forward would wait for the device
+        self._unknown_spread = self._unknown_centre = False  # no buffers: reading one in forward would wait for the device
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 2 or x.shape[1] != self.num_features:
@@ -97,10 +97,11 @@ class StatNorm(nn.Module):
             )
         if self.training:
             return self._train(x)
-        if self._unknown_spread and self.spread_share < 1:
+        wanted = (self._unknown_spread and self.spread_share < 1) or (self._unknown_centre and self.centre_share < 1)
+        if wanted and self.unknown:
             raise ValueError(
-                f"this layer's {self._spread} is not known: its weights came from a layer that tracked something else; "
-                "recalibrate(model, batches), train it, or let it read the batch (spread_share=1)"
+                f"this layer does not know its {' and '.join(sorted(self.unknown))}: the layer it was made from tracked "
+                "something else, or nothing; recalibrate(model, batches), train it, or let it read the batch (shares of 1)"
             )
         running = getattr(self, self._centre), getattr(self, self._spread)
         if self.centre_share == self.spread_share == 0:
@@ -118,20 +119,23 @@ class StatNorm(nn.Module):
         n = x.numel() // x.shape[1]
         if n == 1:
             raise ValueError(f"batch statistics need more than one value per channel; got shape {tuple(x.shape)}")
+        first = self._unknown_spread  # nothing is known of it: the first batch counts whole
+        if first and self.momentum is None:
+            self.num_batches_tracked.zero_()
         self.num_batches_tracked.add_(1)
         momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         running = getattr(self, self._centre), getattr(self, self._spread)
         if self._is_batchnorm:
-            return F.batch_norm(x, *running, self.weight, self.bias, True, momentum, self.eps)
-        centre, spread = self._measure.of(_wide(x))
-        with torch.no_grad():
-            running[0].lerp_(centre.to(running[0]), momentum)
-            if self._unknown_spread:  # nothing is known of it: the first batch counts whole
-                running[1].copy_(self._measure.tracked(spread, n))
-                self.expect_recalibration(False)
-            else:
-                running[1].lerp_(self._measure.tracked(spread, n).to(running[1]), momentum)
-        return self._normalize(x, centre, spread)
+            y = F.batch_norm(x, *running, self.weight, self.bias, True, 1.0 if first else momentum, self.eps)
+        else:
+            centre, spread = self._measure.of(_wide(x))
+            with torch.no_grad():
+                running[0].lerp_(centre.to(running[0]), 1.0 if self._unknown_centre else momentum)
+                running[1].lerp_(self._measure.tracked(spread, n).to(running[1]), 1.0 if first else momentum)
+            y = self._normalize(x, centre, spread)
+        if first:
+            self.expect_recalibration(False)
+        return y
 
     def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
         scale = 1 / (_power(spread + self.eps, self.power) if self.eps_inside else _power(spread, self.power) + self.eps)
@@ -151,25 +155,54 @@ class StatNorm(nn.Module):
         self.num_batches_tracked.zero_()
         self.expect_recalibration(False)
 
-    def expect_recalibration(self, expected: bool) -> None:
-        """Say that the running spread is unknown (True: tracked evaluation raises) or known again."""
+    def expect_recalibration(self, expected: bool, *, centre: bool = False) -> None:
+        """Say that the running spread is unknown, and with `centre` the running centre too, or that both are known again.
+
+        Evaluation raises while it would read what is unknown. A layer of moments then counts its batches anew.
+        """
+        self._unknown_spread, self._unknown_centre = expected, expected and centre
         if self.measure != "moments":
-            self._unknown_spread = expected
             self.needs_recalibration.fill_(expected)
+        elif expected:
+            self.num_batches_tracked.zero_()
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The names of the running statistics that are not known."""
+        if self._unknown_spread:  # the buffers have the last word: a moving average of models copies them alone
+            moments = self.measure == "moments"
+            known = bool(self.num_batches_tracked) if moments else not self.needs_recalibration
+            if known:
+                self.expect_recalibration(False)
+        unsure = ((self._centre, self._unknown_centre), (self._spread, self._unknown_spread))
+        return frozenset(name for name, is_unknown in unsure if is_unknown)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        unknown = self.unknown  # said only while it is so: the keys are BatchNorm's again afterwards
+        if self._spread in unknown:
+            destination[prefix + "needs_recalibration"] = torch.tensor(True)
+        if self._centre in unknown:
+            destination[prefix + "unknown_centre"] = torch.tensor(True)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        own, foreign = prefix + self._spread, prefix + "running_var"
-        if self.measure != "moments":
-            if own not in state_dict and foreign in state_dict:
-                variance = state_dict.pop(foreign)
-                state_dict[own] = variance if self.legacy else getattr(self, self._spread)
-                state_dict[prefix + "needs_recalibration"] = torch.tensor(not self.legacy)
-                if (centre := prefix + self._centre) not in state_dict:
-                    state_dict.pop(prefix + "running_mean", None)
-                    state_dict[centre] = getattr(self, self._centre)
-            state_dict.setdefault(prefix + "needs_recalibration", torch.tensor(False))
-            self._unknown_spread = bool(state_dict[prefix + "needs_recalibration"])
-        state_dict.setdefault(prefix + "num_batches_tracked", torch.tensor(0))
+        own, centre, mark = prefix + self._spread, prefix + self._centre, prefix + "needs_recalibration"
+        no_centre = bool(state_dict.pop(prefix + "unknown_centre", False))
+        if own in state_dict:
+            self._unknown_spread, self._unknown_centre = bool(state_dict.get(mark, False)), no_centre
+        elif self.measure != "moments" and (foreign := prefix + "running_var") in state_dict:
+            variance = state_dict.pop(foreign)
+            state_dict[own] = variance if self.legacy else getattr(self, self._spread)
+            self._unknown_spread, self._unknown_centre = not self.legacy, no_centre
+            if centre not in state_dict:
+                state_dict.pop(prefix + "running_mean", None)
+                state_dict[centre] = getattr(self, self._centre)
+                self._unknown_centre = not self.legacy
+        if self.measure == "moments":
+            state_dict.pop(mark, None)
+        else:
+            state_dict[mark] = torch.tensor(self._unknown_spread)
+        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -72,36 +72,40 @@ class RNM(RNT):
 
 
 class _RobustNorm(StatNorm):
-    """RobustNorm with BatchNorm's signature: what `nn.BatchNorm` was in a network's code, this may be."""
+    """RobustNorm with nn.BatchNorm's arguments, in their order: what `nn.BatchNorm` was in a network's code, this may be."""
 
     RANKS: ClassVar[tuple[int, ...]]
 
     def __init__(
         self,
         num_features: int,
-        power: float = 0.2,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
         *,
+        bias: bool = True,
+        power: float = 0.2,
         centre_share: float = 0.0,
         spread_share: float = 0.0,
         legacy: bool = False,
-        device: Any = None,
-        dtype: Any = None,
     ) -> None:
         super().__init__(
             num_features,
             measure="range",
             power=power,
             eps_inside=False,
-            centre_share=centre_share,
-            spread_share=spread_share,
+            centre_share=centre_share if track_running_stats else 1.0,
+            spread_share=spread_share if track_running_stats else 1.0,
             eps=eps,
             momentum=momentum,
             affine=affine,
             legacy=legacy,
         )
+        if not bias:
+            self.bias = None
         self.to(device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,8 +121,9 @@ class RobustNorm1d(_RobustNorm):
 
         y = weight * (x - mean) / ((max - min) ** power + eps) + bias
 
-    Running mean (from 0) and running range (from 1) are read in evaluation, the batch's where a share says so; options
-    as in `StatNorm`. Source: Awais et al. 2020, arXiv:2006.11007, and the authors' code.
+    Running mean (from 0) and running range (from 1) are read in evaluation, the batch's where a share says so, or with
+    `track_running_stats=False` (they are kept all the same). Arguments are nn.BatchNorm1d's, in its order, and by name
+    `power` and the options of `StatNorm`; eps is added to the power of the range. Source: Awais et al. 2020, arXiv:2006.11007, and the authors' code.
     """
 
     RANKS = (2, 3)

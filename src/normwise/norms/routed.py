@@ -76,7 +76,7 @@ class Routed(nn.Module):
             if name in ("weight", "bias"):
                 every = "weights" if name == "weight" else "biases"
                 state_dict[prefix + every] = state_dict.pop(key).expand_as(getattr(self, every))
-            elif name.startswith(("running_", "num_batches")):
+            elif name.startswith(("running_", "num_batches", "needs_", "unknown_")):
                 value = state_dict.pop(key)
                 for index in range(len(self.statistics)):
                     state_dict[f"{prefix}statistics.{index}.{name}"] = value
