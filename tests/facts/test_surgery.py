@@ -58,9 +58,9 @@ def test_drop_ins_take_batchnorms_place_and_keep_its_default_the_running_range(k
         layer(torch.randn(6, 8, 2, 2, 2, 2))
 
 
-def test_drop_ins_take_batchnorms_arguments_in_their_order():
-    layer, x = RobustNorm2d(8, 1e-3, 0.2, False, False, "cpu", torch.float64), torch.randn(6, 8, 3, 3).double()
-    assert (layer.eps, layer.momentum, list(layer.parameters())) == (1e-3, 0.2, [])
+def test_drop_ins_take_the_power_and_then_batchnorms_arguments_in_their_order():
+    layer, x = RobustNorm2d(8, 0.5, 1e-3, 0.2, False, False, "cpu", torch.float64), torch.randn(6, 8, 3, 3).double()
+    assert (layer.power, layer.eps, layer.momentum, list(layer.parameters())) == (0.5, 1e-3, 0.2, [])
     expected = layer(x)
     torch.testing.assert_close(layer.eval()(x), expected)  # untracked: it reads the batch
 

@@ -72,13 +72,14 @@ class RNM(RNT):
 
 
 class _RobustNorm(StatNorm):
-    """RobustNorm with nn.BatchNorm's arguments, in their order: what `nn.BatchNorm` was in a network's code, this may be."""
+    """RobustNorm with `power` and then nn.BatchNorm's arguments, in their order."""
 
     RANKS: ClassVar[tuple[int, ...]]
 
     def __init__(
         self,
         num_features: int,
+        power: float = 0.2,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
@@ -87,7 +88,6 @@ class _RobustNorm(StatNorm):
         dtype: Any = None,
         *,
         bias: bool = True,
-        power: float = 0.2,
         centre_share: float = 0.0,
         spread_share: float = 0.0,
         legacy: bool = False,
@@ -122,8 +122,9 @@ class RobustNorm1d(_RobustNorm):
         y = weight * (x - mean) / ((max - min) ** power + eps) + bias
 
     Running mean (from 0) and running range (from 1) are read in evaluation, the batch's where a share says so, or with
-    `track_running_stats=False` (they are kept all the same). Arguments are nn.BatchNorm1d's, in its order, and by name
-    `power` and the options of `StatNorm`; eps is added to the power of the range. Source: Awais et al. 2020, arXiv:2006.11007, and the authors' code.
+    `track_running_stats=False` (they are kept all the same). After `power` come nn.BatchNorm1d's arguments, in its order, and
+    by name the options of `StatNorm`; eps is added to the power of the range. Source: Awais et al. 2020, arXiv:2006.11007, and
+    the authors' code.
     """
 
     RANKS = (2, 3)
