@@ -441,6 +441,9 @@ BAD = [
     (f"{T} --seed", "--seed needs a value"),
     (f"{T} --seed --norm bn", "--seed needs a value"),
     ("train --out", "--out needs a value"),
+    *((f"{T} {option}=", f"{option} needs a value") for option in ("--norm", "--data", "--config", "--seed", "--strongest")),
+    ("train --out=", "--out needs a value"),
+    ("train ''", "one of the words is empty; write normwise train"),
     *((f"{T} --threat.eps {eps}", text) for eps, text in {
         "-1": "got -1.0", "nan": "is nan; expected number", "inf": "is inf; expected number", ".nan": "got nan", "2": "at most 1",
         "8/0": "8/0 divides by zero", "-8/255": "got -0.03",
@@ -702,6 +705,8 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
             [{"name": "one", "recipee": "abnn"}],
             "method one: no setting of Experiment is named 'recipee'; did you mean 'recipe'?",
         ),
+        ([{"name": "one", "schedule": 3}], "method one: schedule is 3; give {option: value}"),
+        ([{"name": "one", "adaptive": [1]}], "method one: adaptive is [1]; give {option: value}"),
     ],
 )
 def test_methods_that_cannot_be_are_refused_in_one_line(methods, reason, tmp_path):
