@@ -35,7 +35,7 @@ class Schedule:
         drop            multistep: factor of each drop, above 0 and at most 1
         ema             weight of the past in the exponential moving average of weights per step; 0: no average
         ema_buffers     running statistics of the averaged model: "average" them too, or "copy" the latest
-        crop            random crop after this many pixels of zero padding; 0: none
+        crop            random crop after this many pixels of zero padding, fewer than the image's own; 0: none
         flip            random horizontal flip
         precision       "fp32", or autocast in "bf16" or "fp16" (the latter on CUDA)
         channels_last   memory layout of images and convolutions

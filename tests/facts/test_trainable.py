@@ -77,7 +77,7 @@ def test_first_and_last_count_norms_from_either_side():
 @pytest.mark.parametrize("what", ["all", "head"])
 def test_first_and_last_are_refused_where_they_choose_nothing(what):
     for ask in (lambda: only(trained(), what, last=1), lambda: Adversarial(trains=what, last=1)):
-        with pytest.raises(ValueError, match="'affine' .* or leave first and last out"):
+        with pytest.raises(ValueError, match=r"'affine' .* or leave first and last out"):
             ask()
 
 
