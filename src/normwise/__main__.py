@@ -31,7 +31,10 @@ normwise VERB --help shows a verb's options. Start with: normwise bench --out ru
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
+    """Run one command; returns the exit status.
+
+    0; 1 where a self-test or a cell of a bench failed; 2 for bad input (one line on stderr); 130 after Ctrl-C.
+    """
     words = sys.argv[1:] if words is None else words
     if words and words[0] == "--version":
         print(f"normwise {__version__}")

@@ -30,6 +30,7 @@ from .schedule import Schedule
 from .seeding import derive
 from .threats import THREATS, Linf
 from .training import fit
+from .trial import check_attacks
 from .types import Attack, Batch, Data, ThreatModel
 
 Report = Callable[[str, int, int], None]
@@ -130,6 +131,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     model = load(settings.model, settings.weights).model.to(device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
+    check_attacks((), settings.threat, batches[0])
     made = audit(
         model,
         batches,

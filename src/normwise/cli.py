@@ -34,7 +34,7 @@ from .threats import THREATS
 
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
-    """Run one verb; returns the exit status: 1 where a self-test fails. Bad input is one line on stderr and status 2."""
+    """Run one verb; returns the exit status: 1 where a self-test or a cell fails. Bad input: one line on stderr, status 2."""
     try:
         return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
     except ValueError as error:
@@ -54,7 +54,7 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         return 130
 
 
-def _bench(description: str, words: Sequence[str]) -> None:
+def _bench(description: str, words: Sequence[str]) -> int:
     from .report import page
 
     settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, suits.for_bench)
@@ -66,6 +66,7 @@ def _bench(description: str, words: Sequence[str]) -> None:
     print(f"report: {path}\nrecords: {out / 'results.json'}, {out / 'results.csv'}, {out / 'cells'}")
     for name, why in finished.failures.items():
         print(f"failed: {name}: {why}")
+    return int(bool(finished.failures))
 
 
 def _train(description: str, words: Sequence[str]) -> None:

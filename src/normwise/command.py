@@ -44,17 +44,24 @@ def parse(
 
     Later wins: the class's defaults, what suits, the file of `--config`, what the operands say, the words. `base` makes what
     suits and what the operands say, from the operands and from what file and words say of choices and texts, so that one
-    setting can decide the defaults of others. Every option takes one value.
+    setting can decide the defaults of others. Every option takes one value; only a text may be empty, which says that there
+    is none.
     Raises ValueError, one line, for anything that cannot be.
     """
     operands, options = _split(words, verb)
+    if "" in operands:
+        raise ValueError(f"one of the words is empty; write {verb.usage}")
     if not verb.least <= len(operands) <= verb.most and not any(option in options for option in _BARE):
         extra = f"one word too many: {operands[verb.most]!r}" if len(operands) > verb.most else f"it needs {verb.takes}"
         raise ValueError(f"{extra}; write {verb.usage}")
+    hints = typing.get_type_hints(kind)
+    for option, value in options.items():
+        if value == "" and option not in _BARE and hints.get(option[2:]) is not str:  # an unset variable of a shell, mostly
+            raise _needs_value(option, verb)
     path = options.pop("--config", None)
     out = (options.pop("--out", None) if verb.out else None) or verb.out
     names = {f.name: options.pop(f"--{f.name}", None) or options.pop(f"--{f.name}.name", None) for f in single(kind)}
-    texts = {name: options.get(f"--{name}") for name, hint in typing.get_type_hints(kind).items() if hint is str}
+    texts = {name: options.get(f"--{name}") for name, hint in hints.items() if hint is str}
     file = read(Path(path)) if path else {}
     said = {key: text for key, text in {**texts, **names}.items() if text}
     suited, operand = base(operands, merge(kind, file, said))
@@ -96,9 +103,13 @@ def _split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str |
         else:
             value = value if equals else next(rest, "--")
             if value.startswith("--"):
-                raise ValueError(f"{option} needs a value; write {option} VALUE, or see normwise {verb.name} --help")
+                raise _needs_value(option, verb)
             options[option] = value
     return operands, options
+
+
+def _needs_value(option: str, verb: Verb) -> ValueError:
+    return ValueError(f"{option} needs a value; write {option} VALUE, or see normwise {verb.name} --help")
 
 
 def _unknown_option(option: str, known: list[str], values: Mapping[str, Any], verb: Verb) -> ValueError:

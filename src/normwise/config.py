@@ -47,6 +47,8 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
             nothing = value in (None, {"name": None}) and type(None) in typing.get_args(hints[key])
             made[key] = None if nothing else registry.make(value)
         elif dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{key} is {value!r}; give {{option: value}}")
             made[key] = build(typing.cast(type, hints[key]), value)
         else:
             made[key] = typed(value, hints[key], key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .adaptive import Adaptive, abnn
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, read_yaml, to_yaml
 from .data import DATA, Digits, find
+from .data.augment import check_crop
 from .judge import check_network
 from .models import MODELS, ResNet
 from .norms import BN, NORMS
@@ -28,6 +30,7 @@ from .seeding import derive
 from .surgery import convert
 from .threats import THREATS, Linf
 from .training import Fitted, fit
+from .trial import check_attacks
 from .types import Attack, Data, Norm, Recipe, ThreatModel
 from .verdict import evaluate
 
@@ -113,10 +116,16 @@ def check_running(settings: Any) -> None:
     """Refuse what no run can be made with. Raises ValueError."""
     if settings.batch_size < 1:
         raise ValueError(f"batch_size is {settings.batch_size}; give a whole number >= 1")
-    if settings.threads < 0:
-        raise ValueError(f"threads is {settings.threads}; give a whole number >= 0 (0: torch's choice)")
+    check_threads(settings.threads)
     if getattr(settings, "attacks", None) == ():
         raise ValueError("attacks is empty, and nothing attacked is no robust accuracy; name one at least, e.g. [fgsm, pgd]")
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that cannot be, or that would bring the process down. Raises ValueError."""
+    most = 64 * (os.cpu_count() or 1)  # settings of a larger machine still run here
+    if not 0 <= threads <= most:
+        raise ValueError(f"threads is {threads}; give a whole number from 0 (torch's choice) to {most}")
 
 
 def place(settings: Any) -> torch.device:
@@ -162,7 +171,9 @@ def prepared(e: Experiment) -> nn.Module:
     batch = e.data.test(batch_size=2)[0]
     ends = torch.tensor([0, e.data.classes - 1])[-len(batch.y) :]  # of the labels that training will meet
     check_network(e.recipe.prepare(model), batch._replace(y=ends), "train")
+    check_attacks((*e.attacks, *e.strongest), e.threat, batch)
     e.data.train_batches(e.schedule.batch_size)
+    check_crop(batch.x, e.schedule.crop)
     autocast(e.schedule, device)
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .norms.site import sites
 
 Optimizer = Literal["sgd", "adamw"]
 Decay = Literal["cosine", "multistep", "onecycle", "constant"]
@@ -25,16 +26,16 @@ class Schedule:
         epochs          passes over the training rows
         batch_size      rows per step
         optimizer       "sgd" (Nesterov) or "adamw"
-        lr              largest learning rate
+        lr              largest learning rate, at most 1000
         momentum        of sgd
-        weight_decay    L2 (sgd) or decoupled (adamw)
-        decay_norms     apply weight decay to norm parameters and biases too
+        weight_decay    L2 (sgd) or decoupled (adamw), at most 1000
+        decay_norms     apply weight decay to norm parameters, gains and biases too
         decay           learning rate: "cosine", "multistep", "onecycle" or "constant", stepped per batch
-        milestones      multistep: fractions of training at which the learning rate drops
-        drop            multistep: factor of each drop
+        milestones      multistep: fractions of training, between 0 and 1, at which the learning rate drops
+        drop            multistep: factor of each drop, above 0 and at most 1
         ema             weight of the past in the exponential moving average of weights per step; 0: no average
         ema_buffers     running statistics of the averaged model: "average" them too, or "copy" the latest
-        crop            random crop after this many pixels of zero padding; 0: none
+        crop            random crop after this many pixels of zero padding, fewer than the image's own; 0: none
         flip            random horizontal flip
         precision       "fp32", or autocast in "bf16" or "fp16" (the latter on CUDA)
         channels_last   memory layout of images and convolutions
@@ -65,18 +66,24 @@ class Schedule:
         for option, least in (("epochs", 1), ("batch_size", 2), ("crop", 0), ("validate_every", 0)):
             if getattr(self, option) < least:
                 raise ValueError(f"schedule.{option} is {getattr(self, option)}; give a whole number >= {least}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"schedule.lr is {self.lr}; give a finite number > 0")
+        if not 0 < self.lr <= _LARGEST:
+            raise ValueError(f"schedule.lr is {self.lr}; give a number above 0, at most {_LARGEST}")
         for option in ("momentum", "ema"):
             if not 0 <= getattr(self, option) < 1:
                 raise ValueError(f"schedule.{option} is {getattr(self, option)}; give a number from 0 to below 1")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"schedule.weight_decay is {self.weight_decay}; give a finite number >= 0")
+        if not 0 <= self.weight_decay <= _LARGEST:
+            raise ValueError(f"schedule.weight_decay is {self.weight_decay}; give a number from 0 to {_LARGEST}")
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            given = ", ".join(map(str, self.milestones))
+            raise ValueError(f"schedule.milestones is {given}; give fractions of training, each between 0 and 1, not epochs")
+        if not 0 < self.drop <= 1:
+            raise ValueError(f"schedule.drop is {self.drop}; give a factor above 0, at most 1")
         for option, allowed in _CHOICES.items():
             if getattr(self, option) not in allowed:
                 raise ValueError(f"schedule.{option} is {getattr(self, option)!r}; give one of {', '.join(allowed)}")
 
 
+_LARGEST = 1000  # far beyond use, far below where float32 overflows
 _CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "decay": ("cosine", "multistep", "onecycle", "constant"),
@@ -90,13 +97,24 @@ def optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("no parameter of the model may train; set requires_grad on some")
-    decayed = [p for p in trainable if p.ndim > 1 or schedule.decay_norms]
-    rest = [p for p in trainable if p.ndim <= 1 and not schedule.decay_norms]
+    spared = set() if schedule.decay_norms else _spared(model)
+    decayed = [p for p in trainable if p not in spared]
+    rest = [p for p in trainable if p in spared]
     groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=schedule.lr)
     return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, nesterov=schedule.momentum > 0)
+
+
+def _spared(model: nn.Module) -> set[nn.Parameter]:
+    """Norm parameters, gains of standardized convolutions, and biases, of whatever shape; and vectors of layers not known."""
+    spared = {p for path in sites(model) for p in model.get_submodule(path).parameters()}
+    for path, module in model.named_modules():
+        values = ".parametrizations." in f".{path}."  # entries of a weight, as a vector
+        own = module.named_parameters(recurse=False)
+        spared |= {p for name, p in own if name in ("bias", "gain") or (p.ndim <= 1 and not values)}
+    return spared
 
 
 def learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int) -> lr_scheduler.LRScheduler:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .modes import frozen
 from .norms.adaptive import AdaptiveNorm
 from .norms.site import sites
 from .seeding import generator
@@ -24,25 +25,26 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
     "affine": scale and shift of the norms; "scale" or "shift" alone; "head": the last linear layer; "affine+head": both;
     "subset": as many single weights of convolutions and linear layers as the norms have scales and shifts, drawn at random
     (the same for equal shapes); "all". `first` and `last`: of the norms, only so many from the input and the output side.
-    Frozen modules still track running statistics in training mode: see `frozen_statistics`.
+    Frozen modules still track running statistics in training mode: see `frozen_statistics`. A frozen substitute counts for
+    nothing here: its norms and layers are neither opened nor drawn from.
 
-    Raises ValueError for an unknown word, or where the model has nothing of what may train.
+    Raises ValueError as `check_part` does, or where the model has nothing of what may train.
 
     Source: Walter et al. 2022, arXiv:2204.12393 (norms alone); Frankle et al. 2021, arXiv:2003.00152 (norms and head, and
     the random subset of equal size as its control).
     """
-    if what not in get_args(Trains):
-        raise ValueError(f"what may train is {what!r}; give one of {', '.join(get_args(Trains))}")
-    if first < 0 or last < 0:
-        raise ValueError(f"first is {first} and last {last}; they count norms: give whole numbers >= 0")
+    check_part(what, first, last)
     model = copy.deepcopy(model)
+    for part in frozen(model):
+        part.requires_grad_(False)
     if what == "all":
         return model
-    norms = list(dict.fromkeys(model.get_submodule(path) for path in sites(model)))
+    norms = _norms(model)
     if first or last:
         norms = list(dict.fromkeys(norms[:first] + (norms[-last:] if last else [])))
     affine = [(name, p) for norm in norms for name, p in norm.named_parameters()]
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    maps = {inner for module in model.modules() if isinstance(module, AdaptiveNorm) for inner in module.modules()}
+    heads = [module for module in _own(model) if isinstance(module, nn.Linear) and module not in maps]
     chosen: list[Tensor] = []
     if what in ("affine", "affine+head"):
         chosen += [p for _, p in affine]
@@ -63,6 +65,31 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
         if isinstance(module, nn.GroupNorm):
             module.register_forward_pre_hook(_with_gradient)
     return model
+
+
+def check_part(what: Trains, first: int, last: int) -> None:
+    """Refuse what cannot be asked of `only`. Raises ValueError for an unknown word, a negative count, or a count of no use."""
+    if what not in get_args(Trains):
+        raise ValueError(f"what may train is {what!r}; give one of {', '.join(get_args(Trains))}")
+    if first < 0 or last < 0:
+        raise ValueError(f"first is {first} and last {last}; they count norms: give whole numbers >= 0")
+    if what in ("all", "head") and (first or last):
+        raise ValueError(
+            f"first is {first} and last {last}, which choose among norms, and {what!r} trains whatever the norms are; "
+            "let 'affine' (or 'scale', 'shift', 'affine+head', 'subset') train, or leave first and last out"
+        )
+
+
+def _own(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model, but for a frozen substitute's."""
+    fixed = frozen(model)
+    return [module for module in model.modules() if module not in fixed]
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    """The norms of a model in their order, each once, but for a frozen substitute's."""
+    fixed = frozen(model)
+    return [norm for norm in dict.fromkeys(map(model.get_submodule, sites(model))) if norm not in fixed]
 
 
 def _with_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -95,10 +122,13 @@ def frozen_statistics(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Return a copy of the model whose convolutions have their own weights in random order: their distribution, no features."""
+    """Return a copy of the model whose convolutions have their own weights in random order: their distribution, no features.
+
+    A frozen substitute keeps its own.
+    """
     model, rng = copy.deepcopy(model), generator(seed, "shuffled")
     with torch.no_grad():
-        for module in model.modules():
+        for module in _own(model):
             if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 flat = module.weight.flatten().cpu()
                 module.weight.copy_(flat[torch.randperm(len(flat), generator=rng)].view_as(module.weight))
@@ -106,11 +136,14 @@ def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def redrawn_scales(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Return a copy of the model whose norms have scales from U(0, 1) and shifts of 0 (Frankle et al. 2021, sec. 3)."""
+    """Return a copy of the model whose norms have scales from U(0, 1) and shifts of 0 (Frankle et al. 2021, sec. 3).
+
+    A frozen substitute keeps its own.
+    """
     model, rng = copy.deepcopy(model), generator(seed, "scales")
     with torch.no_grad():
-        for path in sites(model):
-            for name, p in model.get_submodule(path).named_parameters():
+        for norm in _norms(model):
+            for name, p in norm.named_parameters():
                 p.copy_(torch.rand(p.shape, generator=rng) if name.startswith("weight") else torch.zeros(p.shape))
     return model
 
@@ -134,7 +167,7 @@ class _Some(nn.Module):
 
 
 def _open_subset(model: nn.Module, count: int) -> None:
-    layers = [m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
+    layers = [m for m in _own(model) if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
     sizes = [layer.weight.numel() for layer in layers]
     if not 0 < count <= sum(sizes):
         raise ValueError(f"a subset of {count} weights cannot be drawn from {sum(sizes)}; the model needs norms and weights")

@@ -4,14 +4,18 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from normwise import checkpoints
 from normwise import schedule as scheduling
+from normwise.models.nfresnet import ScaledStdConv2d
 from normwise.modes import digest
+from normwise.norms import MBN
 from normwise.recipes import Adversarial, Standard
 from normwise.schedule import Schedule
 from normwise.seeding import generator
 from normwise.threats import Linf
+from normwise.trainable import only
 from normwise.training import fit
 from worlds import Stripes, images, labels, trained
 
@@ -82,7 +86,7 @@ def test_a_robust_recipe_is_chosen_by_robust_accuracy():
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_place(tmp_path):
     with pytest.raises(ValueError, match=r"the loss became (nan|inf) in epoch \d, batch \d"):
-        fit(trained(), DATA, Standard(), Linf(), Schedule(lr=1e9, batch_size=16, epochs=3), seed=0)
+        fit(trained(), DATA, Standard(), Linf(), Schedule(lr=1e3, batch_size=16, epochs=9), seed=0)
 
 
 @pytest.mark.parametrize("buffers", ["average", "copy"])
@@ -129,12 +133,31 @@ def test_weight_decay_spares_norms_and_biases_when_told():
 
 
 @pytest.mark.parametrize(
+    ("model", "spared"),
+    [
+        (trained(MBN()), {"norm.weights", "norm.biases", "conv1.bias", "conv2.bias", "linear.bias"}),
+        (nn.Sequential(ScaledStdConv2d(2, 3, 3), nn.RMSNorm(4)), {"0.gain", "0.bias", "1.weight"}),
+        (only(trained(), "subset"), set()),
+    ],
+    ids=["routes", "gains", "subset"],
+)
+def test_what_weight_decay_spares_does_not_hang_on_its_shape(model, spared):
+    groups = scheduling.optimizer(model, Schedule(decay_norms=False)).param_groups
+    left = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert {name for name, p in model.named_parameters() if id(p) in left} == spared
+
+
+@pytest.mark.parametrize(
     "options",
-    [{"epochs": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"momentum": 1.0}, {"batch_size": 1}, {"weight_decay": -1.0}],
+    [
+        *({"epochs": 0}, {"momentum": 1.0}, {"batch_size": 1}, {"weight_decay": -1.0}, {"weight_decay": 1e308}),
+        *({"lr": 0.0}, {"lr": float("nan")}, {"lr": 1e308}),
+        *({"milestones": (80, 120)}, {"milestones": (0.0,)}, {"drop": -5.0}, {"drop": float("nan")}),
+    ],
     ids=str,
 )
 def test_impossible_schedules_are_refused(options):
-    with pytest.raises(ValueError, match="schedule"):
+    with pytest.raises(ValueError, match=rf"schedule\.{next(iter(options))} is .*; give "):
         Schedule(**options)
 
 

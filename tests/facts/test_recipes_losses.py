@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from normwise import checks
+from normwise.adaptive import Adaptive, abnn
 from normwise.data.augment import chains, colour_distortion
 from normwise.models import NFResNet
 from normwise.norms import NoNorm
@@ -47,6 +48,24 @@ def test_nofrost_is_the_same_loss_for_networks_without_norms():
     assert torch.equal(ours.loss, same.loss)
     network = NFResNet(depth=8, width=4)(classes=3, mean=(0.5,) * 2, std=(0.5,) * 2)
     assert NoFrost().prepare(network) is not network
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.RMSNorm(72), nn.Linear(72, 3)), "1"),
+        (nn.Sequential(nn.LocalResponseNorm(2), nn.Flatten(), nn.Linear(72, 3)), "0"),
+        (
+            abnn(trained(NoNorm()), trained(NoNorm()), Adaptive(source="statistics", taps=("conv2",)), shape=(2, 6, 6)),
+            "adaptive.0",
+        ),
+    ],
+    ids=["root mean square", "local response", "delivered statistics"],
+)
+def test_nofrost_refuses_whatever_normalizes(model, path):
+    for recipe in (NoFrost(), NoFrostStar()):
+        with pytest.raises(ValueError, match=rf"networks that normalize nothing; this one has 1 norms \({path}, "):
+            recipe.prepare(model)
 
 
 def test_the_attack_of_a_mixture_raises_the_loss_without_smoothing():

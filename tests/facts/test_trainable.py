@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from normwise.adaptive import Adaptive, abnn
 from normwise.modes import digest
 from normwise.norms import BN, GN, MBN
 from normwise.recipes import Adversarial, Standard
@@ -54,12 +55,30 @@ def test_baking_keeps_the_function_and_leaves_plain_models_as_they_are():
     assert baked(plain) is plain
 
 
+@pytest.mark.parametrize("what", ["affine", "head", "subset", "all"])
+def test_a_frozen_substitute_stays_so_whatever_trains(what):
+    options = Adaptive(source="statistics", taps=("conv2",))
+    model = abnn(trained(), trained(seed=1), options, shape=(2, 6, 6)).requires_grad_(True)
+    fitted = fit(model, Stripes(), Adversarial(trains=what, steps=1), Linf(eps=0.02), HARSH, seed=0).model
+    for other in (fitted, shuffled(model), redrawn_scales(model)):
+        assert digest(other.substitute.network) == digest(model.substitute.network)
+    opened = {name for name, p in only(model, "head").named_parameters() if p.requires_grad}
+    assert opened == {"target.linear.weight", "target.linear.bias"}  # nor a map of the adaptive layers
+
+
 def test_first_and_last_count_norms_from_either_side():
     model = nn.Sequential(
         *(layer for width in (2, 3, 4, 5) for layer in (nn.Conv2d(width, width, 1), nn.BatchNorm2d(width)))
     )
     found = only(model, "affine", first=1, last=2)
     assert [m.weight.requires_grad for m in found if isinstance(m, nn.BatchNorm2d)] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("what", ["all", "head"])
+def test_first_and_last_are_refused_where_they_choose_nothing(what):
+    for ask in (lambda: only(trained(), what, last=1), lambda: Adversarial(trains=what, last=1)):
+        with pytest.raises(ValueError, match=r"'affine' .* or leave first and last out"):
+            ask()
 
 
 @pytest.mark.parametrize("norm", [GN(groups=4), MBN()], ids=lambda norm: norm.name)

@@ -30,7 +30,9 @@ from torch import nn
 
 import normwise
 from normwise.__main__ import main
+from normwise.bench import Finished
 from normwise.data import ArrayFile, Digits, Mnist
+from normwise.record import read_result
 from normwise.registry import plain
 from normwise.substitutes import described
 from normwise.threats import Linf
@@ -400,6 +402,14 @@ def test_several_devices_share_an_evaluation(place, tmp_path):
     assert (said.status, "device 'moon' cannot be used" in said.err) == (2, True)
 
 
+def test_a_bench_with_a_failed_cell_keeps_the_others_and_ends_with_1(monkeypatch):
+    finished = Finished([read_result(Path("run/result.json"))], {"rn-standard": "no luck today"})
+    monkeypatch.setattr("normwise.cli.run_bench", lambda *args: finished)
+    said = say("bench", "--out", "OUT")
+    assert (said.status, said.out.splitlines()[-1]) == (1, "failed: rn-standard: no luck today")
+    assert "no luck today" in Path("OUT/report.html").read_text()
+
+
 def test_ctrl_c_ends_a_bench_and_its_workers_in_one_line(tmp_path):
     command = [sys.executable, "-m", "normwise", "bench", *SMALL, "--schedule.epochs", "9999", "--norms", "bn"]
     command += ["--out", tmp_path]
@@ -441,6 +451,9 @@ BAD = [
     (f"{T} --seed", "--seed needs a value"),
     (f"{T} --seed --norm bn", "--seed needs a value"),
     ("train --out", "--out needs a value"),
+    *((f"{T} {option}=", f"{option} needs a value") for option in ("--norm", "--data", "--config", "--seed", "--strongest")),
+    ("train --out=", "--out needs a value"),
+    ("train ''", "one of the words is empty; write normwise train"),
     *((f"{T} --threat.eps {eps}", text) for eps, text in {
         "-1": "got -1.0", "nan": "is nan; expected number", "inf": "is inf; expected number", ".nan": "got nan", "2": "at most 1",
         "8/0": "8/0 divides by zero", "-8/255": "got -0.03",
@@ -452,6 +465,12 @@ BAD = [
     (f"{T} --attacks '[{{name: pgd, stesp: 2}}]'", "did you mean 'steps'"),
     (f"{T} --batch_size 0", "batch_size is 0"),
     (f"{T} --threads -1", "threads is -1"),
+    (f"{T} --threads 1000000", "threads is 1000000; give a whole number from 0"),
+    (f"{T} --schedule.crop 8", "crop is 8, the pixels of padding around images of 8 by 8; give a whole number from 0 to 7"),
+    (f"{T} --threat normalized", "normalized has std for 3 channels; images have 1"),
+    ("bench --threat normalized --norms bn --recipes standard", "normalized has std for 3 channels; images have 1"),
+    ("audit run --threat normalized", "normalized has std for 3 channels; images have 1"),
+    (f"{T} --threat patch --attacks square", "square needs linf"),
     (f"{T} --norm.momentum 2", "momentum is the weight of a new batch; got 2.0"),
     (f"{T} --norm gn", "cannot divide a site of 4 channels"),
     (f"{T} --schedule.precision fp16 --device cpu", "fp16 needs a CUDA device"),
@@ -702,6 +721,8 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
             [{"name": "one", "recipee": "abnn"}],
             "method one: no setting of Experiment is named 'recipee'; did you mean 'recipe'?",
         ),
+        ([{"name": "one", "schedule": 3}], "method one: schedule is 3; give {option: value}"),
+        ([{"name": "one", "adaptive": [1]}], "method one: adaptive is [1]; give {option: value}"),
     ],
 )
 def test_methods_that_cannot_be_are_refused_in_one_line(methods, reason, tmp_path):

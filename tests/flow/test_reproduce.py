@@ -118,7 +118,9 @@ def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tm
         (["robustnrm"], "no system is named 'robustnrm'; did you mean 'robustnorm'?"),
         (["all", "--preset", "huge"], "no preset is named 'huge'"),
         (["all", "--only", "[bnwt]"], "no cell is named 'bnwt'; did you mean 'bnwot'?"),
+        (["all", "--only", ""], "--only needs a value; write --only VALUE, or see normwise reproduce --help"),
         (["all", "--max-minutes", "-1"], "are numbers >= 0"),
+        (["all", "--threads", "1000000"], "threads is 1000000; give a whole number from 0"),
     ],
 )
 def test_bad_input_is_one_line(words, message, tmp_path):

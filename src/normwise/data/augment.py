@@ -14,12 +14,23 @@ def random_crop(x: Images, padding: int, generator: Generator) -> Images:
     """Shift each row by up to `padding` pixels up, down, left or right; zeros come in at the border.
 
     All frames of a clip share one shift. Draws on the CPU, works on the device of `x`, keeps its memory format.
-    Source: the 4-pixel padding of He et al. 2016, arXiv:1512.03385, sec. 4.2.
+    Raises ValueError as `check_crop` does. Source: the 4-pixel padding of He et al. 2016, arXiv:1512.03385, sec. 4.2.
     """
+    check_crop(x, padding)
     down, right = torch.randint(2 * padding + 1, (2, len(x)), generator=generator).to(x.device)
     height, width = x.shape[-2:]
     windows = F.pad(x, (padding,) * 4).unfold(-2, height, 1).unfold(-2, width, 1)  # a view: (b, ..., down, right, h, w)
     return windows.movedim((-4, -3), (1, 2))[torch.arange(len(x), device=x.device), down, right]
+
+
+def check_crop(x: Images, padding: int) -> None:
+    """Refuse a padding with which a crop could hold nothing of its image. Raises ValueError."""
+    height, width = x.shape[-2:]
+    if not 0 <= padding < min(height, width):
+        raise ValueError(
+            f"crop is {padding}, the pixels of padding around images of {height} by {width}; give a whole number from 0 to "
+            f"{min(height, width) - 1}"
+        )
 
 
 def random_flip(x: Images, generator: Generator) -> Images:

@@ -11,6 +11,7 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from ..data.augment import chains, colour_distortion
+from ..norms.adaptive import AdaptiveNorm
 from ..norms.site import reads, sites
 from ..types import Cost, Images, Labels, ThreatModel
 from .mixed import Crafting, Mixed, check_lam
@@ -102,9 +103,17 @@ class NoFrostStar(Crafting):
 def _without_norms(recipe: str, model: nn.Module) -> nn.Module:
     """Copy a model that normalizes nothing; scale and shift alone (`none`) are no norm. Raises ValueError for any other."""
     left = [path for path in sites(model) if reads(model.get_submodule(path)) != frozenset({"none"})]
+    left += [path for path, module in model.named_modules() if _normalizes_elsewhere(module)]
     if left:
         raise ValueError(
             f"{recipe} is for networks that normalize nothing; this one has {len(left)} norms ({left[0]}, ...): "
             "use model nfresnet or norm none, or the recipe mixed, which is the same loss with norms"
         )
     return copy.deepcopy(model)
+
+
+def _normalizes_elsewhere(module: nn.Module) -> bool:
+    """Whether a module normalizes where no site is listed: no norm of ours could take its place."""
+    if isinstance(module, AdaptiveNorm):
+        return module.source in ("statistics", "constant")  # in the others a norm is within, which is a site
+    return isinstance(module, nn.RMSNorm | nn.LocalResponseNorm | nn.CrossMapLRN2d)

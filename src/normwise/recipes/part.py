@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..trainable import Trains, frozen_statistics, only
+from ..trainable import Trains, check_part, frozen_statistics, only
 from ..types import Images
 
 
@@ -18,7 +18,7 @@ class Part:
     Options
         trains      "all"; of the norms "affine", "scale" or "shift"; "head" (the last linear layer); "affine+head"; "subset"
                     (as many random weights as the norms have parameters)
-        first       of the norms, so many from the input side; 0 with last 0: all
+        first       of the norms, so many from the input side; 0 with last 0: all. Not with "all" or "head"
         last        of the norms, so many from the output side
         statistics  of the norms in training: "batch" (read the batch and track it) or "frozen" (read the running ones)
     """
@@ -29,8 +29,7 @@ class Part:
     statistics: Literal["batch", "frozen"] = "batch"
 
     def __post_init__(self) -> None:
-        if self.first < 0 or self.last < 0:
-            raise ValueError(f"first is {self.first} and last {self.last}; they count norms: give whole numbers >= 0")
+        check_part(self.trains, self.first, self.last)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model in which only what is named may train."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..experiment import check_threads
 from ..record import provenance, to_json, write
 from ..registry import unknown
 from ..report.claims import Network, to_html, to_markdown
@@ -53,8 +54,9 @@ class Reproduce:
         for cell in self.only:
             if cell not in CELLS:
                 raise unknown("cell", cell, list(CELLS))
-        if min(self.seeds, self.first_seed, self.max_minutes, self.threads) < 0:
-            raise ValueError("seeds, first_seed, max_minutes and threads are numbers >= 0")
+        if min(self.seeds, self.first_seed, self.max_minutes) < 0:
+            raise ValueError("seeds, first_seed and max_minutes are numbers >= 0")
+        check_threads(self.threads)
 
 
 def wanted(settings: Reproduce) -> list[str]:
