@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
+from normwise import checkpoints
 from normwise.modes import digest
 from normwise.norms import BN, GN, MBN
 from normwise.recipes import Adversarial, Standard
@@ -52,6 +54,17 @@ def test_baking_keeps_the_function_and_leaves_plain_models_as_they_are():
     torch.testing.assert_close(baked(model)(images()), model(images()))
     plain = trained()
     assert baked(plain) is plain
+
+
+def test_the_networks_own_parametrizations_are_trained_and_saved_as_they_are(tmp_path):
+    def own():
+        model = trained()
+        weight_norm(model.conv2)
+        return model
+
+    fitted = fit(own(), Stripes(), Standard(), Linf(), HARSH, seed=0, folder=tmp_path).model
+    saved = checkpoints.give(own(), checkpoints.weights(tmp_path / "model.safetensors"), "saved")
+    assert digest(saved) == digest(fitted)
 
 
 def test_first_and_last_count_norms_from_either_side():
