@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from normwise import checkpoints
 from normwise import schedule as scheduling
 from normwise.modes import digest
+from normwise.norms import RNT
 from normwise.recipes import Adversarial, Standard
 from normwise.schedule import Schedule
 from normwise.seeding import generator
+from normwise.surgery import convert, unmapped
 from normwise.threats import Linf
 from normwise.training import fit
 from worlds import Stripes, images, labels, trained
@@ -103,6 +106,29 @@ def test_the_average_is_its_formula_and_treats_buffers_as_told(buffers):
         mean = 0.75 * mean + 0.25 * latest
     torch.testing.assert_close(average.module.linear.weight.detach(), expected)
     torch.testing.assert_close(average.module.norm.running_mean, mean if buffers == "average" else means[-1])
+
+
+@pytest.mark.parametrize("buffers", ["average", "copy"])
+def test_the_average_of_a_converted_network_knows_what_training_found_out(buffers, tmp_path):
+    model = convert(trained(), RNT())  # its running range is not known before the first step
+    schedule = Schedule(epochs=1, batch_size=16, lr=0.01, ema=0.9, ema_buffers=buffers)
+    fitted = fit(model, DATA, Standard(), Linf(), schedule, seed=0, folder=tmp_path).model
+    assert not unmapped(fitted)
+    again = checkpoints.give(trained(RNT()), checkpoints.weights(tmp_path / "model.safetensors"), "saved")
+    torch.testing.assert_close(again(images()), fitted(images()))
+
+
+def test_the_average_of_whole_numbers_is_the_latest():
+    model = nn.Module()
+    model.register_parameter("weight", nn.Parameter(torch.zeros(2)))
+    model.register_buffer("index", torch.arange(100))
+    model.register_buffer("flag", torch.tensor(True))
+    average = scheduling.average(model, Schedule(ema=0.9))
+    average.update_parameters(model)
+    model.flag.fill_(False)
+    average.update_parameters(model)
+    assert torch.equal(average.module.index, model.index)
+    assert not average.module.flag
 
 
 @pytest.mark.parametrize(

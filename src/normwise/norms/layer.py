@@ -98,6 +98,8 @@ class StatNorm(nn.Module):
         if self.training:
             return self._train(x)
         if self._unknown_spread and self.spread_share < 1:
+            self._unknown_spread = bool(self.needs_recalibration)  # the buffer of a moving average is written from outside
+        if self._unknown_spread and self.spread_share < 1:
             raise ValueError(
                 f"this layer's {self._spread} is not known: its weights came from a layer that tracked something else; "
                 "recalibrate(model, batches), train it, or let it read the batch (spread_share=1)"
