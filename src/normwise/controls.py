@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .models import ResNet, ResNet18
+from .modes import device_of
 from .norms import ChannelAffine, StatNorm
 from .seeding import derive
 from .types import Norm
@@ -19,10 +20,11 @@ from .types import Norm
 def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """Return a copy with every parameter drawn anew and statistics forgotten: a substitute that knows nothing.
 
-    Layers are drawn as torch draws them when they are made; `recalibrate` the copy to give it statistics of real images.
+    Layers are drawn as torch draws them when they are made, on the CPU whatever the device; `recalibrate` the copy to give it
+    statistics of real images.
     Raises ValueError for a layer that does not know how to start anew.
     """
-    model = copy.deepcopy(model)
+    device, model = device_of(model), copy.deepcopy(model).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(derive(seed, "randomized"))
         for name, module in model.named_modules():
@@ -38,7 +40,7 @@ def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
                 raise ValueError(
                     f"{name}, a {type(module).__name__}, has no reset_parameters; build the network anew instead"
                 )
-    return model
+    return model.to(device)
 
 
 class Warm(NamedTuple):

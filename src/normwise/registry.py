@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -133,3 +134,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return value
+
+
+def difference(before: Any, now: Any, name: str = "") -> str:
+    """Say the first thing by which plain data differs from what it was; nothing where it is the same.
+
+    >>> difference({"seed": 0, "schedule": {"lr": 0.1}}, {"seed": 0, "schedule": {"lr": 0.2}})
+    'schedule.lr was 0.1, not 0.2'
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        found = (difference(before.get(key), now.get(key), f"{name}.{key}") for key in {**before, **now})
+        return next(filter(None, found), "")
+    return "" if before == now else f"{name[1:]} was {_short(before)}, not {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 80 else f"{text[:77]}..."

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from .norms.site import sites
 
@@ -129,10 +129,18 @@ def learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: i
 
 
 def average(model: nn.Module, schedule: Schedule) -> AveragedModel | None:
-    """Build the moving average of the model's weights, or None without one."""
+    """Build the moving average of the model's weights, or None without one. Counts, indexes and flags are copied."""
     if not schedule.ema:
         return None
-    mean = get_ema_multi_avg_fn(schedule.ema)
+    weighted = get_ema_multi_avg_fn(schedule.ema)
+
+    def mean(averaged: PARAM_LIST, latest: PARAM_LIST, steps: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            weighted(averaged, latest, steps)
+        else:
+            for old, new in zip(averaged, latest, strict=True):
+                old.copy_(new)
+
     return AveragedModel(model, multi_avg_fn=mean, use_buffers=schedule.ema_buffers == "average")
 
 

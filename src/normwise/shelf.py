@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .record import write
+from .registry import difference
 from .trial import Outcome, Trial
 from .types import Batch
 
@@ -28,12 +29,10 @@ class Shelf:
         self._key = json.loads(json.dumps(key))
         if folder is not None and (folder / KEY).is_file():
             before = json.loads((folder / KEY).read_text())
-            for name in {**before, **self._key}:
-                if before.get(name) != self._key.get(name):
-                    raise ValueError(
-                        f"{folder} holds part of an evaluation whose {name} was {_short(before.get(name))}, not "
-                        f"{_short(self._key.get(name))}; give another folder, or delete this one"
-                    )
+            if told := difference(before, self._key):
+                raise ValueError(
+                    f"{folder} holds part of an evaluation whose {told}; give another folder, or delete this one"
+                )
 
     def holds(self, index: int, mark: str) -> bool:
         """Whether a batch is there. Raises ValueError if it was another one than the batch with this mark."""
@@ -93,8 +92,3 @@ def mark_of(batch: Batch) -> str:
         sha.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 80 else f"{text[:77]}..."

@@ -181,11 +181,14 @@ def _open_subset(model: nn.Module, count: int) -> None:
 
 
 def baked(model: nn.Module) -> nn.Module:
-    """Return the model with plain weights: itself, or a copy if any weight is parametrized."""
-    if not any(parametrize.is_parametrized(module) for module in model.modules()):
+    """Return the model with plain weights where a subset trained: itself, or a copy if it has such weights.
+
+    Other parametrizations (weight or spectral norm) belong to the network and stay.
+    """
+    if not any(map(_opened, model.modules())):
         return model
     model = copy.deepcopy(model)
-    for module in [m for m in model.modules() if parametrize.is_parametrized(m)]:
+    for module in [m for m in model.modules() if _opened(m)]:
         values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
         del module.parametrizations
         module.__class__ = parametrize.type_before_parametrizations(
@@ -194,3 +197,7 @@ def baked(model: nn.Module) -> nn.Module:
         for name, value in values.items():
             module.register_parameter(name, nn.Parameter(value))
     return model
+
+
+def _opened(module: nn.Module) -> bool:
+    return parametrize.is_parametrized(module, "weight") and isinstance(module.parametrizations.weight[0], _Some)  # type: ignore[union-attr, index]

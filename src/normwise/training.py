@@ -20,11 +20,13 @@ from . import checkpoints, losses
 from . import schedule as scheduling
 from .attacks import FGSM, PGD
 from .data.augment import random_crop, random_flip
-from .modes import frozen, running, untouched
+from .modes import digest, frozen, running, untouched
 from .norms import AdaptiveNorm, StatNorm
 from .record import Training, write
+from .registry import difference, plain
 from .schedule import Schedule
 from .seeding import derive, generator
+from .shelf import mark_of
 from .trainable import baked
 from .types import Attack, Batch, Data, Recipe, ThreatModel
 
@@ -69,10 +71,11 @@ def fit(
 
     With a `folder`, every epoch ends with `last.pt` (all that is needed to go on), a line in `log.jsonl`, and the chosen
     model so far in `model.safetensors` with `card` beside it. A run that was stopped goes on from there and ends with the
-    same weights as one that was not.
+    same weights as one that was not, if everything that is trained, on and by is the same; the device may be another.
 
-    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and where a
-    process group is up and norms read each process's own batch, unless `stats` is "per-rank".
+    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, for a folder
+    that holds another training, naming what differs, and where a process group is up and norms read each process's own batch,
+    unless `stats` is "per-rank".
     """
     if dist.is_available() and dist.is_initialized() and stats != "per-rank":
         fixed = frozen(model)
@@ -82,7 +85,7 @@ def fit(
                 f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
                 'convert_sync(model) first, or say stats="per-rank"'
             )
-    run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, torch.device(device))
+    run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, torch.device(device), folder)
     if folder:
         run.resume(folder)
     while run.state.epoch < schedule.epochs:
@@ -108,30 +111,31 @@ class _State:
     weights: dict[str, Tensor] = field(default_factory=dict)  # of the chosen epoch
 
 
+@dataclass
 class _Run:
     """The parts of one training run."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data: Data,
-        recipe: Recipe,
-        threat: ThreatModel,
-        schedule: Schedule,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.data, self.recipe, self.threat, self.schedule = data, recipe, threat, schedule
-        self.seed, self.device = seed, device
+    model: nn.Module
+    data: Data
+    recipe: Recipe
+    threat: ThreatModel
+    schedule: Schedule
+    seed: int
+    device: torch.device
+    folder: Path | None
+
+    def __post_init__(self) -> None:
+        schedule, device = self.schedule, self.device
         self.layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
-        self.model = model.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.steps = data.train_batches(schedule.batch_size)
+        self.model = self.model.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.steps = self.data.train_batches(schedule.batch_size)
         self.optimizer = scheduling.optimizer(self.model, schedule)
         self.rates = scheduling.learning_rate(self.optimizer, schedule, schedule.epochs * self.steps)
         self.average = scheduling.average(self.model, schedule)
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
-        self.validation = data.validation(batch_size=250) if schedule.validate_every else []
+        self.validation = self.data.validation(batch_size=250) if schedule.validate_every else []
         self.state = _State()
+        self.about = self._about() if self.folder else None
 
     @property
     def current(self) -> nn.Module:
@@ -173,9 +177,9 @@ class _Run:
                 with scheduling.autocast(self.schedule, self.device):
                     cost = self.recipe.loss(self.model, x, y, self.threat, generator=rng)
                 if not torch.isfinite(cost.loss):
-                    kept = f"the last good checkpoint is of epoch {epoch}" if epoch else "no epoch was finished"
+                    kept = f"the last good checkpoint is of epoch {epoch}; " if epoch and self.folder else ""
                     raise ValueError(
-                        f"the loss became {cost.loss.item()} in epoch {epoch + 1}, batch {index + 1}; {kept}; lower schedule.lr"
+                        f"the loss became {cost.loss.item()} in epoch {epoch + 1}, batch {index + 1}; {kept}lower schedule.lr"
                     )
                 self.optimizer.zero_grad(set_to_none=True)
                 self.scaler.scale(cost.loss).backward()
@@ -249,28 +253,36 @@ class _Run:
         if self.state.best_epoch == self.state.epoch:
             checkpoints.save(baked(self.current), folder, card)
         buffer = io.BytesIO()
-        torch.save(
-            {"state": asdict(self.state), **{name: part.state_dict() for name, part in self._parts().items()}}, buffer
-        )
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        torch.save({"about": self.about, "state": asdict(self.state), **parts}, buffer)
         write(folder / STATE, buffer.getvalue())
         earlier = (folder / LOG).read_text().splitlines()[: self.state.epoch - 1] if (folder / LOG).exists() else []
         write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))
 
     def resume(self, folder: Path) -> None:
-        """Go on from the last finished epoch, if the folder holds one. Raises ValueError for a damaged file."""
+        """Go on from the last finished epoch, if the folder holds one. Raises ValueError for a damaged file or another run's."""
         path = folder / STATE
         if not path.exists():
             return
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
+            if "about" not in saved or saved["state"].keys() != asdict(self.state).keys():
+                raise ValueError("another version of normwise wrote it")
+            if told := difference(saved["about"], self.about):
+                raise ValueError(f"it is of a training whose {told}")
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
-            if saved["state"].keys() != asdict(self.state).keys():
-                raise ValueError("another version of normwise wrote it")
             self.state = _State(**saved["state"])
         except Exception as error:
             reason = str(error).split("\n")[0][:120]
-            raise ValueError(f"{path} cannot be gone on from ({reason}); delete it to start this run again") from None
+            raise ValueError(f"{path} cannot be gone on from ({reason}); give another folder, or delete it") from None
+
+    def _about(self) -> Any:
+        """What is trained, on what and how, as plain data: the untrained model and the first batch by their digests."""
+        first = next(iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0))))
+        told = {name: plain(getattr(self, name)) for name in ("recipe", "threat", "schedule", "seed")}
+        told |= {"data": mark_of(first), "model": digest(self.model)}
+        return json.loads(json.dumps(told, default=lambda value: type(value).__name__))
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}

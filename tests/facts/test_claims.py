@@ -112,13 +112,13 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert covered / 200 >= 0.93
 
 
-def test_one_number_per_seed_has_an_interval_of_students_t():
-    values = [0.1, 0.2, 0.4]
+@pytest.mark.parametrize(("values", "quantile"), [([0.1, 0.2, 0.4], 4.303), ([0.1, 0.2, 0.4] * 4, 2.201)])
+def test_one_number_per_seed_has_an_interval_of_students_t(values, quantile):
     records = [{"a": {"figures": {"v": v}}, "b": {}} for v in values]
     measured, what = figure("v", lambda one: one["a"]["figures"]["v"])(records, "paper")
     found = paired(measured, what)
     assert found.value == pytest.approx(np.mean(values))
-    assert found.high - found.value == pytest.approx(4.303 * np.std(values, ddof=1) / np.sqrt(3))
+    assert found.high - found.value == pytest.approx(quantile * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def test_corruptions_are_paired_row_by_row():

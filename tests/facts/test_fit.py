@@ -10,10 +10,11 @@ from normwise import checkpoints
 from normwise import schedule as scheduling
 from normwise.models.nfresnet import ScaledStdConv2d
 from normwise.modes import digest
-from normwise.norms import MBN
+from normwise.norms import MBN, RNT
 from normwise.recipes import Adversarial, Standard
 from normwise.schedule import Schedule
 from normwise.seeding import generator
+from normwise.surgery import convert, unmapped
 from normwise.threats import Linf
 from normwise.trainable import only
 from normwise.training import fit
@@ -89,6 +90,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_place(tmp_path):
         fit(trained(), DATA, Standard(), Linf(), Schedule(lr=1e3, batch_size=16, epochs=9), seed=0)
 
 
+def test_a_checkpoint_is_named_only_where_there_is_one(tmp_path, monkeypatch):
+    standard = Standard.loss
+    monkeypatch.setattr(Standard, "loss", lambda self, *args, generator: broken(standard(self, *args, generator=generator)))
+
+    def broken(cost):
+        nonlocal left
+        left -= 1
+        return cost._replace(loss=cost.loss * (1.0 if left >= 0 else torch.nan))
+
+    for folder, told in ((None, "epoch 2, batch 1; lower"), (tmp_path, "; the last good checkpoint is of epoch 1; lower")):
+        left = DATA.train_batches(16)
+        with pytest.raises(ValueError, match=told):
+            fit(trained(), DATA, Standard(), Linf(), Schedule(batch_size=16, epochs=3), seed=0, folder=folder)
+
+
 @pytest.mark.parametrize("buffers", ["average", "copy"])
 def test_the_average_is_its_formula_and_treats_buffers_as_told(buffers):
     model = trained().train()
@@ -107,6 +123,29 @@ def test_the_average_is_its_formula_and_treats_buffers_as_told(buffers):
         mean = 0.75 * mean + 0.25 * latest
     torch.testing.assert_close(average.module.linear.weight.detach(), expected)
     torch.testing.assert_close(average.module.norm.running_mean, mean if buffers == "average" else means[-1])
+
+
+@pytest.mark.parametrize("buffers", ["average", "copy"])
+def test_the_average_of_a_converted_network_knows_what_training_found_out(buffers, tmp_path):
+    model = convert(trained(), RNT())  # its running range is not known before the first step
+    schedule = Schedule(epochs=1, batch_size=16, lr=0.01, ema=0.9, ema_buffers=buffers)
+    fitted = fit(model, DATA, Standard(), Linf(), schedule, seed=0, folder=tmp_path).model
+    assert not unmapped(fitted)
+    again = checkpoints.give(trained(RNT()), checkpoints.weights(tmp_path / "model.safetensors"), "saved")
+    torch.testing.assert_close(again(images()), fitted(images()))
+
+
+def test_the_average_of_whole_numbers_is_the_latest():
+    model = nn.Module()
+    model.register_parameter("weight", nn.Parameter(torch.zeros(2)))
+    model.register_buffer("index", torch.arange(100))
+    model.register_buffer("flag", torch.tensor(True))
+    average = scheduling.average(model, Schedule(ema=0.9))
+    average.update_parameters(model)
+    model.flag.fill_(False)
+    average.update_parameters(model)
+    assert torch.equal(average.module.index, model.index)
+    assert not average.module.flag
 
 
 @pytest.mark.parametrize(
@@ -244,3 +283,27 @@ def test_the_state_of_another_version_is_refused(tmp_path):
     torch.save(saved, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="another version of normwise wrote it"):
         fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=1, batch_size=16, lr=0.1), **options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"recipe": Adversarial(steps=2)}, 'recipe.name was "standard", not "adversarial"'),
+        ({"recipe": Standard(label_smoothing=0.1)}, "recipe.label_smoothing was 0.0, not 0.1"),
+        ({"threat": Linf(eps=0.2)}, "threat.eps was 0.1, not 0.2"),
+        ({"schedule": Schedule(epochs=1, batch_size=16, lr=0.2)}, "schedule.lr was 0.1, not 0.2"),
+        ({"seed": 1}, "seed was 0, not 1"),
+        ({"data": Stripes(validation_size=12)}, "data was "),
+        ({"model": trained(seed=1)}, "model was "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_state_of_another_training_is_refused_and_what_differs_is_named(tmp_path, changed, told):
+    run = {"model": trained(), "data": DATA, "recipe": Standard(), "threat": Linf(eps=0.1), "seed": 0, "folder": tmp_path}
+    run["schedule"] = Schedule(epochs=1, batch_size=16, lr=0.1)
+    first = fit(**run).model
+    assert digest(fit(**run, card={"another": "card"}).model) == digest(first)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(ValueError, match=f"last.pt cannot be gone on from .*{told}.*; give another folder, or delete it"):
+        fit(**run | changed)
+    assert (tmp_path / "last.pt").read_bytes() == before

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
+from normwise import checkpoints
 from normwise.adaptive import Adaptive, abnn
 from normwise.modes import digest
 from normwise.norms import BN, GN, MBN
@@ -64,6 +66,17 @@ def test_a_frozen_substitute_stays_so_whatever_trains(what):
         assert digest(other.substitute.network) == digest(model.substitute.network)
     opened = {name for name, p in only(model, "head").named_parameters() if p.requires_grad}
     assert opened == {"target.linear.weight", "target.linear.bias"}  # nor a map of the adaptive layers
+
+
+def test_the_networks_own_parametrizations_are_trained_and_saved_as_they_are(tmp_path):
+    def own():
+        model = trained()
+        weight_norm(model.conv2)
+        return model
+
+    fitted = fit(own(), Stripes(), Standard(), Linf(), HARSH, seed=0, folder=tmp_path).model
+    saved = checkpoints.give(own(), checkpoints.weights(tmp_path / "model.safetensors"), "saved")
+    assert digest(saved) == digest(fitted)
 
 
 def test_first_and_last_count_norms_from_either_side():

@@ -5,18 +5,25 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from normwise.__main__ import main
-from normwise.data import CORRUPTIONS
+from normwise.data import CORRUPTIONS, Digits
 from normwise.data.corruptions import corrupted
+from normwise.modes import digest
+from normwise.norms import BN
+from normwise.reproduce import figures
 from normwise.reproduce.cell import Workshop
 from normwise.reproduce.papers import CELLS
-from normwise.reproduce.run import Reproduce, planned
+from normwise.reproduce.run import Reproduce, planned, reproduce
 from normwise.reproduce.scale import SCALES, smoke
+from normwise.types import Batch
+from worlds import Stripes, batches, trained
 
 
 def say(*words: object) -> tuple[int, str, str]:
@@ -78,6 +85,62 @@ def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder
     assert json.loads(paths["bnwot"].read_text())["digest"] == record["digest"]
 
 
+class Elsewhere(torch.Tensor):
+    """A tensor as on another device: nothing can be done with it before it is moved."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        assert func is torch.Tensor.to, f"{func} with a tensor on another device"
+        with torch._C.DisableTorchFunctionSubclass():
+            return args[0].as_subclass(torch.Tensor)
+
+
+class Far(Stripes):
+    def train(self, *, batch_size, generator):
+        for x, y, ids in super().train(batch_size=batch_size, generator=generator):
+            yield Batch(x.as_subclass(Elsewhere), y.as_subclass(Elsewhere), ids)
+
+
+def test_what_is_computed_beside_the_verdict_moves_images_to_the_network():
+    near = batches(2)
+    far = [Batch(x.as_subclass(Elsewhere), y.as_subclass(Elsewhere), ids) for x, y, ids in near]
+    for figure in (figures.drift, figures.smoothness):
+        assert figure(trained(BN()), far, 0.05, 0) == figure(trained(BN()), near, 0.05, 0)
+    begin = CELLS["statistics-fragile"].begin
+    found = [digest(begin(replace(smoke(), data=data), trained(BN()))) for data in (Far(), Stripes())]
+    assert found[0] == found[1]
+
+
+def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def watched(model, *args, device, **options):
+        assert {device, *(p.device for p in model.parameters())} == {torch.device("meta")}
+        raise Stopped
+
+    monkeypatch.setattr("normwise.reproduce.run.place", lambda settings: torch.device("meta"))
+    monkeypatch.setattr("normwise.reproduce.cell.fit", watched)
+    for name in ("bn-eighth", "affine-random"):  # one as it is, one whose learning rate is chosen first
+        with pytest.raises(Stopped):
+            reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, lambda text, done, total: None)
+    here, there = (Workshop(CELLS, smoke(), tmp_path, lambda *told: None, device) for device in ("cpu", "meta"))
+    assert here.digest("bnwot", 0) == there.digest("bnwot", 0)
+
+
+def test_at_every_size_the_network_without_norms_has_the_convolutions_of_the_one_with_norms():
+    for make in SCALES.values():
+        scale = replace(make(), data=Digits())
+        shapes = [
+            sorted(tuple(m.weight.shape) + m.stride for m in CELLS[name].begin(scale).modules() if isinstance(m, nn.Conv2d))
+            for name in ("bn-at", "nofrost")
+        ]
+        without_shortcuts = [
+            [shape for shape in each if shape[2] > 1] for each in shapes
+        ]  # there an average halves the picture
+        assert without_shortcuts[0] == without_shortcuts[1]
+
+
 def test_controls_that_no_claim_needs_are_made_once():
     work = planned(Reproduce(preset="cpu"))
     seeds = {name: [seed for one, seed in work if one == name] for name, _ in work}
@@ -121,6 +184,7 @@ def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tm
         (["all", "--only", ""], "--only needs a value; write --only VALUE, or see normwise reproduce --help"),
         (["all", "--max-minutes", "-1"], "are numbers >= 0"),
         (["all", "--threads", "1000000"], "threads is 1000000; give a whole number from 0"),
+        (["all", "--device", "abacus"], "device 'abacus' cannot be used"),
     ],
 )
 def test_bad_input_is_one_line(words, message, tmp_path):

@@ -51,11 +51,11 @@ def test_a_stopped_evaluation_goes_on_to_the_same_verdict(make, tmp_path):
     ("change", "told"),
     [
         ({"model": Small().eval()}, "whose model was"),
-        ({"threat": Linf(eps=0.04)}, "whose threat was"),
+        ({"threat": Linf(eps=0.04)}, "whose threat.eps was 0.05, not 0.04"),
         ({"attacks": (FGSM(),)}, "whose attacks was"),
         ({"strongest": (FGSM(),)}, "whose strongest was"),
         ({"seed": 1}, "whose seed was"),
-        ({"speed": EAGER}, "whose speed was"),
+        ({"speed": EAGER}, "whose speed.channels_last was true, not false"),
         ({"craft_on": Small().eval()}, "whose model crafted on was"),
         ({"batches": [b._replace(x=b.x.flip(0)) for b in batches()]}, "other data"),
         ({"batches": [b._replace(y=(b.y + 1) % 3) for b in batches()]}, "other data"),

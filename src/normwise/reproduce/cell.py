@@ -70,10 +70,17 @@ class Cell:
 
 
 class Workshop:
-    """Where the cells of one scale and one folder are made."""
+    """Where the cells of one scale and one folder are made, and on which device; that is no setting of theirs."""
 
-    def __init__(self, cells: Mapping[str, Cell], scale: Scale, folder: Path, report: Report) -> None:
-        self.cells, self.scale, self.folder, self.report = cells, scale, folder, report
+    def __init__(
+        self,
+        cells: Mapping[str, Cell],
+        scale: Scale,
+        folder: Path,
+        report: Report,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.cells, self.scale, self.folder, self.report, self.device = cells, scale, folder, report, device
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a cell."""
@@ -106,15 +113,15 @@ class Workshop:
         return found if found.get("digest") == self.digest(name, seed) else None
 
     def untrained(self, name: str, seed: int) -> nn.Module:
-        """The network of a cell before it trains; the same bits each time."""
+        """The network of a cell before it trains, on the device; new weights are drawn on the CPU, the same bits each time."""
         cell = self.cells[name]
         given = [self.network(need, seed) for need in cell.needs]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
-            return cell.begin(self.scale_of(cell), *given)
+            return cell.begin(self.scale_of(cell), *given).to(self.device)
 
     def network(self, name: str, seed: int) -> nn.Module:
-        """The trained network of a cell. Raises ValueError if it was not made yet."""
+        """The trained network of a cell, on the device. Raises ValueError if it was not made yet."""
         cell, path = self.cells[name], self.place(name, seed) / WEIGHTS
         if cell.recipe is None:
             return self.untrained(name, seed).eval()
@@ -164,17 +171,23 @@ class Workshop:
             for rate in self.scale.rates:
                 rates[f"{rate:g}"] = self._try(begun, data, recipe, schedule, rate, seed)
             schedule = replace(schedule, lr=float(max(rates, key=lambda rate: rates[rate])))
-        fitted = fit(begun, data, recipe, Linf(eps=self.scale.eps), schedule, seed=seed, folder=folder, report=self.report)
+        fitted = self._fit(begun, data, recipe, schedule, seed, folder)
         return fitted, {**plain(fitted.training), "lr": schedule.lr, "rates": rates}
 
     def _try(self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int) -> float:
         """What a quarter of the schedule at this learning rate reaches on validation rows; 0 where it diverges."""
         short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
         try:
-            fitted = fit(model, data, recipe, Linf(eps=self.scale.eps), short, seed=seed, report=self.report)
+            fitted = self._fit(model, data, recipe, short, seed)
         except ValueError:  # the loss became infinite
             return 0.0
         return fitted.training.validation.get("robust" if recipe.robust else "clean", 0.0)
+
+    def _fit(
+        self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, seed: int, folder: Path | None = None
+    ) -> Fitted:
+        how: dict[str, Any] = {"seed": seed, "device": self.device, "folder": folder, "report": self.report}
+        return fit(model, data, recipe, Linf(eps=self.scale.eps), schedule, **how)
 
     def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
         scale = self.scale_of(cell)

@@ -14,7 +14,6 @@ Records = Mapping[str, Mapping[str, Any]]  # the records of one seed, by cell
 HOLDS, ONLY, NOT, OPEN = "holds", "holds only under the paper's protocol", "does not hold", "not decided at this size"
 # By what the paper's protocol and the strongest attack say: the second decides, since it is nearer to the truth.
 VERDICTS = {(HOLDS, HOLDS): HOLDS, (OPEN, HOLDS): HOLDS, (HOLDS, NOT): ONLY, (OPEN, NOT): NOT, (NOT, NOT): NOT}
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # Student's 97.5% quantiles
 VISIBLE = (0.2, 0.8)  # sides are compared where the baseline has this share left
 
 
@@ -99,13 +98,15 @@ def decide(claim: Claim, records: Sequence[Records], evidence: bool) -> dict[str
 def paired(differences: NDArray[np.float64], what: str) -> Difference:
     """The mean of [seeds, rows] with its 95% interval.
 
-    Two things vary: seeds (Student's t over the seeds' means) and test rows, which all seeds share (normal, over the rows'
-    means); the squares of both half-widths add up.
+    Two things vary: seeds (Student's t over the seeds' means, its quantile to three decimals as in printed tables) and test
+    rows, which all seeds share (normal, over the rows' means); the squares of both half-widths add up.
     """
+    from scipy.special import stdtrit
+
     seeds, rows = differences.shape
     half = 0.0
     if seeds > 1:
-        half += (T.get(seeds - 1, 2.0) * differences.mean(1).std(ddof=1)) ** 2 / seeds
+        half += (round(stdtrit(seeds - 1, 0.975), 3) * differences.mean(1).std(ddof=1)) ** 2 / seeds
     if rows > 1:
         half += 1.96**2 * differences.mean(0).var(ddof=1) / rows
     mean, half = float(differences.mean()), math.sqrt(half)

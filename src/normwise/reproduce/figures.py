@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from ..attacks import DDN, PGD
 from ..data import CORRUPTIONS, corruptions
 from ..data.corruptions.kind import SEVERITIES
 from ..diagnoses.inputs import shuffled
-from ..modes import untouched
+from ..modes import device_of, untouched
 from ..norms import sites
 from ..norms.layer import StatNorm
 from ..seeding import generator
@@ -89,6 +89,12 @@ def _only(batches: Sequence[Batch], ids: Tensor) -> list[Batch]:
     return [batch for batch in kept if len(batch.y)]
 
 
+def _beside(model: nn.Module, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels on the model's device."""
+    device = device_of(model)
+    return ((batch.x.to(device), batch.y.to(device)) for batch in batches)
+
+
 def drift(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> dict[str, dict[str, float]]:
     """How far inputs of norms with running moments lie from these, per kind of image, as means over sites.
 
@@ -97,11 +103,11 @@ def drift(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> 
     random pixels with the adversarial change's own sizes, shuffled, so that every lp norm is equal up to the box.
     """
     rng, found = generator(seed, "drift"), dict[str, list[tuple[float, float]]]()
-    for batch in batches:
-        adversarial = PGD(steps=20)(model, batch.x, batch.y, Linf(eps=eps), generator=rng).x_adv
-        noise = (batch.x + shuffled(adversarial - batch.x, rng)).clamp(0, 1)
-        for kind, x in (("clean", batch.x), ("noise", noise), ("adversarial", adversarial)):
-            found.setdefault(kind, []).append(_distance(model, x, rng))
+    for x, y in _beside(model, batches):
+        adversarial = PGD(steps=20)(model, x, y, Linf(eps=eps), generator=rng).x_adv
+        noise = (x + shuffled(adversarial - x, rng)).clamp(0, 1)
+        for kind, images in (("clean", x), ("noise", noise), ("adversarial", adversarial)):
+            found.setdefault(kind, []).append(_distance(model, images, rng))
     return {
         kind: {"shift": sum(a for a, _ in each) / len(each), "variance": sum(b for _, b in each) / len(each)}
         for kind, each in found.items()
@@ -140,20 +146,18 @@ def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int
     """
     rng = generator(seed, "smoothness")
     slopes, margins, scales = [], [], []
-    for batch in batches:
+    for x, y in _beside(model, batches):
         with torch.no_grad(), untouched(model, rng):
-            clean = model(batch.x)
+            clean = model(x)
         scales.append(clean.std().item())
-        adversarial = PGD(steps=10)(model, batch.x, batch.y, Linf(eps=eps), generator=rng).x_adv
+        adversarial = PGD(steps=10)(model, x, y, Linf(eps=eps), generator=rng).x_adv
         with torch.no_grad(), untouched(model, rng):
             moved = (model(adversarial) - clean).abs().sum(1)
-        slopes.append(moved / (adversarial - batch.x).abs().flatten(1).amax(1).clamp_min(1e-6))
-        right = clean.argmax(1) == batch.y
+        slopes.append(moved / (adversarial - x).abs().flatten(1).amax(1).clamp_min(1e-6))
+        right = clean.argmax(1) == y
         if right.any():
             margins.append(
-                DDN(steps=100)
-                .distances(model, batch.x[right], batch.y[right], L2(eps=0.5), generator=rng, independent=True)
-                .distance
+                DDN(steps=100).distances(model, x[right], y[right], L2(eps=0.5), generator=rng, independent=True).distance
             )
     return {
         "lipschitz": torch.cat(slopes).mean().item() / (sum(scales) / len(scales)),

@@ -12,7 +12,9 @@ from torch import nn
 from ..adaptive import Adaptive, abnn
 from ..attacks import PGD
 from ..controls import randomized
-from ..models import NFResNet, NFResNet26, ResNet
+from ..models import NFResNet, ResNet
+from ..models.nfresnet import NFNetwork
+from ..modes import device_of
 from ..norms import BN, BNM, GN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN, on_route
 from ..recipes import FGSMRS, NFGSM, TRADES, Adversarial, AlignedBN, Mixed, NoFrost, NoFrostStar, Routes, Standard
 from ..seeding import generator
@@ -59,9 +61,28 @@ ROBUSTNORM = (
 
 
 def _free(scale: Scale) -> nn.Module:
-    """The network without norms of the scale's size."""
-    size = NFResNet(depth=scale.model.depth, width=scale.model.width) if isinstance(scale.model, ResNet) else NFResNet26()
-    return size(None, classes=scale.data.classes, mean=scale.data.mean, std=scale.data.std)
+    """The network without norms of the scale's shape.
+
+    Beside PreActResNet-18 it has that one's stem, four stages of two basic blocks and widths, as the paper sets nf_resnet50
+    beside ResNet-50: as many parameters and multiplications, but for gains and biases. `nfresnet` has three stages, with which
+    it would be a third as large or three times as slow; `nfresnet26` is for 224 pixels, of which its stem keeps a quarter.
+    """
+    d, model = scale.data, scale.model
+    if isinstance(model, ResNet):
+        size = NFResNet(depth=model.depth, width=model.width)
+        return size(None, classes=d.classes, mean=d.mean, std=d.std)
+    return NFNetwork(
+        large=False,
+        stem=model.width,
+        widths=[model.width * 2**stage for stage in range(4)],
+        depths=(2, 2, 2, 2),
+        classes=d.classes,
+        mean=d.mean,
+        std=d.std,
+        alpha=0.2,
+        drop_path=0.0,
+        dropout=0.0,
+    )
 
 
 def _recipe(kind: Callable[..., Recipe], **options: Any) -> Callable[[Scale], Recipe]:
@@ -76,8 +97,9 @@ def _retracked(scale: Scale, model: nn.Module) -> nn.Module:
     """The standard network with running statistics of adversarial images, and nothing trained."""
     rng, attack = generator(0, "retracked"), PGD(steps=scale.steps, keep="last")
     rows = islice(scale.data.train(batch_size=250, generator=rng), 8)
-    model = model.eval()
-    return recalibrate(model, [attack(model, x, y, Linf(eps=scale.eps), generator=rng).x_adv for x, y, _ in rows])
+    model, device = model.eval(), device_of(model)
+    given = ((x.to(device), y.to(device)) for x, y, _ in rows)
+    return recalibrate(model, [attack(model, x, y, Linf(eps=scale.eps), generator=rng).x_adv for x, y in given])
 
 
 def _as_large(scale: Scale, substitute: nn.Module) -> nn.Module:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..experiment import check_threads
+from ..experiment import check_threads, place
 from ..record import provenance, to_json, write
 from ..registry import unknown
 from ..report.claims import Network, to_html, to_markdown
@@ -35,6 +33,7 @@ class Reproduce:
                         they are named
         first_seed      the seed to begin with
         max_minutes     begin no cell after so many minutes; 0: make all
+        device          "cpu", "cuda", "cuda:1", or "auto"
         threads         CPU threads; 0 leaves torch's choice
     """
 
@@ -44,6 +43,7 @@ class Reproduce:
     seeds: int = 0
     first_seed: int = 0
     max_minutes: float = 0.0
+    device: str = "auto"
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -100,10 +100,10 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     """Make what is wanted and not there yet, then write and return the claims table.
 
     Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
-    stopped goes on. The tables are made of all records in the folder, whoever made them.
+    stopped goes on. The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is
+    not there.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    device = place(settings)
     scale, started = SCALES[settings.preset](), time.monotonic()
     work = planned(settings)
     for done, (name, seed) in enumerate(work):
@@ -111,7 +111,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
         def told(text: str, step: int, steps: int, name: str = name, done: int = done) -> None:
             report(f"{name} {text.replace(': ', ' ')}", done, len(work))
 
-        shop = Workshop(CELLS, scale, folder, told)
+        shop = Workshop(CELLS, scale, folder, told, device)
         if (
             shop.record(name, seed) is None
             and settings.max_minutes
