@@ -94,9 +94,9 @@ def evaluate(
     then says both how many rows survive the `attacks`, a protocol, and how many survive all.
 
     `craft_on` names another model to attack (a surrogate); the judge is always `model`. A row that falls for the surrogate
-    alone, or by a lucky draw of a model's noise, is attacked once more, and then to the end of the search. `mode` is the mode of attack and
-    judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged with its
-    buffers put back after each pass.
+    alone, or by a lucky draw of a model's noise, is attacked once more, and then to the end of the search. `mode` is the mode
+    of attack and judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged
+    with its buffers put back after each pass.
 
     `speed` says on what copy of the model is searched (independent rows in evaluation mode); the judge is the model itself
     all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
@@ -210,10 +210,8 @@ def _convene(
     judge = Judge(model, seed)
     check_images(batches[0])
     judge.classes = classes_of(judge, batches[0].x[:PROBED])
-    if (
-        craft_on is not None
-        and (found := classes_of(Judge(craft_on, seed), batches[0].x[:PROBED], CRAFTED)) != judge.classes
-    ):
+    found = judge.classes if craft_on is None else classes_of(Judge(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
+    if found != judge.classes:
         raise ValueError(f"the {CRAFTED} has {found} classes, the model {judge.classes}; craft on one with the same classes")
     check_attacks(attacks, threat, batches[0])
     sizes = [len(b.y) for b in batches]
