@@ -16,20 +16,29 @@ def straight_through(model: nn.Module, layers: Mapping[str, Callable[[Tensor], T
     """Return a copy of the model whose named layers answer as before, to the bit, and pass gradients of something else back.
 
     `layers` maps a module's path to a differentiable stand-in of the layer, (b, ...) to the shape of the layer's own answer;
-    None stands for the identity. Give the copy to `evaluate` as `craft_on`: the judge is the model itself.
+    None stands for the identity. A layer that the model holds under several names is meant by any of them. Give the copy to
+    `evaluate` as `craft_on`: the judge is the model itself.
 
-    Raises ValueError for a path that the model does not have, and at the first forward for a stand-in of another shape.
+    Raises ValueError for a path that the model does not have, for two stand-ins of one layer, and at the first forward for a
+    stand-in of another shape.
     Source: Athalye et al. 2018, arXiv:1802.00420, sec. 4.1.
 
     >>> crafted_on = straight_through(model, {"norm": None})
     """
     model = copy.deepcopy(model)
-    paths = dict(model.named_modules())
+    paths = dict(model.named_modules(remove_duplicate=False))
+    slots = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
+    stand_ins: dict[nn.Module, Callable[[Tensor], Tensor] | None] = {}
     for path, stand_in in layers.items():
         if path not in paths or not path:
             raise unknown("layer", path, [name for name in paths if name])
-        parent, _, child = path.rpartition(".")
-        model.get_submodule(parent)._modules[child] = _StraightThrough(paths[path], stand_in)
+        if stand_ins.setdefault(paths[path], stand_in) is not stand_in:
+            raise ValueError(f"layer {path!r} has another name too, with another stand-in; give one of them")
+    for layer, stand_in in stand_ins.items():
+        wrapped = _StraightThrough(layer, stand_in)
+        for parent, name, child in slots:
+            if child is layer:
+                parent._modules[name] = wrapped
     return model
 
 

@@ -63,9 +63,15 @@ class Judge:
 
 def check_images(batch: Batch, classes: int | None = None) -> None:
     """Refuse images and labels that cannot be, for a model of so many classes. Raises ValueError."""
-    x, y, _ = batch
+    x, y, ids = batch
     problem = None
-    if x.ndim < 3 or len(x) != len(y) or len(y) == 0:
+    if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
+        problem = (
+            f"labels of dtype {y.dtype} and shape {tuple(y.shape)}; expected a whole number per row: y.flatten().long()"
+        )
+    elif len(ids) != len(y):
+        problem = f"{len(ids)} ids for {len(y)} labels; expected one per row"
+    elif x.ndim < 3 or len(x) != len(y) or len(y) == 0:
         problem = f"images of shape {tuple(x.shape)} with {len(y)} labels; expected (b, c, ...) with b > 0 labels"
     elif not x.is_floating_point():
         problem = f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
@@ -88,16 +94,16 @@ def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
         check_images(batch, classes_of(Judge(model, 0), batch.x))
 
 
-def classes_of(judge: Judge, x: Images) -> int:
+def classes_of(judge: Judge, x: Images, called: str = "model") -> int:
     """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
     try:
         logits = judge.logits(x)
     except Exception as error:
         first = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(
-            f"the model cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
+            f"the {called} cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
         ) from None
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(x) or shape[1] < 2:
-        raise ValueError(f"the model answers {shape} to {len(x)} images; expected logits of shape (b, classes)")
+        raise ValueError(f"the {called} answers {shape} to {len(x)} images; expected logits of shape (b, classes)")
     return shape[1]

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .attacks import AutoAttack
 from .record import Evaluation
+from .registry import plain
 
 _OPTIONAL = ("autoattack_acc", "external", "footnote")  # left out where there is none
-PARTS = "autoattack-standard"
+PUBLISHED = AutoAttack()
+PARTS = PUBLISHED.label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,9 @@ def entry(evaluation: Evaluation, **about: Any) -> Entry:
     score, kind = evaluation.per_attack.get(PARTS), evaluation.threat.get("name")
     if score is None:
         raise ValueError(f"a RobustBench entry needs {PARTS}; got {', '.join(evaluation.per_attack) or 'no attack'}")
+    settings = {key: value for key, value in plain(PUBLISHED).items() if key != "draws"}  # draws are of "rand" alone
+    if not any(settings.items() <= one.items() for one in evaluation.attacks):  # earlier records call any settings so
+        raise ValueError(f"a RobustBench entry needs {PARTS} with its published settings; got {evaluation.attacks}")
     if kind not in ("linf", "l2"):
         raise ValueError(f"RobustBench has linf and l2; got {kind}")
     worst, eps = evaluation.robust_accuracy.value, evaluation.threat["eps"]

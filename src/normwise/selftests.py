@@ -169,9 +169,10 @@ def _monotone(model: nn.Module, batch: Batch, threat: Any, attack: Any, seed: in
     rows, told, rise = len(batch.y), [], 0.0
     curves: list[tuple[str, list[tuple[ThreatModel, Attack]]]] = []
     if hasattr(threat, "eps"):
-        radii = [
-            dataclasses.replace(threat, eps=threat.eps * share) for share in (0.25, 0.5, 1.0, 2.0) if threat.eps * share <= 1
-        ]
+        zeros = torch.zeros_like(batch.x[:1])
+        diameter = float(threat.around(zeros, generator=generator(seed)).distance(torch.ones_like(zeros)))
+        shares = [share for share in (0.25, 0.5, 1.0, 2.0) if threat.eps * share <= diameter]
+        radii = [dataclasses.replace(threat, eps=threat.eps * share) for share in shares]
         curves.append(("eps", [(one, attack) for one in radii]))
     if hasattr(attack, "steps"):
         steps = sorted({max(1, attack.steps // 8), max(1, attack.steps // 2), attack.steps, 2 * attack.steps})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .record import write
 from .registry import difference
@@ -83,6 +85,21 @@ class Shelf:
     def _path(self, index: int) -> Path:
         assert self.folder is not None
         return self.folder / f"{index:06}.safetensors"
+
+
+def settings_of(model: nn.Module) -> str:
+    """A digest of what a model is beside its weights: its modules, as they print themselves, and their plain attributes."""
+    told = [repr(model)]
+    for name, module in model.named_modules():
+        told += [f"{name}.{key}={value!r}" for key, value in sorted(vars(module).items()) if _plain(value)]
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", "\n".join(told))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, int | float | str) or (
+        isinstance(value, tuple | list) and bool(value) and all(map(_plain, value))
+    )
 
 
 def mark_of(batch: Batch) -> str:

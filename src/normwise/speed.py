@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .folding import fold
 from .judge import Judge
+from .rows import over
 from .types import Images
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,7 +69,7 @@ def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
     if speed.compile:
         graphs = x.device.type == "cuda"
         inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default"), graphs)  # type: ignore[arg-type]
-    return inner
+    return _Scaled(inner) if speed.precision == "float16" else inner
 
 
 class _Cast(nn.Module):
@@ -87,6 +88,50 @@ class _Cast(nn.Module):
         with torch.autocast(x.device.type, dtype=self.dtype):
             logits: Tensor = self.model(x)
         return logits.to(x.dtype)
+
+
+class _Scaled(nn.Module):
+    """Keeps the gradients of confident rows from falling below what float16 can hold.
+
+    On the way back each row's gradient is multiplied by a power of two at the logits, so that its largest entry is about 1,
+    and divided by it again at the pixels. Source: loss scaling, Micikevicius et al. 2018, arXiv:1710.03740, sec. 3.2.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        exponent = torch.zeros(len(x), dtype=torch.int32, device=x.device)  # known on the way back
+        scaled: Tensor = _Up.apply(self.model(_Down.apply(x, exponent)), exponent)
+        return scaled
+
+
+class _Up(torch.autograd.Function):
+    """The same answer; gradients come to about 1."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, exponent: Tensor) -> Tensor:
+        ctx.exponent = exponent
+        return logits.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.exponent.copy_(torch.frexp(grad.abs().amax(1)).exponent.clamp(-100, 100))
+        return torch.ldexp(grad, -ctx.exponent[:, None]), None
+
+
+class _Down(torch.autograd.Function):
+    """The same image; gradients come to what they were."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, exponent: Tensor) -> Tensor:
+        ctx.exponent = exponent
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return torch.ldexp(grad, over(ctx.exponent, grad)), None
 
 
 class _Filled(nn.Module):

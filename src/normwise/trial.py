@@ -18,6 +18,7 @@ CLEAN, PROTOCOL, WORST = "clean", "protocol", "worst case"
 class Trial(NamedTuple):
     """What became of the rows of one batch, on the CPU; the images are the worst case found.
 
+    Of an independent row that nothing broke that is the image with the largest margin.
     `broken_by` is the index of the first attack that broke the row (-1: none did, -2: it was misclassified untouched);
     `part` tells which of that attack's parts, `step` at which of its gradient steps or queries. `margin` is the largest wrong
     logit less the label's, `distance` how far the image is from the clean one, both as judged.
@@ -92,7 +93,8 @@ def attack_and_judge(
     many rows survive is counted for all `attacks` together, and for all with `strongest`.
 
     `attacked` are the networks to search on: the first, and the last for rows that fell for it but not for the judge, or that
-    kept less than the share `near` of their clean margin.
+    kept less than the share `near` of their clean margin. Where the last is not the judge's own model, or is random, rows
+    that fall in this second search go on.
     """
     check_images(batch, judge.classes)
     x, y, ids = batch
@@ -104,6 +106,8 @@ def attack_and_judge(
     for attack in (*attacks, *strongest):
         asked = None if coupled else right if len(tried) < ours else standing
         proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, asked, close)
+        unseen = right & (answer != y) & (proposal.first_hit < 0)  # the search did not look at its last image
+        proposal = proposal._replace(first_hit=torch.where(unseen, _last_step(attack, proposal), proposal.first_hit))
         tried.append(proposal)
         answers.append(answer)
         margins.append(margin)
@@ -118,9 +122,8 @@ def attack_and_judge(
         wrong |= ~right
         survivors = (~wrong).sum(1)
         protocol = (~wrong[:ours].any(0)).sum()
-        worst = torch.where(
-            wrong.any(0), wrong.int().argmax(0), len(tried) - 1
-        )  # first to break the row, else the last tried
+        nearest = len(tried) - 1 - torch.stack(margins).flip(0).argmax(0)  # to breaking the row; of equals the last
+        worst = torch.where(wrong.any(0), wrong.int().argmax(0), nearest)  # the first to break the row
         broken_by = torch.where(wrong.any(0), worst - 1, -1)
     rows = torch.arange(len(y), device=y.device)
 
@@ -133,7 +136,7 @@ def attack_and_judge(
         y,
         clean,
         chosen(answers),
-        torch.where(right | (broken_by >= 0), broken_by, -2),
+        torch.where(right, broken_by, -2),
         part,
         step,
         chosen(margins),
@@ -144,6 +147,12 @@ def attack_and_judge(
     counts[PROTOCOL] = int(protocol)
     counts[WORST] = int((~wrong[worst, rows]).sum())
     return Trial(*(tensor.cpu() for tensor in trial)), counts
+
+
+def _last_step(attack: Attack, proposal: Proposal) -> Tensor:
+    """Per row, the number of steps of the part that made its image."""
+    steps = [getattr(part, "steps", 1) for part in getattr(attack, "parts", (attack,))]
+    return torch.tensor(steps, device=proposal.first_hit.device)[proposal.part]
 
 
 def _region(threat: ThreatModel, batch: Batch, judge: Judge, index: int) -> Region:
@@ -160,15 +169,20 @@ def _craft(
     only: Rows | None,
     close: PerRow,
 ) -> tuple[Proposal, Tensor, Tensor]:
-    """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins."""
-    first = _propose(judge, attacked[0], batch, threat, attack, index, only)
+    """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins.
+
+    A row stops where it falls. If the judge does not agree (by rounding, or because another model was searched, or by the
+    model's noise), it is searched again, and where falls decide nothing, to the end.
+    """
+    own = attacked[-1] is judge.model and judge.draws == 1  # a fall seen in the search is one before the judge
+    first = _propose(judge, attacked[0], batch, threat, attack, index, only, own or only is not None)
     answers, margins = judge.answers(first.x_adv, batch.y)
-    if only is None or len(attacked) == 1:
+    if only is None or (own and len(attacked) == 1):
         return first, answers, margins
-    missed = only & (answers == batch.y) & ((first.first_hit >= 0) | (margins > close))  # by rounding, perhaps
+    missed = only & (answers == batch.y) & ((first.first_hit >= 0) | (margins > close))
     if not missed.any():
         return first, answers, margins
-    again = _propose(judge, attacked[-1], batch, threat, attack, index, missed)
+    again = _propose(judge, attacked[-1], batch, threat, attack, index, missed, own)
     for name in ("x_adv", "first_hit", "part"):
         getattr(first, name)[missed] = getattr(again, name)[missed]
     return first, *judge.answers(first.x_adv, batch.y)
@@ -182,11 +196,13 @@ def _propose(
     attack: Attack,
     index: int,
     only: Rows | None,
+    stops: bool,
 ) -> Proposal:
     """Run one attack on a batch, check that its images are allowed; returns them for all rows, the others untouched."""
     rng = generator(judge.seed, attack, index)
     chosen = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
-    proposal = attack(attacked, batch.x[chosen], batch.y[chosen], threat, generator=rng, independent=only is not None)
+    how = {"independent": only is not None} | ({} if stops else {"stops": False})
+    proposal = attack(attacked, batch.x[chosen], batch.y[chosen], threat, generator=rng, **how)
     judge.forwards += proposal.forwards
     judge.backwards += proposal.backwards
     if proposal.x_adv.shape != batch.x[chosen].shape:

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 class Proposal(NamedTuple):
     """What an attack returns: images and what they cost, never a verdict.
 
-    `first_hit` is, per row, the gradient step at which the search first saw the row fall (-1: never).
+    `first_hit` is, per row, the gradient step at which the search first saw the row fall (-1: never, or it did not look).
     `forwards` and `backwards` count images through the network. `part` is, per row, which of the attack's `parts` found
     the image (an attack without parts is its own part 0).
     """
@@ -104,8 +104,13 @@ class Attack(Protocol):
         *,
         generator: Generator,
         independent: bool = False,
+        stops: bool = True,
     ) -> Proposal:
-        """Propose images inside `threat.around(x)`. `independent`: no row's answer depends on another row."""
+        """Propose images inside `threat.around(x)`. `independent`: no row's answer depends on another row.
+
+        `stops=False`: `model` is not the judge, or its answers are random; a row that fell once is searched to the end. It is
+        given only where it is False, so that attacks without it work on a model without noise of its own.
+        """
 
 
 class Site(NamedTuple):

@@ -20,7 +20,7 @@ from .norms.site import norm_reads
 from .record import Evaluation, Score
 from .registry import plain
 from .seeding import generator
-from .shelf import Shelf, mark_of
+from .shelf import Shelf, mark_of, settings_of
 from .speed import EAGER, FAST, Speed, faster
 from .trial import CLEAN, PROTOCOL, WORST, Outcome, Trial, attack_and_judge, broken_by, check_attacks, labels
 from .types import Attack, Batch, Images, Mode, ThreatModel
@@ -29,6 +29,7 @@ Report = Callable[[str, int, int], None]  # what is going on, parts done, parts 
 
 PROBED = 64  # rows of a batch on which coupling is measured, at most
 NEAR = 0.1  # share of its clean margin below which a row is searched again in the model's own precision
+CRAFTED = "model crafted on"
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
 
@@ -92,9 +93,10 @@ def evaluate(
     `strongest` are attacks that search on what `attacks` left standing (of coupled rows again on every batch): the record
     then says both how many rows survive the `attacks`, a protocol, and how many survive all.
 
-    `craft_on` names another model to attack (a surrogate); the judge is always `model`. `mode` is the mode of attack and
-    judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged with its
-    buffers put back after each pass.
+    `craft_on` names another model to attack (a surrogate); the judge is always `model`. A row that falls for the surrogate
+    alone, or by a lucky draw of a model's noise, is attacked once more, and then to the end of the search. `mode` is the mode
+    of attack and judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged
+    with its buffers put back after each pass.
 
     `speed` says on what copy of the model is searched (independent rows in evaluation mode); the judge is the model itself
     all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
@@ -104,21 +106,31 @@ def evaluate(
     the number of rows, and a killed evaluation goes on from there, to the same verdict. `shard` (i, n) judges every n-th
     batch from the i-th on: n calls, on any machines with one folder, and then one without `shard`, share the work.
 
-    Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, for an
-    attack that cannot work in the threat model, for one that leaves it or the model changed, and for a folder that holds
-    part of an evaluation of another model, other data or other settings.
+    The record has no `checks` yet: `normwise.annotate(verdict.evaluation, model, batches[0])` adds reasons to doubt it, outputs
+    that are probabilities for one. The command line does so.
+
+    Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, for
+    batches of coupled rows of several sizes (a shorter last one is left out), for an attack that cannot work in the threat
+    model, for one that leaves it or the model changed, for a `craft_on` of other classes or images, and for a folder that
+    holds part of an evaluation of another model, other data or other settings.
     """
     started = time.perf_counter()
+    for given, name in ((attacks, "attacks"), (strongest, "strongest")):
+        if not isinstance(given, Sequence) or not all(callable(attack) for attack in given):
+            raise ValueError(f"{name} is {given!r}; expected a list of attacks, such as [PGD()]")
     with running(model, mode), running(craft_on or model, mode):
         before = digest(model)
+        whose = f"{before} {settings_of(model)}"
         every = (*attacks, *strongest)
         court = _convene(model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
-        judge, size, coupled = court.judge, len(batches[0].y), court.coupling.coupled
+        judge, size, coupled = court.judge, court.size, court.coupling.coupled
         mine = _share(court.batches, shard)
         digests = [digest(one) for one in court.attacked]
         settings = plain({"threat": threat, "attacks": attacks, "seed": seed, "mode": mode, "speed": speed})
+        flags = {name: getattr(court.coupling, name) for name in ("coupled", "random", "stateful")}
         settings |= {"strongest": plain(strongest)} if strongest else {}
-        shelf = Shelf(folder, {"model": before, "model crafted on": digests[-1], **settings})
+        crafted = f"{digests[-1]} {settings_of(craft_on)}" if craft_on is not None else whose
+        shelf = Shelf(folder, {"model": whose, CRAFTED: crafted, "coupling": flags, **settings})
         found: list[Outcome] = []
         for index in mine:
             found.append(_outcome(court, shelf, index, batches[index], threat, attacks, strongest))
@@ -178,6 +190,7 @@ class _Court(NamedTuple):
     attacked: list[nn.Module]
     coupling: Coupling
     batches: list[int]
+    size: int
     near: float
 
 
@@ -194,12 +207,17 @@ def _convene(
     """Try the model on the first batch, measure it, and refuse what cannot be judged. Raises ValueError."""
     if len(batches) == 0:
         raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
-    size = len(batches[0].y)
     judge = Judge(model, seed)
     check_images(batches[0])
     judge.classes = classes_of(judge, batches[0].x[:PROBED])
+    found = judge.classes if craft_on is None else classes_of(Judge(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
+    if found != judge.classes:
+        raise ValueError(f"the {CRAFTED} has {found} classes, the model {judge.classes}; craft on one with the same classes")
     check_attacks(attacks, threat, batches[0])
-    probed = [b.x[:PROBED].to(judge.device) for b in batches[:2] if len(b.y) == size]
+    sizes = [len(b.y) for b in batches]
+    size = max(sizes)  # a row alone has no neighbours that it could show
+    largest = sizes.index(size)
+    probed = [b.x[:PROBED].to(judge.device) for b in batches[largest : largest + 2] if len(b.y) == size]
     coupling = measure_coupling(model, probed, seed=seed)
     if coupling.stateful and stateful == "refuse":
         raise ValueError(
@@ -211,8 +229,12 @@ def _convene(
     attacked = [craft_on or model]
     if not coupling.coupled:
         attacked = [*faster(attacked[0], speed, probed[0][:8], seed), *attacked]
-    whole = [i for i, b in enumerate(batches) if len(b.y) == size or not coupling.coupled]
-    return _Court(judge, attacked, coupling, whole, 0.0 if speed.precision == "float32" else NEAR)
+    if coupling.coupled and any(one != size for one in sizes[:-1]):
+        raise ValueError(
+            f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
+        )
+    whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
+    return _Court(judge, attacked, coupling, whole, size, 0.0 if speed.precision == "float32" else NEAR)
 
 
 def _share(indices: list[int], shard: tuple[int, int]) -> list[int]:

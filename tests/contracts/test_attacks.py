@@ -1,6 +1,7 @@
 """What every attack promises, in every threat model."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -259,3 +260,19 @@ def test_an_attack_works_under_inference_mode_and_with_frozen_weights():
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=r"pgd|loss"):
         ATTACKS.make({"name": "pgd", **options})
+
+
+def test_where_a_fall_decides_nothing_rows_search_on(attack, home):
+    """With `stops=False` a row that falls early costs as much as one that stands, and ends no nearer to the boundary."""
+    model, x = Linear((2, 6, 6)), 0.4 + 0.2 * images(6)
+    y, slope = model(x).argmax(1), model.w.detach()
+    dual = {"linf": slope.abs().sum(), "l2": slope.norm(), "l1": slope.abs().max()}[home.name]
+    for row, least in enumerate((margin(model(x), y).abs() / dual).tolist()):
+        one, label, threat = x[row : row + 1], y[row : row + 1], dataclasses.replace(home, eps=3 * least)
+        early, late = (
+            attack(model, one, label, threat, generator=generator(0), independent=True, stops=stops)
+            for stops in (True, False)
+        )
+        assert margin(model(late.x_adv), label) >= margin(model(early.x_adv), label) - 1e-5
+        if early.first_hit >= 0:  # it looked, and left
+            assert late.forwards > early.forwards

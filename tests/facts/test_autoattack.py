@@ -69,3 +69,11 @@ def test_of_coupled_rows_it_keeps_a_batch_that_a_part_made():
     proposal = AutoAttack(steps=5, queries=20)(model, x, y, THREAT, generator=generator(0))
     assert THREAT.around(x, generator=generator(0)).contains(proposal.x_adv).all()
     assert (model(proposal.x_adv).argmax(1) == y).sum() < (model(x).argmax(1) == y).sum()
+
+
+def test_a_worst_case_has_the_settings_that_its_attacks_have_in_a_region():
+    assert worst_case(AutoAttack()).parts_in("l1") == AutoAttack().parts_in("l1")
+    assert worst_case([PGD(), AutoAttack()]) == worst_case(PGD(), AutoAttack())
+    for none in ((), ([],)):
+        with pytest.raises(ValueError, match="worst_case"):
+            worst_case(*none)

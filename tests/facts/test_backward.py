@@ -57,3 +57,17 @@ def test_what_cannot_be_is_refused():
         straight_through(defended(), {"O": None})
     with pytest.raises(ValueError, match="its stand-in"):
         straight_through(defended(), {"0": lambda x: x[:, :1]})(images())
+
+
+def test_a_layer_with_two_names_is_replaced_under_both():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = Rounds()
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    for layers in ({"first": None}, {"second": None}, {"first": None, "second": None}):
+        x = images().requires_grad_()
+        assert (torch.autograd.grad(straight_through(Twice(), layers)(x).sum(), x)[0] == 1).all()

@@ -1,8 +1,9 @@
 """Patches and frames: which pixels may move."""
 
 import pytest
+import torch
 
-from normwise.attacks import PGD, Square
+from normwise.attacks import APGD, PGD, Square
 from normwise.seeding import generator
 from normwise.threats import THREATS, Frame, Patch
 from worlds import images, labels, trained
@@ -52,3 +53,19 @@ def test_pgd_works_inside_a_mask_and_square_says_that_it_does_not():
 def test_impossible_patches_are_refused(options):
     with pytest.raises(ValueError, match=r"(size|eps) of .*patch"):
         THREATS.make({"name": "patch", **options})
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=1, restarts=30), APGD(steps=1, restarts=30)], ids=lambda a: a.name)
+def test_each_restart_draws_another_place_for_a_patch(attack):
+    """One pixel of each row decides; a patch of one pixel finds it only where it happens to be."""
+
+    class OnePixel(torch.nn.Module):
+        def forward(self, x):
+            score = x[:, 0, 1, 1] - 0.5 + 1e-3 * x.flatten(1).mean(1)
+            return torch.stack([torch.zeros_like(score), score], 1)
+
+    x, y = torch.full((4, 1, 3, 3), 0.9), torch.ones(4, dtype=torch.long)
+    threat = Patch(size=1)
+    proposal = attack(OnePixel(), x, y, threat, generator=generator(0), independent=True)
+    assert (OnePixel()(proposal.x_adv).argmax(1) == 0).all()
+    assert threat.around(x, generator=generator(1)).contains(proposal.x_adv).all()

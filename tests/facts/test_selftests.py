@@ -7,8 +7,8 @@ from torch import nn
 from normwise.attacks import FGSM, PGD, AutoAttack
 from normwise.planted import planted_images
 from normwise.seeding import generator
-from normwise.selftests import selftest
-from normwise.threats import L2, Linf
+from normwise.selftests import _monotone, selftest
+from normwise.threats import L1, L2, Linf
 from normwise.types import Batch
 from worlds import images, trained
 
@@ -73,3 +73,10 @@ def test_what_is_planted_is_the_only_image_of_its_kind(threat):
         assert network(x).argmax(1) == 0
         others = threat.around(x.expand(100, *x.shape[1:]), generator=generator(row)).start()
         assert (network(others).argmax(1) == 1).float().mean() < 0.1
+
+
+@pytest.mark.parametrize(("threat", "told"), [(L2(eps=3.0), 4), (L1(eps=12.0), 4), (Linf(eps=0.6), 3)], ids=str)
+def test_radii_vary_up_to_the_diameter_of_the_box(threat, told):
+    model, batch = world(trained())
+    over_eps = _monotone(model, batch, threat, FGSM(), 0).measured.removeprefix("over eps: ")
+    assert len(over_eps.split(",")) == told

@@ -194,3 +194,10 @@ def test_other_geometries_are_refused():
 
     with pytest.raises(ValueError, match="square needs linf, l2 or l1; got other"):
         Square()(trained(), images(), labels(), Other(), generator=generator(0))
+
+
+def test_in_l2_its_images_stay_in_the_ball_in_float64_too():
+    model, x = Linear((1, 8, 8)).double(), images(8, (1, 8, 8)).double()
+    threat = L2(eps=0.5)
+    x_adv = Square(steps=3)(model, x, model(x).argmax(1), threat, generator=generator(0), independent=True).x_adv
+    assert (threat.around(x, generator=generator(0)).distance(x_adv) <= 0.5 + 1e-12).all()

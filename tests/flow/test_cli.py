@@ -387,7 +387,7 @@ def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tm
     assert (said.status, "fail planted image" in said.out) == (1, True)
 
 
-def test_several_devices_share_an_evaluation(place, tmp_path):
+def test_several_devices_share_an_evaluation(place, tmp_path, monkeypatch):
     words = ["evaluate", "run", "--batch_size", 10, "--data.test_limit", 50, "--eps_curve", "[0, 0.1, 1]"]
     done(*words, "--device", "cpu,cpu", "--out", tmp_path / "two")
     done(*words, "--device", "cpu", "--out", tmp_path / "one")
@@ -398,6 +398,10 @@ def test_several_devices_share_an_evaluation(place, tmp_path):
         one["forwards"],
         one["curves"],
     )
+    shared = []
+    monkeypatch.setattr("normwise.evaluation._shared", lambda e, folder, devices, batches, report: shared.append(devices))
+    done(*words[:2], "--batch_size", 20, *words[4:6], "--device", "cpu,cpu,cpu", "--out", tmp_path / "short")
+    assert shared == [["cpu", "cpu"]]  # of 20, 20 and 10 rows: coupled rows leave the last batch out
     said = say(*words, "--device", "cpu,moon", "--out", tmp_path / "three")
     assert (said.status, "device 'moon' cannot be used" in said.err) == (2, True)
 

@@ -179,3 +179,34 @@ def test_what_a_search_in_lower_precision_barely_misses_falls_after_all():
         one, threat = Batch(x[row : row + 1], y[row : row + 1], torch.tensor([row])), Linf(eps=1.001 * distance)
         found = evaluate(model, [one], threat, (PGD(steps=20, loss="margin"),), speed=Speed(precision="bfloat16"))
         assert found.evaluation.robust_accuracy.value == 0, row
+
+
+class Rounded(Small):
+    """Pixels of so many levels: what it is follows from an attribute that is no parameter."""
+
+    def __init__(self, levels):
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, x):
+        return super().forward((x * self.levels).round() / self.levels)
+
+
+def test_a_model_of_equal_weights_and_other_settings_is_another(tmp_path):
+    for levels in (16, 16):
+        evaluate(Rounded(levels).eval(), batches(), THREAT, (FGSM(),), craft_on=balanced(), folder=tmp_path)
+    with pytest.raises(ValueError, match="whose model was"):
+        evaluate(Rounded(2).eval(), batches(), THREAT, (FGSM(),), craft_on=balanced(), folder=tmp_path)
+
+
+def test_a_search_in_float16_follows_the_gradients_of_a_confident_model():
+    model = balanced()
+    parts = agreeing(model, batches())
+    with torch.no_grad():
+        model.linear.weight.mul_(50)
+        model.linear.bias.mul_(50)
+    found, plain = (
+        evaluate(model, parts, THREAT, (PGD(steps=10),), speed=speed).evaluation.robust_accuracy.value
+        for speed in (Speed(precision="float16"), EAGER)
+    )
+    assert found <= plain + 1 / 40 < 0.9

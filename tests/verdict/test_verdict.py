@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from normwise import intervals
-from normwise.attacks import FGSM, PGD, Square
+from normwise.attacks import FGSM, PGD, Square, worst_case
 from normwise.checks import annotate
 from normwise.coupling import measure_coupling
 from normwise.modes import digest
@@ -17,9 +17,9 @@ from normwise.norms import BNwoT
 from normwise.seeding import generator
 from normwise.speed import EAGER, FAST
 from normwise.threats import L2, Linf
-from normwise.types import Proposal
+from normwise.types import Batch, Proposal
 from normwise.verdict import evaluate
-from worlds import THREAT, Neighbours, Small, agreeing, balanced, batches, images, trained
+from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, images, trained
 
 
 def test_independent_rows_are_judged_row_by_row():
@@ -178,9 +178,12 @@ def test_the_same_seed_gives_the_same_verdict():
         (lambda b: b._replace(x=b.x / 0 * 0), "NaN or infinite"),
         (lambda b: b._replace(y=b.y + 3), "labels from 3 to 5; expected 0 to 2, as the model has 3 classes"),
         (lambda b: b._replace(x=b.x[:, :1]), "cannot take images of shape"),
+        (lambda b: b._replace(y=b.y.float()), "labels of dtype torch.float32"),
+        (lambda b: b._replace(y=b.y.to(torch.uint8)), "labels of dtype torch.uint8"),
+        (lambda b: b._replace(y=b.y[:, None]), r"labels of dtype torch.int64 and shape \(10, 1\)"),
         (lambda b: b._replace(x=b.x[:0], y=b.y[:0], ids=b.ids[:0]), "with 0 labels"),
     ],
-    ids=["0..255", "uint8", "nan", "labels", "channels", "empty"],
+    ids=["0..255", "uint8", "nan", "labels", "channels", "float", "byte", "column", "empty"],
 )
 def test_images_and_labels_that_cannot_be_are_refused(change, told):
     with pytest.raises(ValueError, match=told):
@@ -282,3 +285,94 @@ def test_a_cut_gradient_is_a_warning_where_no_attack_needed_one():
     found = {check.name: check for check in annotate(e, Cut().eval(), parts[0]).checks}["gradient reaches the pixels"]
     assert found.status == "warn"
     assert "gradient is cut" in found.measured
+
+
+def test_a_fall_of_the_surrogate_does_not_end_a_transfer_attack():
+    model, surrogate = balanced(), balanced()
+    parts = agreeing(model, batches())
+    with torch.no_grad():
+        surrogate.linear.weight.add_(0.3 * surrogate.linear.weight.roll(1, 0))
+    best, last = (
+        evaluate(
+            model, parts, Linf(eps=0.04), (PGD(steps=20, keep=keep),), craft_on=surrogate
+        ).evaluation.robust_accuracy.value
+        for keep in ("best", "last")
+    )
+    assert best <= last < 1
+
+
+def test_a_lucky_draw_saves_no_row():
+    class Tossed(torch.nn.Module):
+        """One answer in ten is wrong whatever the image; all answers are for images dark enough."""
+
+        def forward(self, x):
+            score = 10 * (x.flatten(1).mean(1) - 0.47) - 0.5 * (torch.rand(len(x)) < 0.1)
+            return torch.stack([torch.zeros_like(score), score], 1)
+
+    part = Batch(torch.full((20, 2, 6, 6), 0.5), torch.ones(20, dtype=torch.long), torch.arange(20))
+    attack = PGD(steps=20, relative_step=0.05, random_start=False)
+    e = evaluate(Tossed().eval(), [part], Linf(eps=0.1), (attack,)).evaluation
+    assert e.coupling["random"]
+    assert (e.clean_accuracy.value, e.robust_accuracy.value) == (1, 0)
+
+
+def test_of_coupled_rows_only_those_that_were_right_are_broken():
+    model = Neighbours(balanced())
+    verdict = evaluate(model, batches(), THREAT, (PGD(steps=3),))
+    right = verdict.rows.clean_predictions == verdict.rows.y
+    assert 0 < right.sum() < 40
+    assert (verdict.rows.broken_by[~right] == -2).all()
+    assert verdict.evaluation.broken_by["pgd-3"] <= right.sum()
+
+
+def test_of_a_row_that_stands_the_image_with_the_largest_margin_is_kept():
+    model = balanced()
+    parts, strong, weak = agreeing(model, batches()), PGD(steps=10), PGD(steps=1, relative_step=0.01, random_start=False)
+    both, alone = (evaluate(model, parts, Linf(eps=0.01), attacks) for attacks in ((strong, weak), (strong,)))
+    stands = both.rows.broken_by == -1
+    assert stands.any()
+    assert torch.equal(both.rows.margin[stands], alone.rows.margin[stands])
+
+
+@pytest.mark.parametrize(
+    ("attack", "steps"), [(FGSM(), 1), (PGD(steps=5, keep="last"), 5), (worst_case(FGSM()), 1)], ids=str
+)
+def test_a_fall_that_only_the_judge_saw_came_at_the_last_step(attack, steps):
+    model = balanced()
+    rows = evaluate(model, agreeing(model, batches()), THREAT, (attack,)).rows
+    assert set(rows.step[rows.broken_by >= 0].tolist()) == {steps}
+
+
+def test_coupling_is_looked_for_in_the_largest_batch_and_coupled_rows_need_batches_of_one_size():
+    first, *rest = batches(2, 20)
+    uneven = [Batch(*(part[:1] for part in first)), *rest]
+    with pytest.raises(ValueError, match=r"batches of coupled rows are of \[1, 20\] rows"):
+        evaluate(Neighbours(balanced()), uneven, THREAT, ())
+    assert evaluate(balanced(), uneven, THREAT, ()).evaluation.n == 21
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"craft_on": Linear((2, 6, 6))}, "model crafted on has 2 classes, the model 3"),
+        (
+            {"craft_on": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(7, 3))},
+            "model crafted on cannot take images",
+        ),
+    ],
+    ids=["classes", "shape"],
+)
+def test_surrogates_that_cannot_be_are_refused(given, told):
+    with pytest.raises(ValueError, match=told):
+        evaluate(**{"model": balanced(), "batches": batches(), "threat": THREAT, "attacks": ()} | given)
+
+
+def test_an_attack_without_its_list_is_refused():
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)  # its complaint would come first
+    try:
+        with pytest.raises(ValueError, match="expected a list of attacks"):
+            evaluate(balanced(), batches(), THREAT, PGD())
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

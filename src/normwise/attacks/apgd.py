@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 from typing import ClassVar, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from .. import losses, rows
 from ..threats.l1 import L1Region
 from ..types import Images, Labels, PerRow, Region, Rows
-from .base import BaseAttack, at_least, one_of
+from .base import BaseAttack, at_least, one_of, restarted
 from .best import Best
 from .oracle import Oracle
 
@@ -73,16 +74,16 @@ class APGD(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
-        best = Best(x, region.victims, independent=independent)
+        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
         goals: list[Labels | None] = [None]
         if self.targets:
             goals = list(losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1))
         climb = _SparseClimb if isinstance(region, L1Region) else _Climb
-        for _ in range(self.restarts):
-            for goal in goals:
-                left = best.standing
-                if len(left):
-                    climb(self, oracle, best, region.select(left), y[left], left, None if goal is None else goal[left]).run()
+        for restart, goal in product(range(self.restarts), goals):
+            left = best.standing
+            if len(left):
+                around = restarted(region.select(left), restart)
+                climb(self, oracle, best, around, y[left], left, None if goal is None else goal[left]).run()
         return best.x_adv, best.first_hit
 
 
@@ -149,7 +150,7 @@ class _Climb:
         label = self.y
         raised = losses.named(self.attack.loss) if self.goal is None else losses.targeted_dlr
         more = () if self.goal is None else (self.goal,)
-        leaves = self.best.independent and self.allowed  # with the next look at what has fallen
+        leaves = self.best.leaves and self.allowed  # with the next look at what has fallen
         look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not leaves)
         fallen = ~losses.correct(look.logits, label) & self.allowed
         if self.allowed:
@@ -161,7 +162,7 @@ class _Climb:
         self.top = torch.where(better, self.loss, self.top)
         self.top_x = torch.where(rows.over(better, self.x), self.x, self.top_x)
         self.top_grad = torch.where(rows.over(better, self.x), self.grad, self.top_grad)
-        if self.best.independent and fallen.any():
+        if self.best.leaves and fallen.any():
             self.region = self.region.select(~fallen)
             for name in self.PER_ROW:
                 if (value := getattr(self, name)) is not None:

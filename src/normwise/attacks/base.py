@@ -39,6 +39,10 @@ class BaseAttack(ABC):
         """The attacks that it runs one after the other: itself, if it is not made of others."""
         return (self,)
 
+    def parts_in(self, kind: str) -> tuple[BaseAttack, ...]:
+        """The parts, in order, with what suits a region of this kind."""
+        return self.parts
+
     def __call__(
         self,
         model: nn.Module,
@@ -48,26 +52,35 @@ class BaseAttack(ABC):
         *,
         generator: Generator,
         independent: bool = False,
+        stops: bool = True,
     ) -> Proposal:
         """Search for images in `threat.around(x)` that the model misclassifies.
 
         `independent=True` (measured by `coupling`) lets each row go as soon as it has fallen and keeps each row's best
-        image; otherwise batches are kept whole. An empty batch gives an empty proposal.
+        image; otherwise batches are kept whole. `stops=False` lets no row go: for a model that is not the judge, or that
+        draws noise. An empty batch gives an empty proposal.
         """
-        with self._facing(model, x, y, threat, generator, independent) as (oracle, region, x, y):
+        with self._facing(model, x, y, threat, generator, independent, stops) as (oracle, region, x, y):
             found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
         return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
 
     @contextmanager
     def _facing(
-        self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, generator: Generator, independent: bool
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        generator: Generator,
+        independent: bool,
+        stops: bool = True,
     ) -> Iterator[tuple[Oracle, Region, Images, Labels]]:
         """Let the attack ask the model about x; afterwards the model is as it was."""
         with torch.inference_mode(False), untouched(model, generator):
             x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
             region = threat.around(x, generator=generator)
             self.check_kind(region)
-            yield Oracle(model, divisible=independent), region, x, y
+            yield Oracle(model, divisible=independent, stops=stops), region, x, y
 
     def check_kind(self, region: Region) -> None:
         """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
@@ -82,6 +95,11 @@ class BaseAttack(ABC):
 
         An attack with parts also returns, per row, which of them found the image.
         """
+
+
+def restarted(region: Region, restart: int) -> Region:
+    """The region of one restart: one with places, such as a patch's, is drawn anew for each but the first."""
+    return region.elsewhere() if restart and hasattr(region, "elsewhere") else region
 
 
 def at_least(attack: str, least: int, **options: int) -> None:

@@ -14,26 +14,33 @@ class Best:
     For independent rows each row's best counts alone: a misclassified image beats any other, then the larger loss. For
     coupled rows images are only ever kept as a whole batch: the one with most misclassified victims, then the largest
     mean loss, because a batch put together from several iterates never existed.
+
+    `leaves`: rows that fell need no further search. Without `stops` they do, for one fall decides nothing where another model
+    judges, or the model's own noise; a fallen row then goes on to a larger loss.
     """
 
-    def __init__(self, x: Images, victims: Rows, *, independent: bool) -> None:
+    def __init__(self, x: Images, victims: Rows, *, independent: bool, stops: bool) -> None:
         self.x_adv = x.clone()
         self.victims = victims
         self.independent = independent
+        self.stops, self.leaves = stops, independent and stops
         self.first_hit = torch.full((len(x),), -1, device=x.device)
         self.part = torch.zeros_like(self.first_hit)  # whose image it is, if several attacks offer
+        self._fell = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # whether the image kept did
         self._loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self._batch: tuple[int, float] = (-1, 0.0)
 
     @property
     def standing(self) -> Tensor:
-        """Indices of the rows still worth attacking: with independent rows those that have not fallen, else all."""
-        return torch.nonzero(self.first_hit < 0 if self.independent else self.first_hit >= -1).squeeze(1)
+        """Indices of the rows still worth attacking: where rows leave, those that have not fallen, else all."""
+        return torch.nonzero(self.first_hit < 0 if self.leaves else self.first_hit >= -1).squeeze(1)
 
     def offer(self, rows: Tensor, x_adv: Images, loss: PerRow, fallen: Rows, step: int | Tensor, part: int = 0) -> None:
         """Consider the images `x_adv` of the rows with indices `rows`, seen at gradient step `step` (of all, or of each)."""
         if self.independent:
-            better = fallen | (loss > self._loss[rows])
+            fell, larger = self._fell[rows], loss > self._loss[rows]
+            better = (fallen & ~fell) | ((fallen == fell) & larger)
+            self._fell[rows[better]] = fallen[better]
             self.x_adv[rows[better]] = x_adv[better]
             self._loss[rows[better]] = loss[better].to(self._loss)
             self.part[rows[better]] = part

@@ -40,7 +40,7 @@ class Corner(BaseAttack):
         at_least(self.name, 0, others=self.others)
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent)
+        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
         look = oracle.gradient(x, y, losses.margin, region.victims)
         best.offer(best.standing, x, look.loss, ~losses.correct(look.logits, y), 0)
         ends = [(1 + look.grad.sign()) / 2, torch.zeros_like(x), torch.ones_like(x), torch.full_like(x, 0.5)]

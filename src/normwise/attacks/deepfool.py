@@ -54,7 +54,8 @@ class DeepFool(MinimalNorm):
             raise ValueError(f"overshoot of deepfool is a share; got {self.overshoot}; give a finite number >= 0")
 
     def approach(self, track: Track) -> None:
-        track.enough = float("inf")
+        if track.stops:
+            track.enough = float("inf")
         logits = track.oracle.logits(track.x)
         goals = losses.likely_wrong(logits, track.y, self.targets or logits.shape[1])
         walk = track.walk()

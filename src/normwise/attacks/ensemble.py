@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -32,23 +33,20 @@ class Ensemble(BaseAttack):
     def parts(self) -> tuple[BaseAttack, ...]:
         """The attacks, in order."""
 
-    def parts_in(self, kind: str) -> tuple[BaseAttack, ...]:
-        """The attacks, in order, with what suits a region of this kind."""
-        return self.parts
-
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent)
+        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
         for number, part in enumerate(self.parts_in(region.kind)):
             left = best.standing
             if len(left) == 0:
                 break
             x_adv, hit = part.search(oracle, region.select(left), x[left], y[left], independent)[:2]
-            asked = hit < 0 if independent else hit >= -1  # independent rows that fell were seen to
+            asked = hit < 0 if best.leaves else hit >= -1  # rows that left were seen to fall
             fallen, margin = hit >= 0, torch.zeros_like(hit, dtype=x.dtype)
             if asked.any():
                 logits = oracle.logits(x_adv[asked])
                 fallen[asked], margin[asked] = ~losses.correct(logits, y[left][asked]), losses.margin(logits, y[left][asked])
-            best.offer(left, x_adv, margin, fallen, hit.clamp_min(0), number)
+            seen = torch.where(hit < 0, getattr(part, "steps", 1), hit)  # what only the last image shows, fell at the end
+            best.offer(left, x_adv, margin, fallen, seen, number)
         return best.x_adv, best.first_hit, best.part
 
 
@@ -68,18 +66,25 @@ class WorstCase(Ensemble):
     def parts(self) -> tuple[BaseAttack, ...]:
         return tuple(part for attack in self.attacks for part in attack.parts)
 
+    def parts_in(self, kind: str) -> tuple[BaseAttack, ...]:
+        return tuple(part for attack in self.attacks for part in attack.parts_in(kind))
 
-def worst_case(*attacks: BaseAttack) -> WorstCase:
+
+def worst_case(*attacks: BaseAttack | Sequence[BaseAttack]) -> WorstCase:
     """Several attacks as one, cheapest first: each sees the rows that the ones before it left standing.
 
-    Raises ValueError for no attack.
+    Takes the attacks one by one, or in a sequence. Raises ValueError for no attack, and for what is none.
 
     >>> worst_case(APGD(loss="dlr"), AutoAttack()).label
     'worst of apgd-dlr + apgd-ce + apgd-t + fab-t + square-5000'
     """
-    if not attacks:
+    each = tuple(attack for given in attacks for attack in (given if isinstance(given, Sequence) else (given,)))
+    if not each:
         raise ValueError("worst_case needs at least one attack; got none")
-    return WorstCase(attacks=attacks)
+    for attack in each:
+        if not isinstance(attack, BaseAttack):
+            raise ValueError(f"worst_case takes attacks such as PGD(); got {attack!r}")
+    return WorstCase(attacks=each)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class AutoAttack(Ensemble):
     "standard": APGD-CE, APGD-T (9 targets), FAB-T (9 targets), Square (5,000 queries); 100 steps and one start each.
     "plus": APGD-CE, APGD-DLR and untargeted FAB with 5 starts each, Square, APGD-T, FAB-T.
     "rand", for models with noise of their own: APGD-CE and APGD-DLR, each gradient a mean over 20 draws.
-    In l1 "standard" gives APGD-CE 5 starts and APGD-T 5 targets.
+    In l1 "standard" gives APGD-CE 5 starts and APGD-T 5 targets. Settings other than the published ones are in its label.
 
     Options
         version     "standard", "plus" or "rand"
@@ -116,7 +121,9 @@ class AutoAttack(Ensemble):
 
     @property
     def label(self) -> str:
-        return f"autoattack-{self.version}"
+        published = {"steps": 100, "draws": 20} if self.version == "rand" else {"steps": 100, "queries": 5000}
+        others = [f"-{name}{getattr(self, name)}" for name, value in published.items() if getattr(self, name) != value]
+        return f"autoattack-{self.version}" + "".join(others)
 
     @property
     def parts(self) -> tuple[BaseAttack, ...]:

@@ -82,7 +82,7 @@ class FAB(BaseAttack):
         return "fab-t" if self.targets else "fab"
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent)
+        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
         logits = oracle.logits(x)
         best.offer(best.standing, x, losses.margin(logits, y), ~losses.correct(logits, y), 0)
         goals = losses.likely_wrong(logits, y, self.targets).unbind(1) if self.targets else (None,)
@@ -118,7 +118,7 @@ class FAB(BaseAttack):
             if best.independent:
                 fallen = wrong & (length <= region.radius)
                 best.offer(rows[fallen], now[fallen], losses.margin(logits, y)[fallen], fallen[fallen], step)
-                stay = ~fallen & ~self._hopeless(step, least, earlier, region.radius)
+                stay = ~(fallen & best.leaves) & ~self._hopeless(step, least, earlier, region.radius)
                 if not stay.all():
                     rows, region, goal = rows[stay], region.select(stay), None if goal is None else goal[stay]
                     x, y, now, nearest, least, wrong = (part[stay] for part in (x, y, now, nearest, least, wrong))
@@ -139,7 +139,11 @@ class FAB(BaseAttack):
         if best.independent:
             logits = oracle.logits(now)
             closer = ~losses.correct(logits, y) & (region.distance(now) < least)
-            self._offer(oracle, region, torch.where(over(closer, x), now, nearest), y, rows, best, self.steps)
+            nearest = torch.where(over(closer, x), now, nearest)
+            self._offer(oracle, region, nearest, y, rows, best, self.steps)
+            if not best.leaves:  # what lies just across the boundary of one model need not cross another's: go further
+                stretch = region.radius / region.distance(nearest).clamp_min(1e-6)
+                self._offer(oracle, region, x + over(stretch, x) * (nearest - x), y, rows, best, self.steps)
 
     def _hopeless(self, step: int, least: PerRow, earlier: dict[int, PerRow], radius: float) -> Rows:
         """The rows whose distance falls too slowly to come down to the radius. Keeps in `earlier` what this needs."""

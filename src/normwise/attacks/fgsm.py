@@ -36,5 +36,5 @@ class FGSM(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         look = oracle.gradient(x, y, losses.named(self.loss), region.victims)
-        fallen = ~losses.correct(look.logits, y)  # before any step: rows that were wrong already
-        return region.project(region.ascend(x, look.grad, region.radius)), torch.where(fallen, 0, -1)
+        x_adv = region.project(region.ascend(x, look.grad, region.radius))
+        return x_adv, torch.full_like(y, -1)  # the image is not looked at

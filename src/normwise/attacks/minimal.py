@@ -32,7 +32,7 @@ class Nearest(NamedTuple):
 class MinimalNorm(BaseAttack):
     """A search for the nearest misclassified point; `approach` is all that a new one has to write.
 
-    As an attack it stops at the radius: independent rows leave as soon as they have come within it, and of a row that
+    As an attack it stops at the radius, if a fall is all that counts: independent rows leave as soon as they have come within it, and of a row that
     stayed beyond, the nearest point is tried once more after projection onto the region. For coupled rows every point is
     offered projected, as a whole batch. `distances` knows no radius: it goes on to the end.
     """
@@ -58,7 +58,7 @@ class MinimalNorm(BaseAttack):
         return Nearest(track.nearest.detach(), track.distance)
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent)
+        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
         track = Track(oracle, region, x, y, independent, best)
         self.approach(track)
         track.offer_nearest()
@@ -77,7 +77,10 @@ class Track:
 
     def __init__(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool, best: Best | None) -> None:
         self.oracle, self.region, self.x, self.y, self.independent, self.best = oracle, region, x, y, independent, best
-        self.enough = 0.0 if best is None else region.radius  # a row with a misclassified point this near is done
+        self.stops = best is None or best.stops
+        self.leaves = independent and self.stops
+        reached = 0.0 if best is None else region.radius
+        self.enough = reached if self.stops else -1.0  # a row with a misclassified point this near is done
         self.confidence = 0.0  # the margin from which on a point counts as misclassified
         self.nearest, self.distance = x.clone(), torch.full_like(y, torch.inf, dtype=x.dtype)
         self.done = torch.zeros_like(y, dtype=torch.bool)
@@ -101,14 +104,17 @@ class Track:
     def offer_nearest(self) -> None:
         """Offer the nearest points of rows that stayed beyond the radius; of coupled rows those of the whole batch."""
         near = torch.isfinite(self.distance)
-        beyond = near & (self.distance > self.region.radius) if self.independent else near.any().expand_as(near)
-        rows = torch.nonzero(beyond).squeeze(1)
+        wanted = near if self.independent else near.any().expand_as(near)
+        if self.leaves:
+            wanted = near & (self.distance > self.region.radius)
+        rows = torch.nonzero(wanted).squeeze(1)
         if len(rows) == 0:
             return
-        self.offer(rows, self.region.select(rows), self.nearest[rows])
-        if not self.independent:  # what lies just across the boundary falls back when its neighbours move: go further
-            stretch = (self.region.radius / self.distance.clamp_min(TINY)).clamp_max(1 / TINY)
-            self.offer(rows, self.region, self.x + over(stretch, self.x) * (self.nearest - self.x))
+        region, x, nearest = self.region.select(rows), self.x[rows], self.nearest[rows]
+        self.offer(rows, region, nearest)
+        if not self.leaves:  # what lies just across the boundary falls back when neighbours or the model change: go further
+            stretch = (self.region.radius / self.distance[rows].clamp_min(TINY)).clamp_max(1 / TINY)
+            self.offer(rows, region, x + over(stretch, x) * (nearest - x))
 
 
 class Walk:
@@ -145,6 +151,8 @@ class Walk:
         track, rows, length = self.track, self.rows, self.region.distance(points)
         wrong = ~losses.correct(logits, self.y) & (losses.margin(logits, self.y) >= track.confidence)
         closer = wrong & (length < track.distance[rows])
+        if not track.stops:  # by noise, or for another model, the clean image may fall: no reason to stay there
+            closer &= length > 0
         track.nearest[rows[closer]], track.distance[rows[closer]] = points[closer], length[closer]
         done = self._together(wrong & (length <= track.enough))
         track.done[rows] = done

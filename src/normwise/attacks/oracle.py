@@ -33,11 +33,12 @@ class Oracle:
     """A model seen by an attack, with the images counted that went forward and backward.
 
     Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. `divisible`: rows are
-    independent, so that a batch too large for memory may go through the model in parts.
+    independent, so that a batch too large for memory may go through the model in parts. `stops`: a fall seen here ends a row's
+    search; not where another model judges, or noise decides.
     """
 
-    def __init__(self, model: nn.Module, *, divisible: bool = False) -> None:
-        self.model, self.divisible = model, divisible
+    def __init__(self, model: nn.Module, *, divisible: bool = False, stops: bool = True) -> None:
+        self.model, self.divisible, self.stops = model, divisible, stops
         self.forwards = 0
         self.backwards = 0
 
@@ -113,7 +114,7 @@ class Averaged(Oracle):
     """
 
     def __init__(self, oracle: Oracle, draws: int, peers: Images | None, generator: Generator) -> None:
-        super().__init__(oracle.model, divisible=oracle.divisible)
+        super().__init__(oracle.model, divisible=oracle.divisible, stops=oracle.stops)
         self.oracle, self.draws, self.peers, self.generator = oracle, draws, peers, generator
 
     def logits(self, x: Images) -> Logits:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import losses
 from .. import rows as views
 from ..types import Images, Labels, Region
-from .base import BaseAttack, at_least, one_of, positive
+from .base import BaseAttack, at_least, one_of, positive, restarted
 from .best import Best
 from .oracle import Oracle
 
@@ -83,7 +83,7 @@ class PGD(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
-        best = Best(x, region.victims, independent=independent and self.keep == "best")
+        best = Best(x, region.victims, independent=independent and self.keep == "best", stops=oracle.stops)
         goals: list[tuple[Tensor, ...]] = [()]
         if self.targets:
             goals = [(goal,) for goal in losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1)]
@@ -92,7 +92,7 @@ class PGD(BaseAttack):
             rows = best.standing
             if len(rows) == 0:
                 break
-            around = region.select(rows)
+            around = restarted(region.select(rows), restart)
             start = around.start() if self.random_start or restart else around.project(x[rows])
             last = self._climb(oracle, around, start, y[rows], [one[rows] for one in goal], rows, best)
         return (best.x_adv if self.keep == "best" else last), best.first_hit
@@ -104,7 +104,7 @@ class PGD(BaseAttack):
         loss: Callable[..., Tensor] = losses.gap if goal else losses.named(self.loss)
         earlier = torch.zeros_like(x_adv)
         for step in range(self.steps):
-            look = oracle.gradient(x_adv, y, loss, region.victims, *goal, fallen=not best.independent)
+            look = oracle.gradient(x_adv, y, loss, region.victims, *goal, fallen=not best.leaves)
             direction = look.grad
             if self.decay:
                 direction = self.decay * earlier + direction / views.over(views.l1(direction).clamp_min(_TINY), direction)
@@ -112,7 +112,7 @@ class PGD(BaseAttack):
             if self.keep == "best":
                 fallen = ~losses.correct(look.logits, y)
                 best.offer(rows, x_adv, self._rank(look.loss, look.logits, y), fallen, step)
-                if best.independent and fallen.any():
+                if best.leaves and fallen.any():
                     rows, y, x_adv, direction, earlier, *goal = (
                         part[~fallen] for part in (rows, y, x_adv, direction, earlier, *goal)
                     )

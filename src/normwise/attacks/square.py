@@ -73,7 +73,7 @@ class Square(BaseAttack):
         return f"square-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent)
+        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
         logits = oracle.logits(x)
         best.offer(best.standing, x, losses.margin(logits, y), ~losses.correct(logits, y), 0)
         for _ in range(self.restarts):
@@ -89,11 +89,12 @@ class Square(BaseAttack):
         return self.p_init / 2 ** bisect_left(HALVINGS, int(step / self.steps * 10_000))
 
     def _alone(self, oracle: Oracle, walk: Walk, y: Labels, rows: Tensor, best: Best) -> None:
-        """Every row walks for itself, and leaves when it has fallen."""
+        """Every row walks for itself, and leaves when it has fallen, where rows leave."""
         loss, fallen, margin = self._judge(oracle.logits(walk.images), y)
         best.offer(rows, walk.images, margin, fallen, 0)
-        walk.keep(~fallen)
-        rows, y, loss = rows[~fallen], y[~fallen], loss[~fallen]
+        if best.leaves:
+            walk.keep(~fallen)
+            rows, y, loss = rows[~fallen], y[~fallen], loss[~fallen]
         for step in range(self.steps):
             if len(rows) == 0:
                 return
@@ -101,13 +102,15 @@ class Square(BaseAttack):
             if len(asked) == 0:
                 continue
             new, fallen, margin = self._judge(oracle.logits(trial), y[asked])
-            better = fallen | (new > loss[asked])
+            better = new > loss[asked]
             moved = asked[better]
             walk.move(moved, trial[better])
             loss[moved] = new[better]
             if fallen.any():
                 gone = asked[fallen]
                 best.offer(rows[gone], trial[fallen], margin[fallen], fallen[fallen], step + 1)
+                if not best.leaves:
+                    continue
                 stay = torch.ones_like(rows, dtype=torch.bool)
                 stay[gone] = False
                 walk.keep(stay)

@@ -184,7 +184,7 @@ class L2Walk(Walk):
         tiles = (sign[..., None, None, None] * both[turn]).permute(0, 1, 4, 2, 5, 3, 6)
         tiles = tiles.reshape(rows, self.channels, t, lines * down, columns * across)
         top, left = (h - lines * down) // 2, (w - columns * across) // 2
-        delta = torch.zeros(rows, self.channels, t, h, w, device=self.x.device)
+        delta = torch.zeros(rows, self.channels, t, h, w, dtype=self.x.dtype, device=self.x.device)
         delta[..., top : top + lines * down, left : left + columns * across] = tiles
         return delta.flatten(2)
 

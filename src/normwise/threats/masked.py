@@ -48,7 +48,7 @@ class Patch:
         size    side in pixels; cut where the picture is smaller. In a row of numbers or a signal, the length of a segment
         eps     largest change of a pixel inside the square, in pixels of [0, 1]; 1: any
 
-    Each region draws a place per row, from its generator; an image is allowed if a square of this size, anywhere, covers all
+    Each region draws a place per row, from its generator, and each restart of PGD and APGD another; an image is allowed if a square of this size, anywhere, covers all
     that changed. Raises ValueError unless size >= 1 and 0 <= eps <= 1.
     Source: Brown et al. 2017, arXiv:1712.09665, in the image-specific white-box form of Wu et al. 2020, arXiv:1909.09552.
     """
@@ -62,20 +62,20 @@ class Patch:
         _check(self.name, self.eps, size=self.size)
 
     def around(self, x: Images, *, generator: Generator) -> Region:
-        axes = _plane(x)
-        mask = torch.ones_like(x, dtype=torch.bool)
-        for axis in axes:
-            length = x.shape[axis]
-            places = max(length - self.size, 0) + 1
-            first = (torch.rand(len(x), generator=generator) * places).long().to(x.device)
-            at = torch.arange(length, device=x.device)
-            inside = (at >= first[:, None]) & (at < first[:, None] + self.size)
-            mask &= inside.view(len(x), *(length if other == axis else 1 for other in range(1, x.ndim)))
-        return _PatchRegion(Linf(eps=self.eps).around(x, generator=generator), x, mask, self.name)
+        mask = _squares(x, self.size, generator)
+        return _PatchRegion(Linf(eps=self.eps).around(x, generator=generator), x, mask, self.size)
 
 
 class _PatchRegion(MaskedRegion):
     """A patch at one place; any other place is as good."""
+
+    def __init__(self, inner: Region, x: Images, mask: Bool[Tensor, ...], size: int) -> None:
+        super().__init__(inner, x, mask, Patch.name)
+        self.size = size
+
+    def elsewhere(self) -> Region:
+        """The same, at places drawn anew."""
+        return _PatchRegion(self.inner, self.x, _squares(self.x, self.size, self.generator), self.size)
 
     def contains(self, x_adv: Images) -> Rows:
         inside = self.inner.contains(x_adv)
@@ -85,7 +85,20 @@ class _PatchRegion(MaskedRegion):
         return inside
 
     def select(self, rows: Tensor) -> Region:
-        return _PatchRegion(self.inner.select(rows), self.x[rows], self.mask[rows], self.kind)
+        return _PatchRegion(self.inner.select(rows), self.x[rows], self.mask[rows], self.size)
+
+
+def _squares(x: Images, size: int, generator: Generator) -> Bool[Tensor, ...]:
+    """Per row, the pixels of a square of this side at a random place."""
+    mask = torch.ones_like(x, dtype=torch.bool)
+    for axis in _plane(x):
+        length = x.shape[axis]
+        places = max(length - size, 0) + 1
+        first = (torch.rand(len(x), generator=generator) * places).long().to(x.device)
+        at = torch.arange(length, device=x.device)
+        inside = (at >= first[:, None]) & (at < first[:, None] + size)
+        mask &= inside.view(len(x), *(length if other == axis else 1 for other in range(1, x.ndim)))
+    return mask
 
 
 @dataclass(frozen=True, kw_only=True)
