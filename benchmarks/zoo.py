@@ -195,7 +195,7 @@ def look(animal, batches, twin) -> dict[str, Any]:
     name, make, claim, honest, eps = animal
     threat, model, started = Linf(eps=eps), make().eval(), time.perf_counter()
     claimed = None if claim is None else claim(model, batches, threat)
-    found = audit(model, batches, threat, claim=claimed, twin=twin, budget=60)
+    found = audit(model, batches, threat, claim=claimed, twin=twin, budget=15)
     row = {
         "name": name,
         "honest": honest,
