@@ -306,6 +306,15 @@ def test_what_a_coupled_batch_does_elsewhere_lowers_the_bound():
     assert case.bound()[0].value < 0.5
 
 
+def test_without_a_claim_nothing_is_trusted():
+    case = Case(Reader(), BATCHES, WIDE)
+    case.judge()
+    assert (case.closed([]).verdict, case.closed([]).reasons) == (
+        "doubtful",
+        ("pgd-20 could not run, so that nothing is claimed",),
+    )
+
+
 def test_the_bound_is_the_worst_case_row_by_row():
     case = Case(Reader(), BATCHES, Linf(eps=0.15), claim=1.0)
     first = case.judge(*searches.strongest(case)[:0], called="nothing").clean_accuracy.value

@@ -1,7 +1,8 @@
 """The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
 
 from . import answers, gradients, neighbours, parts, searches
-from .case import DECLARABLE, GAP, Audited, Case, Found, Question, found, question
+from .audited import Audited
+from .case import DECLARABLE, GAP, Case, Found, Question, found, question
 from .gradients import cutting_layers
 
 CHECKS: tuple[

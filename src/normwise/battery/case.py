@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import intervals
 from ..attacks import PGD
 from ..coupling import Coupling
 from ..evidence import pictures
-from ..modes import device_of, running, untouched
+from ..modes import device_of
 from ..record import Check, Evaluation, Score
 from ..registry import plain
-from ..seeding import generator
 from ..trial import label
-from ..types import Attack, Batch, Images, ThreatModel
+from ..types import Attack, Batch, ThreatModel
 from ..verdict import Verdict, evaluate
+from .audited import Audited
+from .company import for_any_size
 from .example import Example, example_of
 
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
@@ -64,60 +65,6 @@ def question(name: str, why: str, attacker: str = "") -> Callable[[Callable[[Cas
     return lambda ask: Question(name, why, ask, attacker)
 
 
-class _Accompanied(nn.Module):
-    """Asks about a lone row twice over, of a network that cannot answer one."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Images) -> Tensor:
-        logits: Tensor = self.network(x if len(x) > 1 else x.repeat(2, *[1] * (x.ndim - 1)))
-        return logits[: len(x)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Audited:
-    """The record of an audit.
-
-    `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
-    lowest of the attacks; 1 where none could run. `interval` is over `n` rows, or where rows are coupled over their batches,
-    `units` drawn independently. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
-    of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
-    """
-
-    verdict: str  # "trustworthy" or "doubtful"
-    claimed_accuracy: float
-    upper_bound: float
-    interval: tuple[float, float]
-    n: int
-    threat: dict[str, Any]
-    coupled: bool
-    found_by: dict[str, int]
-    reach: dict[str, float]
-    reasons: tuple[str, ...]
-    missing: tuple[str, ...]
-    checks: tuple[Check, ...]
-    units: int = 0
-    claimed_under: dict[str, Any] = field(default_factory=dict)
-    model: str = ""
-    examples: tuple[dict[str, Any], ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in one line."""
-        if not self.n:
-            return f"doubtful: {'; '.join(self.reasons)}"
-        low, high = self.interval
-        truth = f"{100 * self.upper_bound:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-        if self.verdict == "trustworthy":
-            told = f"robust accuracy {truth}, trustworthy"
-        else:
-            told = f"claimed {100 * self.claimed_accuracy:.1f}%, true at most {truth}: {'; '.join(self.reasons)}"
-        return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")
-
-
 class Case:
     """What is known so far of one network; checks read it and add to it.
 
@@ -154,7 +101,7 @@ class Case:
             raise ValueError(
                 f"{again} of {len(ids)} rows have the id of another; a verdict is row by row: give each its own"
             )
-        self.model, self.batches, self.threat = _for_any_size(model, batches[0]), list(batches), threat
+        self.model, self.batches, self.threat = for_any_size(model, batches[0]), list(batches), threat
         self.network, self.paired = model, claim is None
         self.claim, self.victims, self.twin, self.declares, self.seed = claim, victims, twin, tuple(declares), seed
         self.strongest = strongest
@@ -306,6 +253,8 @@ class Case:
         if not score.n:
             why = next((check.measured for check in checks if check.status == "could not run"), "nothing was asked")
             reasons.insert(0, f"no attack could run: {why}")
+        elif self.claim is None:
+            reasons.insert(0, "pgd-20 could not run, so that nothing is claimed")
         elif self.exceeds(score):
             strongest = max((name for name in found_by if name != "clean"), key=found_by.__getitem__, default="clean images")
             reasons.insert(0, f"{strongest} and others leave {100 * score.value:.1f}%")
@@ -325,17 +274,3 @@ class Case:
             checks=tuple(checks),
             examples=tuple({**one.told, **pictures(one.x, one.x_adv)._asdict()} for one in self.examples),
         )
-
-
-def _for_any_size(model: nn.Module, batch: Batch) -> nn.Module:
-    """The model, or where it answers two rows and not one, one that asks it about two: rows that fall leave their batch."""
-    x = batch.x[:2].to(device_of(model))
-
-    def answers(rows: Images) -> bool:
-        try:
-            with torch.no_grad(), running(model, "eval"), untouched(model, generator(0, "any size")):
-                return len(model(rows)) == len(rows)
-        except Exception:
-            return False
-
-    return model if len(x) < 2 or answers(x[:1]) or not answers(x) else _Accompanied(model)

@@ -1,0 +1,50 @@
+"""The record of an audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..record import Check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """The record of an audit.
+
+    `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
+    lowest of the attacks; 1 where none could run. `interval` is over `n` rows, or where rows are coupled over their batches,
+    `units` drawn independently. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
+    of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
+    """
+
+    verdict: str  # "trustworthy" or "doubtful"
+    claimed_accuracy: float
+    upper_bound: float
+    interval: tuple[float, float]
+    n: int
+    threat: dict[str, Any]
+    coupled: bool
+    found_by: dict[str, int]
+    reach: dict[str, float]
+    reasons: tuple[str, ...]
+    missing: tuple[str, ...]
+    checks: tuple[Check, ...]
+    units: int = 0
+    claimed_under: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    examples: tuple[dict[str, Any], ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        if not self.n:
+            return f"doubtful: {'; '.join(self.reasons)}"
+        low, high = self.interval
+        truth = f"{100 * self.upper_bound:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+        if self.verdict == "trustworthy":
+            told = f"robust accuracy {truth}, trustworthy"
+        else:
+            told = f"claimed {100 * self.claimed_accuracy:.1f}%, true at most {truth}: {'; '.join(self.reasons)}"
+        return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")
