@@ -13,8 +13,8 @@ class Audited:
     """The record of an audit.
 
     `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
-    lowest of the attacks; 1 where none could run. `interval` is over `n` rows, or where rows are coupled over their batches,
-    `units` drawn independently. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
+    lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently, such as "60 rows" or
+    "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
     of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
     """
 
@@ -30,7 +30,7 @@ class Audited:
     reasons: tuple[str, ...]
     missing: tuple[str, ...]
     checks: tuple[Check, ...]
-    units: int = 0
+    drawn: str = ""
     claimed_under: dict[str, Any] = field(default_factory=dict)
     model: str = ""
     examples: tuple[dict[str, Any], ...] = ()

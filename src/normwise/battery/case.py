@@ -264,7 +264,7 @@ class Case:
             upper_bound=score.value,
             interval=(score.low, score.high),
             n=score.rows,
-            units=score.n,
+            drawn=f"{score.n} {score.unit}",
             threat=plain(self.threat),
             coupled=self.coupled,
             found_by=found_by,

@@ -180,7 +180,7 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
         lead=lead,
         rest=rest,
         n=n,
-        drawn=f"{one['units']} batches ({n} rows)" if one["coupled"] and one.get("units") else plural(n, "row"),
+        drawn=str(one.get("drawn") or plural(n, "row")),
         claimed=claimed,
         bound=bound,
         low=low,
@@ -223,7 +223,7 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("Threat model", [allowed(one["threat"])]),
         ("The attacker knows", ["everything: architecture, weights, statistics, gradients"]),
         ("The attacker changes", changes),
-        ("The audit fixes", [FIXED, "Checks with an attacker of their own say so."]),
+        ("The audit fixes", [FIXED, "Checks with an attacker of their own say so"]),
     ]
 
 
