@@ -23,6 +23,7 @@ FLOORS = [
         "trainable",
         "models",
         "training",
+        "validation",
         "verdict",
         "judge",
         "checkpoints",

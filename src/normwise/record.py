@@ -116,7 +116,7 @@ class Evaluation:
 class Training:
     """What training cost and where it ended. `forwards` and `backwards` count images, crafting included.
 
-    `overfitted_epoch` is the first after which the model withstood one step alone (`training.overfitted`); 0: none, or
+    `overfitted_epoch` is the first after which the model withstood one step alone (`validation.overfitted`); 0: none, or
     training was not with one step.
     """
 

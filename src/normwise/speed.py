@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -102,36 +102,18 @@ class _Scaled(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        exponent = torch.zeros(len(x), dtype=torch.int32, device=x.device)  # known on the way back
-        scaled: Tensor = _Up.apply(self.model(_Down.apply(x, exponent)), exponent)
-        return scaled
+        inside, exponent = x.clone(), torch.zeros(0)
 
+        def up(grad: Tensor) -> Tensor:
+            nonlocal exponent
+            exponent = torch.frexp(grad.abs().amax(1)).exponent.clamp(-100, 100)
+            return torch.ldexp(grad, -exponent[:, None])
 
-class _Up(torch.autograd.Function):
-    """The same answer; gradients come to about 1."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, exponent: Tensor) -> Tensor:
-        ctx.exponent = exponent
-        return logits.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        ctx.exponent.copy_(torch.frexp(grad.abs().amax(1)).exponent.clamp(-100, 100))
-        return torch.ldexp(grad, -ctx.exponent[:, None]), None
-
-
-class _Down(torch.autograd.Function):
-    """The same image; gradients come to what they were."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, exponent: Tensor) -> Tensor:
-        ctx.exponent = exponent
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return torch.ldexp(grad, over(ctx.exponent, grad)), None
+        logits: Tensor = self.model(inside)
+        if logits.requires_grad and inside.requires_grad:
+            logits.register_hook(up)  # runs before the other: it is met first on the way back
+            inside.register_hook(lambda grad: torch.ldexp(grad, over(exponent, grad)))
+        return logits
 
 
 class _Filled(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,9 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import checkpoints, losses
 from . import schedule as scheduling
-from .attacks import FGSM, PGD
 from .data.augment import random_crop, random_flip
-from .modes import digest, frozen, running, untouched
+from .modes import digest, frozen, running
 from .norms import AdaptiveNorm, StatNorm
 from .record import Training, write
 from .registry import difference, plain
@@ -28,12 +26,11 @@ from .schedule import Schedule
 from .seeding import derive, generator
 from .shelf import mark_of
 from .trainable import baked
-from .types import Attack, Batch, Data, Recipe, ThreatModel
+from .types import Batch, Data, Recipe, ThreatModel
+from .validation import Validation, overfitted
 
 Report = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
-# The search that ranks checkpoints of robust recipes on validation rows: short, since it only has to rank.
-VALIDATION_ATTACK = PGD(steps=7, keep="last")
 STATE, LOG = "last.pt", "log.jsonl"
 
 
@@ -133,7 +130,8 @@ class _Run:
         self.rates = scheduling.learning_rate(self.optimizer, schedule, schedule.epochs * self.steps)
         self.average = scheduling.average(self.model, schedule)
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
-        self.validation = self.data.validation(batch_size=250) if schedule.validate_every else []
+        rows = self.data.validation(batch_size=250) if schedule.validate_every else []
+        self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device)
         self.state = _State()
         self.about = self._about() if self.folder else None
 
@@ -149,23 +147,21 @@ class _Run:
         self.state.epoch += 1
         aim = "robust" if self.recipe.robust else "clean"
         scores: dict[str, float] = {}
-        if self.validation and (
+        if self.validation.batches and (
             self.state.epoch % self.schedule.validate_every == 0 or self.state.epoch == self.schedule.epochs
         ):
-            scores = self._validate()
+            scores, spent = self.validation.of(self.current)
+            self.state.forwards += spent[0]
+            self.state.backwards += spent[1]
             if overfitted(scores) and not self.state.overfitted_epoch:
                 self.state.overfitted_epoch = self.state.epoch
             self.state.top = max(self.state.top, scores[aim])
-        if not self.validation or (scores and scores[aim] >= self.state.top - self._error()):
+        enough = self.state.top - (self.validation.error(self.state.top) if scores else 0.0)
+        if not self.validation.batches or (scores and scores[aim] >= enough):
             self.state.best, self.state.best_epoch = scores, self.state.epoch
             self.state.weights = {name: value.detach().cpu().clone() for name, value in self.current.state_dict().items()}
         self.state.seconds += time.perf_counter() - started
         return line | {f"validation_{name}": value for name, value in scores.items()} | {"seconds": self.state.seconds}
-
-    def _error(self) -> float:
-        """One standard error of the best validation accuracy."""
-        rows = sum(len(batch.y) for batch in self.validation)
-        return math.sqrt(self.state.top * (1 - self.state.top) / rows)
 
     def _train(self, report: Report) -> dict[str, float]:
         epoch, rng = self.state.epoch, generator(self.seed, "train", self.state.epoch)
@@ -204,31 +200,6 @@ class _Run:
         if self.schedule.flip:
             x = random_flip(x, rng)
         return (x.contiguous(memory_format=self.layout) if x.ndim == 4 else x), y
-
-    def _validate(self) -> dict[str, float]:
-        """Accuracy on the validation rows; under a short PGD where the recipe's aim is robustness, and under one step where
-        it trains with one."""
-        attacks: dict[str, Attack] = {"robust": VALIDATION_ATTACK} if self.recipe.robust else {}
-        if getattr(self.recipe, "one_step", False):
-            attacks["one_step"] = FGSM()
-        right = dict.fromkeys(("clean", *attacks), 0)
-        rows = 0
-        rng = generator(self.seed, "validation")
-        with running(self.current, "eval") as model, scheduling.autocast(self.schedule, self.device):
-            for batch in self.validation:
-                x, y = batch.x.to(self.device), batch.y.to(self.device)
-                looks = {"clean": x}
-                for name, attack in attacks.items():
-                    crafted = attack(model, x, y, self.threat, generator=rng)
-                    looks[name] = crafted.x_adv
-                    self.state.forwards += crafted.forwards
-                    self.state.backwards += crafted.backwards
-                with torch.no_grad(), untouched(model, rng):
-                    for name, image in looks.items():
-                        right[name] += int(losses.correct(model(image), y).sum())
-                        self.state.forwards += len(y)
-                rows += len(y)
-        return {name: count / rows for name, count in right.items()}
 
     def finish(self) -> Fitted:
         """Give the chosen weights to the model; returns it in eval mode on its device."""
@@ -287,21 +258,6 @@ class _Run:
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
         return parts | ({"average": self.average} if self.average else {})
-
-
-def overfitted(scores: Mapping[str, float]) -> bool:
-    """Whether the model withstands one step alone.
-
-    So it is called where one step leaves at least half of the clean accuracy, and many steps leave less than half of what one
-    leaves, and 0.1 less. That is catastrophic overfitting, which training with one step may end in: accuracy under one step
-    stays high, or rises, while accuracy under many drops to 0.
-    Source: Wong et al. 2020, arXiv:2001.03994, sec. 5. Differs: they watch the drop on training rows.
-
-    >>> overfitted({"clean": 0.8, "one_step": 0.5, "robust": 0.42}), overfitted({"clean": 0.9, "one_step": 0.8, "robust": 0.01})
-    (False, True)
-    """
-    clean, one, many = (scores.get(name, 0.0) for name in ("clean", "one_step", "robust"))
-    return one >= clean / 2 and many < one / 2 and one - many > 0.1
 
 
 def _unsynchronized(module: nn.Module) -> bool:

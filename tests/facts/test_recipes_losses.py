@@ -17,7 +17,8 @@ from normwise.recipes.trades import Diverge
 from normwise.schedule import Schedule
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
-from normwise.training import fit, overfitted
+from normwise.training import fit
+from normwise.validation import overfitted
 from worlds import Linear, Stripes, Watched, images, labels, trained
 
 THREAT, X, Y = Linf(eps=0.1), images(16), labels(16)
