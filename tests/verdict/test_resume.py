@@ -203,8 +203,8 @@ def test_a_search_in_float16_follows_the_gradients_of_a_confident_model():
     model = balanced()
     parts = agreeing(model, batches())
     with torch.no_grad():
-        model.linear.weight.mul_(50)
-        model.linear.bias.mul_(50)
+        model.linear.weight.mul_(1000)
+        model.linear.bias.mul_(1000)
     found, plain = (
         evaluate(model, parts, THREAT, (PGD(steps=10),), speed=speed).evaluation.robust_accuracy.value
         for speed in (Speed(precision="float16"), EAGER)
