@@ -34,6 +34,7 @@ FLOORS = [
         "folding",
         "backward",
         "speed",
+        "court",
         "trial",
         "shelf",
         "curves",

@@ -144,7 +144,8 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,
     )
-    made = dataclasses.replace(made, model=settings.model, claimed_under=dict(claim.under), provenance=provenance())
+    named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance()}
+    made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
     return made
 

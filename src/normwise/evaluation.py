@@ -10,13 +10,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from . import checks, curves
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, to_yaml
+from .court import Stateful
 from .data import DATA, Digits, find
 from .experiment import CONFIG, RESULT, check_folder, check_running, labelled, place
 from .loading import load
@@ -43,6 +44,8 @@ class Evaluate:
         threat          what the attacker may do
         attacks         how the attacker searches
         strongest       attacks that search further, on what `attacks` left standing; []: none do
+        stateful        a network that a forward pass changes is refused, or put back after each pass ("restore"), or judged in the
+                        order of the batches as each leaves it ("sequence")
         speed           what makes the search faster
         eps_curve       also robust accuracy at each of these radii, e.g. [1/255, 2/255, 4/255]
         step_curve      also robust accuracy at each of these numbers of steps
@@ -59,6 +62,7 @@ class Evaluate:
     threat: ThreatModel = choice(THREATS, Linf())
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
     strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    stateful: Stateful = "refuse"
     speed: Speed = Speed()
     eps_curve: tuple[float, ...] = ()
     step_curve: tuple[int, ...] = ()
@@ -69,6 +73,10 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         check_running(self)
+        if self.stateful not in get_args(Stateful):
+            raise ValueError(f"stateful is {self.stateful!r}; give one of {', '.join(get_args(Stateful))}")
+        if self.stateful == "sequence" and "," in self.device:
+            raise ValueError(f"device is {self.device!r}, and batches in sequence cannot be shared out; name one device")
         curves.check(self.threat, self.attacks, "eps", self.eps_curve)
         curves.check(self.threat, self.attacks, "steps", self.step_curve)
         if not self.model:
@@ -91,7 +99,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
         _shared(e, folder, devices[: len(batches) - short], len(batches), report)
     verdict = _judge(e, model, crafted_on, folder, (0, 1), report)
     wanted: dict[Literal["eps", "steps"], Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
-    options: dict[str, Any] = {"seed": e.seed, "speed": e.speed, "craft_on": crafted_on}
+    options: dict[str, Any] = {"seed": e.seed, "speed": e.speed, "craft_on": crafted_on, "stateful": e.stateful}
     further: dict[str, Any] = {"eps": {"strongest": e.strongest}, "steps": {}}  # whose steps vary are the protocol's
     found = [
         curves.curve(model, batches, e.threat, e.attacks, over, values, report=report, **options, **further[over])
@@ -128,6 +136,7 @@ def _judge(
         strongest=e.strongest,
         seed=e.seed,
         craft_on=crafted_on,
+        stateful=e.stateful,
         speed=e.speed,
         folder=folder / PARTS,
         shard=shard,

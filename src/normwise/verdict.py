@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import intervals
-from .coupling import Coupling, measure_coupling
-from .judge import DRAWS, Judge, check_images, classes_of
-from .modes import digest, running
+from .court import CRAFTED, Court, Stateful, convene
+from .judge import Judge
+from .modes import answer_for_good, digest, running
 from .norms.site import norm_reads
 from .record import Evaluation, Score
 from .registry import plain
 from .seeding import generator
 from .shelf import Shelf, mark_of, settings_of
-from .speed import EAGER, FAST, Speed, faster
-from .trial import CLEAN, PROTOCOL, WORST, Outcome, Trial, attack_and_judge, broken_by, check_attacks, labels
+from .speed import EAGER, FAST, Speed
+from .trial import CLEAN, PROTOCOL, WORST, Outcome, Trial, attack_and_judge, broken_by, labels
 from .types import Attack, Batch, Images, Mode, ThreatModel
 
 Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
 
-PROBED = 64  # rows of a batch on which coupling is measured, at most
-NEAR = 0.1  # share of its clean margin below which a row is searched again in the model's own precision
-CRAFTED = "model crafted on"
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
 
@@ -73,7 +71,7 @@ def evaluate(
     seed: int = 0,
     mode: Mode = "eval",
     craft_on: nn.Module | None = None,
-    stateful: Literal["refuse", "restore"] = "refuse",
+    stateful: Stateful = "refuse",
     speed: Speed = FAST,
     folder: Path | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -96,7 +94,8 @@ def evaluate(
     `craft_on` names another model to attack (a surrogate); the judge is always `model`. A row that falls for the surrogate
     alone, or by a lucky draw of a model's noise, is attacked once more, and then to the end of the search. `mode` is the mode
     of attack and judge alike. A model whose forward pass changes its buffers is refused, or with `stateful="restore"` judged
-    with its buffers put back after each pass.
+    with its buffers put back after each pass, or with "sequence" in the order of the batches: a copy of it keeps what each
+    batch's worst case did to it, and is attacked and judged as it then is; rows are judged again by what it ends as.
 
     `speed` says on what copy of the model is searched (independent rows in evaluation mode); the judge is the model itself
     all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
@@ -118,22 +117,28 @@ def evaluate(
     for given, name in ((attacks, "attacks"), (strongest, "strongest")):
         if not isinstance(given, Sequence) or not all(callable(attack) for attack in given):
             raise ValueError(f"{name} is {given!r}; expected a list of attacks, such as [PGD()]")
+    if stateful == "sequence" and shard != (0, 1):
+        raise ValueError(f"shard is {shard}, and batches in sequence cannot be shared out; leave shard out")
+    before, model = digest(model), copy.deepcopy(model) if stateful == "sequence" else model
     with running(model, mode), running(craft_on or model, mode):
-        before = digest(model)
         whose = f"{before} {settings_of(model)}"
         every = (*attacks, *strongest)
-        court = _convene(model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
+        court = convene(model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
         judge, size, coupled = court.judge, court.size, court.coupling.coupled
         mine = _share(court.batches, shard)
-        digests = [digest(one) for one in court.attacked]
+        held = court.digests()
         settings = plain({"threat": threat, "attacks": attacks, "seed": seed, "mode": mode, "speed": speed})
         flags = {name: getattr(court.coupling, name) for name in ("coupled", "random", "stateful")}
         settings |= {"strongest": plain(strongest)} if strongest else {}
-        crafted = f"{digests[-1]} {settings_of(craft_on)}" if craft_on is not None else whose
+        settings |= {"stateful": stateful} if stateful == "sequence" else {}
+        crafted = f"{held[-1]} {settings_of(craft_on)}" if craft_on is not None else whose
         shelf = Shelf(folder, {"model": whose, CRAFTED: crafted, "coupling": flags, **settings})
         found: list[Outcome] = []
         for index in mine:
             found.append(_outcome(court, shelf, index, batches[index], threat, attacks, strongest))
+            if stateful == "sequence" and court.digests() == held:
+                answer_for_good(model, shelf.get(index).trial.x_adv.to(judge.device), generator(seed, "sequence", index))
+                held = court.digests()
             report(_so_far(found), len(found), len(mine))
         rows = Trial(*map(torch.cat, zip(*(one.trial for one in found), strict=True)))
 
@@ -142,10 +147,10 @@ def evaluate(
 
         rebatched = _rescore(judge, adversarial, found, size)
         alone = _rescore(judge, adversarial, found, 1) if coupled else None
-        reading, after = norm_reads(model), digest(model)
-    if after != before or digests != [digest(one) for one in court.attacked]:
+        reading, after = norm_reads(model), court.digests()
+    if after != held:
         raise ValueError(
-            f"the model was changed while it was evaluated (digest {before}, then {after}); attack a model that keeps still"
+            f"the model was changed while it was evaluated (digest {held[0]}, then {after[0]}); attack a model that keeps still"
         )
 
     def score(name: str) -> Score:
@@ -176,65 +181,11 @@ def evaluate(
         forwards=judge.forwards + sum(one.forwards for one in found if one.earlier),
         backwards=judge.backwards + sum(one.backwards for one in found if one.earlier),
         digest_before=before,
-        digest_after=after,
+        digest_after=before if stateful == "sequence" else after[0],
         broken_by=dict(Counter(name for name in broken_by(every, rows) if name)),
     )
     chosen = [batches[i] for i in mine]
     return Verdict(evaluation=evaluation, attacks=every, rows=rows, batches=chosen, adversarial=adversarial)
-
-
-class _Court(NamedTuple):
-    """Who judges, what is searched on, what is known of the model, and which batches count."""
-
-    judge: Judge
-    attacked: list[nn.Module]
-    coupling: Coupling
-    batches: list[int]
-    size: int
-    near: float
-
-
-def _convene(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    threat: ThreatModel,
-    attacks: Sequence[Attack],
-    craft_on: nn.Module | None,
-    stateful: str,
-    speed: Speed,
-    seed: int,
-) -> _Court:
-    """Try the model on the first batch, measure it, and refuse what cannot be judged. Raises ValueError."""
-    if len(batches) == 0:
-        raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
-    judge = Judge(model, seed)
-    check_images(batches[0])
-    judge.classes = classes_of(judge, batches[0].x[:PROBED])
-    found = judge.classes if craft_on is None else classes_of(Judge(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
-    if found != judge.classes:
-        raise ValueError(f"the {CRAFTED} has {found} classes, the model {judge.classes}; craft on one with the same classes")
-    check_attacks(attacks, threat, batches[0])
-    sizes = [len(b.y) for b in batches]
-    size = max(sizes)  # a row alone has no neighbours that it could show
-    largest = sizes.index(size)
-    probed = [b.x[:PROBED].to(judge.device) for b in batches[largest : largest + 2] if len(b.y) == size]
-    coupling = measure_coupling(model, probed, seed=seed)
-    if coupling.stateful and stateful == "refuse":
-        raise ValueError(
-            "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
-            "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass"
-        )
-    judge.draws = DRAWS if coupling.random else 1
-    judge.divisible = not coupling.coupled
-    attacked = [craft_on or model]
-    if not coupling.coupled:
-        attacked = [*faster(attacked[0], speed, probed[0][:8], seed), *attacked]
-    if coupling.coupled and any(one != size for one in sizes[:-1]):
-        raise ValueError(
-            f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
-        )
-    whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
-    return _Court(judge, attacked, coupling, whole, size, 0.0 if speed.precision == "float32" else NEAR)
 
 
 def _share(indices: list[int], shard: tuple[int, int]) -> list[int]:
@@ -246,7 +197,7 @@ def _share(indices: list[int], shard: tuple[int, int]) -> list[int]:
 
 
 def _outcome(
-    court: _Court,
+    court: Court,
     shelf: Shelf,
     index: int,
     batch: Batch,

@@ -275,6 +275,42 @@ def test_evaluation_moves_neither_a_counting_models_buffers_nor_the_global_rando
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+class Tires(Small):
+    """Answers the second best once it was asked about three batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.load_state_dict(balanced().state_dict())
+        self.register_buffer("asked", torch.tensor(0))
+
+    def forward(self, x):
+        self.asked.add_(1)
+        logits = super().forward(x)
+        return logits if self.asked <= 3 else -logits
+
+
+def test_in_sequence_a_batch_is_judged_by_what_those_before_it_left(tmp_path):
+    model = Tires().eval()
+    parts = agreeing(balanced(), batches(5))
+
+    def stop(text, done, total):
+        if done == 2:
+            raise InterruptedError
+
+    kept = evaluate(model, parts, THREAT, (), stateful="restore").evaluation.clean_accuracy.value
+    whole = evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence")
+    with pytest.raises(InterruptedError):
+        evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence", folder=tmp_path, report=stop)
+    resumed = evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence", folder=tmp_path)
+    assert (kept, whole.evaluation.clean_accuracy.value) == (1, 3 / 5)
+    assert torch.equal(resumed.rows.predictions, whole.rows.predictions)
+    assert torch.equal(resumed.x_adv, whole.x_adv)
+    assert int(model.asked) == 0
+    assert whole.evaluation.digest_before == whole.evaluation.digest_after
+    with pytest.raises(ValueError, match="cannot be shared out"):
+        evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence", shard=(0, 2))
+
+
 def test_a_cut_gradient_is_a_warning_where_no_attack_needed_one():
     class Cut(Small):
         def forward(self, x):

@@ -34,6 +34,8 @@ class Audited:
     claimed_under: dict[str, Any] = field(default_factory=dict)
     model: str = ""
     examples: tuple[dict[str, Any], ...] = ()
+    seed: int = 0
+    seconds: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -14,6 +14,7 @@ from torch import nn
 from .. import intervals
 from ..attacks import PGD
 from ..coupling import Coupling
+from ..court import Stateful
 from ..evidence import pictures
 from ..modes import device_of
 from ..record import Check, Evaluation, Score
@@ -127,8 +128,12 @@ class Case:
 
     def merge(self) -> None:
         """Ask about many rows at a time, now that they are known to be independent: it takes less time."""
+        self.batches = self.split(AT_ONCE)
+
+    def split(self, rows: int) -> list[Batch]:
+        """The rows in batches of another size."""
         whole = Batch(*(torch.cat(parts) for parts in zip(*self.batches, strict=True)))
-        self.batches = [Batch(*parts) for parts in zip(*(part.split(AT_ONCE) for part in whole), strict=True)]
+        return [Batch(*parts) for parts in zip(*(part.split(rows) for part in whole), strict=True)]
 
     @property
     def rows(self) -> int:
@@ -158,6 +163,7 @@ class Case:
         threat: ThreatModel | None = None,
         craft_on: nn.Module | None = None,
         batches: Sequence[Batch] | None = None,
+        stateful: Stateful = "restore",
         called: str = "",
         inside: bool = False,
     ) -> Evaluation:
@@ -165,7 +171,8 @@ class Case:
 
         Another `threat` may lie `inside` the audited one.
         """
-        asked = repr((attacks, threat, id(craft_on), None if batches is None else [len(batch.y) for batch in batches]))
+        sizes = None if batches is None else [len(batch.y) for batch in batches]
+        asked = repr((attacks, threat, id(craft_on), sizes, stateful))
         if asked not in self._asked:
             given = self.batches if batches is None else batches
             verdict = evaluate(
@@ -175,7 +182,7 @@ class Case:
                 attacks,
                 craft_on=craft_on,
                 seed=self.seed,
-                stateful="restore",
+                stateful=stateful,
             )
             self._asked[asked] = verdict.evaluation, craft_on
             if threat is None or inside:

@@ -9,11 +9,12 @@ import torch
 from .. import intervals, reach
 from ..attacks import PGD
 from ..judge import Judge
-from ..modes import device_of
+from ..modes import answer_for_good, device_of
 from ..seeding import generator
 from .case import GAP, Case, Found, found, question
 
 BEFORE = 10  # batches that an attacker sends ahead
+IN_SEQUENCE = 20  # rows of a batch, where rows are independent and any size would do
 INDEPENDENT = "rows are independent"
 
 
@@ -72,10 +73,10 @@ def elsewhere(case: Case) -> Found:
 @question(
     "poisoned statistics",
     "a network that learns from what it is asked can be taught: who sends images ahead changes the answers to others",
-    "the running statistics, by ten batches sent ahead; the rows that count are untouched",
+    "the running statistics, by ten batches sent ahead, or by every batch attacked before",
 )
 def poisoned(case: Case) -> Found:
-    """Clean accuracy after ten batches of black and white noise, or of one class, beside that after ten clean batches."""
+    """Clean accuracy after ten batches of black and white noise, or of one class, beside that after ten clean ones; PGD-20 in sequence."""
     if not (case.coupling and case.coupling.stateful):
         return found("a forward pass changes nothing", None)
     rng, right = generator(case.seed, "poison"), {}
@@ -83,16 +84,18 @@ def poisoned(case: Case) -> Found:
     one_class = torch.cat([batch.x[batch.y == case.batches[0].y.mode().values] for batch in case.batches])
     for ahead in ("clean", "noise", "one class"):
         model = copy.deepcopy(case.model).eval()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(case.seed)
-            for number in range(BEFORE):
-                x = case.batches[number % len(case.batches)].x.to(device)
-                noise = torch.randint(0, 2, x.shape, generator=rng).to(x)
-                same = one_class[torch.randint(0, len(one_class), (len(x),), generator=rng)].to(device)
-                model({"clean": x, "noise": noise, "one class": same}[ahead])
-            judge = Judge(model, case.seed)
-            right[ahead] = sum(int((judge.logits(b.x).argmax(1).cpu() == b.y.cpu()).sum()) for b in case.batches)
+        for number in range(BEFORE):
+            x = case.batches[number % len(case.batches)].x.to(device)
+            noise = torch.randint(0, 2, x.shape, generator=rng).to(x)
+            same = one_class[torch.randint(0, len(one_class), (len(x),), generator=rng)].to(device)
+            sent = {"clean": x, "noise": noise, "one class": same}[ahead]
+            answer_for_good(model, sent, generator(case.seed, ahead, number))
+        judge = Judge(model, case.seed)
+        right[ahead] = sum(int((judge.logits(b.x).argmax(1).cpu() == b.y.cpu()).sum()) for b in case.batches)
     shares = {ahead: count / case.rows for ahead, count in right.items()}
     told = ", ".join(f"{100 * share:.1f}% after {BEFORE} of {ahead}" for ahead, share in shares.items() if ahead != "clean")
-    measured = f"clean accuracy {100 * shares['clean']:.1f}% after {BEFORE} clean batches, {told}"
-    return found(measured, case.rows, fail=shares["clean"] - min(shares.values()) > GAP)
+    batches = None if case.coupled else case.split(IN_SEQUENCE)
+    taught = case.judge(PGD(steps=20), batches=batches, stateful="sequence", called="pgd-20 in sequence").robust_accuracy
+    measured = f"clean accuracy {100 * shares['clean']:.1f}% after {BEFORE} clean batches, {told}; pgd-20 leaves {taught}"
+    measured += f" where every batch meets what the attacked ones before it left, {100 * case.white():.1f}% where none does"
+    return found(measured, case.rows, fail=shares["clean"] - min(shares.values()) > GAP or case.exceeds(taught))

@@ -48,6 +48,7 @@ class Cell:
         clean       it trains on the schedule of clean training (else of adversarial)
         sweep       its learning rate is chosen from the scale's, on validation rows
         part        of the schedule's epochs
+        decayed     weight decay pulls at norm parameters, gains and biases too
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", "detached"
         retired     figures that are no longer measured: they stay in the digest, so that records made with them stay valid
         under       what it is judged under: "linf" radii, "patch" (of growing size), or the 15 "corruptions"
@@ -63,6 +64,7 @@ class Cell:
     clean: bool = False
     sweep: bool = False
     part: float = 1.0
+    decayed: bool = True
     extras: tuple[str, ...] = ()
     retired: tuple[str, ...] = ()
     under: Literal["linf", "patch", "corruptions"] = "linf"
@@ -93,10 +95,10 @@ class Workshop:
     def digest(self, name: str, seed: int) -> str:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell = self.cells[name]
-        under = [cell.under] if cell.under != "linf" else []
+        told = [cell.under] * (cell.under != "linf") + ["undecayed"] * (not cell.decayed)
         scale = self.scale_of(cell)
         settings = {
-            "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted((*cell.extras, *cell.retired)), *under],
+            "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted((*cell.extras, *cell.retired)), *told],
             "recipe": plain(cell.recipe(scale)) if cell.recipe else None,
             "scale": {**plain(scale), "seeds": None, "data": {**plain(scale.data), "root": None}},
             "seed": seed,
@@ -165,7 +167,9 @@ class Workshop:
         assert cell.recipe is not None
         recipe, begun, data = cell.recipe(self.scale), self.untrained(cell.name, seed), self.scale_of(cell).data
         whole = self.scale.standard if cell.clean else self.scale.robust
-        schedule = replace(whole, epochs=max(1, round(cell.part * whole.epochs)))
+        schedule = replace(
+            whole, epochs=max(1, round(cell.part * whole.epochs)), decay_norms=whole.decay_norms and cell.decayed
+        )
         rates: dict[str, float] = {}
         if cell.sweep:
             for rate in self.scale.rates:

@@ -15,7 +15,7 @@ from ..controls import randomized
 from ..models import NFResNet, ResNet
 from ..models.nfresnet import NFNetwork
 from ..modes import device_of
-from ..norms import BN, BNM, GN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN, on_route
+from ..norms import BN, BNM, GN, LN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, PowerBN, on_route
 from ..recipes import FGSMRS, NFGSM, TRADES, Adversarial, AlignedBN, Mixed, NoFrost, NoFrostStar, Routes, Standard
 from ..seeding import generator
 from ..surgery import convert, recalibrate
@@ -55,6 +55,7 @@ ROBUSTNORM = (
     Cell(name="bnm", system="robustnorm", about="BatchNorm with the batch's variance", begin=_converted(BNM()), needs=("bn-standard",)),
     Cell(name="rnm", system="robustnorm", about="RobustNorm with the batch's range", begin=_converted(RNM()), needs=("rnt-standard",)),
     Cell(name="gn-standard", system="robustnorm", about="GroupNorm", begin=built(GN()), recipe=_standard, clean=True),
+    Cell(name="ln-standard", system="robustnorm", about="LayerNorm", begin=built(LN()), recipe=_standard, clean=True),
     Cell(name="meanonly-standard", system="robustnorm", about="control: the mean alone", begin=built(MeanOnly()), recipe=_standard, clean=True),
     Cell(name="powerbn-standard", system="robustnorm", about="control: deviation to the 0.2", begin=built(PowerBN()), recipe=_standard, clean=True),
 )  # fmt: skip
@@ -138,6 +139,10 @@ FRAGILE = (
     Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-random-wide", system="fragile-features", about="the same from 1, four times as wide", begin=_wide, recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-undecayed-fragile", system="fragile-features", about="from the standard network, no weight decay on scales and shifts", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5, decayed=False),
+    Cell(name="affine-undecayed-random", system="fragile-features", about="from random weights, no weight decay on scales and shifts", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5, decayed=False),
+    Cell(name="bn-standard-wide", system="fragile-features", about="BatchNorm, four times as wide, trained on clean images", begin=_wide, recipe=_standard, clean=True),
+    Cell(name="affine-wide-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the wide standard network", begin=_given, needs=("bn-standard-wide",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-first-fragile", system="fragile-features", about="the first three norms alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", first=3), sweep=True, part=0.5),
     Cell(name="affine-last-fragile", system="fragile-features", about="the last three norms alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", last=3), sweep=True, part=0.5),
     Cell(name="statistics-fragile", system="fragile-features", about="control: running statistics of adversarial images, nothing trained", begin=_retracked, needs=("bn-standard",)),
@@ -147,11 +152,14 @@ FRAGILE = (
     Cell(name="shift-fragile", system="fragile-features", about="shifts alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="shift"), sweep=True, part=0.5),
     Cell(name="affine-head-fragile", system="fragile-features", about="BatchNorm's parameters and the last layer", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine+head"), sweep=True, part=0.5),
     Cell(name="affine-frozen-fragile", system="fragile-features", about="clean statistics kept", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", statistics="frozen"), sweep=True, part=0.5),
+    Cell(name="affine-recalibrated-fragile", system="fragile-features", about="statistics read from adversarial images once, then kept", begin=_retracked, needs=("bn-standard",), recipe=_adversarial(trains="affine", statistics="frozen"), sweep=True, part=0.5),
     Cell(name="head-fragile", system="fragile-features", about="control: the last layer alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="head"), sweep=True, part=0.5),
     Cell(name="subset-fragile", system="fragile-features", about="control: as many random weights", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="subset"), sweep=True, part=0.5),
     Cell(name="full-fragile", system="fragile-features", about="control: all parameters, fine-tuned", begin=_given, needs=("bn-standard",), recipe=_adversarial(), sweep=True, part=0.5),
+    Cell(name="full-random", system="fragile-features", about="control: all parameters, from random weights", begin=built(BN()), recipe=_adversarial(), sweep=True, part=0.5),
     Cell(name="clean-affine", system="fragile-features", about="control: BatchNorm's parameters on clean images", begin=_given, needs=("bn-standard",), recipe=lambda scale: Standard(trains="affine"), sweep=True, part=0.5),
     Cell(name="gn-affine-fragile", system="fragile-features", about="control: GroupNorm's parameters, from its standard network", begin=_given, needs=("gn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="ln-affine-fragile", system="fragile-features", about="control: LayerNorm's parameters, from its standard network", begin=_given, needs=("ln-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
 )  # fmt: skip
 
 
