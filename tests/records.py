@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from normwise.record import Check, Evaluation, Result, Score, Training
-from normwise.report.claims import Network
+from normwise.report.claims import Network, Table
 
 NORMS = {
     "bn": "BatchNorm",
@@ -173,4 +173,6 @@ def claims(text=""):
         Network(f"bn{text}", f"plain{text}", False, 3, pairs),
         Network("bnwot", "reads", True, 1, [(0.8, 0.8), (0.6, 0.1)]),
     ]
-    return table, networks, ["clean", f"8/255{text}"], f"cpu{text}", f"normwise reproduce{text}"
+    heads, rows = (f"network{text}", "seconds"), [(f"bn{text}", "1,500"), ("rn", "90 / 3")]
+    more = [Table(f"Training{text}", f"Seconds{text}", heads, rows)]
+    return table, networks, ["clean", f"8/255{text}"], more, f"cpu{text}", f"normwise reproduce{text}"

@@ -41,6 +41,10 @@ class Fitted(NamedTuple):
     training: Training
 
 
+class Diverged(ValueError):
+    """The loss is no longer finite."""
+
+
 def silent(text: str, done: int, total: int) -> None:
     """Report nothing."""
 
@@ -174,7 +178,7 @@ class _Run:
                     cost = self.recipe.loss(self.model, x, y, self.threat, generator=rng)
                 if not torch.isfinite(cost.loss):
                     kept = f"the last good checkpoint is of epoch {epoch}; " if epoch and self.folder else ""
-                    raise ValueError(
+                    raise Diverged(
                         f"the loss became {cost.loss.item()} in epoch {epoch + 1}, batch {index + 1}; {kept}lower schedule.lr"
                     )
                 self.optimizer.zero_grad(set_to_none=True)

@@ -15,6 +15,7 @@ from normwise.reproduce.measures import figure, more_robust, more_robust_at_equa
 from normwise.reproduce.papers import CELLS, SYSTEMS
 from normwise.reproduce.run import Reproduce, decided, wanted
 from normwise.reproduce.scale import cpu
+from normwise.reproduce.tables import beside
 
 
 def record(shares, rows=400, seed=0, strongest=None):
@@ -181,3 +182,24 @@ def test_the_page_of_claims_is_made_of_the_committed_records(tmp_path):
     decided(tmp_path, "cpu")
     assert (tmp_path / "claims.md").read_text() == (root / "docs/claims.md").read_text()
     assert "| `bn-standard` |" in (root / "docs/claims.md").read_text()  # the records are of these very settings
+
+
+def test_beside_the_claims_stands_what_training_cost_what_weaker_attackers_saw_and_what_is_missing():
+    trained = {"seconds": 300.0, "epochs": 20, "lr": 0.003, "trained_parameters": 1234}
+    seen = {"0": 0.6, "0.0313725": 0.1}
+    abnn = {"training": trained, "figures": {"paper": seen, "strongest": seen, "detached": {"0.0313725": 0.5}}}
+    slower = {**abnn, "training": {**trained, "seconds": 500.0, "lr": 0.01}}
+    patched = {"training": None, "figures": {"paper": {"0": 0.6, "2": 0.4}, "strongest": {"0": 0.6, "2": 0.3}}}
+    tables = {table.title: table for table in beside({"abnn": [abnn, slower], "bn-standard-patch": [patched]})}
+    assert tables["Training"].rows == [("abnn", "20", "400", "20", "0.003, 0.01", "1,234")]
+    assert tables["Weaker attackers of ABNN"].rows == [("abnn", "gradient of the target alone", "50.0 / 10.0")]
+    assert tables["Under patches"].rows == [("bn-standard-patch", "60.0", "40.0 / 30.0")]
+    assert len(tables["Not made yet"].rows) == len(CELLS) - 2
+    assert "RobustNorm's own protocol" not in tables
+
+
+def test_what_differs_between_cells_is_in_their_digest():
+    cell = Cell(name="a", system="fragile-features", about="", begin=lambda scale: None, sweep=True)
+    others = [replace(cell, decayed=False), replace(cell, rates=(0.1,)), replace(cell, part=0.5)]
+    made = {Workshop({"a": one}, cpu(), Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
+    assert len(made) == 4

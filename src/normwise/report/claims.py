@@ -22,6 +22,16 @@ class Network(NamedTuple):
     pairs: list[tuple[float, float]]
 
 
+class Table(NamedTuple):
+    """One table beside the headline: its title, what it shows, its rows as text, and how many columns are words, not numbers."""
+
+    title: str
+    lead: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+
+
 PLURAL = {"holds": "hold", "does not hold": "do not hold", "is not decided": "are not decided"}  # of a verdict's first words
 
 
@@ -64,7 +74,12 @@ def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_html(
-    claims: Sequence[Mapping[str, Any]], networks: Sequence[Network], columns: Sequence[str], preset: str, command: str
+    claims: Sequence[Mapping[str, Any]],
+    networks: Sequence[Network],
+    columns: Sequence[str],
+    more: Sequence[Table],
+    preset: str,
+    command: str,
 ) -> str:
     """Render the page; text from records is escaped."""
     return rendered(
@@ -75,12 +90,17 @@ def to_html(
         claims=[_told(one) for one in claims],
         networks=networks,
         columns=columns,
+        more=more,
         command=command,
     )
 
 
 def to_markdown(
-    claims: Sequence[Mapping[str, Any]], networks: Sequence[Network], columns: Sequence[str], preset: str
+    claims: Sequence[Mapping[str, Any]],
+    networks: Sequence[Network],
+    columns: Sequence[str],
+    more: Sequence[Table],
+    preset: str,
 ) -> str:
     """The same tables as Markdown."""
 
@@ -108,4 +128,7 @@ def to_markdown(
         lines.append(f"| `{row.name}` | {about} | {row.seeds} | {' | '.join(cells)} |")
     if networks:
         lines += ["", "Accuracy in percent under the paper's protocol / the strongest attack, mean over seeds."]
+    for table in more:
+        lines += ["", f"## {table.title}", "", table.lead, ""]
+        lines += [f"| {' | '.join(row)} |" for row in (table.heads, ["---"] * len(table.heads), *table.rows)]
     return "\n".join(lines) + "\n"

@@ -15,15 +15,17 @@ import torch
 from torch import nn
 
 from .. import checkpoints
+from ..adaptive import detached, fixed_at
 from ..attacks import PGD
 from ..modes import running
+from ..norms import AdaptiveNorm, sites
 from ..record import provenance, to_json, write
 from ..registry import plain
 from ..schedule import Schedule
 from ..seeding import derive
 from ..threats import Linf, Patch
 from ..trainable import baked
-from ..training import Fitted, Report, fit
+from ..training import Diverged, Fitted, Report, fit
 from ..types import Data, Norm, Recipe
 from . import figures
 from .scale import OTHER, Scale, check_other, other
@@ -47,9 +49,11 @@ class Cell:
         recipe      how it trains; None: it does not
         clean       it trains on the schedule of clean training (else of adversarial)
         sweep       its learning rate is chosen from the scale's, on validation rows
+        rates       ... or from these instead
         part        of the schedule's epochs
         decayed     weight decay pulls at norm parameters, gains and biases too
-        extras      figures beyond accuracy: of "drift", "smoothness", "legacy", "detached"
+        extras      figures beyond accuracy: of "drift", "smoothness", "legacy", and an ABNN's weaker attackers
+                    "detached", "fixed"
         retired     figures that are no longer measured: they stay in the digest, so that records made with them stay valid
         under       what it is judged under: "linf" radii, "patch" (of growing size), or the 15 "corruptions"
         other       it is trained and judged on other data than the scale's (`scale.other`)
@@ -63,6 +67,7 @@ class Cell:
     recipe: Callable[[Scale], Recipe] | None = None
     clean: bool = False
     sweep: bool = False
+    rates: tuple[float, ...] = ()
     part: float = 1.0
     decayed: bool = True
     extras: tuple[str, ...] = ()
@@ -95,7 +100,7 @@ class Workshop:
     def digest(self, name: str, seed: int) -> str:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell = self.cells[name]
-        told = [cell.under] * (cell.under != "linf") + ["undecayed"] * (not cell.decayed)
+        told: list[Any] = [cell.under] * (cell.under != "linf") + ["undecayed"] * (not cell.decayed) + list(cell.rates)
         scale = self.scale_of(cell)
         settings = {
             "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted((*cell.extras, *cell.retired)), *told],
@@ -158,10 +163,17 @@ class Workshop:
             "recipe": plain(cell.recipe(scale)) if cell.recipe else None,
             "scale": {**plain(scale), "data": plain(scale.data) | ({"root": OTHER} if cell.other else {})},
             "training": made or None,
+            "norms": _norms(model),
+            "needs": {need: self._clean(need, seed) for need in cell.needs},
             "figures": figures.plain_numbers(found),
         }
         write(folder / RECORD, to_json(record))
         return record
+
+    def _clean(self, name: str, seed: int) -> float | None:
+        """The clean accuracy of another cell, such as an ABNN's substitute, if it was measured."""
+        record = self.record(name, seed)
+        return record["figures"]["clean"] if record else None
 
     def _train(self, cell: Cell, seed: int, folder: Path) -> tuple[Fitted, dict[str, Any]]:
         assert cell.recipe is not None
@@ -172,7 +184,7 @@ class Workshop:
         )
         rates: dict[str, float] = {}
         if cell.sweep:
-            for rate in self.scale.rates:
+            for rate in cell.rates or self.scale.rates:
                 rates[f"{rate:g}"] = self._try(begun, data, recipe, schedule, rate, seed)
             schedule = replace(schedule, lr=float(max(rates, key=lambda rate: rates[rate])))
         fitted = self._fit(begun, data, recipe, schedule, seed, folder)
@@ -183,7 +195,7 @@ class Workshop:
         short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
         try:
             fitted = self._fit(model, data, recipe, short, seed)
-        except ValueError:  # the loss became infinite
+        except Diverged:
             return 0.0
         return fitted.training.validation.get("robust" if recipe.robust else "clean", 0.0)
 
@@ -218,11 +230,20 @@ class Workshop:
                 found["drift"] = figures.drift(still, batches, scale.eps, seed)
             if "smoothness" in cell.extras:
                 found["smoothness"] = figures.smoothness(still, batches, scale.eps, seed)
-            if "detached" in cell.extras:
-                found["detached"] = figures.seen_detached(still, batches, scale.radii, scale.paper, seed)
+            for name in ("detached", "fixed"):
+                if name in cell.extras:
+                    view = detached(still) if name == "detached" else fixed_at(still, torch.cat([b.x for b in batches]))
+                    found[name] = figures.weaker(still, view, batches, scale.radii, scale.paper, seed)
             if "legacy" in cell.extras:
                 found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed)
         return found
+
+
+def _norms(model: nn.Module) -> dict[str, str]:
+    """What normalizes, by place: each layer with its options."""
+    places = {path: model.get_submodule(path) for path in sites(model)}
+    places |= {path: module for path, module in model.named_modules() if isinstance(module, AdaptiveNorm)}
+    return {path: f"{type(module).__name__}({module.extra_repr()})" for path, module in places.items()}
 
 
 def _patch(size: float) -> Patch:

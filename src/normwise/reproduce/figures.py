@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adaptive import detached
 from ..attacks import DDN, PGD
 from ..data import CORRUPTIONS, corruptions
 from ..data.corruptions.kind import SEVERITIES
@@ -140,8 +139,8 @@ def _distance(model: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[float,
 def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> dict[str, float]:
     """Two numbers for the claim of smoother models with larger margins; the paper's own metrics are not known.
 
-    "lipschitz": the largest |logits(x') - logits(x)|_1 / |x' - x|_inf along PGD-10 at eps that pushes logits apart, mean over
-    rows, with logits scaled to unit deviation per model. "margin": the median smallest l2 change (DDN-100) that changes the
+    "lipschitz": |logits(x') - logits(x)|_1 / |x' - x|_inf at the end of PGD-10 on cross-entropy at eps, mean over rows, with
+    logits scaled to unit deviation per model. "margin": the median smallest l2 change (DDN-100) that changes the
     answer, over rows classified correctly.
     """
     rng = generator(seed, "smoothness")
@@ -199,13 +198,18 @@ def legacy(
     return found
 
 
-def seen_detached(
-    model: nn.Module, batches: Sequence[Batch], radii: Sequence[float], attack: Attack, seed: int
+def weaker(
+    model: nn.Module,
+    craft_on: nn.Module,
+    batches: Sequence[Batch],
+    radii: Sequence[float],
+    attack: Attack,
+    seed: int,
 ) -> dict[str, float]:
-    """Accuracy of an ABNN under a weaker attacker, whose gradient does not go through the substitute."""
+    """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model judges."""
     found = {}
     for radius in radii:
-        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), seed=seed, craft_on=detached(model))
+        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), seed=seed, craft_on=craft_on)
         found[f"{radius:.6g}"] = verdict.evaluation.robust_accuracy.value
     return found
 

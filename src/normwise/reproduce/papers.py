@@ -119,6 +119,7 @@ NOFROST = (
     Cell(name="nofrost", system="nofrost", about="no norms, the same loss", begin=_free, recipe=_recipe(NoFrost), extras=("smoothness",), retired=("shifts",)),
     Cell(name="nofrost-star", system="nofrost", about="the same, with augmented streams", begin=_free, recipe=_recipe(NoFrostStar), extras=("smoothness",), retired=("shifts",)),
     Cell(name="nofrost-plain-labels", system="nofrost", about="the same without label smoothing", begin=_free, recipe=_recipe(NoFrost, label_smoothing=0.0), extras=("smoothness",)),
+    Cell(name="nf-standard", system="nofrost", about="no norms, trained on clean images", begin=_free, recipe=_standard, clean=True, extras=("smoothness",)),
     Cell(name="nf-at", system="nofrost", about="no norms, PGD adversarial training", begin=_free, recipe=_adversarial(), extras=("smoothness",)),
     Cell(name="bn-concatenated", system="nofrost", about="BatchNorm, both halves in one forward", begin=built(BN()), recipe=_recipe(Mixed, batches="concatenated")),
     Cell(name="bn-mixed-train-crafted", system="nofrost", about="BatchNorm, attacked in training mode", begin=built(BN()), recipe=_recipe(Mixed, craft_in="train")),
@@ -136,6 +137,7 @@ NOFROST = (
 
 FRAGILE = (
     Cell(name="affine-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the standard network", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-fragile-long", system="fragile-features", about="the same, twice as long, at up to ten times the learning rate", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, rates=(3e-3, 1e-2, 3e-2, 1e-1)),
     Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-random-wide", system="fragile-features", about="the same from 1, four times as wide", begin=_wide, recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
@@ -182,9 +184,9 @@ def _aligned(scale: Scale) -> Recipe:
 
 
 ABNN = (
-    Cell(name="abnn", system="abnn", about="the authors' layer: per-sample scale and shift, batch-wide moments", begin=_abnn(), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached",)),
-    Cell(name="abnn-sample", system="abnn", about="the same, moments of each sample", begin=_abnn(scope="sample"), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached",)),
-    Cell(name="abnn-statistics", system="abnn", about="our reading of the abstract: delivered statistics replace the target's", begin=_abnn(source="statistics", scope="sample"), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached",)),
+    Cell(name="abnn", system="abnn", about="the authors' layer: per-sample scale and shift from pooled features, batch-wide moments; substitute: bn-standard, of CIFAR-10 itself", begin=_abnn(), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached",)),
+    Cell(name="abnn-sample", system="abnn", about="the same, moments of each sample", begin=_abnn(scope="sample"), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached", "fixed")),
+    Cell(name="abnn-statistics", system="abnn", about="our reading of the abstract: delivered statistics replace the target's", begin=_abnn(source="statistics", scope="sample"), needs=("bn-standard",), recipe=_aligned, clean=True, extras=("detached", "fixed")),
     Cell(name="abnn-constant", system="abnn", about="control: delivered statistics are running averages", begin=_abnn(source="constant"), needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-random", system="abnn", about="control: a substitute that was never trained", begin=_stranger, needs=("bn-standard",), recipe=_aligned, clean=True),
     Cell(name="abnn-plain", system="abnn", about="control: one more BatchNorm at each tap", begin=_abnn(source="plain"), needs=("bn-standard",), recipe=_aligned, clean=True),

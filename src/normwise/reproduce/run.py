@@ -18,6 +18,7 @@ from .claims import CLAIMS
 from .decide import decide
 from .papers import CELLS, SYSTEMS
 from .scale import SCALES
+from .tables import beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,9 @@ def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
     table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
     write(folder / "claims.json", to_json(table))
     networks, columns = _networks(seeds)
-    write(folder / "claims.md", to_markdown(table, networks, columns, preset))
-    write(folder / "claims.html", to_html(table, networks, columns, preset, provenance()["command"]))
+    more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS})
+    write(folder / "claims.md", to_markdown(table, networks, columns, more, preset))
+    write(folder / "claims.html", to_html(table, networks, columns, more, preset, provenance()["command"]))
     return table
 
 
