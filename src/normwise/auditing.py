@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,16 +26,18 @@ from .norms import BN
 from .passes import in_time, until
 from .recipes import Standard
 from .record import Check, provenance, read_result, to_json, write
+from .registry import plain
 from .rows import first_rows
 from .schedule import Schedule
 from .seeding import derive
-from .threats import THREATS, Linf
+from .threats import THREATS, Linf, Normalized
 from .training import fit
 from .trial import check_attacks
 from .types import Attack, Batch, Data, ThreatModel
 
 Report = Callable[[str, int, int], None]
 TWIN_PIXELS = 60_000 * 32 * 32  # that the twin sees in training, with repetitions
+SHARE, KEPT = 1 / 5, 1 / 3  # of the budget: what one check may take, and what the last is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,8 @@ class Audit:
         victims     rows attacked one at a time among clean neighbours, where rows are coupled
         seed        every random choice follows from it
         batch_size  rows per batch
-        budget      minutes; checks that would begin later are marked "could not run"
+        budget      minutes; a check that needs more than a fifth of it is marked "could not run", and the last, the strongest
+                    search, keeps a third for itself
         device      "cpu", "cuda", "cuda:1", or "auto"
         threads     CPU threads; 0 leaves torch's choice
     """
@@ -69,7 +73,7 @@ class Audit:
     rows: int = 200
     victims: int = 32
     seed: int = 0
-    batch_size: int = 50
+    batch_size: int = 32
     budget: float = 30.0
     device: str = "auto"
     threads: int = 0
@@ -128,6 +132,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         raise ValueError(
             f"the claim {settings.claim} was measured on {claim.data}, not on {data}; audit with --data {claim.data}"
         )
+    _same_threat(settings, claim)
     model = load(settings.model, settings.weights).model.to(device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
@@ -148,6 +153,14 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
     return made
+
+
+def _same_threat(settings: Audit, claim: Claim) -> None:
+    """Refuse a claim made under another threat model; one in normalized units is put to the test in pixels. Raises ValueError."""
+    theirs, ours = claim.under.get("threat"), plain(settings.threat)
+    if theirs and theirs["name"] != Normalized.name and json.loads(json.dumps(ours)) != theirs:
+        options = " ".join(f"--threat{'' if key == 'name' else f'.{key}'} {value}" for key, value in theirs.items())
+        raise ValueError(f"the claim {settings.claim} was made under another threat model than {ours}; audit with {options}")
 
 
 def _twin(settings: Audit, report: Report) -> nn.Module | None:
@@ -205,12 +218,16 @@ def audit(
     deadline = time.monotonic() + 60 * budget
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):
+        now = time.monotonic()
+        kept = 0.0 if one is CHECKS[-1] else KEPT * 60 * budget  # for the last search, without which nothing is trusted
+        mine = deadline if one is CHECKS[-1] else min(now + SHARE * 60 * budget, deadline - kept)
         try:
-            with until(deadline):
+            with until(mine):
                 in_time()
                 found = one.ask(case)
         except TimeoutError:
-            found = Found("could not run", f"the budget of {budget:.3g} minutes was spent", None)
+            spent = max(0.0, time.monotonic() - now) / 60
+            found = Found("could not run", f"{spent:.2f} minutes were not enough, of a budget of {budget:.3g}", None)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             found = Found("could not run", reason, None)

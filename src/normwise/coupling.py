@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ class Coupling:
 
     coupled         a row's logits moved when only other rows of its batch were replaced, or the rows were reordered
     random          the same batch gives other logits when the model's own random draws are others, wherever it draws them
-    stateful        a forward pass changes a buffer, a parameter or a mode
+    stateful        a forward pass, with a gradient asked for or without, changes a buffer, a parameter or a mode
     largest_change  of a logit of an untouched row, relative to the largest logit of the batch
     tolerance       what repeating the same pass explains, in the same units
     flips           untouched rows whose decision changed with their neighbours, out of `rows`
@@ -60,19 +61,21 @@ def measure_coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) 
 def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     stateful = False
 
-    def ask(images: Tensor, draws: int = 0) -> Tensor:
+    def ask(images: Tensor, draws: int = 0, graph: bool = False) -> Tensor:
         nonlocal stateful
-        with torch.no_grad(), untouched(model, generator(seed, "coupling", draws)):
+        with torch.set_grad_enabled(graph), untouched(model, generator(seed, "coupling", draws)):
             before = digest(model), modes_of(model)
-            logits: Tensor = model(images)
+            logits: Tensor = model(images.clone().requires_grad_(graph).clone() if graph else images)
             stateful = stateful or (digest(model), modes_of(model)) != before
         if logits.ndim != 2 or len(logits) != len(images):
             raise ValueError(
                 f"the model gave {tuple(logits.shape)} for {len(images)} rows; expected logits of shape (rows, classes)"
             )
-        return logits.double()
+        return logits.detach().double()
 
     base = ask(x)
+    with suppress(Exception):  # what an attack does; a model that cannot be differentiated is not stateful for it
+        ask(x, graph=True)
     scale = base.abs().amax().clamp_min(1e-12)
     repeated = float((ask(x) - base).abs().amax() / scale)
     redrawn = float((ask(x, draws=1) - base).abs().amax() / scale)

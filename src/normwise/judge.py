@@ -98,6 +98,8 @@ def classes_of(judge: Judge, x: Images, called: str = "model") -> int:
     """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
     try:
         logits = judge.logits(x)
+    except TimeoutError:
+        raise
     except Exception as error:
         first = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(

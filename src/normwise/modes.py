@@ -29,12 +29,13 @@ def running(model: nn.Module, mode: Mode) -> Iterator[nn.Module]:
 
 @contextmanager
 def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Module]:
-    """Let the model run without lasting effect: it works on copies of its buffers and on a random state of its own.
+    """Let the model run without lasting effect: on copies of its buffers, a random state of its own, and modes put back.
 
     The buffers themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the
     model (dropout, a random defence) is drawn from `generator`, and the global random states, those of torch, numpy and
     Python, are as they were afterwards.
     """
+    modes = {module: module.training for module in model.modules()}
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
@@ -52,6 +53,8 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
         finally:
             for module, name, buffer in held:
                 module._buffers[name] = buffer
+            for module, training in modes.items():
+                module.training = training
             random.setstate(others[0])
             np.random.set_state(others[1])  # noqa: NPY002
 

@@ -57,9 +57,18 @@ def single(
 
 
 def peers(
-    model: nn.Module, batches: Sequence[Batch], attack: Attack, *, share: float = 0.5, eps: float = 1.0, seed: int = 0
+    model: nn.Module,
+    batches: Sequence[Batch],
+    attack: Attack,
+    *,
+    share: float = 0.5,
+    eps: float = 1.0,
+    victims: int = 0,
+    seed: int = 0,
 ) -> Reached:
     """The attacker owns a share of each batch's rows and wants the others, which nobody touches, misclassified.
+
+    `victims`: begin no batch after so many of these; 0: all batches.
 
     Malicious rows may be any image (eps 1). For a model with independent rows nothing can change.
     Source: Wu et al. 2023, arXiv:2301.12576 (distribution invading attack). Differs: all victims of a batch at once.
@@ -67,14 +76,16 @@ def peers(
     judge, clean, standing, rows, fell = Judge(model, seed), 0, 0, 0, list[tuple[int, int, int]]()
     with running(model, "eval"):
         for number, batch in enumerate(batches):
+            if victims and rows >= victims:
+                break
             x, y = batch.x.to(judge.device), batch.y.to(judge.device)
             threat = _Malicious(share=share, eps=eps)
-            victims = ~threat.movable(len(x)).to(x.device)
-            before = (judge.logits(x).argmax(1) == y) & victims
+            still = ~threat.movable(len(x)).to(x.device)
+            before = (judge.logits(x).argmax(1) == y) & still
             x_adv = attack(model, x, y, threat, generator=generator(seed, "peers", number)).x_adv
             said = judge.logits(x_adv).argmax(1)
-            after = (said == y) & victims
-            clean, standing, rows = clean + int(before.sum()), standing + int(after.sum()), rows + int(victims.sum())
+            after = (said == y) & still
+            clean, standing, rows = clean + int(before.sum()), standing + int(after.sum()), rows + int(still.sum())
             lost = (before & ~after).cpu()
             fell += zip(batch.ids[lost].tolist(), batch.y[lost].tolist(), said.cpu()[lost].tolist(), strict=True)
     return Reached(rows, clean, standing, tuple(fell))

@@ -172,7 +172,7 @@ def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
 def test_where_nothing_could_run_nothing_is_trusted():
     found = audit(honest(), BATCHES, THREAT, budget=1e-9)
     assert (found.verdict, found.upper_bound, found.n) == ("doubtful", 1.0, 0)
-    assert found.sentence == "doubtful: no attack could run: the budget of 1e-09 minutes was spent"
+    assert found.sentence == "doubtful: no attack could run: 0.00 minutes were not enough, of a budget of 1e-09"
 
 
 def test_a_search_that_takes_too_long_is_stopped_within(monkeypatch):
@@ -189,6 +189,7 @@ def test_a_search_that_takes_too_long_is_stopped_within(monkeypatch):
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(passes, "time", clock)
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in ("outputs", "more steps")])
+    monkeypatch.setattr(module, "SHARE", 1.0)
     found = audit(Slow(), BATCHES, THREAT, budget=3)
     assert found.missing == ("more steps",)
     assert 150 < len(asked) < 200  # of 800
@@ -205,8 +206,8 @@ def test_a_paired_interval_is_narrower_where_the_claim_is_of_the_same_rows():
 
 def test_the_layers_that_cut_are_named():
     batch = BATCHES[0]
-    assert cutting_layers(honest(), batch) == []
-    assert cutting_layers(before(honest(), Cut()), batch) == ["0"]
+    assert cutting_layers(honest(), batch) == {}
+    assert cutting_layers(before(honest(), Cut()), batch) == {"0": None}
 
 
 def test_one_row_and_neighbours_matter_exactly_where_rows_are_coupled():

@@ -293,7 +293,7 @@ def test_rows_that_share_an_id_are_refused():
         Case(Reader(), [BATCHES[0], BATCHES[0]], WIDE)
 
 
-def test_what_a_coupled_batch_does_elsewhere_lowers_the_bound():
+def test_what_a_coupled_batch_does_elsewhere_fails_and_stands_beside_the_bound():
     class Guard(Reader):
         """Listens to its neighbours a little; alone it does not know."""
 
@@ -303,7 +303,10 @@ def test_what_a_coupled_batch_does_elsewhere_lowers_the_bound():
     case = Case(Guard(), BATCHES, Linf(eps=0.0), claim=1.0)
     BY_NAME["repeated and lonely answers"].ask(case)
     assert BY_NAME["other batches"].ask(case).status == "fail"
-    assert case.bound()[0].value < 0.5
+    assert case.reach["made over neighbours, alone"] < 0.5
+    assert (
+        case.bound()[0].value == case.reach["made over neighbours, in other batches"] > 0.5
+    )  # of the size that was claimed
 
 
 def test_without_a_claim_nothing_is_trusted():

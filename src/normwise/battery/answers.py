@@ -10,9 +10,12 @@ from ..checks import annotate
 from ..coupling import measure_coupling
 from ..judge import Judge
 from ..modes import device_of, running, untouched
+from ..passes import in_time
 from ..seeding import generator
 from ..types import Batch
 from .case import GAP, Case, Found, found, question
+
+SIZES = (1, 2, 8, 32, 128, 512)
 
 
 @question(
@@ -36,35 +39,51 @@ def repeated(case: Case) -> Found:
         ),
     }
     told = [text for violated, text in violations.values() if violated]
-    case.grave += [text for name, (violated, text) in violations.items() if violated and name not in case.declares]
+    for name, (violated, text) in violations.items():
+        if violated:
+            case.violated(name, text)
     measured = "; ".join(told) or f"largest change {c.largest_change:.1e}, tolerance {c.tolerance:.1e}"
     return found(measured, c.rows, fail=bool(case.grave), warn=bool(told))
 
 
-@question("batch size", "an image's class must not depend on how many others are asked about at the same time")
+@question(
+    "batch size",
+    "an image's class must not depend on how many others are asked about at the same time: read running statistics, or declare "
+    "the coupling and the size with the claim",
+)
 def batch_size(case: Case) -> Found:
-    """Ask in batches of 1, 2, 8, 32, 128 and 512 rows."""
-    x = torch.cat([batch.x for batch in case.batches])[:512].to(device_of(case.model))
-    model = case.network
+    """Ask in batches of 1, 2, 8, 32, 128 and 512 rows; where there are fewer, they fill the batch again and again."""
+    x = torch.cat([batch.x for batch in case.batches])[: SIZES[-1]].to(device_of(case.model))
+    model, size = case.network, len(case.batches[0].y)
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(case.seed, "sizes")):
-        whole = model(x)
-        flips = {}
-        for size in (1, 2, 8, 32, 128):
-            if size < len(x):
-                rows = x[: 64 if size == 1 else len(x)]
-                parts = torch.cat([model(part) for part in rows.split(size)])
-                flips[size] = int((parts.argmax(1) != whole[: len(rows)].argmax(1)).sum())
-    changed = ", ".join(f"{count} in batches of {size}" for size, count in flips.items() if count)
-    measured = (
-        f"decisions unlike those in one batch of {len(x)}: {changed or 'none'} (asked in {', '.join(map(str, flips))})"
-    )
-    return found(measured, len(x), fail=bool(changed) and not case.random)
+        usual = torch.cat([model(part) for part in x.split(size)])
+        rounding, changes = 1e-3 * usual.abs().max(), dict[int, int]()
+        for other in SIZES:
+            in_time()
+            rows = x[: 64 if other == 1 else len(x)]
+            filled = rows.repeat(-(-other // len(rows)), *[1] * (x.ndim - 1)) if other > len(rows) else rows
+            parts = [model(part) for part in filled.split(other)]
+            if wide := next((part.shape[1] for part in parts if part.shape[1] != usual.shape[1]), 0):
+                case.violated(
+                    "coupled", f"in batches of {other} the network knows {wide} classes, in {size} {usual.shape[1]}"
+                )
+                return found(f"{wide} classes in batches of {other}, {usual.shape[1]} in {size}", len(x), fail=True)
+            answers = torch.cat(parts)[: len(rows)]
+            moved = (answers - usual[: len(rows)]).abs().amax(1) > rounding
+            changes[other] = int((moved & (answers.argmax(1) != usual[: len(rows)].argmax(1))).sum())
+    told = ", ".join(f"{count} in batches of {other}" for other, count in changes.items() if count)
+    if told and not case.random:
+        case.violated("coupled", f"decisions depend on the size of the batch: {told}")
+    measured = f"decisions unlike those in batches of {size}: {told or 'none'} (asked in {', '.join(map(str, SIZES))})"
+    return found(measured, len(x), fail=bool(told) and not case.random)
 
 
 @question(
     "batches of one class",
-    "who decides which images share a batch decides their classes too: no attacker is needed, a sorted list is enough",
-    "which images share a batch; where rows are coupled, then the images too",
+    "who decides which images share a batch decides their classes too: no attacker is needed, a sorted list is enough; read "
+    "running statistics, or quote accuracy in such batches too",
+    "which images share a batch, and their order; where rows are coupled, then the images too. The batch's size and the "
+    "running statistics stay",
 )
 def one_class(case: Case) -> Found:
     """Accuracy on untouched rows in batches sorted by class, beside the batches as given; attacked too, where rows are coupled."""
@@ -81,7 +100,8 @@ def one_class(case: Case) -> Found:
     )
     if case.coupled:
         skewed = [Batch(x[rows], y[rows], ids[rows]) for rows in y.argsort(stable=True).split(size)]
-        left = case.judge(PGD(steps=20), batches=skewed, called="batches of one class").robust_accuracy
+        left = case.judge(PGD(steps=20), batches=skewed, inside=False).robust_accuracy
+        case.reach["sorted by class"] = left.value
         measured += f"; pgd-20 leaves {left} of those"
     return found(
         measured, case.judged, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack)

@@ -165,11 +165,12 @@ class Case:
         batches: Sequence[Batch] | None = None,
         stateful: Stateful = "restore",
         called: str = "",
-        inside: bool = False,
+        inside: bool | None = None,
     ) -> Evaluation:
         """Evaluate. What falls inside the audited threat model lowers the upper bound. The same question is asked once.
 
-        Another `threat` may lie `inside` the audited one.
+        Another `threat` may lie `inside` the audited one, and other `batches` outside: who chooses a row's neighbours has more
+        power than the claim gives. None: what is under the audited threat is inside.
         """
         sizes = None if batches is None else [len(batch.y) for batch in batches]
         asked = repr((attacks, threat, id(craft_on), sizes, stateful))
@@ -185,7 +186,7 @@ class Case:
                 stateful=stateful,
             )
             self._asked[asked] = verdict.evaluation, craft_on
-            if threat is None or inside:
+            if inside or (inside is None and threat is None):
                 self._learn(verdict, called or " and ".join(map(label, attacks)) or "no attack")
         return self._asked[asked][0]
 
@@ -210,6 +211,11 @@ class Case:
         if self.paired and score.unit == "rows" and score.rows == self.rows:
             half = 1.96 * math.sqrt(max(0.0, excess * (1 - excess)) / self.rows)
         return excess > max(GAP, half)
+
+    def violated(self, name: str, text: str) -> None:
+        """Learn that answers are random, stateful or coupled; any claim that does not declare it is doubtful."""
+        if name not in self.declares:
+            self.grave.append(text)
 
     def standing(self) -> list[Batch]:
         """The rows that no attack has broken yet; whole batches where rows are coupled."""
@@ -265,6 +271,11 @@ class Case:
         elif self.exceeds(score):
             strongest = max((name for name in found_by if name != "clean"), key=found_by.__getitem__, default="clean images")
             reasons.insert(0, f"{strongest} and others leave {100 * score.value:.1f}%")
+        for last in checks[-1:]:  # the strongest search
+            if score.n and last.status == "could not run":
+                reasons.append(
+                    f"the {last.name} could not run ({last.measured}), and without it nothing vouches for the claim"
+                )
         return Audited(
             verdict="doubtful" if reasons else "trustworthy",
             claimed_accuracy=claim,

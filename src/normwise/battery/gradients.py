@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,16 @@ from .. import losses
 from ..attacks import FGSM, PGD
 from ..attacks.oracle import Oracle
 from ..backward import straight_through
+from ..judge import Judge
 from ..modes import device_of, running, untouched
 from ..rows import l1
 from ..seeding import generator
-from ..types import Batch
+from ..types import Batch, Images, Region
 from .case import Case, Found, found, question
 
-POINTS = 9  # of the loss surface, from the image to the radius
+PARTS = [(point + 1) / 9 for point in range(9)]  # of the way out to the radius, where the loss surface is looked at
+
+StandIn = Callable[[Tensor], Tensor] | None  # for `straight_through`
 
 
 @question(
@@ -36,6 +40,10 @@ def per_layer(case: Case) -> Found:
             look = Oracle(case.model).gradient(batch.x, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
     except ValueError as error:
         return found(f"{str(error).split(';')[0]}; {_reached(case)}", len(batch.y), fail=True)
+    with running(case.model, "eval"):
+        plain = Judge(case.model, case.seed).logits(batch.x)
+    if not case.random and (look.logits - plain).abs().max() > 1e-3 * plain.abs().max():
+        return found("the network answers otherwise when a gradient is asked for", len(batch.y), fail=True)
     size = l1(look.grad)
     zero, faint = size == 0, size < 1e-6 * look.logits.abs().amax(1)
     many = len(zero) // 10
@@ -45,38 +53,65 @@ def per_layer(case: Case) -> Found:
     return found(measured, len(zero), fail=int(zero.sum()) > many, warn=int(faint.sum()) > many)
 
 
+class _Surface(NamedTuple):
+    """Mean rise of the margin, in deviations of the logits, along the gradient and beside it; rows that the gradient misleads."""
+
+    along: list[float]
+    beside: list[float]
+    blind: float
+
+
+def _out(oracle: Oracle, region: Region, batch: Batch, origin: Images, rng: torch.Generator) -> _Surface:
+    look = oracle.gradient(origin, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
+    ways = [look.grad, *(torch.randn(batch.x.shape, generator=rng).to(batch.x) for _ in range(4))]
+
+    def raised(way: Tensor, part: float) -> Tensor:
+        image = region.project(region.ascend(origin, way, part * region.radius))
+        return losses.margin(oracle.logits(image), batch.y) - look.loss
+
+    rises = torch.stack([torch.stack([raised(way, part) for way in ways]) for part in PARTS])  # part, way, row
+    scale = look.logits.std().clamp_min(1e-12)
+    blind = (rises[-1, 0] < rises[-1, 1:].amax(0)).float().mean()
+    along, beside = (rises[:, 0].mean(1) / scale).tolist(), (rises[:, 1:].mean((1, 2)) / scale).tolist()
+    return _Surface(along, beside, float(blind))
+
+
 @question(
     "loss surface",
     "where random directions raise the loss as much as the gradient does, the gradient does not tell the way: use black-box "
     "attacks, straight-through copies and transfer",
 )
 def surface(case: Case) -> Found:
-    """The margin along the gradient and along random directions of the same length, out to the radius."""
+    """The margin along the gradient and along random directions of the same length, out to the radius.
+
+    From the image, and from a random start; from there on it ends where the region does.
+    """
     batch, rng = case.first(), generator(case.seed, "surface")
-    every = torch.ones_like(batch.y, dtype=torch.bool)
     with running(case.model, "eval"), untouched(case.model, generator(case.seed, "surface's model")):
         oracle, region = Oracle(case.model), case.threat.around(batch.x, generator=rng)
-        look = oracle.gradient(batch.x, batch.y, losses.margin, every)
-        ways = [look.grad, *(torch.randn(batch.x.shape, generator=rng).to(batch.x) for _ in range(4))]
-
-        def raised(way: Tensor, part: float) -> Tensor:
-            image = region.project(region.ascend(batch.x, way, part * region.radius))
-            return losses.margin(oracle.logits(image), batch.y) - look.loss
-
-        parts = [(point + 1) / POINTS for point in range(POINTS)]
-        along = torch.stack([raised(ways[0], part) for part in parts])
-        beside = torch.stack([torch.stack([raised(way, part) for way in ways[1:]]).mean(0) for part in parts])
-    best_random = torch.stack([raised(way, 1.0) for way in ways[1:]]).amax(0)
-    blind = float((along[-1] < best_random).float().mean())
-    scale = float(look.logits.std().clamp_min(1e-12))
-    rises, drifts = along.mean(1) / scale, beside.mean(1) / scale
+        clean = _out(oracle, region, batch, batch.x, rng)
+        started = _out(oracle, region, batch, region.start(), rng)
+    told = [
+        f"from {origin} the margin rises by {one.along[-1]:.2f} deviations of the logits along the gradient, by "
+        f"{one.beside[-1]:.2f} in random directions; no better than one of 4 random directions: {100 * one.blind:.0f}% of rows"
+        for origin, one in (("the image", clean), ("a random start", started))
+    ]
     return found(
-        f"out to the radius the margin rises by {float(rises[-1]):.2f} deviations of the logits along the gradient, by "
-        f"{float(drifts[-1]):.2f} in random directions; no better than one of 4 random directions: {100 * blind:.0f}% of rows",
+        f"out to the radius, {'; '.join(told)}",
         len(batch.y),
-        fail=blind > 0.5,
-        warn=blind > 0.2,
-        series={"over": "share of the radius", "values": parts, "scores": rises.tolist(), "of": "margin along the gradient"},
+        fail=clean.blind > 0.5,
+        warn=max(clean.blind, started.blind) > 0.2,
+        series={
+            "over": "share of the radius",
+            "values": PARTS,
+            "scores": clean.along,
+            "of": "margin along the gradient",
+            "beside": {
+                "random directions": clean.beside,
+                "gradient, from a random start": started.along,
+                "random directions, from a random start": started.beside,
+            },
+        },
     )
 
 
@@ -116,24 +151,38 @@ def leaking(case: Case) -> Found:
     return found(measured, case.rows, fail=rise > case.slack)
 
 
-@question("straight through", "a layer without a gradient stops the attack and not the attacker, who goes around it")
+@question(
+    "straight through",
+    "a layer without a gradient stops the attack and not the attacker, who goes around it: quote what is left then",
+    "the images; gradients are taken on a copy whose cutting layers pass them as they come. Batches and statistics stay",
+)
 def passed_through(case: Case) -> Found:
-    """Attack a copy whose cutting layers, and a softmax in the network, pass the gradient as it comes."""
+    """Attack a copy whose cutting layers, and a softmax in the network, pass the gradient as it comes.
+
+    A layer that answers several channels for one, such as a thermometer code, passes the gradient of each to the one; one
+    of another shape has no stand-in.
+    """
     cuts = cutting_layers(case.model, case.batches[0], case.seed)
-    cuts += [path for path, module in case.model.named_modules() if path and isinstance(module, nn.Softmax)]
+    cuts |= {path: None for path, module in case.model.named_modules() if path and isinstance(module, nn.Softmax)}
     if not cuts:
         arrives = gradients_by_layer(case.model, case.first(), case.seed).get("", 0.0) > 0
         measured = (
             "no layer cuts the gradient" if arrives else "no gradient arrives, and no layer alone cuts it: craft on a copy"
         )
         return found(measured, len(case.batches[0].y), fail=not arrives)
-    way = straight_through(case.model, dict.fromkeys(cuts))
+    if strange := [path for path, stand_in in cuts.items() if stand_in is no_stand_in]:
+        return found(f"{', '.join(strange)} has no stand-in of its shape: craft on a copy of your own", None, fail=True)
+    way = straight_through(case.model, cuts)
     left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
     measured = f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}"
     return found(measured, left.rows, fail=case.exceeds(left))
 
 
-@question("noise of its own", "an attacker averages over the model's noise")
+@question(
+    "noise of its own",
+    "an attacker averages over the model's noise: quote what is left then",
+    "the images, knowing how the model draws, and not what it will draw. Batches and statistics stay",
+)
 def noise(case: Case) -> Found:
     """PGD whose gradients are means over draws of the model's noise."""
     if not case.random:
@@ -149,7 +198,11 @@ def _reached(case: Case) -> str:
     if bad:
         return f"it is not finite from {bad[-1]} down"
     there = [path for path, size in sizes.items() if size > 0]
-    return f"the deepest layer it reaches is {there[0] or 'the pixels'}" if there else "it reaches no layer"
+    if there and there[0]:
+        return f"the deepest layer it reaches is {there[0]}"
+    falls = [(sizes[below] / sizes[above], above) for below, above in itertools.pairwise(sizes)] if there else []
+    factor, where = min(falls, default=(0.0, ""))
+    return f"it shrinks most at {where}, to {factor:.1g} of what arrives there" if where else "it reaches no layer"
 
 
 def gradients_by_layer(model: nn.Module, batch: Batch, seed: int = 0) -> dict[str, float]:
@@ -180,23 +233,24 @@ def gradients_by_layer(model: nn.Module, batch: Batch, seed: int = 0) -> dict[st
     return {path: 0.0 if grad is None else float(grad.abs().max()) for path, grad in zip(behind, grads, strict=True)}
 
 
-def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> list[str]:
-    """The innermost layers through which no gradient passes: what goes in has a shape that comes out, and no gradient does.
+def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> dict[str, StandIn]:
+    """The innermost layers through which no gradient passes, each with a stand-in for `straight_through`.
 
-    Found by asking each layer alone, on the input it got: the gradient of its output's sum of squares is missing or 0.
+    Found by asking each layer alone, on the input it got: the gradient of its output's sum of squares is missing or 0. None
+    stands for the identity, and `no_stand_in` in for a layer of another shape, but for one with several channels for each.
     """
     x, inputs = batch.x.to(device_of(model)), dict[str, Tensor]()
     leaves = {path: module for path, module in model.named_modules() if path and not any(module.children())}
 
     def keep(path: str) -> Callable[..., None]:
         def look(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
-            if given and isinstance(given[0], Tensor) and isinstance(answer, Tensor) and given[0].shape == answer.shape:
+            if given and isinstance(given[0], Tensor) and isinstance(answer, Tensor):
                 inputs.setdefault(path, given[0].detach().clone())
 
         return look
 
     hooks = [module.register_forward_hook(keep(path)) for path, module in leaves.items()]
-    cuts = []
+    cuts = dict[str, StandIn]()
     with running(model, "eval"), untouched(model, generator(seed, "cuts")):
         try:
             with torch.no_grad():
@@ -214,5 +268,20 @@ def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> list[str]:
                 grad = torch.autograd.grad(total, given, allow_unused=True)[0] if total.requires_grad else None
             moves = bool((answer != answer[:1]).any())
             if moves and (grad is None or not (grad != 0).any()):
-                cuts.append(path)
+                cuts[path] = _stand_in(given.shape, answer.shape)
     return cuts
+
+
+def _stand_in(given: torch.Size, answered: torch.Size) -> StandIn:
+    """Of a layer between these shapes."""
+    if given == answered:
+        return None
+    times, rest = divmod(answered[1], given[1]) if len(given) == len(answered) > 1 else (0, 1)
+    if rest or not times or (given[0], *given[2:]) != (answered[0], *answered[2:]):
+        return no_stand_in
+    return lambda x: x.repeat_interleave(times, 1)
+
+
+def no_stand_in(x: Tensor) -> Tensor:
+    """Stands in for a layer of which none is known."""
+    return x

@@ -20,7 +20,8 @@ INDEPENDENT = "rows are independent"
 
 @question(
     "one row among clean ones",
-    "an attacker who sends one image meets clean neighbours: a defence that needs a whole adversarial batch fails",
+    "an attacker who sends one image meets clean neighbours, and a defence that needs a whole adversarial batch fails: quote the "
+    "lower of this and of the whole batch",
     "one image of a batch; the others are clean, and their number, their order and the running statistics stay",
 )
 def single(case: Case) -> Found:
@@ -37,14 +38,15 @@ def single(case: Case) -> Found:
 
 @question(
     "malicious neighbours",
-    "what nobody touched must not change its class because of its neighbours; this is beside robust accuracy",
-    "half of a batch, without limit; the rows that count are untouched, and the order and the running statistics stay",
+    "what nobody touched must not change its class because of its neighbours: read running statistics, or never answer "
+    "strangers in one batch; this is beside robust accuracy",
+    "half of a batch, without limit; the rows that count are untouched, and the order, the size and the running statistics stay",
 )
 def peers(case: Case) -> Found:
     """Half of a batch may be anything, to hurt the other half (Wu et al. 2023, arXiv:2301.12576)."""
     if not case.coupled:
         return found(INDEPENDENT, None)
-    r = reach.peers(case.model, case.batches, PGD(steps=20), seed=case.seed)
+    r = reach.peers(case.model, case.batches, PGD(steps=20), victims=case.victims, seed=case.seed)
     case.reach["peers"] = r.standing / r.victims
     measured = f"{r.clean - r.standing} of {r.victims} untouched rows fall when the other half of their batch is malicious"
     return found(measured, r.victims, fail=r.clean - r.standing > max(1, 0.02 * r.victims))
@@ -52,28 +54,44 @@ def peers(case: Case) -> Found:
 
 @question(
     "other batches",
-    "images that break a batch and are harmless elsewhere, or the reverse, show that the verdict was about the batch",
-    "every image, not knowing beside whom it will stand: the batch, its order and its size are drawn anew",
+    "images that break a batch and are harmless elsewhere, or the reverse, show that the verdict was about the batch: quote it "
+    "with the batch's size",
+    "every image, not knowing beside whom it will stand: the batch, its order and its size, down to one row, are drawn anew. "
+    "The running statistics stay",
 )
 def elsewhere(case: Case) -> Found:
-    """Images made over random neighbours, judged in their batch, in other batches, and alone."""
+    """Images made over random neighbours, judged in their batch, in other batches, and alone; and made alone, judged alone."""
     if not case.coupled:
         return found(INDEPENDENT, None)
     e = case.judge(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
-    here, there, alone = e.robust_accuracy.value, e.rebatched_accuracy, e.alone_accuracy
-    told = [f"{100 * here:.1f}% in their batch"]
-    told += [f"{100 * other:.1f}% {where}" for other, where in ((there, "in others"), (alone, "alone")) if other is not None]
-    others = [here, *(other for other in (there, alone) if other is not None)]
-    lowest = intervals.of_rows(round(min(others) * e.n), e.n)
-    case.lower(lowest, "other batches")
-    measured = f"pgd-20 over random neighbours leaves {', '.join(told)}"
-    return found(measured, e.n, fail=case.exceeds(lowest), warn=max(others) - min(others) > GAP)
+    lone = {"batches": case.split(1)[: case.victims], "inside": False}
+    try:
+        own = case.judge(PGD(steps=20), **lone)
+    except ValueError:  # alone it gives no gradient
+        own = case.judge(**lone)
+    left = {"in their batch": e.robust_accuracy.value}
+    left |= {} if e.rebatched_accuracy is None else {"in other batches": e.rebatched_accuracy}
+    left |= {} if e.alone_accuracy is None else {"alone": e.alone_accuracy}
+    case.reach |= {f"made over neighbours, {where}": value for where, value in left.items() if where != "in their batch"}
+    case.reach["made alone"] = own.robust_accuracy.value
+    told = ", ".join(f"{100 * value:.1f}% {where}" for where, value in left.items())
+    measured = (
+        f"pgd-20 over random neighbours leaves {told}; of {own.n} rows in batches of one it leaves {own.robust_accuracy}"
+    )
+    lowest, usual = (
+        intervals.of_rows(round(min(some) * e.n), e.n)
+        for some in (left.values(), [value for where, value in left.items() if where != "alone"])
+    )
+    case.lower(usual, "other batches")  # of the size that was claimed
+    worse = case.exceeds(lowest) or case.exceeds(own.robust_accuracy)
+    return found(measured, e.n, fail=worse, warn=max(left.values()) - min(left.values()) > GAP)
 
 
 @question(
     "poisoned statistics",
-    "a network that learns from what it is asked can be taught: who sends images ahead changes the answers to others",
-    "the running statistics, by ten batches sent ahead, or by every batch attacked before",
+    "a network that learns from what it is asked can be taught: who sends images ahead changes the answers to others; keep "
+    "its statistics still, or say with the claim in which order it was asked",
+    "the running statistics, by ten batches sent ahead, or by every batch attacked before; batches, their order and size stay",
 )
 def poisoned(case: Case) -> Found:
     """Clean accuracy after ten batches of black and white noise, or of one class, beside that after ten clean ones; PGD-20 in sequence."""

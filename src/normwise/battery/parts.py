@@ -18,6 +18,7 @@ SHARPNESS = 20.0  # of the smooth maximum, in the range's own units
 @question(
     "every route",
     "a network with several sets of statistics is as robust as the route it takes: say which one answers, and who chooses it",
+    "the images, on the route in use; images made on the others are tried on it. Batches and statistics stay",
 )
 def routes(case: Case) -> Found:
     """PGD-20 on each route of routed norms, each judged by itself; what it finds is tried on the route in use too."""
@@ -39,7 +40,8 @@ def routes(case: Case) -> Found:
 
 @question(
     "around the substitute",
-    "an attacker knows the substitute too: images made through it, around it, or on it alone all count",
+    "an attacker knows the substitute too, and images made through it, around it, or on it alone all count: quote the lowest",
+    "the images that both networks see. The batch, its order, its size and the running statistics stay",
 )
 def substitute(case: Case) -> Found:
     """PGD-20 on the whole, with the substitute's gradient cut, and on the substitute alone; judged on the whole."""
@@ -60,7 +62,8 @@ def substitute(case: Case) -> Found:
 @question(
     "smooth range",
     "a batch's range passes gradients to two pixels of a channel: a smooth stand-in shows the attack what it cannot see, and one "
-    "that is taken for a constant does not distract it",
+    "that is taken for a constant does not distract it; quote the lowest",
+    "the images of a batch; gradients are taken on copies. The batch, its order, its size and the running statistics stay",
 )
 def smooth_range(case: Case) -> Found:
     """For norms that read the batch's range: PGD-20 on copies with a smooth one and with a constant one, judged on the network."""

@@ -1,0 +1,200 @@
+"""Networks that behave while they are looked at, and claims that slip through: none is trusted."""
+
+import copy
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from normwise import passes
+from normwise.attacks import APGD, PGD
+from normwise.auditing import Audit, audit
+from normwise.battery import CHECKS, Case, cutting_layers
+from normwise.coupling import measure_coupling
+from normwise.illusions import before
+from normwise.judge import Judge, classes_of
+from normwise.norms import BN
+from normwise.record import to_json, write
+from normwise.threats import Linf
+from records import result
+from worlds import Stripes, trained
+
+module = sys.modules["normwise.auditing"]
+BATCHES = Stripes(test_limit=30).test(batch_size=15)
+THREAT = Linf(eps=0.2)
+BY_NAME = {check.name: check for check in CHECKS}
+QUICKER = {"twin": None, "strongest": APGD(steps=10), "victims": 4}
+
+
+class Around(nn.Module):
+    """An honest network, with something around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = copy.deepcopy(trained(BN()))
+        self.register_buffer("seen", torch.tensor(0))
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class Counts(Around):
+    """Moves a buffer in passes with a graph alone."""
+
+    def forward(self, x):
+        self.seen.add_(int(x.requires_grad))
+        return self.inner(x)
+
+
+class Trains(Around):
+    """Goes into training mode when a gradient is asked for."""
+
+    def forward(self, x):
+        if x.requires_grad:
+            self.train()
+        return self.inner(x)
+
+
+class Small(Around):
+    """Another network in small batches."""
+
+    def forward(self, x):
+        logits = self.inner(x)
+        return logits if len(x) >= 8 else logits.roll(1, 1)
+
+
+class Narrow(Around):
+    """Knows fewer classes in small batches."""
+
+    def forward(self, x):
+        logits = self.inner(x)
+        return logits if len(x) >= 8 else logits[:, :2]
+
+
+class Denies(Around):
+    """Answers otherwise when a gradient is asked for."""
+
+    def forward(self, x):
+        return self.inner(x) * (0.5 if x.requires_grad else 1.0)
+
+
+class Ladder(nn.Module):
+    """A thermometer code as it is: eight channels for each."""
+
+    def forward(self, x):
+        levels = (torch.arange(8) + 0.5) / 8
+        return (x[:, :, None] > levels.view(1, 1, 8, 1, 1)).to(x).flatten(1, 2)
+
+
+class Reads(Around):
+    """Takes eight channels for each."""
+
+    def forward(self, x):
+        return self.inner(x.unflatten(1, (-1, 8)).mean(2))
+
+
+class Cropped(nn.Module):
+    """Cuts the gradient, and the image to a part."""
+
+    def forward(self, x):
+        return x.detach()[:, :, 1:]
+
+
+def cheap(monkeypatch):
+    few = ("repeated and lonely answers", "batch size", "outputs", "stronger search")
+    monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in few])
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Counts, "a forward pass changes the model's buffers or modes"),
+        (Trains, "a forward pass changes the model's buffers or modes"),
+        (Small, "decisions depend on the size of the batch"),
+        (Narrow, "in batches of 1 the network knows 2 classes, in 30 3"),
+    ],
+)
+def test_what_changes_while_nobody_looks_is_doubtful(monkeypatch, model, reason):
+    cheap(monkeypatch)
+    made = model().eval()
+    found = audit(made, BATCHES, THREAT, **QUICKER)
+    assert found.verdict == "doubtful"
+    assert any(reason in one for one in found.reasons), found.reasons
+    assert not any(part.training for part in made.modules())
+    declared = audit(made, BATCHES, THREAT, declares=("stateful", "coupled"), **QUICKER)
+    assert not any(reason in one for one in declared.reasons)
+
+
+def test_a_model_that_cannot_be_differentiated_is_not_stateful_for_it():
+    class Numpy(Around):
+        def forward(self, x):
+            return self.inner(torch.from_numpy(x.numpy()))
+
+    assert not measure_coupling(Numpy().eval(), [BATCHES[0].x]).stateful
+
+
+def test_a_network_that_answers_otherwise_when_a_gradient_is_asked_for_is_named():
+    found = BY_NAME["gradients per layer"].ask(Case(Denies().eval(), BATCHES, THREAT))
+    assert (found.status, found.measured) == ("fail", "the network answers otherwise when a gradient is asked for")
+
+
+def test_where_the_gradient_dwindles_the_layer_is_named():
+    class Faint(nn.Module):
+        def forward(self, x):
+            return x.detach() + 1e-9 * x
+
+    found = BY_NAME["gradients per layer"].ask(Case(before(trained(BN()), Faint()).eval(), BATCHES, THREAT))
+    assert found.status == "warn"
+    assert "it shrinks most at 0, to 1e-09" in found.measured
+
+
+def test_a_layer_that_answers_several_channels_for_one_is_passed_straight_through():
+    model = nn.Sequential(Ladder(), Reads()).eval()
+    case = Case(model, BATCHES, Linf(eps=0.35), claim=0.9)
+    assert list(cutting_layers(model, BATCHES[0])) == ["0"]
+    assert "cut at 0" in BY_NAME["gradients per layer"].ask(case).measured
+    found = BY_NAME["straight through"].ask(case)
+    assert found.status == "fail"
+    assert "with 0 passed straight through" in found.measured
+    part = nn.Sequential(Cropped(), trained(BN())).eval()
+    found = BY_NAME["straight through"].ask(Case(part, BATCHES, THREAT))
+    assert "0 has no stand-in of its shape" in found.measured
+
+
+def test_a_slow_check_does_not_cost_the_last_search_its_time_and_without_that_nothing_is_trusted(monkeypatch):
+    asked = []
+
+    class Slow(Around):
+        def forward(self, x):
+            asked.append(len(x))
+            return self.inner(x)
+
+    clock = SimpleNamespace(monotonic=lambda: float(len(asked)), perf_counter=time.perf_counter)
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(passes, "time", clock)
+    few = ("outputs", "more steps", "more starts", "stronger search")
+    monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in few])
+    enough = audit(Slow().eval(), BATCHES, THREAT, budget=20, **QUICKER)  # a pass takes a second
+    asked.clear()
+    short = audit(Slow().eval(), BATCHES, THREAT, budget=3, **QUICKER | {"strongest": PGD(steps=100)})
+    assert enough.missing == ("more steps",)
+    assert "stronger search" in short.missing
+    assert short.verdict == "doubtful"
+    assert any("without it nothing vouches for the claim" in one for one in short.reasons)
+
+
+def test_time_that_is_over_is_no_fault_of_the_images():
+    with passes.until(0.0), pytest.raises(TimeoutError):
+        classes_of(Judge(trained(BN()), 0), BATCHES[0].x)
+
+
+def test_a_claim_made_under_another_radius_is_refused(tmp_path):
+    path = write(tmp_path / "result.json", to_json(result("bn")))
+    settings = Audit(model="x:y", claim=str(path), threat=Linf(eps=0.3))
+    with pytest.raises(
+        ValueError, match=r"under another threat model than .*0\.3.*; audit with --threat linf --threat\.eps"
+    ):
+        module.run_audit(settings, tmp_path, lambda *told: None)
