@@ -25,7 +25,8 @@ class StatNorm(nn.Module):
 
     so that shares 0, 0 are BatchNorm, 1, 1 read the batch alone, and 0, 1 keep the running mean (BNM, RNM).
 
-    Reads x of shape (b, c, ...) of any rank >= 2. A channel without spread gives `bias`, and no gradient through its spread.
+    Reads x of shape (b, c, ...) of any rank >= 2. A channel without spread gives `bias`, and no gradient through its spread
+    (by BatchNorm's formula, which torch computes, `bias` up to rounding: of the channel's value, times 1 / sqrt(eps)).
     State-dict keys are BatchNorm's; other measures live in buffers of their own names (`running_range`; `running_median`,
     `running_deviation`). BatchNorm's keys load into a layer that measures something else: what it cannot use is dropped
     and the layer then refuses tracked evaluation until it has been trained or recalibrated. What a state dict does not
