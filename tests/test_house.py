@@ -20,6 +20,8 @@ FLOORS = [
     {
         "attacks",
         "surgery",
+        "adoption",
+        "limits",
         "trainable",
         "models",
         "training",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .experiment import Experiment as Experiment
     from .experiment import run as run
     from .folding import fold as fold
+    from .limits import unmapped as unmapped
     from .loading import load as load
     from .models import MODELS as MODELS
     from .norms import NORMS as NORMS
@@ -55,7 +56,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .surgery import convert_sync as convert_sync
     from .surgery import insert as insert
     from .surgery import recalibrate as recalibrate
-    from .surgery import unmapped as unmapped
     from .threats import L2 as L2
     from .threats import THREATS as THREATS
     from .threats import Linf as Linf
@@ -81,6 +81,7 @@ _ROOMS = {
     "diagnoses.run": ("diagnose",),
     "experiment": ("Experiment", "run"),
     "folding": ("fold",),
+    "limits": ("unmapped",),
     "loading": ("load",),
     "models": ("MODELS",),
     "norms": ("NORMS", "RobustNorm1d", "RobustNorm2d", "RobustNorm3d", "StatNorm", "norm_reads", "routed", "sites"),
@@ -90,7 +91,7 @@ _ROOMS = {
     "selftests": ("selftest",),
     "sharing": ("with_share",),
     "speed": ("Speed",),
-    "surgery": ("convert", "convert_sync", "insert", "recalibrate", "unmapped"),
+    "surgery": ("convert", "convert_sync", "insert", "recalibrate"),
     "threats": ("L2", "THREATS", "Linf"),
     "trainable": ("only", "only_affine"),
     "training": ("fit",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .adoption import adopt, take_settings
+from .limits import norm_paths, refuse_lazy, remark
 from .modes import device_of, frozen, running
 from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
@@ -29,8 +30,9 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     `unmapped` lists such layers, and evaluation that would read it raises until you `recalibrate` or train. Statistics that
     the new layer does not track (any, for GroupNorm or no norm) are dropped. Routes are kept where their number and what
     they share are the same, and the route in use unless `norm` names another than 0; else every route starts as the one in
-    use. LayerNorm is left alone (it normalizes tokens, not channels), and so is a frozen substitute; the activation inside
-    timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
+    use. LayerNorm is left alone (it normalizes tokens, not channels), and so are a frozen substitute and norms of unknown
+    kinds; `unmapped` tells what was dropped and left. The activation inside timm's BatchNormAct2d and GroupNormAct and what
+    `insert` put behind a norm stay.
 
     Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
 
@@ -44,10 +46,14 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
 
     def made(site: Site, old: nn.Module) -> nn.Module:
         new = norm(site)
-        _take_settings(new, old, norm)
+        take_settings(new, old, norm)
         return new
 
-    return exchange(model, made)
+    left, new = set(norm_paths(model)) - _places(model).keys(), exchange(model, made)
+    for path, module in new.named_modules():
+        if path in left:
+            remark(module, f"{type(module).__name__} left as it is")
+    return new
 
 
 def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> nn.Module:
@@ -56,16 +62,14 @@ def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> 
     A layer that `make` gives back stays as it is. What a new layer takes over is what `convert` says, settings excepted.
     Raises ValueError for a lazy layer that has seen no batch.
     """
-    for path, module in model.named_modules():
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            raise ValueError(f"{path} is lazy and does not know its channels yet; run one batch through the model first")
+    refuse_lazy(model)
     model = copy.deepcopy(model)
     places = [(site, model.get_submodule(path)) for path, site in _places(model).items()]
     made: dict[nn.Module, nn.Module] = {}
     for site, old in places:
         if old not in made:
             new = make(site, old)
-            made[old] = old if new is old else _adopt(new, old)
+            made[old] = old if new is old else adopt(new, old)
         if not site.path:
             model = made[old]
             continue
@@ -85,13 +89,18 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
-    use; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Raises ValueError for no batches.
+    use; of adaptive norms those of source "constant"; a frozen substitute keeps its own.
     (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
+
+    Raises ValueError for no batches, for a model without running statistics, and for a lazy layer that has seen no batch.
     """
+    refuse_lazy(model)
     model = copy.deepcopy(model)
     resting = {s for m in model.modules() if isinstance(m, Routed) for s in m.statistics if s is not m.active}
     resting |= set(frozen(model))
     tracking: list[Any] = [m for m in model.modules() if _tracks(m) and m not in resting]
+    if not tracking:
+        raise ValueError(f"{type(model).__name__} has no norms with running statistics; there is nothing to recalibrate")
     momenta = [module.momentum for module in tracking]
     seen = False
     with running(model, "eval"), torch.no_grad():
@@ -115,12 +124,14 @@ def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
     The new layer is the module's child `inserted`, so that every key of the old state dict stays as it was. Its number of
     channels is what the module says of itself (`out_channels`, `out_features` or `num_features`).
 
-    Raises ValueError for a path that is not there, a module that already has one, or one that does not say its channels.
+    Raises ValueError for a path that is not there, a module that already has one, or one that does not say its channels; and
+    for a lazy layer that has seen no batch.
 
     >>> from normwise.norms import BN
     >>> sorted(insert(nn.Sequential(nn.Conv2d(3, 4, 1)), BN(), after=["0"]).state_dict())[:2]
     ['0.bias', '0.inserted.bias']
     """
+    refuse_lazy(model)
     model = copy.deepcopy(model)
     known = dict(model.named_modules())
     for path in after:
@@ -181,17 +192,10 @@ def _alone(path: str, layer: nn.Module) -> ValueError:
     )
 
 
-def unmapped(model: nn.Module) -> list[str]:
-    """The paths of norm layers whose running statistics are not known, because the layer converted tracked others, or none.
-
-    `recalibrate` them, or train. Of routed norms, each route's layer. A layer that tracks nothing is never listed, though
-    statistics may have been dropped where it stands.
-    """
-    return [path for path, module in model.named_modules() if isinstance(module, StatNorm) and module.unknown]
-
-
 def _tracks(module: nn.Module) -> bool:
-    return module.tracks if isinstance(module, AdaptiveNorm) else isinstance(module, StatNorm | _BatchNorm)
+    if isinstance(module, AdaptiveNorm):
+        return module.tracks
+    return isinstance(module, StatNorm) or (isinstance(module, _BatchNorm) and module.running_mean is not None)
 
 
 def _outputs(module: nn.Module) -> int:
@@ -200,96 +204,3 @@ def _outputs(module: nn.Module) -> int:
 
 def _then_inserted(module: nn.Module, inputs: Any, y: Tensor) -> Tensor:
     return module.inserted(y)  # type: ignore[operator]
-
-
-def _then_activate(module: nn.Module, inputs: Any, y: Tensor) -> Tensor:
-    return module.act(module.drop(y))  # type: ignore[operator]
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
-
-
-def _take_settings(new: nn.Module, old: nn.Module, norm: Norm) -> None:
-    """Give a new layer the old one's momentum and eps, where the norm that made it has them at their default."""
-    options = dataclasses.fields(norm) if dataclasses.is_dataclass(norm) else tuple[Any]()
-    default = {option.name for option in options if getattr(norm, option.name) == option.default}
-    source = old.active if isinstance(old, Routed) else old
-    for layer in new.statistics if isinstance(new, Routed) else (new,):
-        same = getattr(layer, "eps_inside", True) == getattr(source, "eps_inside", True)  # added to the same thing
-        for name in ("eps", "momentum") if same else ("momentum",):
-            if name in default and hasattr(source, name) and hasattr(layer, name):
-                setattr(layer, name, getattr(source, name))
-    if isinstance(new, Routed) and isinstance(old, Routed) and "route" in default and old.route < new.routes:
-        new.route = old.route
-
-
-def _adopt(new: nn.Module, old: nn.Module) -> nn.Module:
-    """Give a new layer what it shares with the old one."""
-    place = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), None)
-    if place is not None:
-        new.to(device=place.device, dtype=place.dtype)
-    _take_statistics(new, old)
-    _take_parameters(new, old)
-    new.train(old.training)
-    if isinstance(old, _BatchNorm | nn.GroupNorm) and hasattr(old, "act") and hasattr(old, "drop"):  # timm's, activated
-        new.register_forward_hook(_then_activate)  # first, so that the old layer's hooks see what they saw
-    for name in ("drop", "act", "inserted"):  # what the hooks call
-        if name in old._modules:
-            new.add_module(name, old._modules[name])
-    for hooks in _HOOKS:
-        getattr(new, hooks).update(getattr(old, hooks))
-    new._is_full_backward_hook = old._is_full_backward_hook
-    loading: dict[int, Any] = old._load_state_dict_pre_hooks
-    for key, hook in loading.items():  # these know their module
-        new._load_state_dict_pre_hooks[key] = type(hook)(hook.hook, new if hook.with_module else None)
-    return new
-
-
-def _take_statistics(new: nn.Module, old: nn.Module) -> None:
-    """Give a new layer the running statistics that both know; mark as unknown what it alone tracks."""
-    layers = list(new.statistics) if isinstance(new, Routed) else [new]
-    sources = [old.active if isinstance(old, Routed) else old] * len(layers)
-    if isinstance(old, Routed) and _same_routes(new, old):
-        sources = list(old.statistics)
-    for layer, source in zip(layers, sources, strict=True):
-        unknown = source.unknown if isinstance(source, StatNorm) else frozenset[str]()
-        known = {name: value for name, value in source.named_buffers(recurse=False) if name not in unknown}
-        own = dict(layer.named_buffers(recurse=False))
-        shared = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
-        layer.load_state_dict(shared, strict=False)
-        if isinstance(layer, StatNorm):
-            layer.expect_recalibration(layer._spread not in shared, centre=layer._centre not in shared)
-
-
-def _take_parameters(new: Any, old: nn.Module) -> None:
-    """Give a new layer the old one's parameters themselves, so that tied ones stay tied; where shapes differ, their values."""
-    kept = not isinstance(old, Routed) or _same_routes(new, old)
-    for name, parameter in list(new.named_parameters(recurse=False)):
-        plain = {"weights": "weight", "biases": "bias"}.get(name, name)
-        twin = old._parameters.get(name)
-        with torch.enable_grad():  # a route's row says whether it trains
-            value = getattr(old, plain, None)
-        if kept and twin is not None and twin.shape == parameter.shape:
-            new.register_parameter(name, twin)
-        elif isinstance(value, Tensor) and value.shape == parameter.shape[-1:]:
-            with torch.no_grad():
-                parameter.copy_(value.expand_as(parameter))
-            parameter.requires_grad_(value.requires_grad)
-        elif value is None and hasattr(old, plain) and hasattr(new, "affine"):  # a layer that may go without
-            new.register_parameter(name, None)
-            new.affine = getattr(new, "weight", None) is not None
-
-
-def _same_routes(new: nn.Module, old: Routed) -> bool:
-    return isinstance(new, Routed) and (new.routes, new.share) == (old.routes, old.share)

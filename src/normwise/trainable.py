@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .limits import refuse_lazy
 from .modes import frozen
 from .norms.adaptive import AdaptiveNorm
 from .norms.site import sites
@@ -28,12 +29,14 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
     Frozen modules still track running statistics in training mode: see `frozen_statistics`. A frozen substitute counts for
     nothing here: its norms and layers are neither opened nor drawn from.
 
-    Raises ValueError as `check_part` does, or where the model has nothing of what may train.
+    Raises ValueError as `check_part` does, where the model has nothing of what may train, or for a lazy layer that has seen
+    no batch.
 
     Source: Walter et al. 2022, arXiv:2204.12393 (norms alone); Frankle et al. 2021, arXiv:2003.00152 (norms and head, and
     the random subset of equal size as its control).
     """
     check_part(what, first, last)
+    refuse_lazy(model)
     model = copy.deepcopy(model)
     for part in frozen(model):
         part.requires_grad_(False)

@@ -8,13 +8,14 @@ from torch import nn
 
 from normwise import checkpoints
 from normwise import schedule as scheduling
+from normwise.limits import unmapped
 from normwise.models.nfresnet import ScaledStdConv2d
 from normwise.modes import digest
 from normwise.norms import MBN, RNT
 from normwise.recipes import Adversarial, Standard
 from normwise.schedule import Schedule
 from normwise.seeding import generator
-from normwise.surgery import convert, unmapped
+from normwise.surgery import convert
 from normwise.threats import Linf
 from normwise.trainable import only
 from normwise.training import fit

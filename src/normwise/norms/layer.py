@@ -25,7 +25,8 @@ class StatNorm(nn.Module):
 
     so that shares 0, 0 are BatchNorm, 1, 1 read the batch alone, and 0, 1 keep the running mean (BNM, RNM).
 
-    Reads x of shape (b, c, ...) of any rank >= 2. A channel without spread gives `bias`, and no gradient through its spread.
+    Reads x of shape (b, c, ...) of any rank >= 2. A channel without spread gives `bias`, and no gradient through its spread
+    (by BatchNorm's formula, which torch computes, `bias` up to rounding: of the channel's value, times 1 / sqrt(eps)).
     State-dict keys are BatchNorm's; other measures live in buffers of their own names (`running_range`; `running_median`,
     `running_deviation`). BatchNorm's keys load into a layer that measures something else: what it cannot use is dropped
     and the layer then refuses tracked evaluation until it has been trained or recalibrated. What a state dict does not
@@ -137,14 +138,19 @@ class StatNorm(nn.Module):
             self.expect_recalibration(False)
         return y
 
-    def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+    def at_rest(self) -> tuple[Tensor, Tensor]:
+        """Centre and scale, (c,) each, of what it does in evaluation at shares 0: y = (x - centre) scale + bias."""
+        return getattr(self, self._centre), self._scale(getattr(self, self._spread))
+
+    def _scale(self, spread: Tensor) -> Tensor:
         scale = 1 / (_power(spread + self.eps, self.power) if self.eps_inside else _power(spread, self.power) + self.eps)
         if self.power:  # half of a channel's values may be equal: their deviation is 0, and the rest must not explode
             scale = torch.where(spread > 0, scale, 0)
-        if self.weight is not None:
-            scale = scale * self.weight
+        return scale if self.weight is None else scale * self.weight
+
+    def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
         shape = [1, -1] + [1] * (x.ndim - 2)
-        centred, scale = _wide(x) - centre.view(shape), scale.view(shape)
+        centred, scale = _wide(x) - centre.view(shape), self._scale(spread).view(shape)
         y = centred * scale if self.bias is None else torch.addcmul(self.bias.view(shape), centred, scale)
         return y.to(x.dtype)
 

@@ -1,0 +1,62 @@
+"""What surgery could not do: said by the layers it concerns, or refused in one line."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from .norms.adaptive import AdaptiveNorm
+from .norms.layer import StatNorm
+from .norms.site import sites
+
+_REMARKS = "surgery_remarks"
+
+
+def unmapped(model: nn.Module) -> dict[str, str]:
+    """What surgery could not map, in words, by the path of the norm.
+
+    Running statistics that are not known, because the layer converted tracked others, or none (`recalibrate` them, or train;
+    of routed norms, each route's); statistics and routes that were dropped, because the new layer has no place for them;
+    norms that `convert` left as they are; norms that `fold` left, and why. Copies remember, state dicts do not.
+
+    >>> from normwise import NORMS, convert
+    >>> unmapped(convert(nn.Sequential(nn.BatchNorm2d(8), nn.LayerNorm(6)), NORMS.make("gn")))
+    {'0': 'running_mean, running_var dropped', '1': 'LayerNorm left as it is'}
+    """
+    found = {}
+    for path, module in model.named_modules():
+        unknown = sorted(module.unknown) if isinstance(module, StatNorm) else []
+        said = [f"{', '.join(unknown)} unknown"] * bool(unknown) + [*getattr(module, _REMARKS, ())]
+        if said:
+            found[path] = "; ".join(said)
+    return found
+
+
+def remark(layer: nn.Module, text: str) -> None:
+    """Note on a layer what surgery could not do, for `unmapped`."""
+    setattr(layer, _REMARKS, tuple(dict.fromkeys((*getattr(layer, _REMARKS, ()), text))))
+
+
+def norm_paths(model: nn.Module) -> list[str]:
+    """The paths of all that normalizes features: the sites, and what is called a norm and is of a kind unknown to them."""
+    known = sites(model)
+    return [path for path, module in model.named_modules() if path in known or _called_norm(module)]
+
+
+def _called_norm(module: nn.Module) -> bool:
+    kind = type(module)
+    if isinstance(module, StatNorm) or kind.__module__.startswith("torch.nn.utils"):  # a route's; norms of weights
+        return False
+    holds = any(True for child in module.children() for _ in child.parameters())  # a block with a norm in it
+    return isinstance(module, AdaptiveNorm) or (re.search("Norm(?!al)", kind.__name__) is not None and not holds)
+
+
+def refuse_lazy(model: nn.Module) -> None:
+    """Raise ValueError for a lazy layer that has seen no batch."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+            raise ValueError(
+                f"{path or type(module).__name__} is lazy and does not know its channels yet; "
+                "run one batch through the model first"
+            )
