@@ -37,7 +37,7 @@ from .types import Attack, Batch, Data, ThreatModel
 
 Report = Callable[[str, int, int], None]
 TWIN_PIXELS = 60_000 * 32 * 32  # that the twin sees in training, with repetitions
-SHARE, KEPT = 1 / 5, 1 / 3  # of the budget: what one check may take, and what the last is kept
+KEPT, SHARE = 1 / 3, 1 / 2  # of the budget, what the last check is kept; of what is left beside that, what one may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class Audit:
         victims     rows attacked one at a time among clean neighbours, where rows are coupled
         seed        every random choice follows from it
         batch_size  rows per batch
-        budget      minutes; a check that needs more than a fifth of it is marked "could not run", and the last, the strongest
-                    search, keeps a third for itself
+        budget      minutes; a third is kept for the last check, the strongest search, and one that needs more than half of what
+                    is left of the rest is marked "could not run"
         device      "cpu", "cuda", "cuda:1", or "auto"
         threads     CPU threads; 0 leaves torch's choice
     """
@@ -219,8 +219,8 @@ def audit(
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):
         now = time.monotonic()
-        kept = 0.0 if one is CHECKS[-1] else KEPT * 60 * budget  # for the last search, without which nothing is trusted
-        mine = deadline if one is CHECKS[-1] else min(now + SHARE * 60 * budget, deadline - kept)
+        left = deadline - KEPT * 60 * budget - now  # without the last, the strongest search, nothing is trusted
+        mine = deadline if one is CHECKS[-1] else now + SHARE * left
         try:
             with until(mine):
                 in_time()

@@ -17,9 +17,9 @@ from normwise.battery import CHECKS, Case, cutting_layers
 from normwise.data import Mnist
 from normwise.illusions import ILLUSIONS, Cut, before
 from normwise.modes import digest
-from normwise.norms import BN, GN, MBN, RNT, BNwoT
+from normwise.norms import BN, GN, MBN, RNT, BNwoT, NoNorm
 from normwise.reach import peers, single
-from normwise.recipes import Adversarial, AlignedBN, Standard
+from normwise.recipes import Adversarial, AlignedBN, Routes, Standard
 from normwise.record import to_json, write
 from normwise.schedule import Schedule
 from normwise.seeding import generator
@@ -92,6 +92,7 @@ PLANTED = {  # the network, what its own protocol claims (None: the audit's defa
     "updates at test time": (planted("updates at test time"), None, "a forward pass changes the model's buffers"),
     "gradient cut": (planted("gradient cut"), None, "straight through"),
     "rounded pixels": (planted("rounded pixels"), None, "straight through"),
+    "blocks as in JPEG": (planted("blocks as in JPEG"), None, "straight through"),
     "thermometer code": (planted("thermometer code"), None, "straight through"),
     "probabilities": (planted("probabilities"), None, "outputs"),
     "logits times 100": (planted("logits times 100"), plain_claim, "size of the logits"),
@@ -121,7 +122,9 @@ HONEST = {
     "adversarial": lambda: honest(recipe=Adversarial(steps=3)),
     "group norm": lambda: honest(GN(groups=4), Adversarial(steps=3)),
     "RobustNorm": lambda: honest(RNT()),
-    "routes": lambda: convert(honest(recipe=Adversarial(steps=3)), MBN()),
+    "routes": lambda: honest(MBN(), Routes(steps=3)),
+    "no norms": lambda: honest(NoNorm(), Adversarial(steps=3)),
+    "affine alone": lambda: honest(recipe=Adversarial(steps=3, trains="affine")),
 }
 
 

@@ -186,6 +186,15 @@ def test_a_slow_check_does_not_cost_the_last_search_its_time_and_without_that_no
     assert any("without it nothing vouches for the claim" in one for one in short.reasons)
 
 
+def test_a_network_that_always_answers_the_same_is_dead_and_its_attack_does_not_fail():
+    class Same(nn.Module):
+        def forward(self, x):
+            return torch.tensor([9.0, 0.0, 0.0]) + 1e-6 * x.mean((1, 2, 3))[:, None] * torch.arange(3)
+
+    found = BY_NAME["radius one"].ask(Case(Same(), BATCHES, THREAT))
+    assert (found.status, "the answer is the same to images and to noise" in found.measured) == ("warn", True)
+
+
 def test_time_that_is_over_is_no_fault_of_the_images():
     with passes.until(0.0), pytest.raises(TimeoutError):
         classes_of(Judge(trained(BN()), 0), BATCHES[0].x)

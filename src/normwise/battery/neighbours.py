@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 
@@ -64,7 +65,7 @@ def elsewhere(case: Case) -> Found:
     if not case.coupled:
         return found(INDEPENDENT, None)
     e = case.judge(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
-    lone = {"batches": case.split(1)[: case.victims], "inside": False}
+    lone: dict[str, Any] = {"batches": case.split(1)[: case.victims], "inside": False}
     try:
         own = case.judge(PGD(steps=20), **lone)
     except ValueError:  # alone it gives no gradient
