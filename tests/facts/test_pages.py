@@ -14,13 +14,15 @@ from PIL import Image
 from normwise import checks
 from normwise.battery import CHECKS
 from normwise.evidence import kept_examples, pictures
-from normwise.report import audit, sheet
+from normwise.report import audit, cells, page, sheet
+from normwise.report import words as report_words
 from normwise.report.series import plot
 from normwise.report.words import anchor
-from records import audited, example
+from records import audited, example, result
 
 CSS = (Path(audit.__file__).parent / "page.css").read_text()
 DOCS = (Path(__file__).parents[2] / "docs/checks.md").read_text()
+HERE = Path()
 
 
 def luminance(colour):
@@ -63,7 +65,7 @@ def words(page):
 
 
 def test_the_verdict_comes_first_in_words_then_who_may_do_what():
-    told = words(audit.to_html([audited()]))
+    told = words(audit.to_html([audited()], HERE))
     order = ("Doubtful: claimed 53.0%, true at most 12.0%.", "95% interval 7.0–18.0%, n = 200. Could not run: transfer.")
     order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of rows stand")
     order += ("22.0% of rows stand, each attacked alone", "70.0% of untouched rows stay right", "Which images share a batch")
@@ -76,12 +78,12 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     )
     places = [told.index(part) for part in order]
     assert places == sorted(places)
-    told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)]))
+    told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)], HERE))
     assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%." in told
     assert "Each image for itself: its neighbours were measured not to matter." in told
     assert "Raised checks" not in told
     with pytest.raises(ValueError, match="at least one audit"):
-        audit.to_html([])
+        audit.to_html([], HERE)
 
 
 def test_a_record_of_the_first_audits_still_makes_a_page():
@@ -90,7 +92,7 @@ def test_a_record_of_the_first_audits_still_makes_a_page():
         "found_by": "pgd-20",
         "checks": [{k: v for k, v in c.items() if k not in ("series", "n")} for c in old["checks"]],
     }
-    told = words(audit.to_html([old]))
+    told = words(audit.to_html([old], HERE))
     assert "What broke it pgd-20." in told
     assert "Adversarial images" not in told
 
@@ -177,3 +179,30 @@ def test_every_check_leads_to_its_place_in_the_docs():
     places = re.findall(r'<a id="([^"]+)"></a>', DOCS)
     assert len(set(places)) == len(places)
     assert {anchor(name) for name in asked} == set(places)
+
+
+def leads(page):
+    """The addresses of other files that a page leads to."""
+    return set(re.findall(r'<a[^>]* href="([^"#]*docs/[^"#]*)#', page))
+
+
+@pytest.mark.parametrize("where", ["page", "runs/a b/page"])
+def test_a_page_leads_to_the_docs_from_wherever_it_lies(where, tmp_path, monkeypatch):
+    out = tmp_path / where
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        audit.write(Path(where), [audited()]),
+        page.write(Path(where), [result(warn=True)], title="", provenance={}),
+    ):
+        (address,) = leads(path.read_text())
+        assert (out / address).resolve() == Path(__file__).parents[2] / "docs/checks.md"
+
+
+def test_without_a_checkout_a_page_leads_nowhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(report_words, "_CHECKS", tmp_path / "docs/checks.md")
+    for whole in (
+        audit.to_html([audited()], tmp_path),
+        page._page(cells.of([result(warn=True)]), [], tmp_path, "", {}, {}, [], []),
+    ):
+        assert not leads(whole)
+        assert "ee docs/checks.md" in words(whole)

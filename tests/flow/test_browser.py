@@ -86,8 +86,8 @@ def pages(tmp_path_factory):
     honest = audited(HOSTILE, verdict="trustworthy", bound=0.5, coupled=False)
     return {
         "bench": path.read_text(),
-        "audit": audit.to_html([audited(HOSTILE)]),
-        "audits": audit.to_html([audited(HOSTILE), honest, audited()]),
+        "audit": audit.to_html([audited(HOSTILE)], out),
+        "audits": audit.to_html([audited(HOSTILE), honest, audited()], out),
         "claims": claims.to_html(*claimed(HOSTILE)),
     }
 

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_the_page_says_whose_untouched_rows_changed_their_class():
         f"Beside malicious neighbours, rows that nobody touched changed their class: {HOSTILE} with standard training ({fell}).",
         "None did: of 24 with running statistics (2 networks) and of 12 reading the sample (1 network).",
     ]
-    text = page._page(found, [], "bench", {}, {}, [], [])
+    text = page._page(found, [], Path(), "bench", {}, {}, [], [])
     assert HOSTILE not in text
     assert "".join(f"<dd>{line}</dd>" for line in lines) in html.unescape(text)
     assert beside.sentences([cell for cell in found if not cell.coupled])[0].startswith(
