@@ -127,6 +127,7 @@ def audited(text="", *, verdict="doubtful", claimed=0.53, bound=0.12, coupled=Tr
         "scores": [0.8, 0.7, 0.5, 0.4, 0.3, 0.22, 0.2],
     }
     surface = {"over": "share", "values": [0.1, 0.5, 1.0], "scores": [0.1, 2.5, 4.2], "of": f"margin{text}"}
+    surface["beside"] = {f"along random directions{text}": [0.0, 0.3, -0.4], "along noise": [0.1, 0.1, 0.2]}
 
     def check(name, status, series=None, n=200):
         words = {"measured": f"20.0% are left{text}", "why": f"a claim belongs to one image: quote the lowest{text}"}

@@ -122,8 +122,8 @@ def test_a_file_that_is_no_audit_is_named(text, tmp_path):
 
 def test_a_series_lies_where_its_numbers_say():
     steps = plot({"over": "steps", "values": [1, 10, 100], "scores": [1.0, 0.5, 0.0]})
-    assert [x for x, _ in steps.points] == pytest.approx([13, 53.5, 94])  # a factor of ten is as wide as the next
-    assert [y for _, y in steps.points] == pytest.approx([5, 44.5, 84])
+    assert [x for x, _ in steps.curves[0][1]] == pytest.approx([13, 53.5, 94])  # a factor of ten is as wide as the next
+    assert [y for _, y in steps.curves[0][1]] == pytest.approx([5, 44.5, 84])
     assert [tick.name for tick in steps.x] == ["1", "10", "100"]
     assert steps.numbers == [("1", "100.0%"), ("10", "50.0%"), ("100", "0.0%")]
     radius = plot({"over": "radius", "values": [2 / 255, 4 / 255], "scores": [0.5, 0.2]}, in_255ths=True)
@@ -134,9 +134,28 @@ def test_a_series_lies_where_its_numbers_say():
     margin = plot({"over": "share", "values": [0, 1], "scores": [-0.5, 4.2], "of": "margin"})
     assert [tick.name for tick in margin.y] == ["-1", "0", "1", "2", "3", "4", "5"]
     assert margin.numbers == [("0", "-0.5"), ("1", "4.2")]
-    assert plot({"over": "steps", "values": [3], "scores": [0.2], "of": "loss"}).points[0][0] == pytest.approx(13)
+    assert plot({"over": "steps", "values": [3], "scores": [0.2], "of": "loss"}).curves[0][1][0][0] == pytest.approx(13)
     with pytest.raises(ValueError, match="2 values and 1 scores"):
         plot({"over": "steps", "values": [1, 2], "scores": [0.1]})
+
+
+def test_what_stands_beside_a_series_shares_its_axes_and_its_table():
+    series = {"over": "share", "values": [0, 1], "scores": [0, 4], "of": "margin"}
+    both = plot(series | {"beside": {"along random directions": [1, -1]}})
+    assert [tick.name for tick in both.y] == ["-1", "0", "1", "2", "3", "4"]  # room for every curve
+    first, (name, points) = both.curves
+    assert (first[0], name) == ("margin", "along random directions")
+    assert [x for x, _ in points] == [x for x, _ in first[1]]
+    assert [y for _, y in points] == pytest.approx([52.4, 84])
+    assert both.numbers == [("0", "0", "1"), ("1", "4", "-1")]
+    with pytest.raises(ValueError, match="series of noise over share has 2 values and 1 scores"):
+        plot(series | {"beside": {"noise": [1]}})
+    page_text = audit.to_html([audited()], HERE)
+    assert "Margin Along random directions Along noise 0.1 0.1 0 0.1 0.5 2.5 0.3 0.1 1 4.2 -0.4 0.2" in words(page_text)
+    dashes = [
+        re.search(rf"\.{look} {{(.*?)}}", CSS)[1] for look in re.findall(r'<li><svg [^>]*><g class="(line\d)"', page_text)
+    ]
+    assert len({re.sub(r"--series: [^;]*;", "", look) for look in dashes}) == 3  # told apart without colour
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5), (2, 4, 5), (3, 2, 4, 5), (2, 9), (7,)])
