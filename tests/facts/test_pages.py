@@ -14,11 +14,11 @@ from PIL import Image
 from normwise import checks
 from normwise.battery import CHECKS
 from normwise.evidence import kept_examples, pictures
-from normwise.report import audit, cells, page, sheet
+from normwise.report import audit, cells, diagnosis, page, sheet, shifts
 from normwise.report import words as report_words
 from normwise.report.series import plot
 from normwise.report.words import anchor
-from records import audited, example, result
+from records import audited, diagnosed, example, result, shifted
 
 CSS = (Path(audit.__file__).parent / "page.css").read_text()
 DOCS = (Path(__file__).parents[2] / "docs/checks.md").read_text()
@@ -225,3 +225,32 @@ def test_without_a_checkout_a_page_leads_nowhere(monkeypatch, tmp_path):
     ):
         assert not leads(whole)
         assert "ee docs/checks.md" in words(whole)
+
+
+def test_a_diagnosis_says_who_controls_what(tmp_path):
+    record = diagnosed()
+    few = [one | {"tables": {"gamma": one["tables"]["gamma"]}} for one in record["models"]]
+    whole = diagnosis.write(tmp_path, record | {"models": few})[0].read_text()
+    told = words(whole)
+    order = ("Threat card", "Linf: every pixel may move by at most eps = 0.125", "that is 31.88/255; 2 of the 16 grey levels")
+    order += ("Drift, steps 1 and 5, corruption fog: PGD on the cross-entropy", "Gamma, dead 0.001: no attack, clean images")
+    order += ("Each image for itself", "(independent rows)", "Jointly all images of a batch", "(coupled rows)")
+    order += ("Which images share a batch", "12 test rows of digits, in fixed batches of 8, the networks in eval mode")
+    order += ("Everything: architecture, weights", "Independent: bn and plain", "): bnwot.", "Use of features")
+    places = [told.index(part) for part in order]
+    assert places == sorted(places)
+    assert '<a href="#threat">Threat card</a></figcaption>' in whole
+
+
+def test_natural_shifts_say_that_nobody_attacked(tmp_path):
+    whole = shifts.write_page(tmp_path, shifted()).read_text()
+    told = words(whole)
+    order = ("Threat card", "None: nobody attacks, and no eps limits", "Attacks None.", "Nothing: there is none.")
+    order += (
+        "a whole batch (2 kinds, severities 1, 5); which images share a batch",
+        "40 test rows of digits, in fixed batches of 20",
+    )
+    order += ("other images of the batch): runs/bn, alpha 1.", "By kind", "nobody attacked ( threat card )")
+    places = [told.index(part) for part in order]
+    assert places == sorted(places)
+    assert whole.count('<a href="#threat">Threat card</a></figcaption>') == 2

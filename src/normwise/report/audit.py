@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import record
 from . import texts
-from .card import FIXED, allowed, facts, radius
+from .card import ALONE, FIXED, allowed, facts, radius
 from .frame import rendered
 from .series import Plot, plot
 from .sheet import Example, told
@@ -215,7 +215,7 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
             for name, (changed, counts) in _REACHES.items()
         ]
     else:
-        changes = ["each image for itself: its neighbours were measured not to matter"]
+        changes = [ALONE]
     under = one.get("claimed_under") or {}
     protocol = [allowed(under["threat"])] if under.get("threat") else []
     if protocol and under.get("attacks"):
