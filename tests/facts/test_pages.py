@@ -232,7 +232,11 @@ def test_a_diagnosis_says_who_controls_what(tmp_path):
     few = [one | {"tables": {"gamma": one["tables"]["gamma"]}} for one in record["models"]]
     whole = diagnosis.write(tmp_path, record | {"models": few})[0].read_text()
     told = words(whole)
-    order = ("Threat card", "Linf: every pixel may move by at most eps = 0.125", "that is 31.88/255; 2 of the 16 grey levels")
+    order = (
+        "Threat card",
+        "Linf: every pixel may move by at most eps = 0.125",
+        "that is 31.88/255; 2 of the 16 grey levels",
+    )
     order += ("Drift, steps 1 and 5, corruption fog: PGD on the cross-entropy", "Gamma, dead 0.001: no attack, clean images")
     order += ("Each image for itself", "(independent rows)", "Jointly all images of a batch", "(coupled rows)")
     order += ("Which images share a batch", "12 test rows of digits, in fixed batches of 8, the networks in eval mode")
