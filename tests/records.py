@@ -127,6 +127,7 @@ def audited(text="", *, verdict="doubtful", claimed=0.53, bound=0.12, coupled=Tr
         "scores": [0.8, 0.7, 0.5, 0.4, 0.3, 0.22, 0.2],
     }
     surface = {"over": "share", "values": [0.1, 0.5, 1.0], "scores": [0.1, 2.5, 4.2], "of": f"margin{text}"}
+    surface["beside"] = {f"along random directions{text}": [0.0, 0.3, -0.4], "along noise": [0.1, 0.1, 0.2]}
 
     def check(name, status, series=None, n=200):
         words = {"measured": f"20.0% are left{text}", "why": f"a claim belongs to one image: quote the lowest{text}"}
@@ -176,3 +177,120 @@ def claims(text=""):
     heads, rows = (f"network{text}", "seconds"), [(f"bn{text}", "1,500"), ("rn", "90 / 3")]
     more = [Table(f"Training{text}", f"Seconds{text}", heads, rows)]
     return table, networks, ["clean", f"8/255{text}"], more, f"cpu{text}", f"normwise reproduce{text}"
+
+
+def diagnosed(text=""):
+    """The record of a diagnosis of two networks, of coupled and of independent rows."""
+
+    def table(columns, units, rows, note=""):
+        return {
+            "columns": columns.split("|"),
+            "units": units.split("|"),
+            "rows": rows,
+            "note": f"{note}{text}" if note else "",
+        }
+
+    sites = [f"layer1{text}", f"layer2{text}"]
+    inputs = [
+        ("clean", 0, 0.0),
+        ("noise", None, 0.01),
+        (f"fog 3{text}", None, 0.2),
+        ("adversarial", 1, 0.1),
+        ("adversarial", 5, 0.4),
+    ]
+    drift = [
+        [site, "running", f"running{text}", name, steps, 2 * moved, moved, moved, moved, moved, None]
+        for site in sites
+        for name, steps, moved in inputs
+    ]
+    flips = [[site, "running", 9, 6, 0.5, 0.25, None, 0.1] for site in [*sites, "all sites"]]
+    plane = [
+        [4, 3, a, b, 3 if a < 1 else 5, a - 0.5] for a in (-2.0, -1.0, 0.0, 1.0, 2.0) for b in (-2.0, -1.0, 0.0, 1.0, 2.0)
+    ]
+    shares = "share of channels"
+    tables = {
+        "drift": table(
+            "site|reads|reference|input|steps|shift|moved|log variance ratio|divergence|Wasserstein-2|log range ratio",
+            f"||||steps|deviations{text}|deviations|nats|nats|deviations|nats",
+            drift,
+        ),
+        "flips": table("site|reads|right|fell|repaired|by row|reread|broken", f"||rows|rows|{'|'.join(['share of rows'] * 4)}", flips),
+        "gamma": table(
+            "site|reads|channels|largest|median|dead|tiny|constant|off",
+            f"||channels|gamma|gamma|{shares}|{shares}|{shares}|{shares}",
+            [[site, f"running{text}", 8, 1.3, 0.9, 0.0, 0.1, 0.0, 0.2] for site in sites],
+        ),
+        "margins": table("geometry|quantile|distance|n|found", "|percent|pixel range|rows|rows", [["linf", q, q / 1e4, 9, 9] for q in (5, 50, 95)]),
+        "slices": table("row|label|a|b|class|margin", "||radii|radii||logits", plane),
+        "smoothness": table(
+            "figure|unit|mean|5%|median|95%|n", "||see unit|see unit|see unit|see unit|rows", [[f"gradient norm{text}", f"nats{text}", 2.0, 1.0, 1.5, 4.0, 9]]
+        ),
+    }  # fmt: skip
+    none = {
+        name: table("|".join(one["columns"]), "|".join(one["units"]), [], "the network normalizes nowhere")
+        for name, one in tables.items()
+    }
+    seconds = dict.fromkeys(tables, 1.5)
+    models = [
+        {
+            "model": f"runs/bn{text}",
+            "norm_reads": {f"running{text}": 2},
+            "coupled": False,
+            "tables": tables,
+            "seconds": seconds,
+        },
+        {"model": f"runs/bnwot{text}", "norm_reads": {"batch": 2}, "coupled": True, "tables": tables, "seconds": seconds},
+        {"model": "plain", "norm_reads": {}, "coupled": False, "tables": none, "seconds": seconds},
+    ]
+    only = [
+        {"name": "drift", "steps": [1, 5], "corruption": f"fog{text}"},
+        {"name": "gamma", "dead": 0.001},
+        {"name": f"mine{text}"},
+    ]
+    settings = {"data": {"name": f"digits{text}" if text else "digits"}, "batch_size": 8, "only": only}
+    threat = {"name": f"linf{text}" if text else "linf", "eps": 0.125}
+    return {
+        "n": 12,
+        "threat": threat,
+        "models": models,
+        "settings": settings,
+        "provenance": {"command": f"normwise diagnose{text}"},
+    }
+
+
+def shifted(text=""):
+    """The record of natural shifts: one network as it is and reading the batch, a corruption that stands in, a baseline."""
+    kinds = {
+        f"{kind}{text}": {"family": f"weather{text}", "about": f"adds haze{text}", "settings": {"1": [1, 2], "5": 3}, "stand_in": stand_in}
+        for kind, stand_in in (("fog", ""), ("frost", f"drawn, not photographed{text}"))
+    }  # fmt: skip
+
+    def network(alpha, mean):
+        one = {"value": mean, "low": mean - 0.1, "high": mean + 0.1}
+        return {
+            "network": f"runs/bn{text}",
+            "alpha": alpha,
+            "own": alpha == 0,
+            "coupled": alpha > 0,
+            "clean": one,
+            "mean": one,
+            "gain": one if alpha else None,
+            "kinds": dict.fromkeys(kinds, one),
+            "others": {f"cifar10.1{text}": one},
+            "severities": {"1": one, "5": one},
+            "cells": {kind: {"1": one, "5": one} for kind in kinds},
+            "errors": {"mean": one, "relative": None, "kinds": dict.fromkeys(kinds, 0.5)},
+        }
+
+    return {
+        "settings": {"data": {"name": f"digits{text}"}, "severities": [1, 5], "baseline": f"runs/bn{text}"},
+        "images": "generated",
+        "n": 40,
+        "batch_size": 20,
+        "kinds": kinds,
+        "over": f"2 kinds, severities 1, 5{text}",
+        "ce": f"mean CE{text}",
+        "networks": [network(0.0, 0.5), network(1.0, 0.7)],
+        "sentences": [f"bn is right on half{text}.", f"reading the batch raises it{text}."],
+        "provenance": {"command": f"normwise shifts{text}", "commit": f"0123abc{text}"},
+    }

@@ -128,7 +128,7 @@ def _audit(description: str, words: Sequence[str]) -> None:
         print(
             f"{check.status:14}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail"))
         )
-    path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)]))
+    path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)], out))
     print(f"{found.sentence}\nreport: {path}\nrecord: {out / page.RECORD}")
 
 

@@ -45,8 +45,8 @@ class Check:
     """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail.
 
     `n` counts the rows that were looked at; None where no row enters, or nobody counted them. `series`, where what was measured
-    is one: what it is `over`, its `values`, and the `scores` `of` something there. `attacker`: who controls what, where a check has
-    an attacker of its own.
+    is one: what it is `over`, its `values`, and the `scores` `of` something there, with what else was scored there `beside` it, by name.
+    `attacker`: who controls what, where a check has an attacker of its own.
     """
 
     name: str

@@ -14,13 +14,15 @@ from PIL import Image
 from normwise import checks
 from normwise.battery import CHECKS
 from normwise.evidence import kept_examples, pictures
-from normwise.report import audit, sheet
+from normwise.report import audit, cells, diagnosis, page, sheet, shifts
+from normwise.report import words as report_words
 from normwise.report.series import plot
 from normwise.report.words import anchor
-from records import audited, example
+from records import audited, diagnosed, example, result, shifted
 
 CSS = (Path(audit.__file__).parent / "page.css").read_text()
 DOCS = (Path(__file__).parents[2] / "docs/checks.md").read_text()
+HERE = Path()
 
 
 def luminance(colour):
@@ -63,7 +65,7 @@ def words(page):
 
 
 def test_the_verdict_comes_first_in_words_then_who_may_do_what():
-    told = words(audit.to_html([audited()]))
+    told = words(audit.to_html([audited()], HERE))
     order = ("Doubtful: claimed 53.0%, true at most 12.0%.", "95% interval 7.0–18.0%, n = 200. Could not run: transfer.")
     order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of rows stand")
     order += ("22.0% of rows stand, each attacked alone", "70.0% of untouched rows stay right", "Which images share a batch")
@@ -76,12 +78,12 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     )
     places = [told.index(part) for part in order]
     assert places == sorted(places)
-    told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)]))
+    told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)], HERE))
     assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%." in told
     assert "Each image for itself: its neighbours were measured not to matter." in told
     assert "Raised checks" not in told
     with pytest.raises(ValueError, match="at least one audit"):
-        audit.to_html([])
+        audit.to_html([], HERE)
 
 
 def test_a_record_of_the_first_audits_still_makes_a_page():
@@ -90,7 +92,7 @@ def test_a_record_of_the_first_audits_still_makes_a_page():
         "found_by": "pgd-20",
         "checks": [{k: v for k, v in c.items() if k not in ("series", "n")} for c in old["checks"]],
     }
-    told = words(audit.to_html([old]))
+    told = words(audit.to_html([old], HERE))
     assert "What broke it pgd-20." in told
     assert "Adversarial images" not in told
 
@@ -120,8 +122,8 @@ def test_a_file_that_is_no_audit_is_named(text, tmp_path):
 
 def test_a_series_lies_where_its_numbers_say():
     steps = plot({"over": "steps", "values": [1, 10, 100], "scores": [1.0, 0.5, 0.0]})
-    assert [x for x, _ in steps.points] == pytest.approx([13, 53.5, 94])  # a factor of ten is as wide as the next
-    assert [y for _, y in steps.points] == pytest.approx([5, 44.5, 84])
+    assert [x for x, _ in steps.curves[0][1]] == pytest.approx([13, 53.5, 94])  # a factor of ten is as wide as the next
+    assert [y for _, y in steps.curves[0][1]] == pytest.approx([5, 44.5, 84])
     assert [tick.name for tick in steps.x] == ["1", "10", "100"]
     assert steps.numbers == [("1", "100.0%"), ("10", "50.0%"), ("100", "0.0%")]
     radius = plot({"over": "radius", "values": [2 / 255, 4 / 255], "scores": [0.5, 0.2]}, in_255ths=True)
@@ -132,9 +134,28 @@ def test_a_series_lies_where_its_numbers_say():
     margin = plot({"over": "share", "values": [0, 1], "scores": [-0.5, 4.2], "of": "margin"})
     assert [tick.name for tick in margin.y] == ["-1", "0", "1", "2", "3", "4", "5"]
     assert margin.numbers == [("0", "-0.5"), ("1", "4.2")]
-    assert plot({"over": "steps", "values": [3], "scores": [0.2], "of": "loss"}).points[0][0] == pytest.approx(13)
+    assert plot({"over": "steps", "values": [3], "scores": [0.2], "of": "loss"}).curves[0][1][0][0] == pytest.approx(13)
     with pytest.raises(ValueError, match="2 values and 1 scores"):
         plot({"over": "steps", "values": [1, 2], "scores": [0.1]})
+
+
+def test_what_stands_beside_a_series_shares_its_axes_and_its_table():
+    series = {"over": "share", "values": [0, 1], "scores": [0, 4], "of": "margin"}
+    both = plot(series | {"beside": {"along random directions": [1, -1]}})
+    assert [tick.name for tick in both.y] == ["-1", "0", "1", "2", "3", "4"]  # room for every curve
+    first, (name, points) = both.curves
+    assert (first[0], name) == ("margin", "along random directions")
+    assert [x for x, _ in points] == [x for x, _ in first[1]]
+    assert [y for _, y in points] == pytest.approx([52.4, 84])
+    assert both.numbers == [("0", "0", "1"), ("1", "4", "-1")]
+    with pytest.raises(ValueError, match="series of noise over share has 2 values and 1 scores"):
+        plot(series | {"beside": {"noise": [1]}})
+    page_text = audit.to_html([audited()], HERE)
+    assert "Margin Along random directions Along noise 0.1 0.1 0 0.1 0.5 2.5 0.3 0.1 1 4.2 -0.4 0.2" in words(page_text)
+    dashes = [
+        re.search(rf"\.{look} {{(.*?)}}", CSS)[1] for look in re.findall(r'<li><svg [^>]*><g class="(line\d)"', page_text)
+    ]
+    assert len({re.sub(r"--series: [^;]*;", "", look) for look in dashes}) == 3  # told apart without colour
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5), (2, 4, 5), (3, 2, 4, 5), (2, 9), (7,)])
@@ -177,3 +198,63 @@ def test_every_check_leads_to_its_place_in_the_docs():
     places = re.findall(r'<a id="([^"]+)"></a>', DOCS)
     assert len(set(places)) == len(places)
     assert {anchor(name) for name in asked} == set(places)
+
+
+def leads(page):
+    """The addresses of other files that a page leads to."""
+    return set(re.findall(r'<a[^>]* href="([^"#]*docs/[^"#]*)#', page))
+
+
+@pytest.mark.parametrize("where", ["page", "runs/a b/page"])
+def test_a_page_leads_to_the_docs_from_wherever_it_lies(where, tmp_path, monkeypatch):
+    out = tmp_path / where
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        audit.write(Path(where), [audited()]),
+        page.write(Path(where), [result(warn=True)], title="", provenance={}),
+    ):
+        (address,) = leads(path.read_text())
+        assert (out / address).resolve() == Path(__file__).parents[2] / "docs/checks.md"
+
+
+def test_without_a_checkout_a_page_leads_nowhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(report_words, "_CHECKS", tmp_path / "docs/checks.md")
+    for whole in (
+        audit.to_html([audited()], tmp_path),
+        page._page(cells.of([result(warn=True)]), [], tmp_path, "", {}, {}, [], []),
+    ):
+        assert not leads(whole)
+        assert "ee docs/checks.md" in words(whole)
+
+
+def test_a_diagnosis_says_who_controls_what(tmp_path):
+    record = diagnosed()
+    few = [one | {"tables": {"gamma": one["tables"]["gamma"]}} for one in record["models"]]
+    whole = diagnosis.write(tmp_path, record | {"models": few})[0].read_text()
+    told = words(whole)
+    order = (
+        "Threat card",
+        "Linf: every pixel may move by at most eps = 0.125",
+        "that is 31.88/255; 2 of the 16 grey levels",
+    )
+    order += ("Drift, steps 1 and 5, corruption fog: PGD on the cross-entropy", "Gamma, dead 0.001: no attack, clean images")
+    order += ("Each image for itself", "(independent rows)", "Jointly all images of a batch", "(coupled rows)")
+    order += ("Which images share a batch", "12 test rows of digits, in fixed batches of 8, the networks in eval mode")
+    order += ("Everything: architecture, weights", "Independent: bn and plain", "): bnwot.", "Use of features")
+    places = [told.index(part) for part in order]
+    assert places == sorted(places)
+    assert '<a href="#threat">Threat card</a></figcaption>' in whole
+
+
+def test_natural_shifts_say_that_nobody_attacked(tmp_path):
+    whole = shifts.write_page(tmp_path, shifted()).read_text()
+    told = words(whole)
+    order = ("Threat card", "None: nobody attacks, and no eps limits", "Attacks None.", "Nothing: there is none.")
+    order += (
+        "a whole batch (2 kinds, severities 1, 5); which images share a batch",
+        "40 test rows of digits, in fixed batches of 20",
+    )
+    order += ("other images of the batch): runs/bn, alpha 1.", "By kind", "nobody attacked ( threat card )")
+    places = [told.index(part) for part in order]
+    assert places == sorted(places)
+    assert whole.count('<a href="#threat">Threat card</a></figcaption>') == 2

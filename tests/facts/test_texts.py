@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -39,6 +40,7 @@ NASTY += (
     '"',
     "=1+1",
 )
+HERE = Path()
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(NASTY)
 
 
@@ -62,8 +64,8 @@ def tags(text):
 
 
 PLAIN = {
-    "audit": tags(audit.to_html([audited("x")])),
-    "audits": tags(audit.to_html([audited("x"), audited("x")])),
+    "audit": tags(audit.to_html([audited("x")], HERE)),
+    "audits": tags(audit.to_html([audited("x"), audited("x")], HERE)),
     "claims": tags(to_html(*claims("x"))),
 }
 
@@ -72,14 +74,14 @@ PLAIN = {
 @given(words.filter(lambda text: text.strip()))
 @example("".join(NASTY))
 def test_no_text_changes_the_tags_of_a_page(text):
-    assert tags(audit.to_html([audited(text)])) == PLAIN["audit"]
-    assert tags(audit.to_html([audited(text), audited(text)])) == PLAIN["audits"]
+    assert tags(audit.to_html([audited(text)], HERE)) == PLAIN["audit"]
+    assert tags(audit.to_html([audited(text), audited(text)], HERE)) == PLAIN["audits"]
     assert tags(to_html(*claims(text))) == PLAIN["claims"]
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_a_hostile_name_is_shown_as_it_is(text):
-    for whole in (audit.to_html([audited(text)]), to_html(*claims(text))):
+    for whole in (audit.to_html([audited(text)], HERE), to_html(*claims(text))):
         assert text.replace("\r\n", "\n") in "".join(Skeleton(whole).text).replace("\r\n", "\n")
 
 
@@ -87,7 +89,7 @@ def test_a_hostile_name_is_shown_as_it_is(text):
 def test_a_hostile_name_leaves_a_report_whole(text):
     def skeleton(label):
         found = cells.of([result(label=label, warn=True), result("gn", label="other")])
-        return tags(page._page(found, [], label, {"command": label}, {label: label}, [], []))
+        return tags(page._page(found, [], HERE, label, {"command": label}, {label: label}, [], []))
 
     assert skeleton(text) == skeleton("plain")
 

@@ -1,5 +1,6 @@
 """Pages in a real browser: no error, nothing from outside, tables that sort, pictures with a text, light, dark, narrow, on paper."""
 
+import base64
 import dataclasses
 import html
 import json
@@ -9,8 +10,9 @@ import subprocess
 
 import pytest
 
-from normwise.report import audit, claims, page
-from records import HOSTILE, audited, example, grid, result
+from normwise.record import write
+from normwise.report import audit, claims, diagnosis, page, shifts
+from records import HOSTILE, audited, diagnosed, example, grid, png, result, shifted
 from records import claims as claimed
 
 WATCH = """<script>
@@ -61,6 +63,8 @@ addEventListener("load", () => {
   parent.postMessage([location.pathname.split("/").at(-1), seen], "*");
 });
 </script>"""
+PICTURES = {"bench": 12, "audit": 12, "audits": 12, "shifts": 2}  # that are images; figures are SVG
+TABLES = {"bench": 1, "audit": 0, "audits": 2, "claims": 3, "diagnose": 7, "shifts": 1}
 FRAMES = """<!doctype html><meta name="color-scheme" content="light dark"><body><script>
 const answers = {};
 addEventListener("message", e => { answers[e.data[0]] = e.data[1]; document.title = JSON.stringify(answers); });
@@ -84,11 +88,16 @@ def pages(tmp_path_factory):
     examples = [[example(row, HOSTILE) for row in range(4)], *[[]] * (len(results) - 1)]
     path = page.write(out, results, title=HOSTILE, provenance={}, failures={"ln": HOSTILE}, examples=examples)
     honest = audited(HOSTILE, verdict="trustworthy", bound=0.5, coupled=False)
+    natural = shifted(HOSTILE)
+    for kind in natural["kinds"]:
+        write(out / "examples" / f"{kind}.png", base64.b64decode(png().split(",")[1]))
     return {
         "bench": path.read_text(),
-        "audit": audit.to_html([audited(HOSTILE)]),
-        "audits": audit.to_html([audited(HOSTILE), honest, audited()]),
+        "audit": audit.to_html([audited(HOSTILE)], out),
+        "audits": audit.to_html([audited(HOSTILE), honest, audited()], out),
         "claims": claims.to_html(*claimed(HOSTILE)),
+        "diagnose": diagnosis.write(out, diagnosed(HOSTILE))[0].read_text(),
+        "shifts": shifts.write_page(out, natural).read_text(),
     }
 
 
@@ -124,7 +133,7 @@ def looked(request, browser, pages, tmp_path_factory):
     return dark, width, look(browser, pages, tmp_path_factory.mktemp("browser"), dark=dark, width=width)
 
 
-@pytest.mark.parametrize("name", ["bench", "audit", "audits", "claims"])
+@pytest.mark.parametrize("name", ["bench", "audit", "audits", "claims", "diagnose", "shifts"])
 def test_a_page_works(looked, name):
     dark, width, answers = looked
     seen = answers[name]
@@ -135,10 +144,9 @@ def test_a_page_works(looked, name):
         assert seen[what] == 0, what
     assert seen["scripts"] == 3  # its own, and the two of this test
     assert (seen["paper"], seen["restored"]) == (0, True)
-    if name != "claims":
-        assert seen["folds"] > 0
-        assert seen["pictures"] >= 12
-    assert len(seen["tables"]) == {"bench": 1, "audit": 0, "audits": 2, "claims": 2}[name]
+    assert (seen["folds"] > 0) == (name != "claims")
+    assert seen["pictures"] >= PICTURES.get(name, 0)
+    assert len(seen["tables"]) == TABLES[name]
     for head in (head for table in seen["tables"] for head in table):
         check_sorting(**head)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..record import Score
+from . import beside
 from .cells import Cell, attackers
 from .tables import count, duration, percent
 from .words import REFERENCE, joined, plural, training, where
@@ -40,6 +41,8 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
     if len(found) == 1:
         findings = _single(found[0])
     findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
+    untouched = beside.sentences(found)
+    findings += [("Untouched rows", untouched)] * bool(untouched)
     return Answer(*_lead(found, columns), findings, _cautions(found, columns, failures))
 
 

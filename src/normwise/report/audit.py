@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from .. import record
 from . import texts
-from .card import FIXED, allowed, facts, radius
+from .card import ALONE, FIXED, allowed, facts, radius
 from .frame import rendered
 from .series import Plot, plot
 from .sheet import Example, told
 from .tables import percent
-from .words import DOCS, anchor, joined, plural
+from .words import anchor, docs, joined, plural
 
 RECORD, PAGE = "audit.json", "audit.html"
 _NEEDED = ("verdict", "claimed_accuracy", "upper_bound", "interval", "n", "threat", "coupled", "checks")
@@ -98,7 +98,7 @@ def read(path: Path) -> dict[str, Any]:
         lacking = [key for key in _NEEDED if key not in one]
         if lacking or not isinstance(one, dict):
             raise ValueError(f"it lacks {', '.join(lacking) or 'everything'}")
-        to_html([one])
+        to_html([one], path.parent)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is not the record of an audit: {error}; expected what normwise audit writes") from None
     return one | {"model": one.get("model") or path.parent.name}
@@ -106,7 +106,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(out: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     """Write `audit.html` and its table as `audits.csv`, `.md` and `.tex` into a folder; returns the page's path."""
-    page = to_html(records)
+    page = to_html(records, out)
     head, rows, numbers = _table(_all(records))
     record.write(out / "audits.csv", texts.to_csv([dict(zip(head, row, strict=True)) for row in rows]))
     record.write(out / "audits.md", texts.to_markdown(head, rows, numbers))
@@ -114,8 +114,10 @@ def write(out: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     return record.write(out / PAGE, page)
 
 
-def to_html(audited_records: Sequence[Mapping[str, Any]]) -> str:
+def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """Render one audit, or several beside each other; text from records is escaped. Raises ValueError for none.
+
+    `folder` is where the page will lie: from there it leads to the docs.
 
     Fields that a record may lack: `model`, `reach`, `examples` (see `sheet.told`), a check's `n` and `series` (see `series.plot`).
     """
@@ -134,7 +136,7 @@ def to_html(audited_records: Sequence[Mapping[str, Any]]) -> str:
         rest=first.rest if not others else "Each claim was put to the same checks; what each of them found is below.",
         audits=audits,
         checks=list(dict.fromkeys(finding.name for one in audits for finding in one.findings)),
-        docs=DOCS,
+        docs=docs(folder),
         anchor=anchor,
         marks=MARKS,
         severity=SEVERITY,
@@ -213,7 +215,7 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
             for name, (changed, counts) in _REACHES.items()
         ]
     else:
-        changes = ["each image for itself: its neighbours were measured not to matter"]
+        changes = [ALONE]
     under = one.get("claimed_under") or {}
     protocol = [allowed(under["threat"])] if under.get("threat") else []
     if protocol and under.get("attacks"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..record import Result
 from .cells import Cell, flat, label
 from .words import joined, plural, where
 
+ALONE = "each image for itself: its neighbours were measured not to matter"
+JOINT = "jointly all images of a batch, with gradients through the batch's statistics; not one row among clean ones"
+KNOWS = "everything: architecture, weights, statistics, gradients (white box)"
 FIXED = "which images share a batch, their order and its size; running statistics stay as they were"
 _LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is not 255
 _BALLS = {
@@ -23,7 +26,7 @@ class Card(NamedTuple):
 
     threat: str
     attacks: tuple[str, ...]
-    changes: str
+    changes: tuple[str, ...]
     fixed: str
     judged: str
 
@@ -33,7 +36,7 @@ class Card(NamedTuple):
         return [
             ("Threat model", [self.threat]),
             ("Attacks", list(self.attacks) or ["none"]),
-            ("The attacker changes", [self.changes]),
+            ("The attacker changes", list(self.changes)),
             ("The evaluation fixes", [self.fixed]),
             ("Judged", [self.judged]),
         ]
@@ -42,16 +45,19 @@ class Card(NamedTuple):
 def of(result: Result) -> Card:
     """The threat card of a result's figures."""
     e = result.evaluation
-    if e.coupled:
-        changes = (
-            "jointly all images of a batch, with gradients through the batch's statistics; not one row among clean ones"
-        )
-    else:
-        changes = "each image for itself: its neighbours were measured not to matter"
     attacks = tuple(_unique(_attack(attack, result) for attack in e.attacks))
     further = "on every batch again" if e.coupled else "on what these left standing"
     attacks += tuple(f"{further}: {_attack(attack, result)}" for attack in e.strongest)
-    return Card(_threat(result), attacks, changes, FIXED, _judged(result))
+    return Card(_threat(result), attacks, (JOINT if e.coupled else ALONE,), FIXED, _judged(result))
+
+
+def coupling(networks: Iterable[tuple[str, bool]]) -> list[str]:
+    """Say of which networks rows are coupled, and of which they are not."""
+    groups: dict[bool, list[str]] = {}
+    for name, coupled in networks:
+        groups.setdefault(coupled, []).append(name)
+    words = {True: "coupled (an answer depends on the other images of the batch)", False: "independent"}
+    return [f"{words[coupled]}: {joined(names)}" for coupled, names in groups.items()]
 
 
 def numbered(found: Sequence[Cell]) -> dict[Card, int]:
@@ -71,7 +77,7 @@ def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
         compared.append(f"training: {joined(_unique(_recipe(*each) for each in trained))}")
     return [
         ("What was compared" if len(found) > 1 else "What was judged", compared + _unique(_network(r) for r in results)),
-        ("The attacker knows", ["everything: architecture, weights, statistics, gradients (white box)"]),
+        ("The attacker knows", [KNOWS]),
         ("The attacker leaves", ["labels and weights"]),
     ]
 
@@ -104,6 +110,11 @@ def allowed(threat: Mapping[str, Any], data: str = "") -> str:
         own = f"; {_LEVELS[data] * eps:.3g} of the {_LEVELS[data]} grey levels of {data}" if data in _LEVELS else ""
         text += f" (that is {255 * eps:.4g}/255{own})"
     return f"{text}; no pixel leaves [0, 1]"
+
+
+def rows(n: int, data: Any, batch_size: int) -> str:
+    """Say on how many rows, of what, and in which batches."""
+    return f"{n:,} test rows of {label(data, 'the data')}, in fixed batches of {batch_size}"
 
 
 def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -177,8 +188,7 @@ def _recipe(name: str, recipe: Any) -> str:
 
 def _judged(result: Result) -> str:
     e = result.evaluation
-    data = label(e.data, "the data")
-    return f"{e.n:,} test rows of {data}, in fixed batches of {e.batch_size}, the network in {e.mode} mode"
+    return f"{rows(e.n, e.data, e.batch_size)}, the network in {e.mode} mode"
 
 
 def _options(choice: Mapping[str, Any]) -> str:

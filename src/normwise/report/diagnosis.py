@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import record as records
+from .card import ALONE, FIXED, JOINT, KNOWS, Card, allowed, coupling, rows
+from .cells import label
 from .diagrams import draw
 from .findings import Side, distance, headline, labels, sentences, sides, within
 from .frame import rendered
 from .ink import Drawn
-from .words import plural
+from .words import anchor, joined, plural, where
 
 _TITLES = {
     "drift": ("Drift", "What goes into each norm layer, against the statistics that it keeps."),
@@ -29,9 +31,21 @@ _TITLES = {
 }
 
 
-class Section(NamedTuple):
-    """What the page says of one diagnosis."""
+_CLIMBED = "PGD on the cross-entropy from the clean image, nothing stops early, the last image counts"
+_ATTACKS = {  # what each diagnosis does to images; its options follow
+    "drift": f"{_CLIMBED}; beside it noise of the same size, and a natural corruption",
+    "flips": _CLIMBED,
+    "margins": "FMN, which looks for the nearest misclassified image: eps does not limit it",
+    "slices": "no attack, points along a step of steepest ascent of one radius and a random one",
+    "smoothness": f"{_CLIMBED}; gradients at random points of the region",
+    "gamma": "no attack, clean images",
+}
 
+
+class Section(NamedTuple):
+    """What the page says of one diagnosis; `id` is its place in the page."""
+
+    id: str
     name: str
     title: str
     about: str
@@ -58,6 +72,7 @@ def write(out: Path, record: Mapping[str, Any]) -> tuple[Path, list[str]]:
         subtitle=f"{plural(len(record['models']), 'network')}, {plural(record['n'], 'row')}, {_threat(record['threat'])}",
         lead=lead,
         rest=rest,
+        card=_card(record),
         sections=sections,
         models=list(zip(labels([one["model"] for one in record["models"]]), record["models"], strict=True)),
         command=record["provenance"].get("command") or "the command was not recorded",
@@ -79,11 +94,39 @@ def _threat(threat: Mapping[str, Any]) -> str:
     )
 
 
+def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """The threat card of every figure on the page: who controls what, by what attack, on how many rows."""
+    settings, models = record["settings"], record["models"]
+    attacks = tuple(map(_attack, settings.get("only", ())))
+    coupled = dict.fromkeys(bool(one["coupled"]) for one in models)
+    judged = f"{rows(record['n'], settings['data'], settings['batch_size'])}, the networks in eval mode"
+    threat = allowed(record["threat"], label(settings["data"]))
+    changes = tuple(
+        (JOINT if each else ALONE) + f" ({'coupled' if each else 'independent'} rows)" * (len(coupled) > 1)
+        for each in coupled
+    )
+    names = labels([one["model"] for one in models])
+    return [
+        *Card(threat, attacks, changes, FIXED, judged).lines,
+        ("The attacker knows", [KNOWS]),
+        ("Rows", coupling(zip(names, (bool(one["coupled"]) for one in models), strict=True))),
+    ]
+
+
+def _attack(diagnosis: Mapping[str, Any]) -> str:
+    """What a diagnosis does to images, with its options."""
+    told = {key: value if isinstance(value, list | tuple) else [value] for key, value in diagnosis.items() if key != "name"}
+    options = ", ".join(f"{key} {joined(map(_written, value or ['none']))}" for key, value in told.items())
+    name = label(diagnosis)
+    return f"{where(name, options)}: {_ATTACKS.get(name, 'see its description')}"
+
+
 def _section(record: Mapping[str, Any], name: str, out: Path) -> Section:
     title, about = _TITLES.get(name, (name, ""))
     found = sides(record, name)
     columns, rows = _summary(found) if name == "slices" else _table(record, name)
     return Section(
+        id=f"diagnosis-{anchor(name)}",
         name=name,
         title=title,
         about=about,

@@ -17,7 +17,7 @@ from .card import card, facts, numbered, of, subtitle
 from .frame import rendered
 from .ink import SERIES, Drawn
 from .sheet import Example, told
-from .words import DOCS, REFERENCE, anchor, joined, training, where
+from .words import REFERENCE, anchor, docs, joined, training, where
 
 SCHEMA = 1
 
@@ -46,12 +46,15 @@ def write(
     for kind, write_table in (("csv", tables.to_csv), ("md", tables.to_markdown), ("tex", tables.to_latex)):
         record.write(out / f"results.{kind}", write_table(results))
     drawn, pictures = figures.draw(found, out), _pictures(found, results, examples)
-    return record.write(out / "report.html", _page(found, drawn, title, data["provenance"], failed, published, pictures))
+    return record.write(
+        out / "report.html", _page(found, drawn, out, title, data["provenance"], failed, published, pictures)
+    )
 
 
 def _page(
     found: Sequence[cells.Cell],
     drawn: Sequence[Drawn],
+    folder: Path,
     title: str,
     provenance: Mapping[str, Any],
     failures: Mapping[str, str],
@@ -71,7 +74,7 @@ def _page(
         of=of,
         pictures=pictures,
         anchor=anchor,
-        docs=DOCS,
+        docs=docs(folder),
         columns=columns,
         rows=rows,
         colours=colours,

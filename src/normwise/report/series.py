@@ -18,31 +18,35 @@ class Tick(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """Points in percent of the box, their axes, and the numbers behind them as (value, score)."""
+    """Curves as (name, points in percent of the box), their axes, and the numbers behind them: a value, and a score per curve."""
 
     over: str
     of: str
-    points: list[tuple[float, float]]
+    curves: list[tuple[str, list[tuple[float, float]]]]
     x: list[Tick]
     y: list[Tick]
-    numbers: list[tuple[str, str]]
+    numbers: list[tuple[str, ...]]
 
 
 def plot(series: Mapping[str, Any], *, in_255ths: bool = False) -> Plot:
     """Lay out `{"over": "steps", "values": [...], "scores": [...]}`; scores are shares, unless they are `of` something that is no accuracy.
 
-    Values that span more than a factor of 20 lie on a logarithmic axis. `in_255ths`: radii are written so where
+    `beside`, where there is one, has further curves over the same values: `{"along random directions": [...]}`. Values that span more than a factor of 20 lie on a logarithmic axis. `in_255ths`: radii are written so where
     three digits say them exactly. Raises ValueError
     for no values, or not as many scores.
     """
     over, of = str(series["over"]), str(series.get("of") or "accuracy")
-    values, scores = [float(one) for one in series["values"]], [float(one) for one in series["scores"]]
-    if not values or len(values) != len(scores):
-        raise ValueError(
-            f"a series over {over} has {len(values)} values and {len(scores)} scores; give as many, one at least"
-        )
+    values = [float(one) for one in series["values"]]
+    given = [(of, series["scores"]), *(series.get("beside") or {}).items()]
+    curves = [(str(name), [float(one) for one in scores]) for name, scores in given]
+    for name, scores in curves:
+        if not values or len(values) != len(scores):
+            counted = f"{len(values)} values and {len(scores)} scores"
+            raise ValueError(f"a series of {name} over {over} has {counted}; give as many, one at least")
     shares = "accuracy" in of
-    low, high, grid = _range(scores) if not shares else (0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0])
+    low, high, grid = (
+        _range([one for _, scores in curves for one in scores]) if not shares else (0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0])
+    )
     fraction = (
         in_255ths and over in ("radius", "eps") and all(math.isclose(float(f"{255 * v:.3g}"), 255 * v) for v in values)
     )
@@ -65,10 +69,10 @@ def plot(series: Mapping[str, Any], *, in_255ths: bool = False) -> Plot:
     return Plot(
         over,
         of,
-        sorted((place, height(score)) for place, score in zip(places, scores, strict=True)),
+        [(name, sorted((place, height(one)) for place, one in zip(places, scores, strict=True))) for name, scores in curves],
         x,
         [Tick(height(one), f"{100 * one:.0f}%" if shares else f"{one:.3g}") for one in grid],
-        [(called(value), write(score)) for value, score in zip(values, scores, strict=True)],
+        [(called(value), *map(write, each)) for value, *each in zip(values, *(scores for _, scores in curves), strict=True)],
     )
 
 

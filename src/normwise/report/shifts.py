@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..record import write
+from .card import FIXED, Card, coupling, rows
 from .frame import rendered
 from .ink import SERIES, Drawn, bare, in_percent, new, save, short, style
 
@@ -40,6 +41,7 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
         title="normwise shifts",
         record=record,
         networks=networks,
+        card=_card(record),
         levels=[f"Severity {severity}" for severity in networks[0]["severities"]],
         called=called,
         percent=_percent,
@@ -50,6 +52,17 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
         examples=_examples(folder, list(record["kinds"])),
     )
     return write(folder / PAGE, page)
+
+
+def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Who controls what: nobody attacks here, and no radius limits what nature does."""
+    threat = (
+        "none: nobody attacks, and no eps limits how far a pixel moves; images are corrupted, the same for every network"
+    )
+    nature = f"the kind and the severity of what happens to a whole batch ({record['over']})"
+    judged = f"{rows(record['n'], record['settings']['data'], record['batch_size'])}, the networks in eval mode"
+    lines = Card(threat, (), ("nothing: there is none",), f"{nature}; {FIXED}", judged).lines
+    return [*lines, ("Rows", coupling((called(one), bool(one["coupled"])) for one in record["networks"]))]
 
 
 def called(one: Network) -> str:

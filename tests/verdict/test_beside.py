@@ -1,0 +1,79 @@
+"""Untouched rows beside malicious ones: they fall where rows are coupled, never elsewhere, and the page says so."""
+
+import dataclasses
+import html
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from normwise.checks import beside_malicious
+from normwise.norms import BNwoT
+from normwise.report import beside, cells, page
+from normwise.surgery import convert
+from records import HOSTILE, grid, result
+from worlds import Neighbours, Watched, agreeing, balanced, batches
+
+FELL = re.compile(r"(\d+) of (\d+) untouched rows fall .*; row (\d+), a (\d), is then taken for a (\d)")
+
+
+def said_of(model, row, asked):
+    """Every answer that the model gave of a row whose pixels nobody touched."""
+    found = set()
+    with torch.no_grad():
+        for x in asked:
+            here = (x == row).flatten(1).all(1)
+            found |= set(model(x).argmax(1)[here].tolist())
+    return found
+
+
+@pytest.mark.parametrize("coupled", [Neighbours, lambda model: convert(model, BNwoT())], ids=["neighbours", "batch"])
+def test_an_untouched_row_changes_its_class_beside_malicious_ones(coupled):
+    model = coupled(balanced()).eval()
+    watched, given = Watched(model).eval(), agreeing(model, batches(count=2, size=12))
+    check = beside_malicious(watched, given)
+    fell, victims, row, label, taken = map(int, FELL.fullmatch(check.measured).groups())
+    assert (check.status, check.n, victims) == ("warn", 12, 12)
+    assert 0 < fell <= victims
+    batch = given[row // 12]
+    assert batch.y[row % 12] == label != taken
+    assert said_of(model, batch.x[row % 12], watched.asked) >= {label, taken}  # the very same pixels
+    assert beside_malicious(model, given) == check  # drawn from the seed alone
+
+
+def test_no_row_falls_where_a_network_reads_running_statistics():
+    watched, given = Watched(balanced()).eval(), agreeing(balanced(), batches(count=2, size=12))
+    check = beside_malicious(watched, given)
+    assert (check.status, check.n) == ("pass", 12)
+    assert check.measured.startswith("0 of 12 untouched rows fall")
+    rows = [(x, y) for batch in given for x, y in zip(batch.x, batch.y.tolist(), strict=True)]
+    assert all(said_of(watched.inner, x, watched.asked) == {y} for x, y in rows)
+    every = torch.cat([batch.x for batch in given])
+    assert any(
+        not (x[row] == every).flatten(1).all(1).any() for x in watched.asked for row in range(len(x))
+    )  # some did change
+
+
+def with_check(one, model):
+    """A record with what the check says of a network."""
+    check = beside_malicious(model, agreeing(model, batches(count=2, size=12)))
+    return dataclasses.replace(one, evaluation=dataclasses.replace(one.evaluation, checks=(check,)))
+
+
+def test_the_page_says_whose_untouched_rows_changed_their_class():
+    alone, coupled = balanced(), Neighbours(balanced()).eval()
+    results = [result("bn"), result("gn"), result("bnwot", label=HOSTILE), result("bn", "adversarial"), result("none")]
+    found = cells.of([with_check(r, coupled if r.evaluation.coupled else alone) for r in results[:4]] + results[4:])
+    fell = re.match(r"\d+ of 12", with_check(result(), coupled).evaluation.checks[0].measured)[0]
+    lines = [
+        f"Beside malicious neighbours, rows that nobody touched changed their class: {HOSTILE} with standard training ({fell}).",
+        "None did: of 24 with running statistics (2 networks) and of 12 reading the sample (1 network).",
+    ]
+    text = page._page(found, [], Path(), "bench", {}, {}, [], [])
+    assert HOSTILE not in text
+    assert "".join(f"<dd>{line}</dd>" for line in lines) in html.unescape(text)
+    assert beside.sentences([cell for cell in found if not cell.coupled])[0].startswith(
+        "Beside malicious neighbours, no row that nobody touched changed its class: of 24 with running statistics"
+    )
+    assert beside.sentences(cells.of(grid())) == []  # nobody looked
