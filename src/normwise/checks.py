@@ -54,6 +54,12 @@ def of_training(training: Training) -> tuple[Check, ...]:
     return (_check("no overfitting to one step", not first, measured + kept, why, None),)
 
 
+def crafted_elsewhere(on: str) -> Check:
+    """Images that were made on another network than the one that is judged say little of its robustness."""
+    why = "who attacks another network, or sees a part of the gradient, is weaker than who sees it all: what is left is no robustness"
+    return _check("attacked itself", False, f"crafted on {on}", why, None)
+
+
 def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:
     """Do rows that nobody touched change their class when the other half of their batch is malicious?
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from . import checks, curves
+from .adaptive import detached
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, to_yaml
 from .court import Stateful
@@ -40,6 +41,7 @@ class Evaluate:
         model           a run folder, a weights file beside its model.json, or package.module:function
         weights         a weights file for the function: safetensors, or .pt/.pth/.th that holds tensors only
         craft_on        attack this network instead (a surrogate, a straight-through copy), and judge on `model`
+        through_substitute  false: a weaker attacker of an ABNN, who sees the gradient of the target alone; no robustness
         data            the data set, by name or path
         threat          what the attacker may do
         attacks         how the attacker searches
@@ -58,6 +60,7 @@ class Evaluate:
     model: str = ""
     weights: str = ""
     craft_on: str = ""
+    through_substitute: bool = True
     data: Data = choice(DATA, Digits(), find)
     threat: ThreatModel = choice(THREATS, Linf())
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
@@ -73,6 +76,8 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         check_running(self)
+        if self.craft_on and not self.through_substitute:
+            raise ValueError("craft_on and through_substitute: false both name what to attack; give one of them")
         if self.stateful not in get_args(Stateful):
             raise ValueError(f"stateful is {self.stateful!r}; give one of {', '.join(get_args(Stateful))}")
         if self.stateful == "sequence" and "," in self.device:
@@ -107,8 +112,11 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
         if values
     ]
     checked = checks.annotate(verdict.evaluation, model, batches[0])
-    more = checks.beside_malicious(model, batches, e.seed)
-    evaluation = dataclasses.replace(checked, checks=(*checked.checks, more), curves=tuple(found), provenance=provenance())
+    more = [checks.beside_malicious(model, batches, e.seed)]
+    if crafted_on is not None:
+        on = e.craft_on or "the network itself, without the gradient through its substitute"
+        more.insert(0, checks.crafted_elsewhere(on))
+    evaluation = dataclasses.replace(checked, checks=(*checked.checks, *more), curves=tuple(found), provenance=provenance())
     result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
     write(folder / CONFIG, to_yaml(e))
     write(folder / RESULT, to_json(result))
@@ -122,7 +130,10 @@ def clear(folder: Path) -> None:
 
 def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None]:
     there = place(dataclasses.replace(e, device=device))
-    return load(e.model, e.weights).model.to(there), load(e.craft_on).model.to(there) if e.craft_on else None
+    model = load(e.model, e.weights).model.to(there)
+    if not e.through_substitute:
+        return model, detached(model)
+    return model, load(e.craft_on).model.to(there) if e.craft_on else None
 
 
 def _judge(

@@ -496,6 +496,9 @@ BAD = [
     ("evaluate", "no model is named"),
     ("evaluate nowhere", "no model 'nowhere'"),
     ("evaluate run --craft_on nowhere", "no model 'nowhere'"),
+    ("evaluate run --through_substitute false", "which has no substitute; give a model made by abnn(...)"),
+    ("evaluate run --through_substitute false --craft_on run", "both name what to attack; give one of them"),
+    ("evaluate run --stateful forever", "expected refuse|restore|sequence"),
     ("evaluate run --eps_curve [0.1,2]", "eps of linf is a radius"),
     ("evaluate run --step_curve [5] --attacks fgsm", "none of the attacks has steps"),
     ("evaluate run --speed.precision int8", "expected float32|bfloat16|float16"),
@@ -625,6 +628,13 @@ def test_an_abnn_listens_to_a_run_and_is_found_again(source):
     again = json.loads(Path("OUT/again/result.json").read_text())["evaluation"]
     assert again["robust_accuracy"] == trained["robust_accuracy"]
     assert again["digest_before"] == trained["digest_before"]
+    if source == "statistics":
+        done("evaluate", "OUT", "--through_substitute", "false", "--out", "OUT/weaker")
+        weaker = json.loads(Path("OUT/weaker/result.json").read_text())["evaluation"]
+        told = {check["name"]: (check["status"], check["measured"]) for check in weaker["checks"]}
+        whom = "crafted on the network itself, without the gradient through its substitute"
+        assert told["attacked itself"] == ("warn", whom)
+        assert "attacked itself" not in {check["name"] for check in again["checks"]}
 
 
 def test_a_substitute_may_be_anybodys_network_of_other_classes_and_its_function_is_called_only_when_named(here):

@@ -27,7 +27,8 @@ class Reproduce:
 
     Options
         system          robustnorm, nofrost, fragile-features, abnn, or all
-        preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10) or gpu
+        preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10), gpu (PreActResNet-18), or
+                        gpu-resnet18, gpu-resnet26
         only            cells to make, with all that they need; empty: those of the system that need no other data than the
                         preset's (abnn-other does)
         seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first alone, unless

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..attacks import APGD, PGD, AutoAttack
 from ..data import Cifar10, Digits, ImageFolder
-from ..models import PreActResNet18, ResNet
+from ..models import PreActResNet18, ResNet, ResNet18
 from ..presets import DIGITS, EPS
 from ..schedule import Schedule
 from ..types import Attack
@@ -127,4 +127,10 @@ def check_other(scale: Scale) -> None:
         raise ValueError(f"a substitute of other data needs {OTHER} (train/CLASS, val/CLASS of images); put it at {root}")
 
 
-SCALES = {"smoke": smoke, "cpu": cpu, "gpu": gpu}
+SCALES = {
+    "smoke": smoke,
+    "cpu": cpu,
+    "gpu": gpu,
+    "gpu-resnet18": lambda: replace(gpu(), model=ResNet18()),
+    "gpu-resnet26": lambda: replace(gpu(), model=ResNet(depth=26, width=64)),
+}

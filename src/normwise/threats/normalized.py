@@ -18,7 +18,7 @@ from .lp import LinfRegion, check_eps
 class Normalized:
     """Every normalized pixel (pixel - mean) / std may move by at most eps, within the least and the largest of the batch.
 
-    In pixels that is eps * std: with CIFAR-10's std of about 0.25 a radius of 0.03 is 1.9/255, not 8/255. For comparison
+    In pixels that is eps * std: with the authors' std of about 0.2 a radius of 0.03 is 1.5/255, not 8/255. For comparison
     with figures that were published in these units, and for nothing else.
 
     Options
