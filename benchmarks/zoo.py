@@ -190,12 +190,12 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
             yield name, lambda cell=cell: shop.network(cell, 0), claim, honest, eps
 
 
-def look(animal, batches, twin) -> dict[str, Any]:
-    """Make one network, let it claim, and audit it."""
+def look(animal, batches, twin, minutes: float) -> dict[str, Any]:
+    """Make one network, let it claim, and audit it in at most so many minutes."""
     name, make, claim, honest, eps = animal
     threat, model, started = Linf(eps=eps), make().eval(), time.perf_counter()
     claimed = None if claim is None else claim(model, batches, threat)
-    found = audit(model, batches, threat, claim=claimed, twin=twin, budget=15)
+    found = audit(model, batches, threat, claim=claimed, twin=twin, budget=minutes)
     row = {
         "name": name,
         "honest": honest,
@@ -267,6 +267,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names that contain this")
     parser.add_argument("--part", type=part_of, default=(1, 1), metavar="I/N", help="every N-th network from the I-th on")
     parser.add_argument("--rows", type=int, help="test rows")
+    parser.add_argument("--budget", type=float, default=30.0, help="minutes for each audit; more where the cores are shared")
     parser.add_argument("--checkpoints", type=Path, default=Path())
     parser.add_argument("--cells", type=Path, default=Path("results/reproduce/cpu"))
     given = parser.parse_args()
@@ -283,7 +284,7 @@ def main() -> None:
     rows, (first, count) = sum(len(batch.y) for batch in batches), given.part
     for animal in [one for one in animals if given.only in one[0]][first - 1 :: count]:
         if held(paths[animal[0]], rows) is None:
-            write(paths[animal[0]], json.dumps(look(animal, batches, twin), indent=2) + "\n")
+            write(paths[animal[0]], json.dumps(look(animal, batches, twin, given.budget), indent=2) + "\n")
     record = summed_up({name: held(path, rows) for name, path in paths.items()})
     print(f"caught {record['caught']} of {record['illusions']}, accused {record['accused']} of {record['honest']}")
     record = provenance() | {"command": f"python benchmarks/zoo.py {given.zoo} FOLDER", "zoo": given.zoo} | record
