@@ -139,6 +139,16 @@ def main():
     if given.who:
         one(given)
         return
+    import ratios
+
+    from normwise.record import provenance, to_json, write
+
+    settings = {
+        key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "threat", "version", "note")
+    }
+    if given.reference:
+        commit = ["git", "-C", given.reference, "rev-parse", "HEAD"]
+        settings["reference"] = subprocess.run(commit, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     runs = []
     for seed in range(given.seeds):
         for who in ("normwise", "reference") if given.reference else ("normwise",):
@@ -148,18 +158,9 @@ def main():
             whole = time.perf_counter() - started
             runs.append({"who": who, "seed": seed, "process_seconds": whole, **json.loads(said.splitlines()[-1])})
             print(runs[-1], flush=True)
-
-    import ratios
-
-    from normwise.record import provenance, to_json, write
-
-    lines = ratios.said(runs, ("process_seconds", "seconds"))
+        lines = ratios.said(runs, ("process_seconds", "seconds"))
+        write(given.out, to_json({**provenance(), **settings, "ratios": lines, "runs": runs}))  # so far
     print("\n".join(lines))
-    settings = {key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "threat", "version")}
-    if given.reference:
-        commit = ["git", "-C", given.reference, "rev-parse", "HEAD"]
-        settings["reference"] = subprocess.run(commit, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    write(given.out, to_json({**provenance(), **settings, "note": given.note, "ratios": lines, "runs": runs}))
 
 
 if __name__ == "__main__":
