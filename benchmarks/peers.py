@@ -276,7 +276,8 @@ def main() -> None:
         print(line)
     for row in found.get("pgd", []):
         print(
-            f"{row['who']:34}{row['gradients_per_second']:9.0f}/s  {row['to_fastest_peer']:5.2f} x the fastest peer  "
+            f"{row['who']:34}{row['gradients_per_second']:9.0f} [{row['spread'][0]:.0f}, {row['spread'][1]:.0f}]/s  "
+            f"{row['to_fastest_peer']:5.2f} x the fastest peer  "
             f"{100 * row['share_of_bound']:4.0f}% of the bound  first call {row['first_call_seconds']:.1f} s"
         )
 

@@ -23,7 +23,8 @@ def test_the_tables_are_those_of_the_records(ratios):
 
 
 def test_ratios_pair_runs_of_one_seed(ratios):
-    runs = [{"who": who, "seed": seed, "s": s} for seed, *both in ((0, 2, 6), (1, 4, 4)) for who, s in zip("ab", both)]
-    assert ratios.paired([*runs, {"who": "a", "seed": 2, "s": 1}], "s", "a", "b") == [3, 1]
+    runs = [("a", 0, 2), ("b", 0, 6), ("a", 1, 4), ("b", 1, 4), ("a", 2, 1)]  # seed 2 of one side alone
+    told = [dict(zip(("who", "seed", "seconds"), run, strict=True)) for run in runs]
+    assert ratios.paired(told, "seconds", "a", "b") == [3, 1]
     assert ratios.told([3, 1]) == "2.00 [1.00, 3.00]"
     assert ratios.told([22.04]) == "22.0 (one run)"
