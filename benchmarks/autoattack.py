@@ -7,7 +7,7 @@ Every run is a process of its own, the two sides in turns, so that `process_seco
 coupling probe, judging. `seconds` begins when network and images are there. NETWORK is a function of networks.py, DATA a data
 set's name (its files where $NORMWISE_DATA says), EPS a number or a fraction such as 8/255. The reference is imported from a
 local clone, whose commit the record names; without one only ours is measured. The images of both sides are judged alike.
-`parts` says of each part of the attack how many rows it was given, its seconds, and how many images went forward and back; what
+`parts` says of each part of the attack how many rows it was given, its seconds (those of its processor too), and how many images went forward and back; what
 of `seconds` is in no part is probing, judging and passes between the parts.
 """
 
@@ -31,14 +31,16 @@ class Parts:
 
     @contextlib.contextmanager
     def watch(self, name, rows, counts):
-        started, before = time.perf_counter(), counts()
+        clocks = time.perf_counter, time.process_time  # on a shared machine the second says more
+        started, before = [clock() for clock in clocks], counts()
         yield
-        spent = time.perf_counter() - started, *(now - then for now, then in zip(counts(), before, strict=True))
-        part = self.found.setdefault(re.sub(r"-e?\d+$", "", name), [0, 0.0, 0, 0])  # square-5000, apgd-ce-e20
+        spent = [clock() - then for clock, then in zip(clocks, started, strict=True)]
+        spent += (now - then for now, then in zip(counts(), before, strict=True))
+        part = self.found.setdefault(re.sub(r"-e?\d+$", "", name), [0, 0.0, 0.0, 0, 0])  # square-5000, apgd-ce-e20
         part[:] = (a + b for a, b in zip(part, (rows, *spent), strict=True))
 
     def told(self):
-        keys = "part", "rows", "seconds", "forwards", "backwards"
+        keys = "part", "rows", "seconds", "cpu_seconds", "forwards", "backwards"
         return [dict(zip(keys, (name, *part), strict=True)) for name, part in self.found.items()]
 
 

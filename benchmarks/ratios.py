@@ -97,7 +97,7 @@ def _beside(name: str) -> str:
 
 
 def _parts(name: str) -> list[str]:
-    """AutoAttack part by part: rows that a part was given, seconds, images forward and backward; means over the seeds."""
+    """AutoAttack part by part: rows that a part was given, CPU seconds, images forward and backward; means over the seeds."""
     runs = _read(name)["runs"]
     rows = []
     for part in dict.fromkeys(one["part"] for run in runs for one in run["parts"]):
@@ -105,13 +105,13 @@ def _parts(name: str) -> list[str]:
         for who in ("normwise", "reference"):
             mine = [one for run in runs if run["who"] == who for one in run["parts"] if one["part"] == part]
             mean = (
-                {key: fmean(one[key] for one in mine) for key in ("rows", "seconds", "forwards", "backwards")}
+                {key: fmean(one[key] for one in mine) for key in ("rows", "cpu_seconds", "forwards", "backwards")}
                 if mine
                 else {}
             )
-            seconds.append(mean.get("seconds", 0.0))
+            seconds.append(mean.get("cpu_seconds", 0.0))
             images = (
-                f"{mean['rows']:.0f} rows, {mean['seconds']:.2f} s, {mean['forwards']:,.0f} / {mean['backwards']:,.0f}"
+                f"{mean['rows']:g} rows, {mean['cpu_seconds']:.2f} s, {mean['forwards']:,.0f} / {mean['backwards']:,.0f}"
                 if mine
                 else "–"
             )
@@ -132,7 +132,12 @@ def tables() -> str:
     if (RESULTS / "autoattack-parts.json").exists():
         record = _read("autoattack-parts")
         on = f"AutoAttack on `{record['network']}`, {_radius(record)}, {_machine(record)} (`autoattack-parts`)"
-        heads = f"{on}: part", "ours: rows, seconds, forward / backward", "reference", "reference / ours, seconds"
+        heads = (
+            f"{on}: part",
+            "ours: rows, CPU seconds, images forward / backward",
+            "reference",
+            "reference / ours, CPU seconds",
+        )
         lines += _table(*heads, rows=_parts("autoattack-parts"))
     return "\n".join(lines)
 
