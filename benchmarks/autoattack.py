@@ -6,11 +6,16 @@
 Every run is a process of its own, the two sides in turns, so that `process_seconds` holds everything: imports, loading, the
 coupling probe, judging. `seconds` begins when network and images are there. NETWORK is a function of networks.py, DATA a data
 set's name (its files where $NORMWISE_DATA says), EPS a number or a fraction such as 8/255. The reference is imported from a
-local clone; without one only ours is measured. The images of both sides are judged alike.
+local clone, whose commit the record names; without one only ours is measured. The images of both sides are judged alike.
+`parts` says of each part of the attack how many rows it was given, its seconds (those of its processor too), and how many images went forward and back; what
+of `seconds` is in no part is probing, judging and passes between the parts.
 """
 
 import argparse
+import contextlib
+import functools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -18,22 +23,81 @@ from fractions import Fraction
 from pathlib import Path
 
 
+class Parts:
+    """What each part of an attack was given and cost, by its name; `counts` tells images forward and back so far."""
+
+    def __init__(self):
+        self.found = {}
+
+    @contextlib.contextmanager
+    def watch(self, name, rows, counts):
+        clocks = time.perf_counter, time.process_time  # on a shared machine the second says more
+        started, before = [clock() for clock in clocks], counts()
+        yield
+        spent = [clock() - then for clock, then in zip(clocks, started, strict=True)]
+        spent += (now - then for now, then in zip(counts(), before, strict=True))
+        part = self.found.setdefault(re.sub(r"-e?\d+$", "", name), [0, 0.0, 0.0, 0, 0])  # square-5000, apgd-ce-e20
+        part[:] = (a + b for a, b in zip(part, (rows, *spent), strict=True))
+
+    def told(self):
+        keys = "part", "rows", "seconds", "cpu_seconds", "forwards", "backwards"
+        return [dict(zip(keys, (name, *part), strict=True)) for name, part in self.found.items()]
+
+
+def watched(kind, parts):
+    """Have a kind of attack say what each of its searches costs, as part of whatever."""
+    search = kind.search
+
+    @functools.wraps(search)
+    def timed(self, oracle, region, x, y, independent):
+        with parts.watch(self.label, len(x), lambda: (oracle.forwards, oracle.backwards)):
+            return search(self, oracle, region, x, y, independent)
+
+    kind.search = timed
+
+
 def ours(model, batch, given):
-    from normwise.attacks import AutoAttack
+    from normwise.attacks import APGD, FAB, AutoAttack, Square
     from normwise.threats import THREATS
     from normwise.verdict import evaluate
 
+    parts = Parts()
+    for kind in (APGD, FAB, Square):
+        watched(kind, parts)
     attack, threat = AutoAttack(version=given.version), THREATS[given.threat](eps=given.eps)
-    found = evaluate(model, [batch], threat, (attack,), seed=given.seed)
-    return found.x_adv, {"broken_by": found.evaluation.broken_by, "backwards": found.evaluation.backwards}
+    e = (found := evaluate(model, [batch], threat, (attack,), seed=given.seed)).evaluation
+    return found.x_adv, {
+        "broken_by": e.broken_by,
+        "forwards": e.forwards,
+        "backwards": e.backwards,
+        "parts": parts.told(),
+    }
 
 
 def theirs(model, batch, given):
     from autoattack import AutoAttack as Reference
+    from peers import Counted
 
-    norm = given.threat.capitalize()
+    norm, model, parts = given.threat.capitalize(), Counted(model).eval(), Parts()
     attack = Reference(model, norm=norm, eps=given.eps, version=given.version, device="cpu", seed=given.seed, verbose=False)
-    return attack.run_standard_evaluation(batch.x, batch.y, bs=len(batch.y)), {}
+    names = {
+        attack.apgd: lambda: f"apgd-{attack.apgd.loss}",
+        attack.apgd_targeted: lambda: "apgd-t",
+        attack.fab: lambda: "fab-t" if attack.fab.targeted else "fab",
+        attack.square: lambda: "square",
+    }
+
+    def counts():
+        return model.forwards, model.gradients
+
+    def timed(perturb, name, x, y):
+        with parts.watch(name(), len(x), counts):
+            return perturb(x, y)
+
+    for part, name in names.items():
+        part.perturb = functools.partial(timed, part.perturb, name)
+    x_adv = attack.run_standard_evaluation(batch.x, batch.y, bs=len(batch.y))
+    return x_adv, {"forwards": model.forwards, "backwards": model.gradients, "parts": parts.told()}
 
 
 def one(given):
@@ -70,12 +134,23 @@ def main():
     parser.add_argument("--version", default="standard")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--note", default="", help="what else the record should say, e.g. that the machine was shared")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--who", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.who:
         one(given)
         return
+    import ratios
+
+    from normwise.record import provenance, to_json, write
+
+    settings = {
+        key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "threat", "version", "note")
+    }
+    if given.reference:
+        commit = ["git", "-C", given.reference, "rev-parse", "HEAD"]
+        settings["reference"] = subprocess.run(commit, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     runs = []
     for seed in range(given.seeds):
         for who in ("normwise", "reference") if given.reference else ("normwise",):
@@ -85,11 +160,9 @@ def main():
             whole = time.perf_counter() - started
             runs.append({"who": who, "seed": seed, "process_seconds": whole, **json.loads(said.splitlines()[-1])})
             print(runs[-1], flush=True)
-
-    from normwise.record import provenance, to_json, write
-
-    settings = {key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "threat", "version")}
-    write(given.out, to_json({**provenance(), **settings, "runs": runs}))
+        lines = ratios.said(runs, ("process_seconds", "seconds"))
+        write(given.out, to_json({**provenance(), **settings, "ratios": lines, "runs": runs}))  # so far
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import networks
 import others
+import ratios
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +48,7 @@ class Counted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.forwards += len(x)
         if torch.is_grad_enabled() and x.requires_grad:
+            x = x.view_as(x)  # a hook on the images themselves would stay for their next pass, and count that twice
             x.register_hook(lambda grad: setattr(self, "gradients", self.gradients + len(grad)))
         logits: Tensor = self.model(x)
         return logits
@@ -90,6 +92,8 @@ def pgd(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
     with torch.no_grad():
         y = model(x).argmax(1)
     crowd = {name: make(model) for name, make in others.PGD.items() if others.there(name)}
+    if not crowd:
+        raise SystemExit("no peer is there to be compared with; pip install --no-deps -r benchmarks/requirements.txt")
     variants = {"as it is": EAGER, "folded, channels_last": FAST, "compiled": Speed(compile=True)}
     variants |= {"bfloat16": Speed(precision="bfloat16"), "compiled bfloat16": Speed(compile=True, precision="bfloat16")}
     for name, speed in variants.items():
@@ -150,7 +154,7 @@ def apgd(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
         seconds = time.perf_counter() - started
         runs.append({"who": "reference", "seed": seed, "seconds": seconds, "robust": accuracy(model, x_adv, batch.y)})
         print(runs[-1], flush=True)
-    return {"apgd": runs}
+    return {"apgd": runs, "ratios": ratios.said(runs, ("seconds", "robust"))}
 
 
 def strength(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
@@ -173,7 +177,9 @@ def strength(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
             note(
                 "square", "reference", seed, others.reference(model, batch, args.eps, ["square"], seed, queries=args.queries)
             )
-    return {"strength": runs}
+    each = dict.fromkeys(run["attack"] for run in runs)
+    compared = {name: ratios.said([run for run in runs if run["attack"] == name], ("robust",)) for name in each}
+    return {"strength": runs, "ratios": [f"{name}, {line}" for name, lines in compared.items() for line in lines]}
 
 
 def switches(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
@@ -256,6 +262,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.reference:
         sys.path.insert(0, args.reference)
+    elif args.verb == "apgd":
+        parser.error("apgd is measured beside the reference; give --reference PATH, a clone of fra31/auto-attack")
     if args.verb == "point":
         point(args)
         return
@@ -264,9 +272,12 @@ def main() -> None:
     found = VERBS[args.verb](args, model, batch)
     settings = {key: value for key, value in vars(args).items() if key not in ("words", "reference", "out")}
     write(Path(args.out), to_json({**provenance(), "settings": settings, "peers": others.versions(), **found}))
+    for line in found.get("ratios", []):
+        print(line)
     for row in found.get("pgd", []):
         print(
-            f"{row['who']:34}{row['gradients_per_second']:9.0f}/s  {row['to_fastest_peer']:5.2f} x the fastest peer  "
+            f"{row['who']:34}{row['gradients_per_second']:9.0f} [{row['spread'][0]:.0f}, {row['spread'][1]:.0f}]/s  "
+            f"{row['to_fastest_peer']:5.2f} x the fastest peer  "
             f"{100 * row['share_of_bound']:4.0f}% of the bound  first call {row['first_call_seconds']:.1f} s"
         )
 

@@ -112,7 +112,7 @@ def claimed(text: str) -> Claim:
             "n": e.n,
         }
         declares = tuple(name for name in DECLARABLE if e.coupling.get(name))
-        return Claim(e.robust_accuracy.value, under, str(e.data.get("name", "")), declares)
+        return Claim(e.headline.value, under, str(e.data.get("name", "")), declares)
     try:
         share = float(text)
     except ValueError:

@@ -184,9 +184,12 @@ def _show(result: Result, out: Path) -> None:
         print(f"{name:10} {score}")
     if e.strongest:
         print(f"protocol   {e.pair[0]}")
-    print(
-        f"worst case {e.robust_accuracy}  (n = {e.robust_accuracy.n} {e.robust_accuracy.unit}, {'coupled' if e.coupled else 'independent'} rows)"
-    )
+    if e.single:
+        print(f"joint      {e.robust_accuracy}  (all rows of a batch attacked together)")
+        print(f"single     {e.single}  (n = {e.single.n} rows, each attacked among clean neighbours)")
+    worst, rows = e.headline, "coupled" if e.coupled else "independent"
+    which = f", of joint and single the lower: {'single' if worst is e.single else 'joint'}" if e.single else ""
+    print(f"worst case {worst}  (n = {worst.n} {worst.unit}, {rows} rows{which})")
     print(f"broken by  {', '.join(f'{name} {count}' for name, count in e.broken_by.items()) or 'nothing'}")
     for check in e.checks:
         if check.status != "pass":

@@ -20,9 +20,9 @@ from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, to_yaml
 from .court import Stateful
 from .data import DATA, Digits, find
-from .experiment import CONFIG, RESULT, check_folder, check_running, labelled, place
+from .experiment import CONFIG, RESULT, check_folder, check_running, completed, labelled, place
 from .loading import load
-from .record import Result, provenance, to_json, write
+from .record import Result, to_json, write
 from .registry import plain
 from .speed import Speed
 from .threats import THREATS, Linf
@@ -111,12 +111,12 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
         for over, values in wanted.items()
         if values
     ]
-    checked = checks.annotate(verdict.evaluation, model, batches[0])
-    more = [checks.beside_malicious(model, batches, e.seed)]
+    whole = completed(verdict.evaluation, model, batches, e.threat, crafted_on, report)
+    doubts = whole.checks
     if crafted_on is not None:
         on = e.craft_on or "the network itself, without the gradient through its substitute"
-        more.insert(0, checks.crafted_elsewhere(on))
-    evaluation = dataclasses.replace(checked, checks=(*checked.checks, *more), curves=tuple(found), provenance=provenance())
+        doubts = (checks.crafted_elsewhere(on), *doubts)
+    evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found))
     result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
     write(folder / CONFIG, to_yaml(e))
     write(folder / RESULT, to_json(result))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import checks, loading, substitutes
+from . import checks, loading, reach, substitutes
 from .adaptive import Adaptive, abnn
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices, read_yaml, to_yaml
@@ -31,7 +31,7 @@ from .surgery import convert
 from .threats import THREATS, Linf
 from .training import Fitted, fit
 from .trial import check_attacks
-from .types import Attack, Data, Norm, Recipe, ThreatModel
+from .types import Attack, Batch, Data, Norm, Recipe, ThreatModel
 from .verdict import evaluate
 
 CONFIG, RESULT = "config.yaml", "result.json"
@@ -217,8 +217,20 @@ def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Ev
     options: dict[str, Any] = {"strongest": e.strongest, "seed": e.seed, "model_name": name, "data": plain(e.data)}
     batches = e.data.test(batch_size=e.batch_size)
     verdict = evaluate(model, batches, e.threat, e.attacks, report=report, **options)
-    found = checks.annotate(verdict.evaluation, model, batches[0])
-    more = checks.beside_malicious(model, batches, e.seed)
+    return completed(verdict.evaluation, model, batches, e.threat, report=report)
+
+
+def completed(
+    found: Evaluation,
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    craft_on: nn.Module | None = None,
+    report: Report = lambda text, done, total: None,
+) -> Evaluation:
+    """Attach to a verdict what is left of single rows, where rows are coupled, the checks, and what ran."""
+    found = checks.annotate(reach.with_single(found, model, batches, threat, craft_on, report), model, batches[0])
+    more = checks.beside_malicious(model, batches, found.seed)
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 

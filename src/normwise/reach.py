@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
-from .judge import Judge
+from . import intervals
+from .attacks import PGD
+from .judge import DRAWS, Judge
 from .modes import running
+from .record import Evaluation
 from .seeding import generator
 from .threats import Linf
 from .threats.masked import MaskedRegion
 from .types import Attack, Batch, Images, Region, ThreatModel
+
+Report = Callable[[str, int, int], None]
+VICTIMS, ONE_ROW = 32, PGD(steps=20)  # whom an evaluation attacks one by one, and how
 
 
 class Reached(NamedTuple):
@@ -29,28 +36,64 @@ class Reached(NamedTuple):
     fell: tuple[tuple[int, int, int], ...] = ()
 
 
+def with_single(
+    e: Evaluation,
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    craft_on: nn.Module | None = None,
+    report: Report = lambda text, done, total: None,
+) -> Evaluation:
+    """Return the evaluation with what `single` leaves (PGD-20, the first 32 rows of whole batches), if its rows are coupled.
+
+    An attack that cannot search here (no gradient to follow, for one) leaves the evaluation without.
+    """
+    if not e.coupled:
+        return e
+    whole = [batch for batch in batches if len(batch.y) == e.batch_size]
+    draws = DRAWS if e.coupling["random"] else 1
+    try:
+        found = single(model, whole, threat, ONE_ROW, seed=e.seed, craft_on=craft_on, draws=draws, report=report)
+    except ValueError:
+        return e
+    return dataclasses.replace(e, single=intervals.of_rows(found.standing, found.victims))
+
+
 def single(
-    model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, attack: Attack, *, victims: int = 32, seed: int = 0
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    attack: Attack,
+    *,
+    victims: int = VICTIMS,
+    seed: int = 0,
+    craft_on: nn.Module | None = None,
+    draws: int = 1,
+    report: Report = lambda text, done, total: None,
 ) -> Reached:
     """The attacker owns one row of a batch and leaves its neighbours clean; each of the first `victims` rows in turn.
 
     White-box through the statistics of the whole batch. A row counts as standing if the model, asked about the batch with
-    the attacker's image in place, still gives its label.
+    the attacker's image in place, still gives its label; one with noise of its own is asked `draws` times. `craft_on` is
+    searched instead. Where a fall in the search is not one before the judge, the search goes on to its end.
     """
     judge, clean, standing, tried = Judge(model, seed), 0, 0, 0
-    with running(model, "eval"):
+    judge.draws = draws
+    how = {"independent": True} | ({} if craft_on is None and draws == 1 else {"stops": False})
+    with running(model, "eval"), running(craft_on or model, "eval"):
         for batch in batches:
             x, y = batch.x.to(judge.device), batch.y.to(judge.device)
-            right = judge.logits(x).argmax(1) == y
+            right = judge.answers(x, y)[0] == y
             for row in range(min(len(y), victims - tried)):
                 tried += 1
+                report("one row among clean neighbours", tried, victims)
                 if not right[row]:
                     continue
                 clean += 1
-                beside, one = _Beside(model, x, row), slice(row, row + 1)
+                beside, one = _Beside(craft_on or model, x, row), slice(row, row + 1)
                 rng = generator(seed, "single", tried)
-                x_adv = attack(beside, x[one], y[one], threat, generator=rng, independent=True).x_adv
-                standing += int(judge.logits(beside.batch(x_adv))[row].argmax() == y[row])
+                x_adv = attack(beside, x[one], y[one], threat, generator=rng, **how).x_adv
+                standing += int(judge.answers(beside.batch(x_adv), y)[0][row] == y[row])
             if tried == victims:
                 break
     return Reached(tried, clean, standing)

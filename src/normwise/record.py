@@ -40,6 +40,11 @@ class Score:
         return f"{100 * self.value:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
+def lower(joint: Score, single: Score | None) -> Score:
+    """The lower of two figures of coupled rows; the joint one if they are equal."""
+    return single if single and single.value < joint.value else joint
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail.
@@ -74,7 +79,8 @@ class Evaluation:
     `robust_accuracy` is the worst case over all that searched: per row when rows are independent, per batch when they are
     coupled. Where `strongest` searched on what `attacks` left standing, `protocol_accuracy` is the worst case over the
     `attacks` alone; None: nothing did, and the robust accuracy is the protocol's. `rebatched_accuracy` and `alone_accuracy` score the worst-case images again in shuffled batches of the same
-    size, and one by one. `broken_by` counts, per attack (or part of one), the rows that it was the first to break.
+    size, and one by one. `single`, of coupled rows: what is left where the attacker owns one row among clean neighbours
+    (`reach.single`; its cost is not counted here); None: rows are independent, or nobody asked. `broken_by` counts, per attack (or part of one), the rows that it was the first to break.
     `forwards` and `backwards` count images through the network, attacks and judging together.
     """
 
@@ -104,12 +110,18 @@ class Evaluation:
     strongest: list[dict[str, Any]] = field(default_factory=list)
     protocol_accuracy: Score | None = None
     curves: tuple[Curve, ...] = ()
+    single: Score | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def pair(self) -> tuple[Score, Score]:
         """What is left under the protocol's attacks, and under the strongest; one number twice where nothing else searched."""
         return self.protocol_accuracy or self.robust_accuracy, self.robust_accuracy
+
+    @property
+    def headline(self) -> Score:
+        """The robust accuracy to quote: of coupled rows the lower of joint and single, where both were measured."""
+        return lower(self.robust_accuracy, self.single)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +188,7 @@ _NESTED: dict[str, type] = {
     "clean_accuracy": Score,
     "robust_accuracy": Score,
     "protocol_accuracy": Score,
+    "single": Score,
     "training": Training,
     "evaluation": Evaluation,
     "substitute": Substitute,

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from normwise.record import Curve, Result, read_result
+from normwise.record import Curve, Result, Score, read_result
 from normwise.registry import plain
 from normwise.report import answer, card, cells, page, tables
 from normwise.robustbench import Entry
@@ -262,6 +262,33 @@ def test_the_pair_stands_in_every_table_and_comparisons_stand_on_the_strongest(t
     page_text = html.unescape(write(tmp_path, results).read_text())
     assert "Stronger attacks searched further, on the rows that these left standing" in page_text
     assert page_text.count("60.0%<small>56.0–64.0") == 2  # behind both figures
+
+
+def with_single(one, value):
+    """The same record, had single rows been attacked among clean neighbours too."""
+    of = Score(value=value, low=value - 0.1, high=value + 0.1, n=32, unit="rows", rows=32)
+    return dataclasses.replace(one, evaluation=dataclasses.replace(one.evaluation, single=of))
+
+
+@pytest.mark.parametrize(("value", "worst", "which"), [(0.25, "25.0%", "single"), (0.5, "40.0%", "joint")])
+def test_of_coupled_rows_the_lower_of_joint_and_single_counts_and_both_are_shown(tmp_path, value, worst, which):
+    results = [result("bn", worst=0.3), with_single(result("bnwot", worst=0.4), value)]
+    titles, rows = tables.main(cells.of(results))
+    place = [column.title for column in titles].index("Joint")
+    assert [column.title for column in titles[place : place + 3]] == ["Joint", "Single", "Worst case"]
+    shown = [[one.text for one in row.values[place : place + 3]] for row in rows]
+    assert shown == [["–", "–", "30.0%"], ["40.0%", f"{100 * value}%", worst]]
+    assert rows[1].values[place + 2].small[-1] == which
+    line = list(csv.DictReader(tables.to_csv(results).splitlines()))[1]
+    assert [line[f"{name}_value"] for name in ("joint", "single", "worst_case")] == ["0.4", str(value), f"{min(0.4, value)}"]
+    text = words(results[1:])
+    assert f"{worst} of test images stay correctly classified under attack" in text
+    assert {"single": "jointly 40.0%", "joint": "one row among clean neighbours 50.0%"}[which] in text
+    assert "PGD-20 on each of 32 rows; the lower of both figures counts" in card.of(results[1]).changes[1]
+    whole = html.unescape(write(tmp_path, results).read_text())
+    assert "the worst case is the lower of Joint and Single" in whole
+    (tmp_path / "one.json").write_text(json.dumps(plain(results[1])))
+    assert read_result(tmp_path / "one.json") == results[1]
 
 
 def test_where_nothing_stronger_searched_the_pair_is_one_number_and_said_to_be(bench):

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from normwise.attacks import PGD
 from normwise.checks import beside_malicious
 from normwise.norms import BNwoT
+from normwise.reach import single, with_single
 from normwise.report import beside, cells, page
 from normwise.surgery import convert
+from normwise.verdict import evaluate
 from records import HOSTILE, grid, result
-from worlds import Neighbours, Watched, agreeing, balanced, batches
+from worlds import THREAT, Neighbours, Watched, agreeing, balanced, batches
 
 FELL = re.compile(r"(\d+) of (\d+) untouched rows fall .*; row (\d+), a (\d), is then taken for a (\d)")
 
@@ -53,6 +56,20 @@ def test_no_row_falls_where_a_network_reads_running_statistics():
     assert any(
         not (x[row] == every).flatten(1).all(1).any() for x in watched.asked for row in range(len(x))
     )  # some did change
+
+
+def test_a_coupled_evaluation_says_what_is_left_of_single_rows_and_an_independent_one_says_nothing():
+    given = agreeing(balanced(), batches(count=3, size=12, last=5))
+    for model in (balanced(), Neighbours(balanced()).eval()):
+        e = evaluate(model, given, THREAT, [PGD(steps=1)]).evaluation
+        found = with_single(e, model, given, THREAT)
+        if not e.coupled:
+            assert found == e
+            continue
+        reached = single(model, given[:3], THREAT, PGD(steps=20), victims=32)  # whole batches alone
+        assert (found.single.value, found.single.n) == (reached.standing / 32, 32)
+        assert found.headline.value == min(found.single.value, e.robust_accuracy.value)
+        assert with_single(e, model, given, THREAT, craft_on=model).single.value <= found.single.value
 
 
 def with_check(one, model):

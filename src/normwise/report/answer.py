@@ -96,6 +96,7 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
     if len(cell.results) == 1:
         lines += [f"{name.upper()}: {score}" for name, score in cell.results[0].evaluation.per_attack.items()]
     lines += [f"Protocol, these together: {cell.protocol}"] * cell.paired
+    lines += [f"Joint: {cell.joint}", f"Single: {cell.single}"] if cell.single else []
     findings = [("Accuracy, with 95% intervals", [*lines, f"Worst case: {cell.worst}"])]
     if cell.seconds and cell.images:
         cost = f"Trained in {duration(cell.seconds)}, with {count(cell.images)} images forward and back."
@@ -130,11 +131,11 @@ def _pair(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
         return []
     results = [result for cell in paired for result in cell.results]
     protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
-    cell = max(paired, key=lambda cell: cell.protocol.value - cell.worst.value)
-    if cell.protocol.value == cell.worst.value:
+    cell = max(paired, key=lambda cell: cell.protocol.value - cell.joint.value)
+    if cell.protocol.value == cell.joint.value:
         return [("Protocol and strongest attack", [f"{strongest} broke nothing that {protocol} left standing."])]
     text = f"{strongest}, after {protocol}, took away {'up to ' * (len(paired) > 1)}"
-    text += f"{100 * (cell.protocol.value - cell.worst.value):.1f} points: {percent(cell.worst.value)} instead of "
+    text += f"{100 * (cell.protocol.value - cell.joint.value):.1f} points: {percent(cell.joint.value)} instead of "
     name = where(cell.norm, training(cell.recipe) if cell.seconds else "")
     return [("Protocol and strongest attack", [f"{text}{percent(cell.protocol.value)} ({name})."])]
 
@@ -237,7 +238,8 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
             (
                 "Batches",
                 "The worst case of coupled rows is taken batch by batch, of independent rows row by row. Images and attacks "
-                "alike, batch by batch is the higher figure: a gain of coupled rows is partly this.",
+                "alike, batch by batch is the higher figure: a gain of coupled rows is partly this."
+                f"{' Where one row among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",
             )
         )
     doubted = [where(where(cell.norm, cell.recipe), cell.setting) for cell in found if cell.doubts]
@@ -267,7 +269,15 @@ def _half(score: Score) -> float:
 
 
 def _of_batches(cell: Cell) -> str:
-    return f" (coupled rows: for whole batches of {cell.results[0].evaluation.batch_size})" if cell.coupled else ""
+    if not cell.coupled:
+        return ""
+    size, joint, single = cell.results[0].evaluation.batch_size, cell.joint, cell.single
+    if single and single.value < joint.value:
+        told = f"one row attacked among the clean neighbours of its batch of {size}; jointly {percent(joint.value)}"
+    else:
+        alone = f"; one row among clean neighbours {percent(single.value)}" if single else ""
+        told = f"for whole batches of {size}{alone}"
+    return f" (coupled rows: {told})"
 
 
 def _named(found: Iterable[Cell]) -> str:

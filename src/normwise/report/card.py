@@ -10,7 +10,11 @@ from .cells import Cell, flat, label
 from .words import joined, plural, where
 
 ALONE = "each image for itself: its neighbours were measured not to matter"
-JOINT = "jointly all images of a batch, with gradients through the batch's statistics; not one row among clean ones"
+BATCH = "jointly all images of a batch, with gradients through the batch's statistics"
+JOINT = f"{BATCH}; not one row among clean ones"
+ONE = (
+    "apart from that, one image among clean neighbours (single): PGD-20 on each of {} rows; the lower of both figures counts"
+)
 KNOWS = "everything: architecture, weights, statistics, gradients (white box)"
 FIXED = "which images share a batch, their order and its size; running statistics stay as they were"
 _LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is not 255
@@ -48,7 +52,8 @@ def of(result: Result) -> Card:
     attacks = tuple(_unique(_attack(attack, result) for attack in e.attacks))
     further = "on every batch again" if e.coupled else "on what these left standing"
     attacks += tuple(f"{further}: {_attack(attack, result)}" for attack in e.strongest)
-    return Card(_threat(result), attacks, (JOINT if e.coupled else ALONE,), FIXED, _judged(result))
+    coupled = (BATCH, ONE.format(e.single.n)) if e.single else (JOINT,)
+    return Card(_threat(result), attacks, coupled if e.coupled else (ALONE,), FIXED, _judged(result))
 
 
 def coupling(networks: Iterable[tuple[str, bool]]) -> list[str]:

@@ -9,7 +9,7 @@ from math import hypot, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from ..record import Check, Result, Score
+from ..record import Check, Result, Score, lower
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
 _APART = ("norm", "recipe", *_FROM, "seed", "device", "threads")  # what the settings two cells share leaves out
@@ -42,8 +42,20 @@ class Cell:
         return over_seeds([r.evaluation.pair[0] for r in self.results])
 
     @property
-    def worst(self) -> Score:
+    def joint(self) -> Score:
+        """The worst case over all attacks; of coupled rows with all rows of a batch attacked together."""
         return over_seeds([r.evaluation.robust_accuracy for r in self.results])
+
+    @property
+    def single(self) -> Score | None:
+        """What is left of single rows attacked among clean neighbours; None where a result lacks it."""
+        known = [r.evaluation.single for r in self.results if r.evaluation.single]
+        return over_seeds(known) if len(known) == len(self.results) else None
+
+    @property
+    def worst(self) -> Score:
+        """The headline: of coupled rows the lower of joint and single, where both were measured."""
+        return lower(self.joint, self.single)
 
     @property
     def paired(self) -> bool:

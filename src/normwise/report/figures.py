@@ -62,7 +62,7 @@ def _accuracy(found: Sequence[Cell]) -> Any:
             axes.plot([100 * clean.low, 100 * clean.high], [y, y], color=MUTED, linewidth=1.4, zorder=2)
             axes.plot([100 * clean.value], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=MUTED, zorder=3)
             if len(cell.results) > 1:
-                seeds = [100 * r.evaluation.robust_accuracy.value for r in cell.results]
+                seeds = [100 * r.evaluation.headline.value for r in cell.results]
                 axes.plot(seeds, [y + 0.22] * len(seeds), "|", color=colour, markersize=4, zorder=3)
             if cell.paired:
                 axes.plot([100 * cell.protocol.value], [y], "|", color=colour, markersize=9, markeredgewidth=1.4, zorder=3)

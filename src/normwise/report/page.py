@@ -94,6 +94,7 @@ def _page(
         seeds=joined(dict.fromkeys(str(r.experiment.get("seed", r.evaluation.seed)) for r in results)),
         attacks=joined(cells.attackers(results) or ["no attack"]),
         paired=any(cell.paired for cell in found),
+        alone=any(r.evaluation.single for r in results),
         protocol=joined(cells.attackers(results, further=False) or ["no attack"]),
         reference=REFERENCE,
         percent=tables.percent,

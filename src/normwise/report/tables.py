@@ -100,8 +100,8 @@ def scalars(result: Result) -> dict[str, Any]:
         "strongest": ", ".join(cells.label(attack) for attack in e.strongest),
         **{f"coupling_{key}": value for key, value in e.coupling.items() if key != "coupled"},
     }
-    pair = dict(zip(("protocol", "worst_case"), e.pair, strict=True))
-    for name, score in {"clean": e.clean_accuracy, **e.per_attack, **pair}.items():
+    reached = {"protocol": e.pair[0]} | ({"joint": e.robust_accuracy, "single": e.single} if e.single else {})
+    for name, score in {"clean": e.clean_accuracy, **e.per_attack, **reached, "worst_case": e.headline}.items():
         row |= {f"{name}_{field}": getattr(score, field) for field in ("value", "low", "high", "n", "unit", "rows")}
     row |= {"rebatched_accuracy": e.rebatched_accuracy, "alone_accuracy": e.alone_accuracy}
     row["checks_raised"] = "; ".join(check.name for check in cells.raised([result]))
@@ -161,6 +161,9 @@ _COUPLED = "Measured: does a row's answer change when only its neighbours in the
 _PROTOCOL = "Accuracy over the attacks of the columns before, taken together: what a paper's protocol would report"
 _WORST = "Accuracy over all attacks together: taken row by row, or batch by batch where rows are coupled"
 _STRONGEST = f"{_WORST}; stronger attacks searched on what the protocol's left standing"
+_JOINT = "Coupled rows: all rows of a batch attacked together"
+_SINGLE = "Coupled rows: one row attacked among clean neighbours, each of so many in turn, under the same eps"
+_LOWER = "; of coupled rows the lower of Joint and Single"
 _CARD = "Under what the figures of this row were measured: the threat cards are below the table"
 _COST = (
     Column("Train time", "number", "Wall clock of training, all of it included"),
@@ -175,14 +178,16 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
     attacks = list(dict.fromkeys(name for cell in found for r in cell.results for name in r.evaluation.per_attack))
     settings, seeds = any(cell.setting for cell in found), any(len(cell.results) > 1 for cell in found)
     trained = any(r.training for cell in found for r in cell.results)
-    paired = any(cell.paired for cell in found)
+    paired, alone = any(cell.paired for cell in found), any(r.evaluation.single for cell in found for r in cell.results)
     columns = [Column("Normalization", "words"), Column("Training", "words")]
     columns += [Column("Setting", "words")] * settings + [Column("Seed", "number")] * seeds
     columns += [Column("Reads", "words", _READS), Column("Rows coupled", "words", _COUPLED)]
     columns += [Column("Clean", "score", "Accuracy on untouched images")]
     columns += [Column(name.upper(), "score", "Accuracy under this attack") for name in attacks]
     columns += [Column("Protocol", "score", _PROTOCOL)] * paired
-    columns += [Column("Worst case", "score", _STRONGEST if paired else _WORST), Column("Card", "number", _CARD)]
+    columns += [Column("Joint", "score", _JOINT), Column("Single", "score", _SINGLE)] * alone
+    worst = (_STRONGEST if paired else _WORST) + _LOWER * alone
+    columns += [Column("Worst case", "score", worst), Column("Card", "number", _CARD)]
     columns += _COST * trained
     rows, cards = [], numbered(found)
     for cell in found:
@@ -194,11 +199,13 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
             values += [Value(reads, hover=", ".join(f"{n} sites: {what}" for what, n in e.norm_reads.items()), sort=reads)]
             values += [
                 _coupled(r),
-                *(_score(s) for s in (e.clean_accuracy, *map(e.per_attack.get, attacks), *e.pair[not paired :])),
+                *(_score(s) for s in (e.clean_accuracy, *map(e.per_attack.get, attacks), *[e.pair[0]] * paired)),
+                *[_score(e.robust_accuracy if e.coupled else None), _score(e.single)] * alone,
+                _score(e.headline, ("single" if e.headline is e.single else "joint") if e.single else ""),
             ]
             card = of(r)
             values += [Value(str(cards[card]), hover=card_line(card), sort=cards[card]), *_cost(r) * trained]
-            n = f"{e.robust_accuracy.n} {e.robust_accuracy.unit}"
+            n = f"{e.headline.n} {e.headline.unit}"
             rows.append(Row(r.name, n, card, cards[card], cell.recipe, e.coupled, cell.reference, values))
     return columns, rows
 
@@ -213,15 +220,16 @@ def _number(number: float | None) -> Value:
     return Value(count(number), hover="" if number is None else f"{number:,}", sort=number)
 
 
-def _score(score: Score | None) -> Value:
+def _score(score: Score | None, which: str = "") -> Value:
     if score is None:
         return Value("–")
     kind = "Wilson interval" if score.unit == "rows" else "bootstrap over batches"
     whole = (
         f"{percent(score.value)} of {score.rows} rows; 95% interval {interval(score)}% ({kind}, n = {score.n} {score.unit})"
     )
-    line = f"{percent(score.value)} ({interval(score)})"
-    return Value(percent(score.value), (interval(score), f"{score.n} {score.unit}"), whole, score.value, line)
+    line = f"{percent(score.value)} ({interval(score)}{', ' * bool(which)}{which})"
+    small = (interval(score), f"{score.n} {score.unit}", *[which] * bool(which))
+    return Value(percent(score.value), small, whole, score.value, line)
 
 
 def _coupled(result: Result) -> Value:

@@ -1,0 +1,30 @@
+"""What docs/benchmarks.md says in its tables is what the records say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ratios():
+    spec = importlib.util.spec_from_file_location("ratios", ROOT / "benchmarks/ratios.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_records(ratios):
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    assert ratios.tables() in page, "run python benchmarks/ratios.py docs/benchmarks.md"
+    assert ratios.within(page) == page
+
+
+def test_ratios_pair_runs_of_one_seed(ratios):
+    runs = [("a", 0, 2), ("b", 0, 6), ("a", 1, 4), ("b", 1, 4), ("a", 2, 1)]  # seed 2 of one side alone
+    told = [dict(zip(("who", "seed", "seconds"), run, strict=True)) for run in runs]
+    assert ratios.paired(told, "seconds", "a", "b") == [3, 1]
+    assert ratios.told([3, 1]) == "2.00 [1.00, 3.00]"
+    assert ratios.told([22.04]) == "22.0 (one run)"
