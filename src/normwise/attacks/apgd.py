@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import losses, rows
 from ..threats.l1 import L1Region
 from ..types import Images, Labels, PerRow, Region, Rows
-from .base import BaseAttack, at_least, one_of, restarted
+from .base import BaseAttack, at_least, check_draws, restarted
 from .best import Best
 from .oracle import Oracle
 
@@ -61,8 +61,8 @@ class APGD(BaseAttack):
     over: Literal["noise", "peers"] = "noise"
 
     def __post_init__(self) -> None:
-        at_least(self.name, 1, steps=self.steps, restarts=self.restarts, draws=self.draws)
-        one_of(self.name, ("noise", "peers"), over=self.over)
+        at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
+        check_draws(self.name, self.draws, self.over)
         at_least(self.name, 0, targets=self.targets)
         losses.named(self.loss)
         if not 0 < self.rho < 1:

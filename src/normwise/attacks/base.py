@@ -109,6 +109,14 @@ def at_least(attack: str, least: int, **options: int) -> None:
             raise ValueError(f"{option} of {attack} is a count; got {value!r}; give a whole number >= {least}")
 
 
+def check_draws(attack: str, draws: int, over: str) -> None:
+    """Refuse means that cannot be taken. Raises ValueError."""
+    at_least(attack, 1, draws=draws)
+    one_of(attack, ("noise", "peers"), over=over)
+    if over == "peers" and draws == 1:
+        raise ValueError(f"over='peers' of {attack} takes means over draws of neighbours; got draws=1; give draws >= 2")
+
+
 def positive(attack: str, **options: float) -> None:
     """Refuse lengths that are not above 0 and finite. Raises ValueError."""
     for option, value in options.items():

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import losses
 from .. import rows as views
 from ..types import Images, Labels, Region
-from .base import BaseAttack, at_least, one_of, positive, restarted
+from .base import BaseAttack, at_least, check_draws, one_of, positive, restarted
 from .best import Best
 from .oracle import Oracle
 
@@ -64,13 +64,13 @@ class PGD(BaseAttack):
 
     def __post_init__(self) -> None:
         at_least(self.name, 0, steps=self.steps, targets=self.targets)
-        at_least(self.name, 1, restarts=self.restarts, draws=self.draws)
+        at_least(self.name, 1, restarts=self.restarts)
         positive(self.name, relative_step=self.relative_step)
         losses.named(self.loss)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay of {self.name} is a weight; got {self.decay}; give a number from 0 to 1")
         one_of(self.name, ("best", "last"), keep=self.keep)
-        one_of(self.name, ("noise", "peers"), over=self.over)
+        check_draws(self.name, self.draws, self.over)
         if self.keep == "last" and (self.restarts > 1 or self.targets):
             raise ValueError(
                 "keep='last' of pgd returns one search's last image; with targets, or restarts > 1, use keep='best'"
