@@ -22,7 +22,7 @@ from .record import Evaluation, Score
 from .registry import plain
 from .seeding import generator
 from .shelf import Shelf, mark_of, settings_of
-from .speed import EAGER, FAST, Speed
+from .speed import FAST, Speed
 from .trial import CLEAN, PROTOCOL, WORST, Outcome, Trial, attack_and_judge, broken_by, labels
 from .types import Attack, Batch, Images, Mode, ThreatModel
 
@@ -88,6 +88,9 @@ def evaluate(
     every success is judged by the model itself, in the batch reported. A model with noise of its own is asked 11 times, and
     its most frequent answer counts.
 
+    Each of the `attacks` sees all rows that are right, whatever those before it broke, for each has a figure of its own. Where
+    rows shall leave from attack to attack, give them as one: `worst_case(...)`.
+
     `strongest` are attacks that search on what `attacks` left standing (of coupled rows again on every batch): the record
     then says both how many rows survive the `attacks`, a protocol, and how many survive all.
 
@@ -97,7 +100,7 @@ def evaluate(
     with its buffers put back after each pass, or with "sequence" in the order of the batches: a copy of it keeps what each
     batch's worst case did to it, and is attacked and judged as it then is; rows are judged again by what it ends as.
 
-    `speed` says on what copy of the model is searched (independent rows in evaluation mode); the judge is the model itself
+    `speed` says on what copy of the model is searched (independent rows in evaluation mode), and by which shortcuts; the judge is the model itself
     all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
     precision left standing with less than a tenth of its clean margin.
 
@@ -123,7 +126,9 @@ def evaluate(
     with running(model, mode), running(craft_on or model, mode):
         whose = f"{before} {settings_of(model)}"
         every = (*attacks, *strongest)
-        court = convene(model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
+        court = convene(
+            model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else speed.on_the_model, seed
+        )
         judge, size, coupled = court.judge, court.size, court.coupling.coupled
         mine = _share(court.batches, shard)
         held = court.digests()
@@ -214,7 +219,7 @@ def _outcome(
         there = Batch(*(tensor.to(judge.device) for tensor in batch))
         coupled = court.coupling.coupled
         trial, survivors = attack_and_judge(
-            judge, court.attacked, there, threat, attacks, coupled, index, strongest, court.near
+            judge, court.attacked, there, threat, attacks, coupled, index, strongest, court.speed
         )
         spent = judge.forwards - forwards, judge.backwards - backwards, time.perf_counter() - then
         outcome = Outcome(trial, survivors, *spent)

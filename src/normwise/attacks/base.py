@@ -53,14 +53,15 @@ class BaseAttack(ABC):
         generator: Generator,
         independent: bool = False,
         stops: bool = True,
+        give_up: bool = True,
     ) -> Proposal:
         """Search for images in `threat.around(x)` that the model misclassifies.
 
         `independent=True` (measured by `coupling`) lets each row go as soon as it has fallen and keeps each row's best
         image; otherwise batches are kept whole. `stops=False` lets no row go: for a model that is not the judge, or that
-        draws noise. An empty batch gives an empty proposal.
+        draws noise. `give_up=False` forbids shortcuts past rows that look hopeless, to all parts. An empty batch gives an empty proposal.
         """
-        with self._facing(model, x, y, threat, generator, independent, stops) as (oracle, region, x, y):
+        with self._facing(model, x, y, threat, generator, independent, stops, give_up) as (oracle, region, x, y):
             found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
         return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
 
@@ -74,13 +75,14 @@ class BaseAttack(ABC):
         generator: Generator,
         independent: bool,
         stops: bool = True,
+        give_up: bool = True,
     ) -> Iterator[tuple[Oracle, Region, Images, Labels]]:
         """Let the attack ask the model about x; afterwards the model is as it was."""
         with torch.inference_mode(False), untouched(model, generator):
             x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
             region = threat.around(x, generator=generator)
             self.check_kind(region)
-            yield Oracle(model, divisible=independent, stops=stops), region, x, y
+            yield Oracle(model, divisible=independent, stops=stops, give_up=give_up), region, x, y
 
     def check_kind(self, region: Region) -> None:
         """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
