@@ -217,7 +217,7 @@ def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Ev
     options: dict[str, Any] = {"strongest": e.strongest, "seed": e.seed, "model_name": name, "data": plain(e.data)}
     batches = e.data.test(batch_size=e.batch_size)
     verdict = evaluate(model, batches, e.threat, e.attacks, report=report, **options)
-    found = checks.annotate(verdict.evaluation, model, batches[0])
+    found = verdict.evaluation
     more = checks.beside_malicious(model, batches, e.seed)
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 

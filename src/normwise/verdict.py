@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import intervals
 from .court import CRAFTED, Court, Stateful, convene
+from .doubts import annotate
 from .judge import Judge
 from .modes import answer_for_good, digest, running
 from .norms.site import norm_reads
@@ -108,8 +109,8 @@ def evaluate(
     the number of rows, and a killed evaluation goes on from there, to the same verdict. `shard` (i, n) judges every n-th
     batch from the i-th on: n calls, on any machines with one folder, and then one without `shard`, share the work.
 
-    The record has no `checks` yet: `normwise.annotate(verdict.evaluation, model, batches[0])` adds reasons to doubt it, outputs
-    that are probabilities for one. The command line does so.
+    The record's `checks` are reasons to doubt it: coupled rows, outputs that are probabilities, gradients that do not reach the
+    pixels. They cost one look at 64 rows of the first batch, which is not counted.
 
     Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, for
     batches of coupled rows of several sizes (a shorter last one is left out), for an attack that cannot work in the threat
@@ -189,6 +190,7 @@ def evaluate(
         digest_after=before if stateful == "sequence" else after[0],
         broken_by=dict(Counter(name for name in broken_by(every, rows) if name)),
     )
+    evaluation = annotate(evaluation, model, batches[court.batches[0]], every)
     chosen = [batches[i] for i in mine]
     return Verdict(evaluation=evaluation, attacks=every, rows=rows, batches=chosen, adversarial=adversarial)
 

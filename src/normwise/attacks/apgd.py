@@ -72,6 +72,10 @@ class APGD(BaseAttack):
     def label(self) -> str:
         return f"apgd-{'t' if self.targets else self.loss}" + (f"-e{self.draws}" if self.draws > 1 else "")
 
+    @property
+    def classes(self) -> int:
+        return losses.CLASSES["targeted dlr"] if self.targets else super().classes
+
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
         best = Best(x, region.victims, independent=independent, stops=oracle.stops)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
+from .. import losses
 from ..modes import untouched
 from ..types import Images, Labels, Proposal, Region, ThreatModel
 from .oracle import Oracle
@@ -33,6 +34,11 @@ class BaseAttack(ABC):
     def label(self) -> str:
         """How the attack is called in tables."""
         return self.name
+
+    @property
+    def classes(self) -> int:
+        """The classes that its loss needs; where there are fewer, it raises a difference of two logits instead."""
+        return losses.CLASSES.get(getattr(self, "loss", ""), 2)
 
     @property
     def parts(self) -> tuple[BaseAttack, ...]:

@@ -81,6 +81,10 @@ class PGD(BaseAttack):
         marks = (self.restarts > 1, f"x{self.restarts}"), (self.targets, "-t"), (self.draws > 1, f"-e{self.draws}")
         return f"{self.name}-{self.steps}" + "".join(mark for shown, mark in marks if shown)
 
+    @property
+    def classes(self) -> int:
+        return 2 if self.targets else super().classes  # towards a target it is such a difference anyhow
+
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
         best = Best(x, region.victims, independent=independent and self.keep == "best", stops=oracle.stops)
