@@ -96,8 +96,8 @@ def attack_and_judge(
     every batch whole. How many rows survive is counted for all `attacks` together, and for all with `strongest`.
 
     `attacked` are the networks to search on: the first, and the last for rows that fell for it but not for the judge, or, after
-    a search in lower precision, that kept less than a tenth of their clean margin. Where the last is not the judge's own model, or is random, rows
-    that fall in this second search go on.
+    a search in lower precision, that kept less than a tenth of their clean margin. Where the last is not the judge's own model,
+    or is random, rows that fall in this second search go on.
     """
     check_images(batch, judge.classes)
     x, y, ids = batch
@@ -175,8 +175,8 @@ def _craft(
 ) -> tuple[Proposal, Tensor, Tensor]:
     """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins.
 
-    A row stops where it falls, unless `speed` drops none. If the judge does not agree (by rounding, or because another model was searched, or by the
-    model's noise), it is searched again, and where falls decide nothing, to the end.
+    A row stops where it falls, unless `speed` drops none. If the judge does not agree (by rounding, or because another model was
+    searched, or by the model's noise), it is searched again, and where falls decide nothing, to the end.
     """
     own = attacked[-1] is judge.model and judge.draws == 1  # a fall seen in the search is one before the judge
     stops = own if only is None else speed.drop
