@@ -37,6 +37,7 @@ FLOORS = [
         "backward",
         "speed",
         "court",
+        "doubts",
         "trial",
         "shelf",
         "curves",

@@ -24,12 +24,12 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .backward import straight_through as straight_through
     from .bench import Bench as Bench
     from .bench import run_bench as run_bench
-    from .checks import annotate as annotate
     from .coupling import Coupling as Coupling
     from .coupling import measure_coupling as measure_coupling
     from .curves import curve as curve
     from .data import DATA as DATA
     from .diagnoses.run import diagnose as diagnose
+    from .doubts import annotate as annotate
     from .experiment import Experiment as Experiment
     from .experiment import run as run
     from .folding import fold as fold
@@ -74,11 +74,11 @@ _ROOMS = {
     "auditing": ("audit",),
     "backward": ("straight_through",),
     "bench": ("Bench", "run_bench"),
-    "checks": ("annotate",),
     "coupling": ("Coupling", "measure_coupling"),
     "curves": ("curve",),
     "data": ("DATA",),
     "diagnoses.run": ("diagnose",),
+    "doubts": ("annotate",),
     "experiment": ("Experiment", "run"),
     "folding": ("fold",),
     "limits": ("unmapped",),

@@ -10,14 +10,13 @@ from torch import nn
 from .coupling import Coupling, measure_coupling
 from .judge import DRAWS, Judge, check_images, classes_of
 from .modes import digest
-from .speed import EAGER, Speed, faster
+from .speed import Speed, faster
 from .trial import check_attacks
 from .types import Attack, Batch, ThreatModel
 
 Stateful = Literal["refuse", "restore", "sequence"]  # what becomes of a model that a forward pass changes
 
 PROBED = 64  # rows of a batch on which coupling is measured, at most
-NEAR = 0.1  # share of its clean margin below which a row is searched again in the model's own precision
 CRAFTED = "model crafted on"
 
 
@@ -29,7 +28,7 @@ class Court(NamedTuple):
     coupling: Coupling
     batches: list[int]
     size: int
-    near: float
+    speed: Speed
 
     def digests(self) -> list[str]:
         """Of the model that judges, then of those that are searched: what no attack may change."""
@@ -72,10 +71,10 @@ def convene(
     attacked = [craft_on or model]
     if not coupling.coupled:
         still = stateful != "sequence" or not coupling.stateful  # a copy would not move along
-        attacked = [*faster(attacked[0], speed if still else EAGER, probed[0][:8], seed), *attacked]
+        attacked = [*faster(attacked[0], speed if still else speed.on_the_model, probed[0][:8], seed), *attacked]
     if coupling.coupled and any(one != size for one in sizes[:-1]):
         raise ValueError(
             f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
         )
     whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
-    return Court(judge, attacked, coupling, whole, size, 0.0 if speed.precision == "float32" else NEAR)
+    return Court(judge, attacked, coupling, whole, size, speed)

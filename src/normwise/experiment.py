@@ -228,8 +228,8 @@ def completed(
     craft_on: nn.Module | None = None,
     report: Report = lambda text, done, total: None,
 ) -> Evaluation:
-    """Attach to a verdict what is left of single rows, where rows are coupled, the checks, and what ran."""
-    found = checks.annotate(reach.with_single(found, model, batches, threat, craft_on, report), model, batches[0])
+    """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran."""
+    found = reach.with_single(found, model, batches, threat, craft_on, report)
     more = checks.beside_malicious(model, batches, found.seed)
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from .registry import unknown
 from .types import Labels, Logits, Loss, PerRow, Rows
 
+CLASSES = {"dlr": 3, "targeted dlr": 4}  # that a loss needs; where there are fewer, it is a difference of two logits
 FLAT = -20.0  # where the cross-entropy is about to be lost in rounding
 
 
@@ -50,7 +51,7 @@ def dlr(logits: Logits, y: Labels) -> PerRow:
     classes there is no third logit: the margin is used.
     Source: Croce and Hein 2020, arXiv:2003.01690, eq. 6.
     """
-    if logits.shape[1] < 3:
+    if logits.shape[1] < CLASSES["dlr"]:
         return margin(logits, y)
     top = logits.topk(3, dim=1).values
     return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
@@ -61,7 +62,7 @@ def targeted_dlr(logits: Logits, y: Labels, target: Labels) -> PerRow:
 
     Source: Croce and Hein 2020, arXiv:2003.01690, eq. 7.
     """
-    if logits.shape[1] < 4:
+    if logits.shape[1] < CLASSES["targeted dlr"]:
         return gap(logits, y, target)
     top = logits.topk(4, dim=1).values
     return gap(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)

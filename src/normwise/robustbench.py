@@ -12,7 +12,8 @@ from .attacks import AutoAttack
 from .record import Evaluation
 from .registry import plain
 
-_OPTIONAL = ("autoattack_acc", "external", "footnote")  # left out where there is none
+_CORRUPTIONS = ("corruptions_acc", "corruptions_mce", "corruptions_acc_3d", "corruptions_mce_3d")
+_OPTIONAL = ("autoattack_acc", "external", "footnote", *_CORRUPTIONS)  # left out where there is none
 PUBLISHED = AutoAttack()
 PARTS = PUBLISHED.label
 
@@ -23,6 +24,7 @@ class Entry:
 
     `autoattack_acc` is accuracy under AutoAttack-standard, `external` a lower one found by any other attack,
     `number_forward_passes` how often the defence asks its network per image, `unreliable` whether the verdict is doubted.
+    `corruptions_acc` and `corruptions_mce` are accuracy and mean error under common corruptions, and in 3D, where the entry has them.
     Source: the files under model_info/ of RobustBench at 78fcc9e.
     """
 
@@ -39,6 +41,10 @@ class Entry:
     reported: str | None = None
     autoattack_acc: str | None = None
     external: str | None = None
+    corruptions_acc: str | None = None
+    corruptions_mce: str | None = None
+    corruptions_acc_3d: str | None = None
+    corruptions_mce_3d: str | None = None
     footnote: str | None = None
     unreliable: bool = False
 

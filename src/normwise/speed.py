@@ -1,9 +1,9 @@
-"""Copies of a network on which a search is faster; the verdict is always spoken on the network itself."""
+"""What makes a search faster: copies of a network and shortcuts; the verdict is always spoken on the network itself."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,13 +20,16 @@ SAME = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What makes a search faster. Each switch changes the copy that is searched, never the network that judges.
+    """What makes a search faster. Each switch changes the copy that is searched or the search, never the network that judges.
 
     Options
         fold            norms are folded into the convolutions before them
         channels_last   images are laid out channel by channel in every pixel, as convolutions like it
         compile         torch.compile; on GPUs with CUDA graphs. Batches are filled up to few sizes. Takes a minute at first
         precision       of the search: "float32", "bfloat16" or "float16"; every success is confirmed in the network's own
+        drop            independent rows leave a search, and what comes after it, where they fall; False: every attack searches
+                        every row that was right to the end, and keeps its largest loss
+        give_up         attacks with a shortcut past hopeless rows (`FAB.give_up`) may take it; False: none does
 
     Source of folding: the identity conv(x) a + b of a fixed norm; Jacob et al. 2018, arXiv:1712.05877, sec. 3.2.
     """
@@ -35,10 +38,17 @@ class Speed:
     channels_last: bool = True
     compile: bool = False
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    drop: bool = True
+    give_up: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}; give {', '.join(PRECISIONS)}")
+
+    @property
+    def on_the_model(self) -> Speed:
+        """The same without a copy: what it says of the search alone."""
+        return replace(EAGER, drop=self.drop, give_up=self.give_up)
 
 
 FAST, EAGER = Speed(), Speed(fold=False, channels_last=False)
@@ -46,7 +56,7 @@ FAST, EAGER = Speed(), Speed(fold=False, channels_last=False)
 
 def faster(model: nn.Module, speed: Speed, x: Images, seed: int) -> list[nn.Module]:
     """A copy of the model to search on, if it can be made and answers `x` alike up to rounding; else nothing."""
-    if speed == EAGER:
+    if speed == speed.on_the_model:
         return []
     try:
         made = _copy(model, speed, x)

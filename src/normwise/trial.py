@@ -8,11 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .attacks.base import BaseAttack
 from .judge import Judge, check_images
 from .seeding import generator
+from .speed import FAST, Speed
 from .types import Attack, Batch, PerRow, Proposal, Region, Rows, ThreatModel
 
 CLEAN, PROTOCOL, WORST = "clean", "protocol", "worst case"
+NEAR = 0.1  # share of its clean margin below which a row is searched again in the model's own precision
 
 
 class Trial(NamedTuple):
@@ -85,27 +88,27 @@ def attack_and_judge(
     coupled: bool,
     index: int,
     strongest: Sequence[Attack] = (),
-    near: float = 0.0,
+    speed: Speed = FAST,
 ) -> tuple[Trial, dict[str, int]]:
     """Let each attack try, and judge; returns the worst case and how many rows survive each attack.
 
-    Of independent rows `strongest` see those alone that all attacks left standing; of coupled rows every batch whole. How
-    many rows survive is counted for all `attacks` together, and for all with `strongest`.
+    Of independent rows `strongest` see those alone that all attacks left standing (unless `speed` drops none); of coupled rows
+    every batch whole. How many rows survive is counted for all `attacks` together, and for all with `strongest`.
 
-    `attacked` are the networks to search on: the first, and the last for rows that fell for it but not for the judge, or that
-    kept less than the share `near` of their clean margin. Where the last is not the judge's own model, or is random, rows
-    that fall in this second search go on.
+    `attacked` are the networks to search on: the first, and the last for rows that fell for it but not for the judge, or, after
+    a search in lower precision, that kept less than a tenth of their clean margin. Where the last is not the judge's own model,
+    or is random, rows that fall in this second search go on.
     """
     check_images(batch, judge.classes)
     x, y, ids = batch
     clean, margin = judge.answers(x, y)
-    right, close = clean == y, near * margin
+    right, close = clean == y, margin * (0.0 if speed.precision == "float32" else NEAR)
     unmoved = Proposal(x, torch.full_like(y, -1), 0, 0, torch.zeros_like(y))
     tried, answers, margins = [unmoved], [clean], [margin]  # the untouched batch is the first candidate
     standing, ours = right, 1 + len(attacks)  # the candidates of the protocol come first
     for attack in (*attacks, *strongest):
-        asked = None if coupled else right if len(tried) < ours else standing
-        proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, asked, close)
+        asked = None if coupled else right if len(tried) < ours or not speed.drop else standing
+        proposal, answer, margin = _craft(judge, attacked, batch, threat, attack, index, asked, close, speed)
         unseen = right & (answer != y) & (proposal.first_hit < 0)  # the search did not look at its last image
         proposal = proposal._replace(first_hit=torch.where(unseen, _last_step(attack, proposal), proposal.first_hit))
         tried.append(proposal)
@@ -168,21 +171,23 @@ def _craft(
     index: int,
     only: Rows | None,
     close: PerRow,
+    speed: Speed,
 ) -> tuple[Proposal, Tensor, Tensor]:
     """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins.
 
-    A row stops where it falls. If the judge does not agree (by rounding, or because another model was searched, or by the
-    model's noise), it is searched again, and where falls decide nothing, to the end.
+    A row stops where it falls, unless `speed` drops none. If the judge does not agree (by rounding, or because another model was
+    searched, or by the model's noise), it is searched again, and where falls decide nothing, to the end.
     """
     own = attacked[-1] is judge.model and judge.draws == 1  # a fall seen in the search is one before the judge
-    first = _propose(judge, attacked[0], batch, threat, attack, index, only, own or only is not None)
+    stops = own if only is None else speed.drop
+    first = _propose(judge, attacked[0], batch, threat, attack, index, only, stops, speed)
     answers, margins = judge.answers(first.x_adv, batch.y)
     if only is None or (own and len(attacked) == 1):
         return first, answers, margins
     missed = only & (answers == batch.y) & ((first.first_hit >= 0) | (margins > close))
     if not missed.any():
         return first, answers, margins
-    again = _propose(judge, attacked[-1], batch, threat, attack, index, missed, own)
+    again = _propose(judge, attacked[-1], batch, threat, attack, index, missed, own and speed.drop, speed)
     for name in ("x_adv", "first_hit", "part"):
         getattr(first, name)[missed] = getattr(again, name)[missed]
     return first, *judge.answers(first.x_adv, batch.y)
@@ -197,11 +202,14 @@ def _propose(
     index: int,
     only: Rows | None,
     stops: bool,
+    speed: Speed,
 ) -> Proposal:
     """Run one attack on a batch, check that its images are allowed; returns them for all rows, the others untouched."""
     rng = generator(judge.seed, attack, index)
     chosen = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
     how = {"independent": only is not None} | ({} if stops else {"stops": False})
+    if not speed.give_up and isinstance(attack, BaseAttack):  # others have no shortcuts that we know
+        how["give_up"] = False
     proposal = attack(attacked, batch.x[chosen], batch.y[chosen], threat, generator=rng, **how)
     judge.forwards += proposal.forwards
     judge.backwards += proposal.backwards

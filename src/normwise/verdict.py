@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import intervals
 from .court import CRAFTED, Court, Stateful, convene
+from .doubts import annotate
 from .judge import Judge
 from .modes import answer_for_good, digest, running
 from .norms.site import norm_reads
@@ -22,7 +23,7 @@ from .record import Evaluation, Score
 from .registry import plain
 from .seeding import generator
 from .shelf import Shelf, mark_of, settings_of
-from .speed import EAGER, FAST, Speed
+from .speed import FAST, Speed
 from .trial import CLEAN, PROTOCOL, WORST, Outcome, Trial, attack_and_judge, broken_by, labels
 from .types import Attack, Batch, Images, Mode, ThreatModel
 
@@ -88,6 +89,9 @@ def evaluate(
     every success is judged by the model itself, in the batch reported. A model with noise of its own is asked 11 times, and
     its most frequent answer counts.
 
+    Each of the `attacks` sees all rows that are right, whatever those before it broke, for each has a figure of its own. Where
+    rows shall leave from attack to attack, give them as one: `worst_case(...)`.
+
     `strongest` are attacks that search on what `attacks` left standing (of coupled rows again on every batch): the record
     then says both how many rows survive the `attacks`, a protocol, and how many survive all.
 
@@ -97,7 +101,7 @@ def evaluate(
     with its buffers put back after each pass, or with "sequence" in the order of the batches: a copy of it keeps what each
     batch's worst case did to it, and is attacked and judged as it then is; rows are judged again by what it ends as.
 
-    `speed` says on what copy of the model is searched (independent rows in evaluation mode); the judge is the model itself
+    `speed` says on what copy of the model is searched (independent rows in evaluation mode), and by which shortcuts; the judge is the model itself
     all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
     precision left standing with less than a tenth of its clean margin.
 
@@ -105,8 +109,8 @@ def evaluate(
     the number of rows, and a killed evaluation goes on from there, to the same verdict. `shard` (i, n) judges every n-th
     batch from the i-th on: n calls, on any machines with one folder, and then one without `shard`, share the work.
 
-    The record has no `checks` yet: `normwise.annotate(verdict.evaluation, model, batches[0])` adds reasons to doubt it, outputs
-    that are probabilities for one. The command line does so.
+    The record's `checks` are reasons to doubt it: coupled rows, outputs that are probabilities, gradients that do not reach the
+    pixels. They cost one look at 64 rows of the first batch, which is not counted.
 
     Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, for
     batches of coupled rows of several sizes (a shorter last one is left out), for an attack that cannot work in the threat
@@ -123,7 +127,9 @@ def evaluate(
     with running(model, mode), running(craft_on or model, mode):
         whose = f"{before} {settings_of(model)}"
         every = (*attacks, *strongest)
-        court = convene(model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else EAGER, seed)
+        court = convene(
+            model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else speed.on_the_model, seed
+        )
         judge, size, coupled = court.judge, court.size, court.coupling.coupled
         mine = _share(court.batches, shard)
         held = court.digests()
@@ -184,6 +190,7 @@ def evaluate(
         digest_after=before if stateful == "sequence" else after[0],
         broken_by=dict(Counter(name for name in broken_by(every, rows) if name)),
     )
+    evaluation = annotate(evaluation, model, batches[court.batches[0]], every)
     chosen = [batches[i] for i in mine]
     return Verdict(evaluation=evaluation, attacks=every, rows=rows, batches=chosen, adversarial=adversarial)
 
@@ -214,7 +221,7 @@ def _outcome(
         there = Batch(*(tensor.to(judge.device) for tensor in batch))
         coupled = court.coupling.coupled
         trial, survivors = attack_and_judge(
-            judge, court.attacked, there, threat, attacks, coupled, index, strongest, court.near
+            judge, court.attacked, there, threat, attacks, coupled, index, strongest, court.speed
         )
         spent = judge.forwards - forwards, judge.backwards - backwards, time.perf_counter() - then
         outcome = Outcome(trial, survivors, *spent)

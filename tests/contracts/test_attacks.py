@@ -98,6 +98,17 @@ def test_the_model_is_left_as_it_was_when_the_attack_fails(attack, home):
     assert {name: id(b) for name, b in model.named_buffers()} == buffers
 
 
+def test_at_radius_zero_it_returns_the_clean_images(attack, threat):
+    """To the bit, so that robust accuracy is exactly clean accuracy."""
+    if refused(attack, threat):
+        return
+    model, x, y = trained(), images(4), labels(4)
+    for independent in (True, False):
+        none = dataclasses.replace(threat, eps=0.0)
+        x_adv = attack(model, x, y, none, generator=generator(0), independent=independent).x_adv
+        assert torch.equal(x_adv, x)
+
+
 def test_equal_generators_give_equal_images_even_with_noise_in_the_model(attack, threat):
     if refused(attack, threat):
         return
@@ -260,6 +271,12 @@ def test_an_attack_works_under_inference_mode_and_with_frozen_weights():
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=r"pgd|loss"):
         ATTACKS.make({"name": "pgd", **options})
+
+
+@pytest.mark.parametrize("attack", [PGD, APGD])
+def test_one_draw_of_neighbours_is_no_mean_and_refused(attack):
+    with pytest.raises(ValueError, match=f"over='peers' of {attack.name} .* got draws=1; give draws >= 2"):
+        attack(over="peers")
 
 
 def test_where_a_fall_decides_nothing_rows_search_on(attack, home):

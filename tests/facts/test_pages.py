@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from normwise import checks
+from normwise import checks, doubts
 from normwise.battery import CHECKS
 from normwise.evidence import kept_examples, pictures
 from normwise.report import audit, cells, diagnosis, page, sheet, shifts
@@ -193,7 +193,7 @@ def test_examples_that_are_none_are_named(tmp_path):
 
 def test_every_check_leads_to_its_place_in_the_docs():
     asked = [one.name for one in CHECKS]
-    asked += re.findall(r'_check\(\s*"([a-z ]+)"', inspect.getsource(checks))
+    asked += re.findall(r'check\(\s*"([a-z ]+)"', inspect.getsource(checks) + inspect.getsource(doubts))
     assert len(asked) > 20
     places = re.findall(r'<a id="([^"]+)"></a>', DOCS)
     assert len(set(places)) == len(places)

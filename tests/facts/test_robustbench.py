@@ -68,6 +68,19 @@ def test_their_files_are_read_and_others_refused(tmp_path):
             robustbench.read(path)
 
 
+def test_what_is_read_is_written_again(tmp_path):
+    path, written = tmp_path / "Model.json", robustbench.Entry(name="A model", dataset="imagenet", clean_acc="76.72")
+    shares = {
+        "corruptions_acc": "52.73",
+        "corruptions_mce": "58.6",
+        "corruptions_acc_3d": "53.7",
+        "corruptions_mce_3d": "62.1",
+    }
+    stored = json.loads(written.to_json()) | shares | {"reported": "52.7", "footnote": "DeepAugment"}
+    path.write_text(json.dumps(stored))
+    assert json.loads(robustbench.read(path).to_json()) == stored
+
+
 def test_what_the_leaderboard_does_not_have_is_refused():
     with pytest.raises(ValueError, match="needs autoattack-standard; got square-5"):
         robustbench.entry(judged(attacks=(Square(steps=5),)))

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from normwise import intervals
-from normwise.attacks import FGSM, PGD, Square, worst_case
-from normwise.checks import annotate
+from normwise.attacks import FGSM, PGD, worst_case
 from normwise.coupling import measure_coupling
 from normwise.modes import digest
 from normwise.norms import BNwoT
@@ -195,25 +194,6 @@ def test_no_batches_are_refused():
         evaluate(balanced(), [], THREAT, ())
 
 
-def test_checks_warn_of_what_they_should_and_of_nothing_else():
-    class Softmax(Small):
-        def forward(self, x):
-            return (100 * super().forward(x)).softmax(1)
-
-    def warned(model):
-        parts = batches()
-        e = evaluate(model, parts, THREAT, (FGSM(), PGD(steps=5))).evaluation
-        return {check.name for check in annotate(e, model, parts[0]).checks if check.status != "pass"}
-
-    assert warned(balanced()) == set()
-    assert "logits" in warned(Softmax().eval())
-    assert {"row independence", "enough batches"} <= warned(Neighbours(balanced()))
-    noisy = balanced()
-    noisy.drop.p = 0.5
-    noisy.drop.forward = lambda x: torch.nn.functional.dropout(x, 0.5, training=True)
-    assert "determinism" in warned(noisy)
-
-
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 2000), share=st.floats(0, 1))
 def test_wilson_is_the_librarys(n, share):
@@ -309,18 +289,6 @@ def test_in_sequence_a_batch_is_judged_by_what_those_before_it_left(tmp_path):
     assert whole.evaluation.digest_before == whole.evaluation.digest_after
     with pytest.raises(ValueError, match="cannot be shared out"):
         evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence", shard=(0, 2))
-
-
-def test_a_cut_gradient_is_a_warning_where_no_attack_needed_one():
-    class Cut(Small):
-        def forward(self, x):
-            return super().forward(x.detach())
-
-    parts = batches(2)
-    e = evaluate(Cut().eval(), parts, THREAT, (Square(steps=5),)).evaluation
-    found = {check.name: check for check in annotate(e, Cut().eval(), parts[0]).checks}["gradient reaches the pixels"]
-    assert found.status == "warn"
-    assert "gradient is cut" in found.measured
 
 
 def test_a_fall_of_the_surrogate_does_not_end_a_transfer_attack():

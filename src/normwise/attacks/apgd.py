@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import losses, rows
 from ..threats.l1 import L1Region
 from ..types import Images, Labels, PerRow, Region, Rows
-from .base import BaseAttack, at_least, one_of, restarted
+from .base import BaseAttack, at_least, check_draws, restarted
 from .best import Best
 from .oracle import Oracle
 
@@ -61,8 +61,8 @@ class APGD(BaseAttack):
     over: Literal["noise", "peers"] = "noise"
 
     def __post_init__(self) -> None:
-        at_least(self.name, 1, steps=self.steps, restarts=self.restarts, draws=self.draws)
-        one_of(self.name, ("noise", "peers"), over=self.over)
+        at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
+        check_draws(self.name, self.draws, self.over)
         at_least(self.name, 0, targets=self.targets)
         losses.named(self.loss)
         if not 0 < self.rho < 1:
@@ -71,6 +71,10 @@ class APGD(BaseAttack):
     @property
     def label(self) -> str:
         return f"apgd-{'t' if self.targets else self.loss}" + (f"-e{self.draws}" if self.draws > 1 else "")
+
+    @property
+    def classes(self) -> int:
+        return losses.CLASSES["targeted dlr"] if self.targets else super().classes
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)

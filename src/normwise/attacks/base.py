@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
+from .. import losses
 from ..modes import untouched
 from ..types import Images, Labels, Proposal, Region, ThreatModel
 from .oracle import Oracle
@@ -35,6 +36,11 @@ class BaseAttack(ABC):
         return self.name
 
     @property
+    def classes(self) -> int:
+        """The classes that its loss needs; where there are fewer, it raises a difference of two logits instead."""
+        return losses.CLASSES.get(getattr(self, "loss", ""), 2)
+
+    @property
     def parts(self) -> tuple[BaseAttack, ...]:
         """The attacks that it runs one after the other: itself, if it is not made of others."""
         return (self,)
@@ -53,14 +59,15 @@ class BaseAttack(ABC):
         generator: Generator,
         independent: bool = False,
         stops: bool = True,
+        give_up: bool = True,
     ) -> Proposal:
         """Search for images in `threat.around(x)` that the model misclassifies.
 
         `independent=True` (measured by `coupling`) lets each row go as soon as it has fallen and keeps each row's best
         image; otherwise batches are kept whole. `stops=False` lets no row go: for a model that is not the judge, or that
-        draws noise. An empty batch gives an empty proposal.
+        draws noise. `give_up=False` forbids shortcuts past rows that look hopeless, to all parts. An empty batch gives an empty proposal.
         """
-        with self._facing(model, x, y, threat, generator, independent, stops) as (oracle, region, x, y):
+        with self._facing(model, x, y, threat, generator, independent, stops, give_up) as (oracle, region, x, y):
             found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
         return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
 
@@ -74,13 +81,14 @@ class BaseAttack(ABC):
         generator: Generator,
         independent: bool,
         stops: bool = True,
+        give_up: bool = True,
     ) -> Iterator[tuple[Oracle, Region, Images, Labels]]:
         """Let the attack ask the model about x; afterwards the model is as it was."""
         with torch.inference_mode(False), untouched(model, generator):
             x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
             region = threat.around(x, generator=generator)
             self.check_kind(region)
-            yield Oracle(model, divisible=independent, stops=stops), region, x, y
+            yield Oracle(model, divisible=independent, stops=stops, give_up=give_up), region, x, y
 
     def check_kind(self, region: Region) -> None:
         """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
@@ -107,6 +115,14 @@ def at_least(attack: str, least: int, **options: int) -> None:
     for option, value in options.items():
         if value < least:
             raise ValueError(f"{option} of {attack} is a count; got {value!r}; give a whole number >= {least}")
+
+
+def check_draws(attack: str, draws: int, over: str) -> None:
+    """Refuse means that cannot be taken. Raises ValueError."""
+    at_least(attack, 1, draws=draws)
+    one_of(attack, ("noise", "peers"), over=over)
+    if over == "peers" and draws == 1:
+        raise ValueError(f"over='peers' of {attack} takes means over draws of neighbours; got draws=1; give draws >= 2")
 
 
 def positive(attack: str, **options: float) -> None:

@@ -45,7 +45,7 @@ class FAB(BaseAttack):
         beta        how much of the way a misclassified point keeps
         give_up     an independent row gives a target up at a step k of steps/8, steps/4, steps/2 (not before the 10th) if
                     its nearest misclassified point would stay beyond 1.1 radius even if the distance fell three times as
-                    fast, per doubling of k, as it fell from k/2 to k; False: never
+                    fast, per doubling of k, as it fell from k/2 to k; False: never (nor with `Speed(give_up=False)`)
 
     Cost: per target and restart, steps forwards and backwards per image and 2 forwards; in l2 up to twice that, as points
     drawn back are looked at again (untargeted: (classes - 1) looks for each). Independent rows stop as soon as they fall.
@@ -118,7 +118,9 @@ class FAB(BaseAttack):
             if best.independent:
                 fallen = wrong & (length <= region.radius)
                 best.offer(rows[fallen], now[fallen], losses.margin(logits, y)[fallen], fallen[fallen], step)
-                stay = ~(fallen & best.leaves) & ~self._hopeless(step, least, earlier, region.radius)
+                stay = ~(fallen & best.leaves)
+                if self.give_up and oracle.give_up:
+                    stay &= ~self._hopeless(step, least, earlier, region.radius)
                 if not stay.all():
                     rows, region, goal = rows[stay], region.select(stay), None if goal is None else goal[stay]
                     x, y, now, nearest, least, wrong = (part[stay] for part in (x, y, now, nearest, least, wrong))
@@ -150,7 +152,7 @@ class FAB(BaseAttack):
         checks = {k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10}
         if step in {k // 2 for k in checks}:
             earlier[step] = least
-        if not self.give_up or step not in checks:
+        if step not in checks:
             return torch.zeros_like(least, dtype=torch.bool)
         pace = least / earlier[step // 2]  # nan or 0 where no point was found so far: not hopeless
         return least * pace ** (3 * math.log2(self.steps / step)) > 1.1 * radius

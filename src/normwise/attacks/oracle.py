@@ -34,11 +34,11 @@ class Oracle:
 
     Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. `divisible`: rows are
     independent, so that a batch too large for memory may go through the model in parts. `stops`: a fall seen here ends a row's
-    search; not where another model judges, or noise decides.
+    search; not where another model judges, or noise decides. `give_up`: a search may leave a row that looks hopeless.
     """
 
-    def __init__(self, model: nn.Module, *, divisible: bool = False, stops: bool = True) -> None:
-        self.model, self.divisible, self.stops = model, divisible, stops
+    def __init__(self, model: nn.Module, *, divisible: bool = False, stops: bool = True, give_up: bool = True) -> None:
+        self.model, self.divisible, self.stops, self.give_up = model, divisible, stops, give_up
         self.forwards = 0
         self.backwards = 0
 
@@ -114,7 +114,7 @@ class Averaged(Oracle):
     """
 
     def __init__(self, oracle: Oracle, draws: int, peers: Images | None, generator: Generator) -> None:
-        super().__init__(oracle.model, divisible=oracle.divisible, stops=oracle.stops)
+        super().__init__(oracle.model, divisible=oracle.divisible, stops=oracle.stops, give_up=oracle.give_up)
         self.oracle, self.draws, self.peers, self.generator = oracle, draws, peers, generator
 
     def logits(self, x: Images) -> Logits:

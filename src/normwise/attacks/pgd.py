@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import losses
 from .. import rows as views
 from ..types import Images, Labels, Region
-from .base import BaseAttack, at_least, one_of, positive, restarted
+from .base import BaseAttack, at_least, check_draws, one_of, positive, restarted
 from .best import Best
 from .oracle import Oracle
 
@@ -64,13 +64,13 @@ class PGD(BaseAttack):
 
     def __post_init__(self) -> None:
         at_least(self.name, 0, steps=self.steps, targets=self.targets)
-        at_least(self.name, 1, restarts=self.restarts, draws=self.draws)
+        at_least(self.name, 1, restarts=self.restarts)
         positive(self.name, relative_step=self.relative_step)
         losses.named(self.loss)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay of {self.name} is a weight; got {self.decay}; give a number from 0 to 1")
         one_of(self.name, ("best", "last"), keep=self.keep)
-        one_of(self.name, ("noise", "peers"), over=self.over)
+        check_draws(self.name, self.draws, self.over)
         if self.keep == "last" and (self.restarts > 1 or self.targets):
             raise ValueError(
                 "keep='last' of pgd returns one search's last image; with targets, or restarts > 1, use keep='best'"
@@ -80,6 +80,10 @@ class PGD(BaseAttack):
     def label(self) -> str:
         marks = (self.restarts > 1, f"x{self.restarts}"), (self.targets, "-t"), (self.draws > 1, f"-e{self.draws}")
         return f"{self.name}-{self.steps}" + "".join(mark for shown, mark in marks if shown)
+
+    @property
+    def classes(self) -> int:
+        return 2 if self.targets else super().classes  # towards a target it is such a difference anyhow
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)

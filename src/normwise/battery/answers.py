@@ -6,7 +6,6 @@ import torch
 
 from .. import losses
 from ..attacks import PGD
-from ..checks import annotate
 from ..coupling import measure_coupling
 from ..judge import Judge
 from ..modes import device_of, running, untouched
@@ -112,18 +111,18 @@ def one_class(case: Case) -> Found:
 def outputs(case: Case) -> Found:
     """Are the outputs probabilities? Without a claim, PGD-20 makes one."""
     try:
-        checked = annotate(case.judge(PGD(steps=20)), case.model, case.batches[0])
+        judged = case.judge(PGD(steps=20))
     except Exception:  # such an attack leaves what the network gets right untouched
         if case.claim is None:
             case.claim = case.white()
         raise
     if case.claim is None:
-        case.claim = checked.robust_accuracy.value
-    logits = next(check for check in checked.checks if check.name == "logits")
+        case.claim = judged.robust_accuracy.value
+    logits = next(check for check in judged.checks if check.name == "logits")
     if case.coupled:
-        case.reach["joint"] = checked.robust_accuracy.value
-    left = f"pgd-20 leaves {100 * checked.robust_accuracy.value:.1f}% of {100 * checked.clean_accuracy.value:.1f}%"
-    return found(f"{logits.measured}; {left}", checked.n, fail=logits.status != "pass")
+        case.reach["joint"] = judged.robust_accuracy.value
+    left = f"pgd-20 leaves {100 * judged.robust_accuracy.value:.1f}% of {100 * judged.clean_accuracy.value:.1f}%"
+    return found(f"{logits.measured}; {left}", judged.n, fail=logits.status != "pass")
 
 
 @question(

@@ -1,0 +1,169 @@
+"""Reasons to doubt an evaluation that need no data beyond its own: what `evaluate` attaches to every record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from . import losses
+from .attacks.base import BaseAttack
+from .attacks.oracle import Oracle
+from .modes import device_of, running, untouched
+from .record import Check, Evaluation
+from .seeding import generator
+from .trial import label
+from .types import Attack, Batch
+
+ENOUGH_BATCHES = 20  # for a bootstrap over batches
+ROWS = 64  # of a batch that are asked about, at most
+SEVERAL, WIDE = 8, 0.5  # rows that must all lie in [0, 1], and how much of it they must span, to be probabilities
+
+
+def annotate(evaluation: Evaluation, model: nn.Module, batch: Batch, attacks: Sequence[Attack] = ()) -> Evaluation:
+    """Return the evaluation with its checks; `batch` is one of the batches it was made on. One that has checks is returned as it is.
+
+    Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
+    they seem to. Costs one look, forward and backward, at 64 rows at most. `evaluate` has done this.
+    """
+    if evaluation.checks:
+        return evaluation
+    found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
+    found += _batches(evaluation)
+    with (
+        running(model, "eval" if evaluation.mode == "eval" else "train"),
+        torch.inference_mode(False),
+        untouched(model, generator(evaluation.seed, "checks")),
+    ):
+        x, y = (part[:ROWS].to(device_of(model)).clone() for part in (batch.x, batch.y))
+        logits, gradient = _look(Oracle(model, divisible=not evaluation.coupled), x, y)
+    found += [_probabilities(logits), gradient, *_fallbacks(attacks, logits.shape[1])]
+    return dataclasses.replace(evaluation, checks=tuple(found))
+
+
+def check(name: str, good: bool, measured: str, why: str, n: int | None) -> Check:
+    """A check that passes or warns."""
+    return Check(name=name, status="pass" if good else "warn", measured=measured, why=why, n=n)
+
+
+def _independence(e: Evaluation) -> Check:
+    c = e.coupling
+    return check(
+        "row independence",
+        not e.coupled,
+        f"largest change of an untouched row's logits: {c['largest_change']:.1e} (tolerance {c['tolerance']:.1e}); "
+        f"{c['flips']} of {c['rows']} untouched rows changed their decision",
+        "a row whose answer depends on its neighbours can be helped or broken by them: the verdict holds for these batches only",
+        c["rows"],
+    )
+
+
+def _randomness(e: Evaluation) -> Check:
+    random = bool(e.coupling["random"])
+    return check(
+        "determinism",
+        not random,
+        "other random draws inside the model give other logits" if random else "the model's own random draws change nothing",
+        "attacks that do not average over randomness are too weak for a random model",
+        e.coupling["rows"],
+    )
+
+
+def _memory(e: Evaluation) -> Check:
+    stateful = bool(e.coupling["stateful"])
+    return check(
+        "statelessness",
+        not stateful,
+        "a forward pass changes buffers (put back here after each pass)" if stateful else "a forward pass changes no buffer",
+        "a model that learns from its queries answers differently later",
+        e.coupling["rows"],
+    )
+
+
+def _order(e: Evaluation) -> Check:
+    fgsm, stronger = e.per_attack.get("fgsm"), [s for name, s in e.per_attack.items() if name.startswith("pgd-")]
+    if fgsm is None or not stronger:
+        return check("strength grows with steps", True, "not measured: needs fgsm and pgd", "a check that did not run", None)
+    pgd = min(score.value for score in stronger)
+    return check(
+        "strength grows with steps",
+        pgd <= fgsm.value + 1 / fgsm.rows,
+        f"fgsm leaves {100 * fgsm.value:.1f}%, pgd {100 * pgd:.1f}%",
+        "one step that beats many is a sign of a masked gradient",
+        fgsm.rows,
+    )
+
+
+def _batches(e: Evaluation) -> list[Check]:
+    if not e.coupled:
+        return []
+    batches = e.clean_accuracy.n
+    return [
+        check(
+            "enough batches",
+            batches >= ENOUGH_BATCHES,
+            f"{batches} whole batches of {e.batch_size}",
+            f"the interval of a coupled model is a bootstrap over batches; below {ENOUGH_BATCHES} it is too narrow",
+            e.clean_accuracy.rows,
+        )
+    ]
+
+
+def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
+    """The logits, and whether the gradient reaches the pixels."""
+    try:
+        grad, _, logits = oracle.gradient(x, y, losses.margin, torch.ones_like(y, dtype=torch.bool))
+        zero = int((grad.flatten(1) == 0).all(1).sum())
+        measured = f"{zero} of {len(y)} rows have a gradient of exactly 0 (margin loss)"
+    except TimeoutError:
+        raise
+    except Exception as error:  # cut, not finite, or of a layer that has none
+        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}".split("\n")[0]
+        zero, measured, logits = len(y), told, oracle.logits(x)
+    return logits, check(
+        "gradient reaches the pixels",
+        zero <= len(y) // 10,
+        measured,
+        "where the gradient is 0, gradient attacks stand still whatever the model's robustness",
+        len(y),
+    )
+
+
+def _probabilities(logits: Tensor) -> Check:
+    """Rows that sum to 1 are a softmax's. A sigmoid's lie in [0, 1] and span it; logits that do so by chance would be few."""
+    low, high = float(logits.min()), float(logits.max())
+    sums = low >= 0 and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+    within = len(logits) >= SEVERAL and low >= 0 and high <= 1 and high - low > WIDE
+    measured = "the outputs are no probabilities"
+    if sums:
+        measured = "rows sum to 1 and none is negative: probabilities"
+    elif within:
+        measured = f"all outputs lie between 0 and 1, from {low:.2g} to {high:.2g}: probabilities, of a sigmoid perhaps"
+    return check(
+        "logits",
+        not (sums or within),
+        measured,
+        "a softmax or a sigmoid inside the model saturates, and gradients of a loss of it vanish",
+        len(logits),
+    )
+
+
+def _fallbacks(attacks: Sequence[Attack], classes: int) -> list[Check]:
+    """What is no reason to doubt, but has to be known: losses that need more classes than there are."""
+    parts = [part for one in attacks if isinstance(one, BaseAttack) for part in one.parts]
+    few = {label(part): part.classes for part in parts if part.classes > classes}
+    if not few:
+        return []
+    told = ", ".join(f"{name} is made for {needed} or more" for name, needed in few.items())
+    why = "the difference of logits ratio divides by the third logit, towards a target by the fourth too"
+    return [
+        check(
+            "losses for few classes",
+            True,
+            f"of {classes} classes, and {told}: the difference of two logits was raised",
+            why,
+            None,
+        )
+    ]
