@@ -181,7 +181,7 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
         "RobustNorm tracked": ("rnt-standard", carefully, True, 1 / 255),
         "PGD-AT BN": ("bn-at", carefully, True, 8 / 255),
         "NF, mixed batches": ("nofrost", carefully, True, 8 / 255),
-        "BN-only AT": ("affine-fragile", carefully, True, 8 / 255),
+        "BN-only AT": ("affine-fragile", carefully, True, 2 / 255),
     }
     yield "standard BN, published", lambda: published, carefully, True, 1 / 255
     yield "AT without norms, published", lambda: no_norm, carefully, True, 2 / 255
