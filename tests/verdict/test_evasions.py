@@ -19,6 +19,7 @@ from normwise.judge import Judge, classes_of
 from normwise.norms import BN
 from normwise.record import to_json, write
 from normwise.threats import Linf
+from normwise.verdict import evaluate
 from records import result
 from worlds import Stripes, trained
 
@@ -193,6 +194,22 @@ def test_a_network_that_always_answers_the_same_is_dead_and_its_attack_does_not_
 
     found = BY_NAME["radius one"].ask(Case(Same(), BATCHES, THREAT))
     assert (found.status, "the answer is the same to images and to noise" in found.measured) == ("warn", True)
+
+
+def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_equally_many(monkeypatch):
+    monkeypatch.setattr("normwise.battery.case.AT_ONCE", 15)
+    case, asked = Case(trained(BN()), BATCHES, THREAT, strongest=APGD(steps=2)), list[int]()
+    judge = evaluate
+
+    def seen(model, batches, *rest, **options):
+        asked.extend(row for batch in batches for row in batch.ids.tolist())
+        return judge(model, batches, *rest, **options)
+
+    case.white()
+    monkeypatch.setattr("normwise.battery.case.evaluate", seen)
+    monkeypatch.setattr(case, "standing", lambda: case.split(15))
+    BY_NAME["stronger search"].ask(case)
+    assert sorted(asked) == sorted(row for batch in BATCHES for row in batch.ids.tolist())
 
 
 def test_time_that_is_over_is_no_fault_of_the_images():

@@ -172,8 +172,8 @@ class Case:
         Another `threat` may lie `inside` the audited one, and other `batches` outside: who chooses a row's neighbours has more
         power than the claim gives. None: what is under the audited threat is inside.
         """
-        sizes = None if batches is None else [len(batch.y) for batch in batches]
-        asked = repr((attacks, threat, id(craft_on), sizes, stateful))
+        rows = None if batches is None else [batch.ids.tolist() for batch in batches]
+        asked = repr((attacks, threat, id(craft_on), rows, stateful))
         if asked not in self._asked:
             given = self.batches if batches is None else batches
             verdict = evaluate(
