@@ -69,9 +69,10 @@ def convene(
     judge.draws = DRAWS if coupling.random else 1
     judge.divisible = not coupling.coupled
     attacked = [craft_on or model]
-    if not coupling.coupled:
-        still = stateful != "sequence" or not coupling.stateful  # a copy would not move along
-        attacked = [*faster(attacked[0], speed if still else speed.on_the_model, probed[0][:8], seed), *attacked]
+    speed = speed.whole if coupling.coupled else speed
+    still = stateful != "sequence" or not coupling.stateful  # a copy would not move along
+    asked = probed[0] if coupling.coupled else probed[0][:8]
+    attacked = [*faster(attacked[0], speed if still else speed.on_the_model, asked, seed), *attacked]
     if coupling.coupled and any(one != size for one in sizes[:-1]):
         raise ValueError(
             f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"

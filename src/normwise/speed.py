@@ -50,6 +50,11 @@ class Speed:
         """The same without a copy: what it says of the search alone."""
         return replace(EAGER, drop=self.drop, give_up=self.give_up)
 
+    @property
+    def whole(self) -> Speed:
+        """The same for batches that must stay whole and exact: not filled up, in float32."""
+        return replace(self, compile=False, precision="float32")
+
 
 FAST, EAGER = Speed(), Speed(fold=False, channels_last=False)
 

@@ -176,13 +176,21 @@ def _craft(
     """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins.
 
     A row stops where it falls, unless `speed` drops none. If the judge does not agree (by rounding, or because another model was
-    searched, or by the model's noise), it is searched again, and where falls decide nothing, to the end.
+    searched, or by the model's noise), it is searched again, and where falls decide nothing, to the end. A batch of coupled rows
+    that a copy was searched for and answers otherwise than the judge is searched again as a whole, and the better batch kept.
     """
     own = attacked[-1] is judge.model and judge.draws == 1  # a fall seen in the search is one before the judge
     stops = own if only is None else speed.drop
     first = _propose(judge, attacked[0], batch, threat, attack, index, only, stops, speed)
     answers, margins = judge.answers(first.x_adv, batch.y)
-    if only is None or (own and len(attacked) == 1):
+    if only is None:
+        seen = Judge(attacked[0], judge.seed).answers(first.x_adv, batch.y)[0] if own and len(attacked) > 1 else answers
+        if torch.equal(seen, answers):
+            return first, answers, margins
+        again = _propose(judge, attacked[-1], batch, threat, attack, index, only, stops, speed)
+        found = (first, answers, margins), (again, *judge.answers(again.x_adv, batch.y))
+        return min(found, key=lambda one: int((one[1] == batch.y).sum()))
+    if own and len(attacked) == 1:
         return first, answers, margins
     missed = only & (answers == batch.y) & ((first.first_hit >= 0) | (margins > close))
     if not missed.any():

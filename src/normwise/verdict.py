@@ -101,8 +101,8 @@ def evaluate(
     with its buffers put back after each pass, or with "sequence" in the order of the batches: a copy of it keeps what each
     batch's worst case did to it, and is attacked and judged as it then is; rows are judged again by what it ends as.
 
-    `speed` says on what copy of the model is searched (independent rows in evaluation mode), and by which shortcuts; the judge is the model itself
-    all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
+    `speed` says on what copy of the model is searched (in evaluation mode; for coupled rows in float32 and not compiled), and by
+    which shortcuts; the judge is the model itself all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
     precision left standing with less than a tenth of its clean margin.
 
     With `folder` every finished batch is written there, images included, instead of being held: memory does not grow with

@@ -1,5 +1,6 @@
 """The verdict: independent and coupled rows, worst cases that existed, cheats that are named."""
 
+import copy
 from dataclasses import dataclass
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from torch import nn
 
 from normwise import intervals
 from normwise.attacks import FGSM, PGD, worst_case
@@ -228,6 +230,38 @@ def test_searching_on_a_folded_copy_gives_the_same_verdict():
         model(fast.x_adv).argmax(1) != fast.rows.y, fast.rows.broken_by != -1
     )  # each success is the model's own
     assert 0 < slow.evaluation.robust_accuracy.value < 1
+
+
+class Inverted(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return -self.model(x)
+
+
+def test_coupled_rows_are_searched_on_a_copy_too_and_again_where_the_judge_disagrees(monkeypatch):
+    model, asked = trained(BNwoT()), list[nn.Module]()
+
+    class Watching(PGD):
+        def search(self, oracle, *rest):
+            asked.append(oracle.model)
+            return super().search(oracle, *rest)
+
+    def survivors(speed):
+        asked.clear()
+        verdict = evaluate(model, batches(), THREAT, (Watching(steps=5),), speed=speed)
+        return verdict.evaluation.robust_accuracy.value
+
+    plain = survivors(EAGER)
+    assert all(one is model for one in asked)
+    assert abs(survivors(FAST) - plain) <= 1 / 40
+    assert all(one is not model for one in asked[:1])
+    with monkeypatch.context() as patched:  # a copy that calls every row wrong finds nothing, and is found out
+        patched.setattr("normwise.court.faster", lambda model, *rest: [Inverted(copy.deepcopy(model))])
+        assert survivors(FAST) == plain
+    assert sum(one is model for one in asked) == 4  # every batch again
 
 
 def test_the_worst_case_of_coupled_rows_is_the_candidate_with_fewest_survivors():

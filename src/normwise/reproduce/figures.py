@@ -41,23 +41,23 @@ def standing(
     `earlier` and `coupled` are what an earlier call returned.
 
     Independent rows that fell at a radius count as fallen at every larger one, for the image is allowed there too; those
-    that fell before are not attacked again. Of coupled rows a batch keeps whichever left fewer of it.
+    that fell before are not attacked again. Of coupled rows a batch keeps whichever left fewer of it, and is not attacked again
+    once nothing of it is left.
     """
     rows = torch.cat([batch.ids for batch in batches])
     found: Standing = dict(earlier or {"0": ""})
     left = list(batches)
     for radius in sorted(radii):
         key, alive = f"{radius:.6g}", torch.zeros(0, dtype=rows.dtype)
-        if earlier and not coupled:
-            left = _only(left, rows[_alive(earlier[key])])
+        if earlier:
+            left = _left(left, rows[_alive(earlier[key])], coupled)
         if left:
             verdict = evaluate(model, left, threat(radius), attacks, seed=seed)
             coupled, ids = verdict.evaluation.coupled, verdict.rows.ids
             alive = ids[verdict.rows.predictions == verdict.rows.y]
             if not found["0"]:
                 found["0"] = _bits(rows, ids[verdict.rows.clean_predictions == verdict.rows.y])
-            if not coupled:
-                left = _only(left, alive)
+            left = _left(left, alive, coupled)
         bits = _bits(rows, alive)
         found[key] = _fewer(bits, earlier[key], [len(batch.y) for batch in batches]) if earlier and coupled else bits
     return found, coupled
@@ -83,9 +83,11 @@ def _bits(rows: Tensor, alive: Tensor) -> str:
     return "".join("1" if one else "0" for one in torch.isin(rows, alive).tolist())
 
 
-def _only(batches: Sequence[Batch], ids: Tensor) -> list[Batch]:
-    kept = [Batch(*(part[torch.isin(batch.ids, ids)] for part in batch)) for batch in batches]
-    return [batch for batch in kept if len(batch.y)]
+def _left(batches: Sequence[Batch], ids: Tensor, coupled: bool) -> list[Batch]:
+    """What is still worth attacking where these rows stand: they alone, or of coupled rows the whole batches that hold any."""
+    stand = [torch.isin(batch.ids, ids) for batch in batches]
+    kept = [(batch, slice(None) if coupled else rows) for batch, rows in zip(batches, stand, strict=True) if rows.any()]
+    return [Batch(*(part[rows] for part in batch)) for batch, rows in kept]
 
 
 def _beside(model: nn.Module, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
