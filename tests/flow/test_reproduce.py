@@ -85,6 +85,16 @@ def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder
     assert json.loads(paths["bnwot"].read_text())["digest"] == record["digest"]
 
 
+def test_workers_side_by_side_make_what_one_makes_in_turn(folder, tmp_path):
+    status, _, err = say(
+        "robustnorm", "--only", "[bnwot,bn-eighth]", "--workers", 2, "--threads", torch.get_num_threads(), "--out", tmp_path
+    )
+    assert status == 0, err
+    alone, beside = (json.loads((out / "cells/bnwot-seed0/record.json").read_text()) for out in (folder, tmp_path))
+    assert alone["figures"] == beside["figures"]
+    assert {path.name for path in (tmp_path / "cells").iterdir()} == {"bn-standard-seed0", "bnwot-seed0", "bn-eighth-seed0"}
+
+
 class Elsewhere(torch.Tensor):
     """A tensor as on another device: nothing can be done with it before it is moved."""
 

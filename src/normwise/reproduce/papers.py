@@ -90,8 +90,9 @@ def _recipe(kind: Callable[..., Recipe], **options: Any) -> Callable[[Scale], Re
     return lambda scale: kind(steps=scale.steps, **options)
 
 
-def _wide(scale: Scale) -> nn.Module:
-    return built(BN())(replace(scale, model=replace(scale.model, width=4 * scale.model.width)))
+def _narrow(scale: Scale) -> nn.Module:
+    """The network with a quarter of the channels: what the scale's own is four times as wide as."""
+    return built(BN())(replace(scale, model=replace(scale.model, width=max(1, scale.model.width // 4))))
 
 
 def _retracked(scale: Scale, model: nn.Module) -> nn.Module:
@@ -140,11 +141,11 @@ FRAGILE = (
     Cell(name="affine-fragile-long", system="fragile-features", about="the same, twice as long, at up to ten times the learning rate", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, rates=(3e-3, 1e-2, 3e-2, 1e-1)),
     Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-    Cell(name="affine-random-wide", system="fragile-features", about="the same from 1, four times as wide", begin=_wide, recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="affine-random-narrow", system="fragile-features", about="the same from 1, a quarter as wide", begin=_narrow, recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-undecayed-fragile", system="fragile-features", about="from the standard network, no weight decay on scales and shifts", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5, decayed=False),
     Cell(name="affine-undecayed-random", system="fragile-features", about="from random weights, no weight decay on scales and shifts", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5, decayed=False),
-    Cell(name="bn-standard-wide", system="fragile-features", about="BatchNorm, four times as wide, trained on clean images", begin=_wide, recipe=_standard, clean=True),
-    Cell(name="affine-wide-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the wide standard network", begin=_given, needs=("bn-standard-wide",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
+    Cell(name="bn-standard-narrow", system="fragile-features", about="BatchNorm, a quarter as wide, trained on clean images", begin=_narrow, recipe=_standard, clean=True),
+    Cell(name="affine-narrow-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the narrow standard network", begin=_given, needs=("bn-standard-narrow",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-first-fragile", system="fragile-features", about="the first three norms alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", first=3), sweep=True, part=0.5),
     Cell(name="affine-last-fragile", system="fragile-features", about="the last three norms alone", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine", last=3), sweep=True, part=0.5),
     Cell(name="statistics-fragile", system="fragile-features", about="control: running statistics of adversarial images, nothing trained", begin=_retracked, needs=("bn-standard",)),

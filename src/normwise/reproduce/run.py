@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from ..experiment import check_threads, place
 from ..record import provenance, to_json, write
 from ..registry import unknown
 from ..report.claims import Network, to_html, to_markdown
-from ..training import Report
+from ..training import Report, silent
 from .cell import Workshop
 from .claims import CLAIMS
 from .decide import decide
 from .papers import CELLS, SYSTEMS
 from .scale import SCALES
 from .tables import beside
+
+Job = tuple[str, int]  # a cell and its seed
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,8 @@ class Reproduce:
         first_seed      the seed to begin with
         max_minutes     begin no cell after so many minutes; 0: make all
         device          "cpu", "cuda", "cuda:1", or "auto"
-        threads         CPU threads; 0 leaves torch's choice
+        threads         CPU threads of each worker; 0 leaves torch's choice
+        workers         cells made side by side, each by a process of its own: on a CPU as many as cores, with one thread each
     """
 
     system: str = "all"
@@ -47,6 +53,7 @@ class Reproduce:
     max_minutes: float = 0.0
     device: str = "auto"
     threads: int = 0
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.system not in (*SYSTEMS, "all"):
@@ -58,6 +65,8 @@ class Reproduce:
                 raise unknown("cell", cell, list(CELLS))
         if min(self.seeds, self.first_seed, self.max_minutes) < 0:
             raise ValueError("seeds, first_seed and max_minutes are numbers >= 0")
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; give a whole number >= 1, such as the number of cores")
         check_threads(self.threads)
 
 
@@ -106,30 +115,63 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     not there.
     """
     device = place(settings)
-    scale, started = SCALES[settings.preset](), time.monotonic()
-    work = planned(settings)
-    for done, (name, seed) in enumerate(work):
+    scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
+    shop = Workshop(CELLS, scale, folder, silent, device)
+    left = [job for job in work if shop.record(*job) is None]
 
-        def told(text: str, step: int, steps: int, name: str = name, done: int = done) -> None:
-            report(f"{name} {text.replace(': ', ' ')}", done, len(work))
+    def over() -> bool:
+        return bool(settings.max_minutes) and time.monotonic() - started > 60 * settings.max_minutes
 
-        shop = Workshop(CELLS, scale, folder, told, device)
-        if (
-            shop.record(name, seed) is None
-            and settings.max_minutes
-            and time.monotonic() - started > 60 * settings.max_minutes
-        ):
-            report(f"stopped after {settings.max_minutes:g} minutes: {len(work) - done} cells left", done, len(work))
-            break
-        record = shop.make(name, seed)
-        report(f"{name} seed {seed}: {_sentence(record)}", done + 1, len(work))
+    def say(text: str) -> None:
+        report(text, len(work) - len(left), len(work))
+
+    made = _side_by_side if settings.workers > 1 else _in_turn
+    made(settings, shop, left, over, say)
+    if left:
+        say(f"stopped after {settings.max_minutes:g} minutes: {len(left)} cells left")
     return decided(folder, settings.preset)
+
+
+def _in_turn(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
+    """Make the cells that are left one after the other, and take from the list what is made."""
+    while left and not over():
+        name, seed = left[0]
+
+        def told(text: str, step: int, steps: int, name: str = name) -> None:
+            say(f"{name} {text.replace(': ', ' ')}")
+
+        shop.report = told
+        record = shop.make(name, seed)
+        del left[0]
+        say(f"{name} seed {seed}: {_sentence(record)}")
+
+
+def _side_by_side(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
+    """The same by several processes, each cell after those it needs. Raises what the first of them raised."""
+    waiting, running = list(left), dict[Future[dict[str, Any]], Job]()
+    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+        while running or (waiting and not over()):
+            for job in list(waiting):
+                needed = [(need, job[1]) for need in CELLS[job[0]].needs]
+                if len(running) < settings.workers and not over() and not any(need in left for need in needed):
+                    running[pool.submit(_make, settings, shop.folder, *job)] = job
+                    waiting.remove(job)
+            say(f"making {', '.join(name for name, _ in running.values())}")
+            for done in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
+                name, seed = running.pop(done)
+                record = done.result()
+                left.remove((name, seed))
+                say(f"{name} seed {seed}: {_sentence(record)}")
+
+
+def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, Any]:
+    return Workshop(CELLS, SCALES[settings.preset](), folder, silent, place(settings)).make(name, seed)
 
 
 def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
     """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there."""
     scale = SCALES[preset]()
-    shop = Workshop(CELLS, scale, folder, lambda text, done, total: None)
+    shop = Workshop(CELLS, scale, folder, silent)
     seeds: dict[int, dict[str, Mapping[str, Any]]] = {}
     for path in sorted(folder.glob("cells/*/record.json")):
         name, _, seed = path.parent.name.rpartition("-seed")
