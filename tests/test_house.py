@@ -34,6 +34,7 @@ FLOORS = [
         "loading",
         "evidence",
         "folding",
+        "firstlayer",
         "backward",
         "speed",
         "court",

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .firstlayer import lighter
 from .folding import fold
 from .judge import Judge
 from .rows import over
@@ -25,6 +26,7 @@ class Speed:
     Options
         fold            norms are folded into the convolutions before them
         channels_last   images are laid out channel by channel in every pixel, as convolutions like it
+        first_layer     strided convolutions that read images go back to the pixels by sub-pixel convolution: on a CPU, in float32
         compile         torch.compile; on GPUs with CUDA graphs. Batches are filled up to few sizes. Takes a minute at first
         precision       of the search: "float32", "bfloat16" or "float16"; every success is confirmed in the network's own
         drop            independent rows leave a search, and what comes after it, where they fall; False: every attack searches
@@ -36,6 +38,7 @@ class Speed:
 
     fold: bool = True
     channels_last: bool = True
+    first_layer: bool = True
     compile: bool = False
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     drop: bool = True
@@ -56,7 +59,7 @@ class Speed:
         return replace(self, compile=False, precision="float32")
 
 
-FAST, EAGER = Speed(), Speed(fold=False, channels_last=False)
+FAST, EAGER = Speed(), Speed(fold=False, channels_last=False, first_layer=False)
 
 
 def faster(model: nn.Module, speed: Speed, x: Images, seed: int) -> list[nn.Module]:
@@ -77,6 +80,8 @@ def faster(model: nn.Module, speed: Speed, x: Images, seed: int) -> list[nn.Modu
 def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
     made = fold(model) if speed.fold else copy.deepcopy(model)
     made.requires_grad_(False)  # gradients are taken in pixels alone
+    if speed.first_layer and x.device.type == "cpu" and speed.precision == "float32" and not speed.compile:
+        made = lighter(made)
     pictures = speed.channels_last and x.ndim == 4 and x.shape[1] > 1
     if pictures:
         made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -18,7 +18,8 @@ from normwise.verdict import evaluate
 from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches
 
 ATTACKS = (FGSM(), PGD(steps=4))
-SWITCHED = [Speed(**one) for one in ({"fold": False}, {"channels_last": False}, {"drop": False}, {"give_up": False})]
+SWITCHED = [Speed(**one) for one in ({"fold": False}, {"channels_last": False}, {"first_layer": False})]
+SWITCHED += [Speed(drop=False), Speed(give_up=False)]
 SWITCHED += [Speed(precision=one) for one in ("bfloat16", "float16")]
 
 
