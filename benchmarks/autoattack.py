@@ -1,14 +1,13 @@
 """AutoAttack: ours beside the public reference, on the same network, images and threads.
 
     python benchmarks/autoattack.py NETWORK WEIGHTS DATA EPS ROWS OUT.json [--reference PATH/TO/auto-attack] [--seeds 1]
-        [--threads 2] [--workers 1] [--threat linf] [--version standard]
+        [--threads 2] [--threat linf] [--version standard]
 
 Every run is a process of its own, the two sides in turns, so that `process_seconds` holds everything: imports, loading, the
 coupling probe, judging. `seconds` begins when network and images are there. NETWORK is a function of networks.py, DATA a data
 set's name (its files where $NORMWISE_DATA says), EPS a number or a fraction such as 8/255. The reference is imported from a
 local clone, whose commit the record names; without one only ours is measured. The images of both sides are judged alike.
-With `--workers 2` ours shares the rows among so many processes (`device: cpu,cpu`), which divide the threads among them, so that
-both sides have the same number; starting the processes is in both kinds of seconds. `parts` says of each part of the attack how many rows it was given, its seconds (those of its processor too), and how many images went forward and back; what
+`parts` says of each part of the attack how many rows it was given, its seconds (those of its processor too), and how many images went forward and back; what
 of `seconds` is in no part is probing, judging and passes between the parts.
 """
 
@@ -20,7 +19,6 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -76,33 +74,6 @@ def ours(model, batch, given):
     }
 
 
-def shared(model, batch, given):
-    import os
-    import tempfile
-
-    from normwise.attacks import AutoAttack
-    from normwise.data import find
-    from normwise.evaluation import Evaluate, run_evaluation
-    from normwise.threats import THREATS
-
-    os.environ |= {"NETWORK": given.network, "WEIGHTS": str(Path(given.weights).absolute())}
-    settings = Evaluate(
-        model="networks:named",
-        data=replace(find(given.data), test_limit=len(batch.y)),
-        threat=THREATS[given.threat](eps=given.eps),
-        attacks=(AutoAttack(version=given.version),),
-        strongest=(),
-        seed=given.seed,
-        batch_size=-(-len(batch.y) // given.workers),
-        device=",".join(["cpu"] * given.workers),
-        threads=max(1, given.threads // given.workers),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        result, verdict = run_evaluation(settings, Path(folder) / "run")
-        e = result.evaluation
-        return verdict.x_adv, {"broken_by": e.broken_by, "forwards": e.forwards, "backwards": e.backwards}
-
-
 def theirs(model, batch, given):
     from autoattack import AutoAttack as Reference
     from peers import Counted
@@ -143,8 +114,7 @@ def one(given):
     model = getattr(networks, given.network)(Path(given.weights))
     batch = find(given.data).test(batch_size=given.rows)[0]
     started = time.perf_counter()
-    how = {"normwise": shared if given.workers > 1 else ours, "reference": theirs}[given.who]
-    x_adv, found = how(model, batch, given)
+    x_adv, found = {"normwise": ours, "reference": theirs}[given.who](model, batch, given)
     found["seconds"] = time.perf_counter() - started
     judge = Judge(model, given.seed)
     judge.draws = DRAWS if measure_coupling(model, [batch.x[:64]], seed=given.seed).random else 1
@@ -164,7 +134,6 @@ def main():
     parser.add_argument("--version", default="standard")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--note", default="", help="what else the record should say, e.g. that the machine was shared")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--who", help=argparse.SUPPRESS)
@@ -177,7 +146,7 @@ def main():
     from normwise.record import provenance, to_json, write
 
     settings = {
-        key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "workers", "threat", "version", "note")
+        key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "threat", "version", "note")
     }
     if given.reference:
         commit = ["git", "-C", given.reference, "rev-parse", "HEAD"]

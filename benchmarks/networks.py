@@ -1,6 +1,5 @@
 """Networks trained by others, for benchmarks: each takes a weights file and reads pixels in [0, 1]."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -71,9 +70,3 @@ def resnet8_bn() -> nn.Module:
 def resnet8_rnt() -> nn.Module:
     """The same with RobustNorm, tracked."""
     return _reproduced("rnt-standard")
-
-
-def named() -> nn.Module:
-    """The network that $NETWORK names, with the weights file $WEIGHTS: for processes that share an evaluation."""
-    model: nn.Module = globals()[os.environ["NETWORK"]](Path(os.environ["WEIGHTS"]))
-    return model

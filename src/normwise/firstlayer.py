@@ -22,12 +22,12 @@ def lighter(model: nn.Module) -> nn.Module:
     """
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
-            if isinstance(layer, nn.Conv2d) and _suits(layer):
+            if _suits(layer):
                 parent._modules[name] = _ImageConv(layer)
     return model
 
 
-def _suits(layer: nn.Conv2d) -> bool:
+def _suits(layer: nn.Module) -> bool:
     if type(layer) is not nn.Conv2d or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return False
     whole = all(
