@@ -1,7 +1,7 @@
 """AutoAttack: ours beside the public reference, on the same network, images and threads.
 
     python benchmarks/autoattack.py NETWORK WEIGHTS DATA EPS ROWS OUT.json [--reference PATH/TO/auto-attack] [--seeds 1]
-        [--threads 2] [--threat linf] [--version standard]
+        [--threads 2] [--threat linf] [--version standard] [--precision float32]
 
 Every run is a process of its own, the two sides in turns, so that `process_seconds` holds everything: imports, loading, the
 coupling probe, judging. `seconds` begins when network and images are there. NETWORK is a function of networks.py, DATA a data
@@ -58,6 +58,7 @@ def watched(kind, parts):
 
 def ours(model, batch, given):
     from normwise.attacks import APGD, FAB, AutoAttack, Square
+    from normwise.speed import Speed
     from normwise.threats import THREATS
     from normwise.verdict import evaluate
 
@@ -65,7 +66,8 @@ def ours(model, batch, given):
     for kind in (APGD, FAB, Square):
         watched(kind, parts)
     attack, threat = AutoAttack(version=given.version), THREATS[given.threat](eps=given.eps)
-    e = (found := evaluate(model, [batch], threat, (attack,), seed=given.seed)).evaluation
+    speed = Speed(precision=given.precision)
+    e = (found := evaluate(model, [batch], threat, (attack,), seed=given.seed, speed=speed)).evaluation
     return found.x_adv, {
         "broken_by": e.broken_by,
         "forwards": e.forwards,
@@ -132,6 +134,7 @@ def main():
     parser.add_argument("--reference", default="")
     parser.add_argument("--threat", choices=("linf", "l2", "l1"), default="linf")
     parser.add_argument("--version", default="standard")
+    parser.add_argument("--precision", default="float32", help="of our search; each success is confirmed in float32")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--note", default="", help="what else the record should say, e.g. that the machine was shared")
@@ -146,7 +149,8 @@ def main():
     from normwise.record import provenance, to_json, write
 
     settings = {
-        key: getattr(given, key) for key in ("network", "data", "eps", "rows", "threads", "threat", "version", "note")
+        key: getattr(given, key)
+        for key in ("network", "data", "eps", "rows", "threads", "threat", "version", "precision", "note")
     }
     if given.reference:
         commit = ["git", "-C", given.reference, "rev-parse", "HEAD"]

@@ -22,12 +22,12 @@ def lighter(model: nn.Module) -> nn.Module:
     """
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
-            if _suits(layer):
+            if isinstance(layer, nn.Conv2d) and _suits(layer):
                 parent._modules[name] = _ImageConv(layer)
     return model
 
 
-def _suits(layer: nn.Module) -> bool:
+def _suits(layer: nn.Conv2d) -> bool:
     if type(layer) is not nn.Conv2d or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return False
     whole = all(
@@ -75,7 +75,7 @@ class _Apply(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (shifted,), (stride, (top, left), (height, width)) = ctx.saved_tensors, ctx.settings
         taps = shifted.shape[2] - 1, shifted.shape[3] - 1
-        cells = F.pixel_shuffle(F.conv2d(grad, shifted, padding=taps), stride)
+        cells = F.pixel_shuffle(F.conv2d(grad, shifted.to(grad.dtype), padding=taps), stride)
         pixels = cells[:, :, top : top + height, left : left + width]
         short = 0, width - pixels.shape[3], 0, height - pixels.shape[2]  # pixels at the far edges that no window reached
         return F.pad(pixels, short), None, None, None, None, None

@@ -26,7 +26,7 @@ class Speed:
     Options
         fold            norms are folded into the convolutions before them
         channels_last   images are laid out channel by channel in every pixel, as convolutions like it
-        first_layer     strided convolutions that read images go back to the pixels by sub-pixel convolution: on a CPU, in float32
+        first_layer     strided convolutions that read images go back to the pixels by sub-pixel convolution: on a CPU, not compiled
         compile         torch.compile; on GPUs with CUDA graphs. Batches are filled up to few sizes. Takes a minute at first
         precision       of the search: "float32", "bfloat16" or "float16"; every success is confirmed in the network's own
         drop            independent rows leave a search, and what comes after it, where they fall; False: every attack searches
@@ -80,7 +80,7 @@ def faster(model: nn.Module, speed: Speed, x: Images, seed: int) -> list[nn.Modu
 def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
     made = fold(model) if speed.fold else copy.deepcopy(model)
     made.requires_grad_(False)  # gradients are taken in pixels alone
-    if speed.first_layer and x.device.type == "cpu" and speed.precision == "float32" and not speed.compile:
+    if speed.first_layer and x.device.type == "cpu" and not speed.compile:
         made = lighter(made)
     pictures = speed.channels_last and x.ndim == 4 and x.shape[1] > 1
     if pictures:
@@ -92,12 +92,18 @@ def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
     return _Scaled(inner) if speed.precision == "float16" else inner
 
 
+_WEIGHED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # exact types: a subclass may compute with its weights
+
+
 class _Cast(nn.Module):
     """Asks the network in another layout and precision; pixels and logits keep theirs."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None, pictures: bool) -> None:
         super().__init__()
         self.model, self.dtype, self.pictures = model, dtype, pictures
+        for layer in model.modules() if dtype else ():
+            if type(layer) in _WEIGHED:
+                layer.to(dtype)  # once, not in every pass
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pictures:
