@@ -11,7 +11,7 @@ from normwise.report.claims import figure as written
 from normwise.reproduce.cell import Cell, Workshop
 from normwise.reproduce.claims import CLAIMS
 from normwise.reproduce.decide import HOLDS, NOT, ONLY, OPEN, Claim, decide, paired
-from normwise.reproduce.measures import figure, more_robust, more_robust_at_equal_clean, steadier, unmatched
+from normwise.reproduce.measures import falls_less, figure, more_robust, more_robust_at_equal_clean, steadier, unmatched
 from normwise.reproduce.papers import CELLS, SYSTEMS
 from normwise.reproduce.run import Reproduce, decided, wanted
 from normwise.reproduce.scale import cpu
@@ -73,6 +73,15 @@ def test_the_radius_is_the_largest_at_which_the_baseline_can_be_told_apart():
     assert entry["protocol"]["what"] == "robust accuracy at 2/255, a less b"
     assert entry["n"] == 400
     assert entry["seeds"] == 3
+
+
+def test_a_fall_is_counted_from_each_sides_own_start():
+    names = ("own", "before", "theirs", "its")
+    clean = ("1100", "1111", "1000", "1110")  # falls of 2 and of 2 rows: none is larger
+    records = [{name: {"figures": {"rows": {"paper": {"0": bits}}}} for name, bits in zip(names, clean, strict=True)}] * 3
+    measured, what = falls_less(*names)(records, "paper")
+    assert measured.tolist() == [[0, 1, 0, -1]] * 3
+    assert what == "fall of clean accuracy, its to theirs less before to own"
 
 
 def test_equal_clean_accuracy_is_drawn_between_two_networks():

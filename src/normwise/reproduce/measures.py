@@ -107,6 +107,17 @@ def cleaner(cell: str, baseline: str) -> Any:
     return measure
 
 
+def falls_less(cell: str, before: str, baseline: str, its: str) -> Any:
+    """What `cell` keeps of the clean accuracy of `before`, less what `baseline` keeps of that of `its`, row by row."""
+
+    def measure(records: Sequence[Records], protocol: str) -> tuple[NDArray[np.float64], str]:
+        sides = [[_bits(one[name], protocol, "0") for name in (cell, before, baseline, its)] for one in records]
+        rows = [(own - own_before) - (their - their_before) for own, own_before, their, their_before in sides]
+        return np.stack(rows), f"fall of clean accuracy, {its} to {baseline} less {before} to {cell}"
+
+    return measure
+
+
 def steadier(cell: str, baseline: str) -> Any:
     """Mean accuracy of `cell` over all corruptions and severities less that of `baseline`, row by row."""
 
