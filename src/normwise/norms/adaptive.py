@@ -188,8 +188,8 @@ class AdaptiveNorm(nn.Module):
         gamma, beta = style.chunk(2, 1)
         mean, variance = moments(h, self.scope)
         mean, root = self.match(mean), self.match((variance + self.eps).sqrt())
-        modulated = _over(root, z) * normalized + _over(mean, z)
-        return gamma.reshape(shape) * modulated + beta.reshape(shape)
+        gamma, beta = gamma.reshape(shape), beta.reshape(shape)
+        return (gamma * _over(root, z)) * normalized + (gamma * _over(mean, z) + beta)  # one pass over the positions
 
     def _delivered(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and log of the squared spread, each (b or 1, channels)."""
