@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,7 +29,7 @@ import ratios
 import torch
 from torch import Tensor, nn
 
-from normwise.attacks import APGD, PGD, Square
+from normwise.attacks import APGD, FAB, PGD, Square, worst_case
 from normwise.data import find
 from normwise.record import provenance, to_json, write
 from normwise.seeding import generator
@@ -183,17 +184,19 @@ def strength(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
 
 
 def switches(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
-    """Robust accuracy of APGD with each switch of Speed on, beside all off; every success counted is one of the network itself."""
+    """Robust accuracy with each switch of Speed alone on, beside all off; every success counted is one of the network itself.
+
+    Searched by APGD-CE and then FAB-T, which has a shortcut that can be switched.
+    """
     runs, parts = [], [Batch(*part) for part in zip(*(tensor.split(100) for tensor in batch), strict=True)]
-    ways = {
-        "off": EAGER,
-        "folded, channels_last": FAST,
-        "bfloat16": Speed(precision="bfloat16"),
-        "compiled": Speed(compile=True),
-    }
+    attack, off = worst_case(APGD(steps=args.steps), FAB(steps=args.steps // 5)), replace(EAGER, drop=False, give_up=False)
+    ways = {"off": off, **{name: replace(off, **{name: True}) for name in ("fold", "channels_last", "first_layer", "drop")}}
+    ways |= {"give_up": replace(off, give_up=True), "compile": replace(off, compile=True)}
+    ways |= {name: replace(off, precision=name) for name in ("bfloat16", "float16")}
+    ways |= {"all, in float32": FAST}
     for seed in range(args.seeds):
         for name, speed in ways.items():
-            e = evaluate(model, parts, Linf(eps=args.eps), (APGD(steps=args.steps),), seed=seed, speed=speed).evaluation
+            e = evaluate(model, parts, Linf(eps=args.eps), (attack,), seed=seed, speed=speed).evaluation
             runs.append({"who": name, "seed": seed, "seconds": e.seconds, "robust": e.robust_accuracy.value})
             print(runs[-1], flush=True)
     return {"switches": runs}
