@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from .decide import Claim
 from .measures import (
@@ -19,6 +21,12 @@ from .measures import (
 )
 
 LADDER = ("bn-eighth", "bn-quarter", "bn-half", "bn-standard")  # of clean accuracy
+
+
+def _trained(record: Mapping[str, Any]) -> float:
+    seconds: float = record["training"]["seconds"]
+    return seconds
+
 
 CLAIMS = (
     Claim(
@@ -182,9 +190,9 @@ CLAIMS = (
         effect=0.02,
     ),
     Claim(
-        number="14",
+        number="14a",
         system="abnn",
-        claim="ABNN trains in far less time than adversarial training",
+        claim="An epoch of ABNN takes far less time than one of adversarial training",
         paper="8 times",
         cells=("abnn", "bn-at"),
         measure=figure(
@@ -193,6 +201,18 @@ CLAIMS = (
                 ratio(one["bn-at"], one["abnn"], "training", "seconds")
                 - ratio(one["bn-at"], one["abnn"], "training", "epochs")
             ),
+        ),
+        effect=math.log(3),
+    ),
+    Claim(
+        number="14b",
+        system="abnn",
+        claim="ABNN trains in far less time than adversarial training, all epochs and its substitute's training counted",
+        paper="8 times (what was counted is not known)",
+        cells=("abnn", "bn-at", "bn-standard"),
+        measure=figure(
+            "log of the ratio of seconds of training in all, bn-at over abnn with its substitute",
+            lambda one: math.log(_trained(one["bn-at"]) / (_trained(one["abnn"]) + _trained(one["bn-standard"]))),
         ),
         effect=math.log(3),
     ),
