@@ -36,7 +36,7 @@ def say(*words: object) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reproduce")
-    status, said, err = say("robustnorm", "--only", "[bnwot,bn-standard-corrupted]", "--out", out)
+    status, said, err = say("robustnorm", "--only", "[bnwot,bn-standard-corrupted,bn-standard-autoattack]", "--out", out)
     assert status == 0, err
     assert "not decided at this size" in said
     return out
@@ -73,6 +73,22 @@ def test_a_corrupted_cell_holds_what_the_network_answers(folder):
             assert bits == "".join("01"[right] for right in (network(batch.x).argmax(1) == batch.y).tolist())
     assert figures["corruptions"]["fog"]["3"] == figures["rows"]["corruptions"]["fog"]["3"].count("1") / 50
     assert "corrupted" not in (folder / "claims.md").read_text().split("| network |")[1]  # its figures are of no radius
+
+
+def test_autoattack_is_asked_about_what_the_strongest_evaluation_left(folder):
+    record, start = (
+        json.loads((folder / f"cells/{name}-seed0/record.json").read_text())
+        for name in ("bn-standard-autoattack", "bn-standard")
+    )
+    (key, after), *_ = record["figures"]["rows"]["strongest"].items()
+    before = start["figures"]["rows"]["strongest"][key]
+    assert float(key) == pytest.approx(smoke().eps / 8)
+    assert all(one <= other for one, other in zip(after, before, strict=True))
+    assert sum(record["figures"]["broken_by"].values()) == before.count("1") - after.count("1")
+    assert record["figures"]["before"] == {key: start["figures"]["strongest"][key]}
+    assert "## AutoAttack" in (folder / "claims.md").read_text()
+    gpu, cpu = ([name for name, _ in planned(Reproduce(preset=preset))] for preset in ("gpu", "cpu"))
+    assert set(cpu) - set(gpu) == {name for name, cell in CELLS.items() if cell.under == "autoattack"}  # asks of all anyway
 
 
 def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder):

@@ -16,7 +16,7 @@ from torch import nn
 
 from .. import checkpoints
 from ..adaptive import detached, fixed_at
-from ..attacks import PGD
+from ..attacks import PGD, AutoAttack
 from ..modes import running
 from ..norms import AdaptiveNorm, sites
 from ..record import provenance, to_json, write
@@ -55,7 +55,9 @@ class Cell:
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", and an ABNN's weaker attackers
                     "detached", "fixed"
         retired     figures that are no longer measured: they stay in the digest, so that records made with them stay valid
-        under       what it is judged under: "linf" radii, "patch" (of growing size), or the 15 "corruptions"
+        under       what it is judged under: "linf" radii, "patch" (of growing size), the 15 "corruptions", or "autoattack" on what
+                    the strongest evaluation of the cell it needs left standing
+        at          share of the scale's radius at which AutoAttack is asked
         other       it is trained and judged on other data than the scale's (`scale.other`)
     """
 
@@ -72,7 +74,8 @@ class Cell:
     decayed: bool = True
     extras: tuple[str, ...] = ()
     retired: tuple[str, ...] = ()
-    under: Literal["linf", "patch", "corruptions"] = "linf"
+    under: Literal["linf", "patch", "corruptions", "autoattack"] = "linf"
+    at: float = 1.0
     other: bool = False
 
 
@@ -101,6 +104,7 @@ class Workshop:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell = self.cells[name]
         told: list[Any] = [cell.under] * (cell.under != "linf") + ["undecayed"] * (not cell.decayed) + list(cell.rates)
+        told += [cell.at] * (cell.under == "autoattack")
         scale = self.scale_of(cell)
         settings = {
             "cell": [cell.name, cell.clean, cell.sweep, cell.part, sorted((*cell.extras, *cell.retired)), *told],
@@ -211,6 +215,12 @@ class Workshop:
         found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
         if cell.under == "corruptions":
             return found | figures.corrupted(model, batches, seed)
+        if cell.under == "autoattack":
+            before = self.record(cell.needs[0], seed)
+            assert before is not None  # its network was found
+            attack = AutoAttack() if scale.evidence else AutoAttack(steps=5, queries=50)
+            left = before["figures"]["rows"]["strongest"]
+            return found | figures.last(model, batches, scale.eps * cell.at, attack, left, seed)
         if cell.under == "patch":
             paper, coupled = figures.standing(model, batches, SIZES, STICKER[:1], seed, threat=_patch)
             strongest, _ = figures.standing(model, batches, SIZES, STICKER, seed, paper, coupled, _patch)

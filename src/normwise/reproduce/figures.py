@@ -63,6 +63,31 @@ def standing(
     return found, coupled
 
 
+def last(
+    model: nn.Module, batches: Sequence[Batch], radius: float, attack: Attack, before: Standing, seed: int
+) -> dict[str, Any]:
+    """What one more attack leaves at one radius of the independent rows that an earlier evaluation left.
+
+    "before" and "strongest" are shares of all rows, "broken_by" counts which part broke what.
+    """
+    rows, key = torch.cat([batch.ids for batch in batches]), f"{radius:.6g}"
+    left = _left(batches, rows[_alive(before[key])], coupled=False)
+    alive, by = torch.zeros(0, dtype=rows.dtype), dict[str, int]()
+    if left:
+        verdict = evaluate(model, left, Linf(eps=radius), (attack,), seed=seed)
+        alive = verdict.rows.ids[verdict.rows.predictions == verdict.rows.y]
+        by = dict(verdict.evaluation.broken_by)
+    after = _bits(rows, alive)
+    return {
+        "clean": share(before["0"]),
+        "coupled": False,
+        "before": {key: share(before[key])},
+        "strongest": {key: share(after)},
+        "broken_by": by,
+        "rows": {"strongest": {key: after}},
+    }
+
+
 def _fewer(one: str, other: str, sizes: Sequence[int]) -> str:
     """Of every batch the side that left fewer standing."""
     ends = torch.tensor(sizes).cumsum(0).tolist()

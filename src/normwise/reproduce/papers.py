@@ -200,4 +200,20 @@ ABNN = (
     Cell(name="abnn-fusion", system="abnn", about="control: features added, no statistics", begin=_abnn(source="fusion"), needs=("bn-standard",), recipe=_aligned, clean=True),
 )  # fmt: skip
 
-CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN)}
+# Independent networks of claims about robustness, where the claims look.
+ASKED = {"bn-standard": 1 / 8, "bn-half": 1 / 8, "rnt-standard": 1 / 8, "bn-mixed": 1 / 2, "nofrost": 1 / 2, "bn-at": 1.0, "affine-fragile": 1.0, "affine-random": 1.0}  # fmt: skip
+AUTOATTACK = tuple(
+    Cell(
+        name=f"{cell.name}-autoattack",
+        system=cell.system,
+        about=f"AutoAttack on what the strongest evaluation left of {cell.name}",
+        begin=_given,
+        needs=(cell.name,),
+        under="autoattack",
+        at=ASKED[cell.name],
+    )
+    for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE)
+    if cell.name in ASKED
+)
+
+CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN, *AUTOATTACK)}

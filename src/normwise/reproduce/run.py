@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ..attacks import AutoAttack
 from ..experiment import check_threads, place
 from ..record import provenance, to_json, write
 from ..registry import unknown
@@ -76,6 +77,7 @@ def wanted(settings: Reproduce) -> list[str]:
         name
         for name, cell in CELLS.items()
         if not _on_other_data(name)
+        and not _known(name, settings.preset)
         and (
             settings.system in ("all", cell.system)
             or any(name in claim.cells for claim in CLAIMS if claim.system == settings.system)
@@ -97,6 +99,11 @@ def wanted(settings: Reproduce) -> list[str]:
 def _on_other_data(name: str) -> bool:
     """Whether a cell, or one that it needs, is trained on other data, which need not be there."""
     return CELLS[name].other or any(map(_on_other_data, CELLS[name].needs))
+
+
+def _known(name: str, preset: str) -> bool:
+    """Whether a cell asks what the preset's strongest evaluation asks of every cell."""
+    return CELLS[name].under == "autoattack" and any(isinstance(one, AutoAttack) for one in SCALES[preset]().strongest)
 
 
 def planned(settings: Reproduce) -> list[tuple[str, int]]:

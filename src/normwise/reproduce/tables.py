@@ -12,7 +12,7 @@ from .papers import CELLS
 def beside(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Table]:
     """The tables that the records of these cells allow."""
     known = {name: list(records[name]) for name in CELLS if records.get(name)}
-    made = [_patches(known), _training(known), _legacy(known), _weaker(known), _missing(known)]
+    made = [_patches(known), _autoattack(known), _training(known), _legacy(known), _weaker(known), _missing(known)]
     return [table for table in made if table.rows]
 
 
@@ -28,6 +28,22 @@ def _patches(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
         "Under patches",
         "Accuracy in percent under one search / the strongest of eight, each at places of its own; a patch holds any pixels.",
         ("network", "clean", *(f"{size} x {size} pixels" for size in sizes)),
+        rows,
+    )
+
+
+def _autoattack(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    rows = []
+    for name, records in known.items():
+        if CELLS[name].under == "autoattack":
+            before, after = _each(records, "before"), _each(records, "strongest")
+            (radius,) = after[0]
+            seeds = f"{len(records)}"
+            rows.append((CELLS[name].needs[0], _radius(radius), seeds, _percent(before, radius), _percent(after, radius)))
+    return Table(
+        "AutoAttack",
+        "Accuracy in percent under this preset's strongest attacks, and after AutoAttack (standard) on what they left.",
+        ("network", "radius", "seeds", "strongest", "AutoAttack"),
         rows,
     )
 
@@ -74,7 +90,7 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return Table(
         "Weaker attackers of ABNN",
         "Accuracy in percent under the paper's attack, searched so / through both networks. The first is no robustness.",
-        ("network", "attacker", *(f"{255 * float(radius):.3g}/255" for radius in radii)),
+        ("network", "attacker", *map(_radius, radii)),
         rows,
         words=2,
     )
@@ -83,6 +99,10 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 def _missing(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows = [(name, cell.system, cell.about) for name, cell in CELLS.items() if name not in known]
     return Table("Not made yet", "Cells without a record of these settings.", ("network", "system", "what"), rows, words=3)
+
+
+def _radius(radius: str) -> str:
+    return f"{255 * float(radius):.3g}/255"
 
 
 def _each(records: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
