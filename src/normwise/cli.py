@@ -25,7 +25,7 @@ from .norms import NORMS
 from .presets import PRESETS
 from .progress import progress
 from .recipes import RECIPES
-from .record import Result, provenance, read_result, write
+from .record import RESULTS, Result, provenance, read_results, write
 from .registry import Registry, plain, unknown
 from .reproduce import SYSTEMS, Reproduce, reproduce
 from .selftests import SelfTest, run_selftest
@@ -63,7 +63,7 @@ def _bench(description: str, words: Sequence[str]) -> int:
     if not finished.results:
         raise ValueError(f"no cell ended: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
     path = page.write(out, finished.results, title="normwise bench", provenance=provenance(), failures=finished.failures)
-    print(f"report: {path}\nrecords: {out / 'results.json'}, {out / 'results.csv'}, {out / 'cells'}")
+    print(f"report: {path}\nrecords: {out / RESULTS}, {out / 'results.csv'}, {out / 'cells'}")
     for name, why in finished.failures.items():
         print(f"failed: {name}: {why}")
     return int(bool(finished.failures))
@@ -254,7 +254,7 @@ def _report(description: str, words: Sequence[str]) -> None:
         if folder.suffix == ".json":
             published.append(robustbench.read(folder))
             continue
-        found = sorted(folder.glob(f"cells/*/{RESULT}")) or sorted(folder.glob(RESULT))
+        found = next(filter(None, (sorted(folder.glob(name)) for name in (f"cells/*/{RESULT}", RESULT, RESULTS))), [])
         kept = [audit.read(path) for path in folder.glob(audit.RECORD)]
         if not found and not kept:
             raise ValueError(
@@ -264,7 +264,8 @@ def _report(description: str, words: Sequence[str]) -> None:
     if audits:
         print(f"report: {audit.write(out, audits)}")
     if paths or not audits:
-        results, examples = [read_result(path) for path in paths], [kept_examples(path.parent) for path in paths]
+        read = [(one, kept_examples(path.parent)) for path in paths for one in read_results(path)]
+        results, examples = [one for one, _ in read], [kept for _, kept in read]
         path = page.write(
             out, results, title="normwise report", provenance=provenance(), published=published, examples=examples
         )

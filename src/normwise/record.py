@@ -19,6 +19,7 @@ import torch
 from .registry import plain
 
 SCHEMA = 1
+RESULTS = "results.json"  # all records of a bench in one file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,11 +178,19 @@ def to_json(record: Any) -> str:
 
 def read_result(path: Path) -> Result:
     """Read a `Result` back. Raises ValueError naming the file where it is not one."""
+    results = read_results(path)
+    if len(results) != 1:
+        raise ValueError(f"{path} holds {len(results)} results; give the file of one run")
+    return results[0]
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read the `Result` that a run wrote, or all that a bench wrote into one file. Raises ValueError naming the file."""
     try:
         data = json.loads(path.read_text())
         if data["schema"] != SCHEMA:
             raise ValueError(f"{path} has schema {data['schema']}; this version reads {SCHEMA}")
-        return _build(Result, data)
+        return [_build(Result, one) for one in data.get("cells", [data])]
     except (OSError, json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
 

@@ -42,7 +42,7 @@ def write(
         raise ValueError("a report needs at least one result; got none; run normwise bench, train or evaluate first")
     failed, found = dict(failures or {}), cells.of(results)
     data = {"schema": SCHEMA, "title": title, "provenance": plain(provenance), "cells": plain(list(results))}
-    record.write(out / "results.json", json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
+    record.write(out / record.RESULTS, json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
     for kind, write_table in (("csv", tables.to_csv), ("md", tables.to_markdown), ("tex", tables.to_latex)):
         record.write(out / f"results.{kind}", write_table(results))
     drawn, pictures = figures.draw(found, out), _pictures(found, results, examples)
