@@ -93,7 +93,7 @@ def attack_and_judge(
     """Let each attack try, and judge; returns the worst case and how many rows survive each attack.
 
     Of independent rows `strongest` see those alone that all attacks left standing (unless `speed` drops none); of coupled rows
-    every batch whole. How many rows survive is counted for all `attacks` together, and for all with `strongest`.
+    every batch whole. Of coupled rows one more candidate is judged as it stands: each row's most damaging image of all batches. How many rows survive is counted for all `attacks` together, and for all with `strongest`.
 
     `attacked` are the networks to search on: the first, and the last for rows that fell for it but not for the judge, or, after
     a search in lower precision, that kept less than a tenth of their clean margin. Where the last is not the judge's own model,
@@ -115,12 +115,20 @@ def attack_and_judge(
         answers.append(answer)
         margins.append(margin)
         standing = standing & (answer == y)
+    every, searched = (*attacks, *strongest), len(tried)
+    sources = [torch.full_like(y, number - 1) for number in range(searched)]  # the attack that made a row's image
+    if coupled:
+        for end in sorted({ours, searched} - {1}):  # of the protocol's candidates, and of all
+            mixed, source = _mixed(every, tried[:end], margins[:end])
+            answer, margin = judge.answers(mixed.x_adv, y)
+            tried, answers, margins = [*tried, mixed], [*answers, answer], [*margins, margin]
+            sources.append(source)
     wrong = torch.stack(answers) != y  # (candidates, b)
     if coupled:
         survivors = (~wrong).sum(1)
-        protocol = survivors[:ours].min()
+        protocol = torch.cat([survivors[:ours], survivors[searched : searched + (ours > 1)]]).min()
         worst = survivors.argmin().expand(len(y))  # one candidate for the whole batch: a batch that existed
-        broken_by = torch.where(wrong[worst[0]], worst - 1, -1)
+        broken_by = torch.where(wrong[worst[0]], sources[int(worst[0])], -1)
     else:
         wrong |= ~right
         survivors = (~wrong).sum(1)
@@ -150,6 +158,20 @@ def attack_and_judge(
     counts[PROTOCOL] = int(protocol)
     counts[WORST] = int((~wrong[worst, rows]).sum())
     return Trial(*(tensor.cpu() for tensor in trial)), counts
+
+
+def _mixed(attacks: Sequence[Attack], tried: Sequence[Proposal], margins: Sequence[PerRow]) -> tuple[Proposal, Tensor]:
+    """A batch of coupled rows put together of what broke each row most (`tried` begins with the untouched batch); and by which attack.
+
+    Whether the rows fall side by side is for the judge to say. A row that falls untouched is put down to the first attack.
+    """
+    best = torch.stack(list(margins)).argmax(0)
+    rows, source = torch.arange(len(best), device=best.device), (best - 1).clamp_min(0)
+    last = torch.stack([_last_step(attack, one) for attack, one in zip(attacks, tried[1:], strict=False)])[source, rows]
+    x_adv, step, part = (
+        torch.stack([getattr(one, name) for one in tried])[best, rows] for name in ("x_adv", "first_hit", "part")
+    )
+    return Proposal(x_adv, torch.where(step < 0, last, step), 0, 0, part), source
 
 
 def _last_step(attack: Attack, proposal: Proposal) -> Tensor:

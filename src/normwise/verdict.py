@@ -84,7 +84,8 @@ def evaluate(
 
     First it is measured whether rows are coupled. Independent rows: an attack sees only rows that are classified
     correctly, the worst case is taken row by row, intervals are Wilson's. Coupled rows: batches stay whole, the worst case
-    of a batch is the one candidate (an attack's batch, or the untouched one) with fewest survivors, intervals are a
+    of a batch is the one candidate (an attack's batch, the untouched one, or each row's most damaging image of these, side
+    by side) with fewest survivors, intervals are a
     bootstrap over batches, and a last short batch is left out. Every image is checked to lie inside the threat model, and
     every success is judged by the model itself, in the batch reported. A model with noise of its own is asked 11 times, and
     its most frequent answer counts.

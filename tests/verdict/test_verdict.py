@@ -272,6 +272,34 @@ def test_the_worst_case_of_coupled_rows_is_the_candidate_with_fewest_survivors()
     assert e.robust_accuracy.value <= strong.value < weak.value <= e.clean_accuracy.value == 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Half:
+    """Attacks every second row of a batch."""
+
+    name = "half"
+    first: int
+
+    def __call__(self, model, x, y, threat, *, generator, **how):
+        found = PGD(steps=10)(model, x, y, threat, generator=generator)
+        mine = torch.arange(len(x)) % 2 == self.first
+        return found._replace(
+            x_adv=torch.where(mine[:, None, None, None], found.x_adv, x), first_hit=torch.where(mine, found.first_hit, -1)
+        )
+
+
+def test_of_coupled_rows_the_most_damaging_images_of_all_attacks_are_judged_side_by_side():
+    model = Neighbours(balanced())
+    verdict = evaluate(model, agreeing(model, batches(8)), THREAT, (Half(first=0), Half(first=1)), strongest=(PGD(steps=0),))
+    e = verdict.evaluation
+    assert e.robust_accuracy.value < min(score.value for score in e.per_attack.values())
+    assert e.robust_accuracy.value == e.protocol_accuracy.value  # of the protocol's attacks alone
+    assert set(verdict.rows.broken_by.tolist()) >= {0, 1}
+    for k in range(8):  # the batch existed
+        rows = slice(10 * k, 10 * k + 10)
+        assert torch.equal(model(verdict.x_adv[rows]).argmax(1), verdict.rows.predictions[rows])
+    assert (verdict.rows.step[verdict.rows.broken_by >= 0] >= 0).all()
+
+
 def test_evaluation_moves_neither_a_counting_models_buffers_nor_the_global_random_state():
     class Counts(Small):
         def __init__(self):
