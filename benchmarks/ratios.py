@@ -123,7 +123,10 @@ def _parts(name: str) -> list[str]:
 def tables() -> str:
     """The tables of docs/benchmarks.md."""
     beside = [f"apgd-{name}" for name in ("resnet20", "cnn_a")]
-    beside += [f"autoattack-{name}" for name in ("resnet20-8", "resnet20-8-1000", "cnn_a", "cnn_a-1000", "mnist", "rand")]
+    beside += [
+        f"autoattack-{name}"
+        for name in ("resnet20-8", "resnet20-8-1000", "resnet20-1", "cnn_a", "cnn_a-1000", "mnist", "rand")
+    ]
     lines = _table(
         "record", "PGD", "gradients/s", "times the fastest peer", "share of the float32 bound",
         rows=[row for name in ("pgd-resnet20", "pgd-resnet18") for row in _gradients(name)],
