@@ -250,7 +250,8 @@ def _report(description: str, words: Sequence[str]) -> None:
     if (out / CONFIG).exists() and [out] != [Path(folder) for folder in operands]:
         raise ValueError(f"{out} holds a run of its own (see its {CONFIG}); give another --out")
     paths, audits, published = list[Path](), list[dict[str, Any]](), []
-    for folder in map(Path, operands):
+    for path in map(Path, operands):
+        folder = path.parent if path.name in (RESULT, RESULTS) else path
         if folder.suffix == ".json":
             published.append(robustbench.read(folder))
             continue

@@ -93,7 +93,8 @@ def attack_and_judge(
     """Let each attack try, and judge; returns the worst case and how many rows survive each attack.
 
     Of independent rows `strongest` see those alone that all attacks left standing (unless `speed` drops none); of coupled rows
-    every batch whole. Of coupled rows one more candidate is judged as it stands: each row's most damaging image of all batches. How many rows survive is counted for all `attacks` together, and for all with `strongest`.
+    every batch whole, and one more candidate is judged as it stands: each row's most damaging image of all batches. How many rows
+    survive is counted for all `attacks` together, and for all with `strongest`.
 
     `attacked` are the networks to search on: the first, and the last for rows that fell for it but not for the judge, or, after
     a search in lower precision, that kept less than a tenth of their clean margin. Where the last is not the judge's own model,

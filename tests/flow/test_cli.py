@@ -168,7 +168,7 @@ def test_a_bench_is_whole_and_the_second_time_free(tmp_path):
     assert {line.split(":")[0] for line in said.err.splitlines()} == names
     for cell in cells:  # a record that was kept alone can be reported too
         cell.unlink()
-    assert say("report", tmp_path / "bench", "--out", tmp_path / "page").status == 0
+    assert say("report", tmp_path / "bench/results.json", "--out", tmp_path / "page").status == 0  # or its folder
     told = [json.loads((tmp_path / folder / "results.json").read_text())["cells"] for folder in ("bench", "page")]
     assert told[0] == told[1]
     assert "holds 4 results" in say("audit", "run", "--claim", tmp_path / "bench/results.json").err
