@@ -9,10 +9,13 @@ from torch.nn import functional as F
 
 from normwise import checks
 from normwise.adaptive import Adaptive, abnn
+from normwise.attacks import PGD
 from normwise.data.augment import chains, colour_distortion
+from normwise.folding import fold
 from normwise.models import NFResNet
+from normwise.modes import digest
 from normwise.norms import NoNorm
-from normwise.recipes import FGSMRS, NFGSM, RECIPES, TRADES, Mixed, NoFrost, NoFrostStar
+from normwise.recipes import FGSMRS, NFGSM, RECIPES, TRADES, Mixed, NoFrost, NoFrostStar, crafting
 from normwise.recipes.trades import Diverge
 from normwise.schedule import Schedule
 from normwise.seeding import generator
@@ -152,6 +155,33 @@ def test_crafting_in_train_mode_lets_the_norm_read_the_batch():
             RECIPES[name](craft_in=mode).loss(Spy().train(), X, Y, THREAT, generator=generator(0))
             assert seen[0] == (mode == "train")
             assert seen[-1]
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD(steps=5, keep="last"), Diverge(steps=5), NFGSM().attack()], ids=lambda attack: attack.name
+)
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_folded_copy_is_attacked_as_the_model_would_be(attack, mode, monkeypatch):
+    made, model, x = [], trained().double().train(), X.double()
+    before = digest(model)
+
+    def folded(one):
+        made.append(fold(one))
+        return made[-1]
+
+    def crafted():
+        return crafting.craft(attack, model, x, Y, THREAT, mode, generator=generator(0))
+
+    expected = crafted()
+    monkeypatch.setattr(crafting, "FOLDS", 0)
+    monkeypatch.setattr(crafting, "fold", folded)
+    got = crafted()
+    torch.testing.assert_close(got.x_adv, expected.x_adv)
+    assert (got.forwards, got.backwards) == (expected.forwards, expected.backwards)
+    assert [type(one.norm) for one in made] == [nn.Identity] * (mode == "eval")
+    assert model.training
+    assert digest(model) == before
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("change", [colour_distortion, chains])

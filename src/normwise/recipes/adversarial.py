@@ -9,8 +9,8 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from ..attacks import PGD
-from ..modes import running
 from ..types import Cost, Images, Labels, Mode, ThreatModel
+from .crafting import craft
 from .part import Part
 from .standard import check_smoothing
 
@@ -51,8 +51,7 @@ class Adversarial(Part):
         return PGD(steps=self.steps, relative_step=self.relative_step, keep="last")
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
-        with running(model, self.craft_in):
-            crafted = self._attack()(model, x, y, threat, generator=generator)
+        crafted = craft(self._attack(), model, x, y, threat, self.craft_in, generator=generator)
         logits = self.answer(model, crafted.x_adv)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         n = len(x)

@@ -14,8 +14,8 @@ from .. import losses
 from ..attacks import PGD
 from ..attacks.base import BaseAttack, one_of, positive
 from ..attacks.oracle import Oracle
-from ..modes import running
 from ..types import Cost, Images, Labels, Mode, Region, ThreatModel
+from .crafting import craft
 from .standard import check_smoothing
 
 
@@ -56,8 +56,7 @@ class FGSMRS:
         return PGD(steps=1, relative_step=self.relative_step, keep="last")
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
-        with running(model, self.craft_in):
-            crafted = self.attack()(model, x, y, threat, generator=generator)
+        crafted = craft(self.attack(), model, x, y, threat, self.craft_in, generator=generator)
         logits = model(crafted.x_adv)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         return Cost(loss, logits.detach(), crafted.forwards + len(x), crafted.backwards + len(x))

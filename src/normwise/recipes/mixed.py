@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ..attacks import PGD
 from ..attacks.base import at_least, one_of, positive
-from ..modes import running
 from ..types import Cost, Images, Labels, Mode, Proposal, ThreatModel
+from .crafting import craft
 from .standard import check_smoothing
 
 
@@ -49,8 +49,7 @@ class Crafting:
 
     def craft(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, generator: Generator) -> Proposal:
         """Attack the batch in the mode `craft_in`; the model is left as it was."""
-        with running(model, self.craft_in):
-            return self.attack(threat)(model, x, y, threat, generator=generator)
+        return craft(self.attack(threat), model, x, y, threat, self.craft_in, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ..attacks.base import BaseAttack, at_least, one_of, positive
 from ..attacks.oracle import Oracle
-from ..modes import running
 from ..types import Cost, Images, Labels, Mode, Region, ThreatModel
+from .crafting import craft
 from .standard import check_smoothing
 
 
@@ -83,8 +83,7 @@ class TRADES:
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         attack = Diverge(steps=self.steps, relative_step=self.relative_step)
-        with running(model, self.craft_in):
-            crafted = attack(model, x, y, threat, generator=generator)
+        crafted = craft(attack, model, x, y, threat, self.craft_in, generator=generator)
         clean, adversarial = model(x), model(crafted.x_adv)
         loss = F.cross_entropy(clean, y, label_smoothing=self.label_smoothing)
         loss = loss + self.beta * _divergence(adversarial, y, clean.log_softmax(1)).mean()
