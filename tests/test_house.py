@@ -89,6 +89,11 @@ def test_rooms_do_not_know_those_they_should_not(room, strangers):
     assert not known & strangers
 
 
+def test_global_random_states_are_seeded_in_one_place():
+    seeding = [path.name for path in SOURCE.rglob("*.py") if re.search(r"torch\.manual_seed|fork_rng", path.read_text())]
+    assert seeding == ["seeding.py"]
+
+
 LIGHT = """
 import sys, torch, numpy, jaxtyping
 before = {name.split(".")[0] for name in sys.modules}

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from .battery import CHECKS, DECLARABLE, Audited, Case, Found
@@ -29,7 +28,7 @@ from .record import Check, provenance, read_result, to_json, write
 from .registry import plain
 from .rows import first_rows
 from .schedule import Schedule
-from .seeding import derive
+from .seeding import derive, drawing
 from .threats import THREATS, Linf, Normalized
 from .training import fit
 from .trial import check_attacks
@@ -176,8 +175,7 @@ def _twin(settings: Audit, report: Report) -> nn.Module | None:
         return None
     epochs = max(1, min(20, TWIN_PIXELS // (rows * pixels)))
     schedule = Schedule(epochs=epochs, optimizer="adamw", lr=3e-3, decay="onecycle", validate_every=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(settings.seed, "twin"))
+    with drawing(derive(settings.seed, "twin")):
         small = ResNet(depth=8, width=8)(BN(), classes=data.classes, mean=data.mean, std=data.std)
 
     def told(text: str, done: int, total: int) -> None:

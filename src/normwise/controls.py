@@ -13,7 +13,7 @@ from torch import nn
 from .models import ResNet, ResNet18
 from .modes import device_of
 from .norms import ChannelAffine, StatNorm
-from .seeding import derive
+from .seeding import derive, drawing
 from .types import Norm
 
 
@@ -25,8 +25,7 @@ def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
     Raises ValueError for a layer that does not know how to start anew.
     """
     device, model = device_of(model), copy.deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(derive(seed, "randomized"))
+    with drawing(derive(seed, "randomized")), torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, StatNorm | ChannelAffine):
                 for parameter, start in ((module.weight, 1.0), (module.bias, 0.0)):

@@ -26,7 +26,7 @@ from .recipes import RECIPES, Standard
 from .record import Evaluation, Result, provenance, read_result, to_json, write
 from .registry import plain
 from .schedule import Schedule, autocast
-from .seeding import derive
+from .seeding import derive, drawing
 from .surgery import convert
 from .threats import THREATS, Linf
 from .training import Fitted, fit
@@ -146,8 +146,7 @@ def place(settings: Any) -> torch.device:
 
 def build(e: Experiment) -> nn.Module:
     """Make the network of an experiment, untrained or from `start`; its initial weights follow from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(e.seed, "weights"))
+    with drawing(derive(e.seed, "weights")):
         if e.start:
             model = loading.load(e.start, e.weights).model
             model = convert(model, e.norm) if e.norm else model

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .seeding import draw
+from .seeding import draw, drawing
 from .types import Mode
 
 
@@ -38,14 +38,11 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
     modes = {module: module.training for module in model.modules()}
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    devices = {p.device for p in model.parameters()}
     seed, others = draw(generator), (random.getstate(), np.random.get_state())  # noqa: NPY002
-    with torch.random.fork_rng(devices=devices):
+    with drawing(seed, devices):
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.default_generator.manual_seed(seed)
-        for device in devices:  # torch.manual_seed would seed every device there is, and leave it so
-            torch.cuda.default_generators[device].manual_seed(seed)
         try:
             for module, name, buffer in held:
                 module._buffers[name] = copies[id(buffer)]

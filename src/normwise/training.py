@@ -23,7 +23,7 @@ from .norms import AdaptiveNorm, StatNorm
 from .record import Training, write
 from .registry import difference, plain
 from .schedule import Schedule
-from .seeding import derive, generator
+from .seeding import derive, drawing, generator
 from .shelf import mark_of
 from .trainable import baked
 from .types import Batch, Data, Recipe, ThreatModel
@@ -170,8 +170,7 @@ class _Run:
     def _train(self, report: Report) -> dict[str, float]:
         epoch, rng = self.state.epoch, generator(self.seed, "train", self.state.epoch)
         loss = right = seen = 0.0
-        with running(self.model, "train"), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive(self.seed, "noise", epoch))
+        with running(self.model, "train"), drawing(derive(self.seed, "noise", epoch), [self.device]):
             for index, batch in enumerate(self.data.train(batch_size=self.schedule.batch_size, generator=rng)):
                 x, y = self._prepare(batch, rng)
                 with scheduling.autocast(self.schedule, self.device):

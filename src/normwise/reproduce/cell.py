@@ -22,7 +22,7 @@ from ..norms import AdaptiveNorm, sites
 from ..record import provenance, to_json, write
 from ..registry import plain
 from ..schedule import Schedule
-from ..seeding import derive
+from ..seeding import derive, drawing
 from ..threats import Linf, Patch
 from ..trainable import baked
 from ..training import Diverged, Fitted, Report, fit
@@ -127,8 +127,7 @@ class Workshop:
         """The network of a cell before it trains, on the device; new weights are drawn on the CPU, the same bits each time."""
         cell = self.cells[name]
         given = [self.network(need, seed) for need in cell.needs]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "weights"))
+        with drawing(derive(seed, "weights")):
             return cell.begin(self.scale_of(cell), *given).to(self.device)
 
     def network(self, name: str, seed: int) -> nn.Module:
