@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .adoption import adopt, take_settings
 from .limits import norm_paths, refuse_lazy, remark
@@ -101,16 +102,15 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     tracking: list[Any] = [m for m in model.modules() if _tracks(m) and m not in resting]
     if not tracking:
         raise ValueError(f"{type(model).__name__} has no norms with running statistics; there is nothing to recalibrate")
-    momenta = [module.momentum for module in tracking]
-    seen = False
+    momenta, seen = [module.momentum for module in tracking], 0
     with running(model, "eval"), torch.no_grad():
         for module in tracking:
             module.reset_running_stats()
-            module.momentum = None
             module.train()
-        for x in batches:
+        for seen, x in enumerate(batches, 1):
+            for module in tracking:  # not None, which torch's InstanceNorm takes for 0
+                module.momentum = 1 / seen
             model(x.to(device_of(model)))
-            seen = True
     for module, momentum in zip(tracking, momenta, strict=True):
         module.momentum = momentum
     if not seen:
@@ -195,7 +195,8 @@ def _alone(path: str, layer: nn.Module) -> ValueError:
 def _tracks(module: nn.Module) -> bool:
     if isinstance(module, AdaptiveNorm):
         return module.tracks
-    return isinstance(module, StatNorm) or (isinstance(module, _BatchNorm) and module.running_mean is not None)
+    torchs = isinstance(module, _BatchNorm | _InstanceNorm) and module.running_mean is not None
+    return torchs or isinstance(module, StatNorm)
 
 
 def _outputs(module: nn.Module) -> int:

@@ -207,8 +207,12 @@ def _craft(
     first = _propose(judge, attacked[0], batch, threat, attack, index, only, stops, speed)
     answers, margins = judge.answers(first.x_adv, batch.y)
     if only is None:
-        seen = Judge(attacked[0], judge.seed).answers(first.x_adv, batch.y)[0] if own and len(attacked) > 1 else answers
-        if torch.equal(seen, answers):
+        if not own or len(attacked) == 1:
+            return first, answers, margins
+        copy = Judge(attacked[0], judge.seed)
+        agrees = torch.equal(copy.logits(first.x_adv).argmax(1), answers)
+        judge.forwards += copy.forwards
+        if agrees:
             return first, answers, margins
         again = _propose(judge, attacked[-1], batch, threat, attack, index, only, stops, speed)
         found = (first, answers, margins), (again, *judge.answers(again.x_adv, batch.y))

@@ -117,6 +117,14 @@ def test_recalibration_moves_the_route_in_use_alone():
     assert not torch.equal(new.norm.statistics[1].running_var, mixed.norm.statistics[1].running_var)
 
 
+def test_recalibration_averages_what_torchs_instance_norm_tracks():
+    batches = [images(8, seed=seed) for seed in range(3)]
+    new = recalibrate(nn.Sequential(nn.InstanceNorm2d(2, track_running_stats=True)), batches)[0]
+    torch.testing.assert_close(new.running_mean, torch.cat(batches).mean((0, 2, 3)))
+    torch.testing.assert_close(new.running_var, torch.cat(batches).var((2, 3)).mean(0))
+    assert (new.momentum, new.training) == (0.1, True)
+
+
 def test_clean_images_train_route_0_and_the_attack_meets_route_1():
     model = Routes(steps=1).prepare(convert(trained(), MBN())).train()
     model.drop.eval()

@@ -203,10 +203,8 @@ class AdaptiveNorm(nn.Module):
     @torch.no_grad()
     def _track(self, h: Tensor) -> None:
         mean, variance = moments(h, self.scope)
-        momentum = self.momentum
-        if momentum is None:
-            self._averaged += 1
-            momentum = 1 / self._averaged
+        self._averaged += 1
+        momentum = 1 / self._averaged if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.mean(0).to(self.running_mean), momentum)
         self.running_var.lerp_(variance.mean(0).to(self.running_var), momentum)
 
