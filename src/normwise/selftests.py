@@ -27,6 +27,7 @@ from .schedule import Schedule
 from .seeding import generator
 from .threats import THREATS, Linf
 from .training import fit
+from .trial import check_attacks
 from .types import Attack, Batch, Data, ThreatModel
 from .verdict import evaluate
 
@@ -71,13 +72,14 @@ class SelfTest:
 def run_selftest(settings: SelfTest, folder: Path, report: Report) -> list[Check]:
     """Test the attack, and write `selftest.json`. Raises ValueError as `selftest` does."""
     device = experiment.place(settings)
+    x, y, ids = settings.data.test(batch_size=settings.rows)[0]
+    batch = Batch(x.to(device), y.to(device), ids)
+    check_attacks([settings.attack], settings.threat, batch)
     if settings.model:
         model = load(settings.model, settings.weights).model.to(device)
     else:
         model = experiment.build(experiment.Experiment(seed=settings.seed)).to(device)
         model, _ = fit(model, Digits(), Standard(), settings.threat, Schedule(epochs=1), seed=settings.seed)
-    x, y, ids = settings.data.test(batch_size=settings.rows)[0]
-    batch = Batch(x.to(device), y.to(device), ids)
     check_network(model, batch)
     checks = selftest(model, batch, settings.threat, settings.attack, seed=settings.seed, report=report)
     write(folder / "selftest.json", to_json({**provenance(), "settings": plain(settings), "checks": plain(tuple(checks))}))
