@@ -230,11 +230,15 @@ def moments(h: Tensor, scope: Scope) -> tuple[Tensor, Tensor]:
 
     The variance of the batch is unbiased, as torch.std and the authors' code; the others are biased, as BatchNorm's.
     """
-    if scope == "batch":
-        variance, mean = torch.var_mean(h, correction=1 if h.numel() > 1 else 0)
-        return mean.view(1, 1), variance.view(1, 1)
-    variance, mean = torch.var_mean(_positions(h), (2,) if scope == "sample" else (0, 2), correction=0)
-    return mean.view(-1, h.shape[1]), variance.view(-1, h.shape[1])
+    positions = _positions(h)
+    mean = _shared(positions.mean(2), scope)
+    variance = _shared((positions - mean[:, :, None]).square().mean(2), scope)  # `var_mean` takes 8 times as long on a CPU
+    return mean, variance * (h.numel() / max(h.numel() - 1, 1)) if scope == "batch" else variance
+
+
+def _shared(means: Tensor, scope: Scope) -> Tensor:
+    """Means (b, c) over what the scope does not tell apart."""
+    return means if scope == "sample" else means.mean(0 if scope == "channel" else (0, 1), keepdim=True)
 
 
 def _positions(h: Tensor) -> Tensor:
