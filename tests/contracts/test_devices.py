@@ -1,0 +1,93 @@
+"""What runs on the CPU runs on any other device too: nothing is left behind when a model moves."""
+
+import copy
+from contextlib import suppress
+
+import pytest
+import torch
+
+from elsewhere import elsewhere
+from normwise.adaptive import Adaptive, abnn
+from normwise.attacks import APGD, ATTACKS, PGD
+from normwise.norms import MBN, NORMS, NoNorm
+from normwise.recipes import RECIPES
+from normwise.schedule import Schedule
+from normwise.seeding import generator
+from normwise.surgery import convert, recalibrate
+from normwise.threats import THREATS, Linf
+from normwise.training import fit
+from normwise.types import Batch
+from normwise.verdict import evaluate
+from worlds import Stripes, fitting, images, labels, trained
+
+BATCHES = [Batch(images(8), labels(8), torch.arange(8))]
+FEW = {"steps": 3, "queries": 10, "binary_steps": 2}
+BALL, SHORT = Linf(eps=0.1), PGD(steps=3)
+
+
+def judged(model, device, threat=BALL, attack=SHORT, strongest=()):
+    verdict = evaluate(copy.deepcopy(model).to(device), BATCHES, threat, [attack], strongest=strongest)
+    return verdict.x_adv, verdict.rows.predictions.double(), verdict.rows.step.double()
+
+
+def here_and_there(work):
+    """What is made on the CPU, and on the device that is not there."""
+    here = work(torch.device("cpu"))
+    with elsewhere() as device:
+        return here, [one.cpu() for one in work(device)]
+
+
+def test_a_tensor_left_on_the_cpu_is_met_with_an_error():
+    model = trained()
+    model.register_forward_hook(lambda module, args, logits: logits + torch.zeros(8, 3))
+    with elsewhere() as device, pytest.raises(ValueError, match="expected all tensors on one device"):
+        judged(model, device)
+
+
+@pytest.mark.parametrize("name", ATTACKS, ids=str)
+def test_attacks_search_there_as_here(name):
+    attack, suit = ATTACKS[name](**{field: few for field, few in FEW.items() if hasattr(ATTACKS[name], field)}), []
+    for threat in (fitting(THREATS[threat]) for threat in ("linf", *THREATS)):
+        with suppress(ValueError):  # it is not defined there
+            attack.check_kind(threat.around(images(1), generator=generator(0)))
+            suit.append(threat)
+    for threat in suit if name in ("apgd", "square") else suit[:1]:  # two that meet all that regions and walks can do
+        here, there = here_and_there(lambda device: judged(trained(), device, threat, attack))  # noqa: B023
+        torch.testing.assert_close(there, list(here))
+
+
+@pytest.mark.parametrize("name", NORMS, ids=str)
+def test_norms_are_recalibrated_and_attacked_there_as_here(name):
+    model = convert(trained(), NORMS[name]())
+    if name not in ("none", "gn", "ln", "in"):
+        here, there = here_and_there(
+            lambda device: recalibrate(copy.deepcopy(model).to(device), [images()]).state_dict().values()
+        )
+        torch.testing.assert_close(there, list(here))
+        model = recalibrate(model, [images()])
+    here, there = here_and_there(lambda device: judged(model, device, strongest=[APGD(steps=3)]))
+    torch.testing.assert_close(there, list(here))
+
+
+@pytest.mark.parametrize("source", ["features", "statistics", "constant", "fusion"])
+def test_a_substitute_is_listened_to_there_as_here(source):
+    model = abnn(trained(), trained(seed=1), Adaptive(source=source, taps=("conv2",)), shape=(2, 6, 6))
+    here, there = here_and_there(lambda device: judged(model, device))
+    torch.testing.assert_close(there, list(here))
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")  # it is none, and is copied
+@pytest.mark.parametrize("name", RECIPES, ids=str)
+def test_recipes_train_there_as_here(name):
+    recipe = RECIPES[name](**({"steps": 2} if hasattr(RECIPES[name], "steps") else {}))
+    special = {"mbn": lambda: convert(trained(), MBN()), "nofrost": lambda: trained(NoNorm())}
+    special["nofrost-star"] = special["nofrost"]
+    special["abnn"] = lambda: abnn(trained(), trained(), Adaptive(taps=("conv2",)), shape=(2, 6, 6))
+    schedule = Schedule(epochs=1, batch_size=32, lr=0.05, crop=1, flip=True, ema=0.9)
+    model = special.get(name, trained)()
+
+    def train(device):
+        return fit(model, Stripes(), recipe, BALL, schedule, seed=0, device=device).model.state_dict().values()
+
+    here, there = here_and_there(train)
+    torch.testing.assert_close(there, list(here), rtol=1e-3, atol=1e-4)
