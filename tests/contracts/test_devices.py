@@ -6,7 +6,6 @@ from contextlib import suppress
 import pytest
 import torch
 
-from elsewhere import elsewhere
 from normwise.adaptive import Adaptive, abnn
 from normwise.attacks import APGD, ATTACKS, PGD
 from normwise.norms import MBN, NORMS, NoNorm
@@ -18,6 +17,7 @@ from normwise.threats import THREATS, Linf
 from normwise.training import fit
 from normwise.types import Batch
 from normwise.verdict import evaluate
+from otherdevice import elsewhere
 from worlds import Stripes, fitting, images, labels, trained
 
 BATCHES = [Batch(images(8), labels(8), torch.arange(8))]
