@@ -29,7 +29,7 @@ import ratios
 import torch
 from torch import Tensor, nn
 
-from normwise.attacks import APGD, FAB, PGD, Square, worst_case
+from normwise.attacks import APGD, PGD, AutoAttack, Square
 from normwise.data import find
 from normwise.record import provenance, to_json, write
 from normwise.seeding import generator
@@ -186,10 +186,10 @@ def strength(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
 def switches(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
     """Robust accuracy with each switch of Speed alone on, beside all off; every success counted is one of the network itself.
 
-    Searched by APGD-CE and then FAB-T, which has a shortcut that can be switched.
+    Searched by AutoAttack, whose parts have the shortcuts that can be switched.
     """
     runs, parts = [], [Batch(*part) for part in zip(*(tensor.split(100) for tensor in batch), strict=True)]
-    attack, off = worst_case(APGD(steps=args.steps), FAB(steps=args.steps // 5)), replace(EAGER, drop=False, give_up=False)
+    attack, off = AutoAttack(steps=args.steps, queries=args.queries), replace(EAGER, drop=False, give_up=False)
     ways = {"off": off, **{name: replace(off, **{name: True}) for name in ("fold", "channels_last", "first_layer", "drop")}}
     ways |= {"give_up": replace(off, give_up=True), "compile": replace(off, compile=True)}
     ways |= {name: replace(off, precision=name) for name in ("bfloat16", "float16")}

@@ -31,7 +31,7 @@ class Speed:
         precision       of the search: "float32", "bfloat16" or "float16"; every success is confirmed in the network's own
         drop            independent rows leave a search, and what comes after it, where they fall; False: every attack searches
                         every row that was right to the end, and keeps its largest loss
-        give_up         attacks with a shortcut past hopeless rows (`FAB.give_up`) may take it; False: none does
+        give_up         long searches leave independent rows that come down too slowly to fall (APGD, FAB, Square); False: none does
 
     Source of folding: the identity conv(x) a + b of a fixed norm; Jacob et al. 2018, arXiv:1712.05877, sec. 3.2.
     """

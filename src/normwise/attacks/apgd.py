@@ -16,6 +16,7 @@ from ..types import Images, Labels, PerRow, Region, Rows
 from .base import BaseAttack, at_least, check_draws, restarted
 from .best import Best
 from .oracle import Oracle
+from .pace import Pace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class APGD(BaseAttack):
         over        what is drawn: "noise" of the model's own, or "peers": clean images in place of half of the batch
 
     Cost: steps + 1 forwards and backwards per image, restart and target (in l1 steps + 3; times draws, twice that with
-    peers); independent rows stop as soon as they fall.
+    peers); independent rows stop as soon as they fall. In searches of 100 steps or more, but in l1, they are also left after a
+    quarter and half of the steps where they come down too slowly (`pace.Pace.hopeless`); not with `Speed(give_up=False)`.
     Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3; l1: Croce and Hein 2021, arXiv:2103.01208, with the
     constants of the authors' code. Differs: any region's steepest ascent and projection; coupled rows share one step and
     one decision, taken on the batch's mean loss (in l1 the mean number of pixels).
@@ -111,6 +113,7 @@ class _Climb:
         "top_then",
         "top_x",
         "top_grad",
+        "gap",
     )
 
     x: Images
@@ -124,11 +127,13 @@ class _Climb:
     ) -> None:
         self.attack, self.oracle, self.best, self.region = attack, oracle, best, region
         self.y, self.rows, self.goal = y, rows, goal
-        self.step = 0
+        self.step, steps = 0, attack.steps
+        self.pace = Pace((steps // 4, steps // 2) if steps >= 100 and best.leaves and oracle.give_up else ())
 
     def run(self) -> None:
         self._begin(self.region.start(), 2 * self.region.radius)
         checkpoints, last = _checkpoints(self.attack.steps), 0
+        self.pace.half(0, self.gap)
         while self.step < self.attack.steps and len(self.rows):
             share = 0.75 if self.step else 1.0
             z = self.region.project(self.region.ascend(self.x, self.grad, self.size))
@@ -139,6 +144,8 @@ class _Climb:
             if self.step in checkpoints:
                 self._check(self.step - last)
                 last = self.step
+            if (slow := self.pace.hopeless(self.step, self.attack.steps, self.gap)) is not None:
+                self._leave(slow)
 
     def _begin(self, x: Images, size: float) -> None:
         """Look at the loss from a first point; nothing is known yet of any other."""
@@ -146,6 +153,7 @@ class _Climb:
         zeros = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         self.size, self.rises, self.halved = zeros + size, zeros, zeros.bool()
         self.loss = self.before = self.top = self.top_then = zeros - torch.inf
+        self.gap = zeros + torch.inf
         self._look()
         self.top_then, self.rises = self.top, torch.zeros_like(self.rises)
 
@@ -157,8 +165,10 @@ class _Climb:
         leaves = self.best.leaves and self.allowed  # with the next look at what has fallen
         look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not leaves)
         fallen = ~losses.correct(look.logits, label) & self.allowed
+        margin = losses.margin(look.logits, label)
         if self.allowed:
-            self.best.offer(self.rows, self.x, losses.margin(look.logits, label), fallen, self.step)
+            self.best.offer(self.rows, self.x, margin, fallen, self.step)
+        self.gap = torch.minimum(self.gap, -margin)
         self.before, self.grad = self.loss, look.grad
         self.loss = look.loss if self.best.independent else look.loss[self.region.victims].mean().expand_as(look.loss)
         better = self.loss > self.top
@@ -166,11 +176,17 @@ class _Climb:
         self.top = torch.where(better, self.loss, self.top)
         self.top_x = torch.where(rows.over(better, self.x), self.x, self.top_x)
         self.top_grad = torch.where(rows.over(better, self.x), self.grad, self.top_grad)
-        if self.best.leaves and fallen.any():
-            self.region = self.region.select(~fallen)
+        if self.best.leaves:
+            self._leave(fallen)
+
+    def _leave(self, which: Rows) -> None:
+        """Search on without these rows."""
+        if which.any():
+            self.region = self.region.select(~which)
+            self.pace.keep(~which)
             for name in self.PER_ROW:
                 if (value := getattr(self, name)) is not None:
-                    setattr(self, name, value[~fallen])
+                    setattr(self, name, value[~which])
 
     def _check(self, steps: int) -> None:
         """Halve the step of rows that stall, and take them back to their best point."""

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from .. import losses
 from ..rows import flat, over, spend
-from ..types import Images, Labels, Logits, PerRow, Region, Rows
+from ..types import Images, Labels, Logits, PerRow, Region
 from .base import BaseAttack, at_least
 from .best import Best
 from .oracle import Oracle
+from .pace import Pace
 
 Points = Float[Tensor, "b d"]
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1}
@@ -43,9 +44,10 @@ class FAB(BaseAttack):
         alpha_max   largest share of the step that starts from x
         eta         overshoot, as a factor
         beta        how much of the way a misclassified point keeps
-        give_up     an independent row gives a target up at a step k of steps/8, steps/4, steps/2 (not before the 10th) if
-                    its nearest misclassified point would stay beyond 1.1 radius even if the distance fell three times as
-                    fast, per doubling of k, as it fell from k/2 to k; False: never (nor with `Speed(give_up=False)`)
+
+    An independent row gives a target up at a step k of steps/8, steps/4, steps/2 (not before the 10th) if its nearest
+    misclassified point would stay beyond 1.1 radius even if the distance fell three times as fast, per doubling of k, as it
+    fell from k/2 to k; not with `Speed(give_up=False)`.
 
     Cost: per target and restart, steps forwards and backwards per image and 2 forwards; in l2 up to twice that, as points
     drawn back are looked at again (untargeted: (classes - 1) looks for each). Independent rows stop as soon as they fall.
@@ -65,7 +67,6 @@ class FAB(BaseAttack):
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
-    give_up: bool = True
 
     def __post_init__(self) -> None:
         at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
@@ -109,7 +110,7 @@ class FAB(BaseAttack):
         x, y, goal = x[rows], y[rows], None if goal is None else goal[rows]
         now = (x + region.start()) / 2 if at_random else x
         nearest, least = now.clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-        earlier: dict[int, PerRow] = {}  # what was least at the steps that are looked back to
+        pace = Pace(k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10)
         for step in range(self.steps):
             plane, logits = self._plane(oracle, region, now, y, goal)
             wrong, length = ~losses.correct(logits, y), region.distance(now)
@@ -119,13 +120,14 @@ class FAB(BaseAttack):
                 fallen = wrong & (length <= region.radius)
                 best.offer(rows[fallen], now[fallen], losses.margin(logits, y)[fallen], fallen[fallen], step)
                 stay = ~(fallen & best.leaves)
-                if self.give_up and oracle.give_up:
-                    stay &= ~self._hopeless(step, least, earlier, region.radius)
+                if oracle.give_up and (then := pace.half(step, least)) is not None:
+                    soonest = least * (least / then) ** (3 * math.log2(self.steps / step))  # nan, 0: no point was found
+                    stay &= ~(soonest > 1.1 * region.radius)
                 if not stay.all():
                     rows, region, goal = rows[stay], region.select(stay), None if goal is None else goal[stay]
                     x, y, now, nearest, least, wrong = (part[stay] for part in (x, y, now, nearest, least, wrong))
                     plane = _Plane(*(part[stay] for part in plane))
-                    earlier = {k: then[stay] for k, then in earlier.items()}
+                    pace.keep(stay)
                 if len(rows) == 0:
                     return
             back = torch.where(over(wrong, x), x + self.beta * (now - x), now)
@@ -146,16 +148,6 @@ class FAB(BaseAttack):
             if not best.leaves:  # what lies just across the boundary of one model need not cross another's: go further
                 stretch = region.radius / region.distance(nearest).clamp_min(1e-6)
                 self._offer(oracle, region, x + over(stretch, x) * (nearest - x), y, rows, best, self.steps)
-
-    def _hopeless(self, step: int, least: PerRow, earlier: dict[int, PerRow], radius: float) -> Rows:
-        """The rows whose distance falls too slowly to come down to the radius. Keeps in `earlier` what this needs."""
-        checks = {k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10}
-        if step in {k // 2 for k in checks}:
-            earlier[step] = least
-        if step not in checks:
-            return torch.zeros_like(least, dtype=torch.bool)
-        pace = least / earlier[step // 2]  # nan or 0 where no point was found so far: not hopeless
-        return least * pace ** (3 * math.log2(self.steps / step)) > 1.1 * radius
 
     def _plane(self, oracle: Oracle, region: Region, now: Images, y: Labels, goal: Labels | None) -> tuple[_Plane, Logits]:
         """The plane on which the linear approximation of logit_goal - logit_y is 0 (no goal: the nearest such plane)."""

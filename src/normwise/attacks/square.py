@@ -14,6 +14,7 @@ from ..types import Images, Labels, Logits, Loss, PerRow, Region, Rows
 from .base import BaseAttack, at_least
 from .best import Best
 from .oracle import Oracle
+from .pace import Pace
 from .walks import WALKS, Walk
 
 # queries of 10,000 after which the share of pixels that a patch covers is halved
@@ -41,7 +42,9 @@ class Square(BaseAttack):
 
     Cost: at most steps + 2 forwards per image and restart, no backwards. Independent rows stop as soon as they fall. In
     linf they are not asked about a patch that changes nothing, nor (with up to 4 channels) twice about the same patch
-    while they have not moved: the answer is known, and up to a third of the forwards is saved.
+    while they have not moved: the answer is known, and up to a third of the forwards is saved. In searches of 1,000 queries or more
+    they are also left after an eighth, a quarter and half of them where they come down too slowly (`pace.Pace.hopeless`); not
+    with `Speed(give_up=False)`.
     Source: Andriushchenko et al. 2020, arXiv:1912.00049, alg. 1-3; l1: Croce and Hein 2021, arXiv:2103.01208.
     Sides in l2 and l1 are odd and at least 3, as in the authors' code. Differs: the outermost places of a patch are drawn half as often as the others (the authors' code never draws the
     last one; drawn as often as the others they cost strength on digits); where a square does not fit, an oblong covers the
@@ -94,8 +97,15 @@ class Square(BaseAttack):
         best.offer(rows, walk.images, margin, fallen, 0)
         if best.leaves:
             walk.keep(~fallen)
-            rows, y, loss = rows[~fallen], y[~fallen], loss[~fallen]
+            rows, y, loss, margin = rows[~fallen], y[~fallen], loss[~fallen], margin[~fallen]
+        patient = self.steps < 1000 or not (best.leaves and oracle.give_up)
+        pace, gap = Pace(() if patient else (self.steps // share for share in (8, 4, 2))), -margin
         for step in range(self.steps):
+            if (slow := pace.hopeless(step, self.steps, gap)) is not None:
+                best.offer(rows[slow], walk.images[slow], -gap[slow], ~slow[slow], step)
+                walk.keep(~slow)
+                pace.keep(~slow)
+                rows, y, loss, gap = rows[~slow], y[~slow], loss[~slow], gap[~slow]
             if len(rows) == 0:
                 return
             asked, trial = walk.propose(self.share(step))
@@ -105,7 +115,7 @@ class Square(BaseAttack):
             better = new > loss[asked]
             moved = asked[better]
             walk.move(moved, trial[better])
-            loss[moved] = new[better]
+            loss[moved], gap[moved] = new[better], -margin[better]
             if fallen.any():
                 gone = asked[fallen]
                 best.offer(rows[gone], trial[fallen], margin[fallen], fallen[fallen], step + 1)
@@ -114,7 +124,8 @@ class Square(BaseAttack):
                 stay = torch.ones_like(rows, dtype=torch.bool)
                 stay[gone] = False
                 walk.keep(stay)
-                rows, y, loss = rows[stay], y[stay], loss[stay]
+                pace.keep(stay)
+                rows, y, loss, gap = rows[stay], y[stay], loss[stay], gap[stay]
         if len(rows):
             _, fallen, margin = self._judge(oracle.logits(walk.images), y)
             best.offer(rows, walk.images, margin, fallen, self.steps)

@@ -1,0 +1,63 @@
+"""Rows that a search leaves before its end: by which rule, and that what falls is the same without it."""
+
+import math
+
+import pytest
+import torch
+
+from normwise.attacks import APGD, FAB, Square
+from normwise.attacks.pace import FASTER, LEFT, Pace
+from normwise.seeding import generator
+from normwise.threats import Linf
+from worlds import undecided
+
+
+def test_a_row_is_left_when_five_times_its_pace_would_not_do():
+    first, half = torch.tensor([1.0, 1.0, 1.0, 0.4]), torch.tensor([0.8, 0.8, 0.21, 0.3])
+    enough = 0.5 / (2 * FASTER)  # two doublings are left after a quarter
+    now = torch.tensor([0.5, 0.5, LEFT - 0.01, 0.3])
+    half[:2] = 0.5 + enough * torch.tensor([0.99, 1.01])
+    pace = Pace([8])
+    assert pace.hopeless(0, 32, first) is None
+    assert pace.hopeless(4, 32, half.clone()) is None
+    assert pace.hopeless(8, 32, now).tolist() == [True, False, False, True]
+    pace.keep(torch.tensor([False, True, False, True]))
+    assert pace.hopeless(8, 32, now[[1, 3]]).tolist() == [False, True]
+
+
+def test_what_is_remembered_does_not_change_with_what_was_given():
+    pace, gap = Pace([2]), torch.ones(1)
+    pace.half(0, gap)
+    pace.half(1, gap)
+    gap -= 0.5
+    assert pace.half(2, gap).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "attack", [APGD(steps=100), APGD(steps=100, targets=2), Square(steps=1000), FAB(steps=40)], ids=lambda a: a.label
+)
+def test_leaving_hopeless_rows_pays_and_the_same_rows_fall(attack):
+    model, x, y = undecided()
+
+    def searched(eps, **how):
+        found = attack(model, x, y, Linf(eps=eps), generator=generator(0), independent=True, **how)
+        return (model(found.x_adv).argmax(1) != y).tolist(), found.forwards
+
+    for eps in (0.001, 0.02):
+        (some, few), (all_, many) = searched(eps), searched(eps, give_up=False)
+        assert some == all_
+        assert few < 0.75 * many or eps > 0.001
+    assert any(some)
+    assert not all(some)
+    assert searched(0.001, stops=False)[1] >= 0.9 * many or isinstance(attack, FAB)
+
+
+def test_short_searches_leave_nobody():
+    model, x, y = undecided()
+    for attack in (APGD(steps=99), Square(steps=999)):
+        found = [
+            attack(model, x, y, Linf(eps=0.001), generator=generator(0), independent=True, give_up=give_up).forwards
+            for give_up in (True, False)
+        ]
+        assert found[0] == found[1]
+        assert math.isfinite(found[0])
