@@ -132,7 +132,7 @@ class Training:
     """What training cost and where it ended. `forwards` and `backwards` count images, crafting included.
 
     `overfitted_epoch` is the first after which the model withstood one step alone (`validation.overfitted`); 0: none, or
-    training was not with one step.
+    training was not with one step. `loss` is the last epoch's mean over training images; None where it was not recorded.
     """
 
     seconds: float
@@ -144,6 +144,7 @@ class Training:
     parameters: int
     trained_parameters: int
     overfitted_epoch: int = 0
+    loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

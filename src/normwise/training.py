@@ -107,6 +107,7 @@ class _State:
     backwards: int = 0
     best_epoch: int = 0
     overfitted_epoch: int = 0
+    loss: float = 0.0  # the last epoch's
     top: float = 0.0  # the best validation accuracy so far
     best: dict[str, float] = field(default_factory=dict)  # scores of the chosen epoch
     weights: dict[str, Tensor] = field(default_factory=dict)  # of the chosen epoch
@@ -149,6 +150,7 @@ class _Run:
         started = time.perf_counter()
         line = {"epoch": self.state.epoch + 1, **self._train(report)}
         self.state.epoch += 1
+        self.state.loss = line["loss"]
         aim = "robust" if self.recipe.robust else "clean"
         scores: dict[str, float] = {}
         if self.validation.batches and (
@@ -216,6 +218,7 @@ class _Run:
             epochs=self.state.epoch,
             best_epoch=self.state.best_epoch,
             overfitted_epoch=self.state.overfitted_epoch,
+            loss=self.state.loss,
             validation=self.state.best,
             parameters=sum(count for count, _ in sizes),
             trained_parameters=sum(count for count, trains in sizes if trains),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
+from normwise.recipes import Adversarial
 from normwise.report.claims import figure as written
 from normwise.reproduce.cell import Cell, Workshop
 from normwise.reproduce.claims import CLAIMS
@@ -16,6 +18,8 @@ from normwise.reproduce.papers import CELLS, SYSTEMS
 from normwise.reproduce.run import Reproduce, decided, wanted
 from normwise.reproduce.scale import cpu
 from normwise.reproduce.tables import beside
+from normwise.training import Diverged, Fitted
+from records import result
 
 
 def record(shares, rows=400, seed=0, strongest=None):
@@ -212,3 +216,23 @@ def test_what_differs_between_cells_is_in_their_digest():
     others = [replace(cell, decayed=False), replace(cell, rates=(0.1,)), replace(cell, part=0.5)]
     made = {Workshop({"a": one}, cpu(), Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
     assert len(made) == 4
+
+
+def test_of_equally_robust_learning_rates_the_one_that_learned_most_is_taken(monkeypatch):
+    reached = {1e-3: ({"robust": 0.0}, 3.0), 1e-2: ({"robust": 0.0}, 2.0), 1e-1: ({}, None), 1.0: ({"robust": 0.0}, 2.5)}
+
+    def fit(shop, model, data, recipe, schedule, seed, folder=None):
+        validation, loss = reached[schedule.lr]
+        if loss is None:
+            raise Diverged("loss is not finite")
+        training = replace(result().training, validation=validation, loss=loss)
+        return Fitted(nn.Identity(), training)
+
+    monkeypatch.setattr(Workshop, "_fit", fit)
+    cell = Cell(name="a", system="fragile-features", about="", begin=lambda scale: None, sweep=True, rates=tuple(reached))
+    cell = replace(cell, begin=lambda scale: nn.Identity(), recipe=lambda scale: Adversarial(trains="affine"))
+    shop = Workshop({"a": cell}, cpu(), Path(), lambda *told: None)
+    assert shop._train(cell, 0, Path())[1]["lr"] == 1e-2
+    reached[1e-3] = {"robust": 0.002}, 9.0
+    assert shop._train(cell, 0, Path())[1]["lr"] == 1e-3
+    assert shop._train(cell, 0, Path())[1]["rates"]["0.1"] == 0.0

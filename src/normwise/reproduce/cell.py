@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -185,22 +186,27 @@ class Workshop:
         schedule = replace(
             whole, epochs=max(1, round(cell.part * whole.epochs)), decay_norms=whole.decay_norms and cell.decayed
         )
-        rates: dict[str, float] = {}
+        tried: dict[str, tuple[float, float]] = {}
         if cell.sweep:
             for rate in cell.rates or self.scale.rates:
-                rates[f"{rate:g}"] = self._try(begun, data, recipe, schedule, rate, seed)
-            schedule = replace(schedule, lr=float(max(rates, key=lambda rate: rates[rate])))
+                tried[f"{rate:g}"] = self._try(begun, data, recipe, schedule, rate, seed)
+            schedule = replace(schedule, lr=float(max(tried, key=lambda rate: tried[rate])))
         fitted = self._fit(begun, data, recipe, schedule, seed, folder)
+        rates = {rate: reached for rate, (reached, _) in tried.items()}
         return fitted, {**plain(fitted.training), "lr": schedule.lr, "rates": rates}
 
-    def _try(self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int) -> float:
-        """What a quarter of the schedule at this learning rate reaches on validation rows; 0 where it diverges."""
+    def _try(
+        self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int
+    ) -> tuple[float, float]:
+        """What a quarter of the schedule at this learning rate reaches: accuracy on validation rows, and of equals the training
+        loss, from the other side of 0. Nothing where it diverges."""
         short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
         try:
             fitted = self._fit(model, data, recipe, short, seed)
         except Diverged:
-            return 0.0
-        return fitted.training.validation.get("robust" if recipe.robust else "clean", 0.0)
+            return 0.0, -math.inf
+        reached = fitted.training.validation.get("robust" if recipe.robust else "clean", 0.0)
+        return reached, -(fitted.training.loss or 0.0)
 
     def _fit(
         self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, seed: int, folder: Path | None = None
