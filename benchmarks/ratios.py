@@ -122,7 +122,7 @@ def _parts(name: str) -> list[str]:
 
 def tables() -> str:
     """The tables of docs/benchmarks.md."""
-    beside = [f"apgd-{name}" for name in ("resnet20", "cnn_a")]
+    beside = [f"apgd-{name}" for name in ("resnet20", "cnn_a", "cnn_a-1000")]
     beside += [
         f"autoattack-{name}"
         for name in ("resnet20-8", "resnet20-8-1000", "resnet20-1", "cnn_a", "cnn_a-1000", "mnist", "rand")
