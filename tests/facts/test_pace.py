@@ -1,7 +1,5 @@
 """Rows that a search leaves before its end: by which rule, and that what falls is the same without it."""
 
-import math
-
 import pytest
 import torch
 
@@ -43,13 +41,14 @@ def test_leaving_hopeless_rows_pays_and_the_same_rows_fall(attack):
         found = attack(model, x, y, Linf(eps=eps), generator=generator(0), independent=True, **how)
         return (model(found.x_adv).argmax(1) != y).tolist(), found.forwards
 
-    for eps in (0.001, 0.02):
-        (some, few), (all_, many) = searched(eps), searched(eps, give_up=False)
-        assert some == all_
-        assert few < 0.75 * many or eps > 0.001
+    patient = searched(0.001, give_up=False)[1]
+    assert searched(0.001)[1] < 0.75 * patient
+    if attack.name != "fab":  # where falls decide nothing, rows go on to larger losses
+        assert searched(0.001, stops=False)[1] >= patient
+    some, every = searched(0.02)[0], searched(0.02, give_up=False)[0]
+    assert some == every
     assert any(some)
     assert not all(some)
-    assert searched(0.001, stops=False)[1] >= 0.9 * many or isinstance(attack, FAB)
 
 
 def test_short_searches_leave_nobody():
@@ -60,4 +59,3 @@ def test_short_searches_leave_nobody():
             for give_up in (True, False)
         ]
         assert found[0] == found[1]
-        assert math.isfinite(found[0])

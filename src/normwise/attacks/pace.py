@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..types import PerRow, Rows
 
-FASTER, LEFT = 5, 0.2
+FASTER, LEFT = 5, 0.2  # set on traces of whole searches on robust and undefended networks, where they lose no row
 
 
 class Pace:
@@ -28,8 +28,11 @@ class Pace:
         return self._then[step // 2] if step in self._at else None
 
     def hopeless(self, step: int, steps: int, gap: PerRow) -> Rows | None:
-        """If this is a step to look back from: the rows that would not fall by the end even if their gap (the margin missing at
-        best so far) closed 5 times as fast, per doubling of steps, as since half as many, with a fifth of the first gap left."""
+        """If this is a step to look back from: the rows not worth going on with.
+
+        Their gap, the margin missing at best so far, would stay open even if every doubling of steps closed 5 times what the last
+        one did; and more than a fifth of their first gap is left.
+        """
         half = self.half(step, gap)
         if half is None:
             return None
