@@ -124,7 +124,9 @@ def test_the_layer_is_its_formula(source, scope, head, positions, training):
 @pytest.mark.parametrize(("source", "scope", "head"), CASES)
 def test_gradients_of_the_layer_are_right(source, scope, head):
     layer, z, h = layer_and_features(source, scope, head, positions=(2,))
-    assert torch.autograd.gradcheck(layer.eval(), (z[:2].detach().requires_grad_(), h[:2].detach().requires_grad_()))
+    inputs = z[:2].detach().requires_grad_(), h[:2].detach().requires_grad_()
+    assert torch.autograd.gradcheck(layer.eval(), inputs)
+    assert torch.autograd.gradgradcheck(layer, inputs)
 
 
 @pytest.mark.parametrize("training", [True, False])
