@@ -44,8 +44,7 @@ def parse(
 
     Later wins: the class's defaults, what suits, the file of `--config`, what the operands say, the words. `base` makes what
     suits and what the operands say, from the operands and from what file and words say of choices and texts, so that one
-    setting can decide the defaults of others. Every option takes one value; only a text may be empty, which says that there
-    is none.
+    setting can decide the defaults of others. Every option takes one value, and none may be empty.
     Raises ValueError, one line, for anything that cannot be.
     """
     operands, options = _split(words, verb)
@@ -56,7 +55,7 @@ def parse(
         raise ValueError(f"{extra}; write {verb.usage}")
     hints = typing.get_type_hints(kind)
     for option, value in options.items():
-        if value == "" and option not in _BARE and hints.get(option[2:]) is not str:  # an unset variable of a shell, mostly
+        if value == "" and option not in _BARE:  # an unset variable of a shell, mostly
             raise _needs_value(option, verb)
     path = options.pop("--config", None)
     out = (options.pop("--out", None) if verb.out else None) or verb.out

@@ -461,7 +461,7 @@ BAD = [
     (f"{T} --seed", "--seed needs a value"),
     (f"{T} --seed --norm bn", "--seed needs a value"),
     ("train --out", "--out needs a value"),
-    *((f"{T} {option}=", f"{option} needs a value") for option in ("--norm", "--data", "--config", "--seed", "--strongest")),
+    *((f"{T} {option}=", f"{option} needs a value") for option in ("--norm", "--data", "--config", "--seed", "--strongest", "--start")),
     ("train --out=", "--out needs a value"),
     ("train ''", "one of the words is empty; write normwise train"),
     *((f"{T} --threat.eps {eps}", text) for eps, text in {
