@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +24,48 @@ class Measure(NamedTuple):
 
 
 def mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (the one BatchNorm divides by)."""
-    variance, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
-    return mean, variance
+    """Mean and biased variance (the one BatchNorm divides by).
+
+    Measured from a channel's first activation, so that the variance of a constant channel is exactly 0.
+    """
+    first = x.detach()[:1, :, *[slice(1)] * (x.ndim - 2)]
+    mean, variance = together(*row_moments(x - first), 0)
+    return first.flatten() + mean[0], variance[0]
+
+
+def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (b, c) of each row's channels, x being (b, c, ...)."""
+    x = x.reshape(x.shape[0], x.shape[1], -1)
+    if torch.compiler.is_compiling():  # what is compiled makes one pass of them itself
+        mean = x.mean(2)
+        return mean, (x - mean[:, :, None]).square().mean(2)
+    found: tuple[Tensor, Tensor] = _RowMoments.apply(x)
+    return found
+
+
+def together(mean: Tensor, variance: Tensor, over: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of parts of one size together, over these dimensions, which stay as 1."""
+    whole = mean.mean(over, keepdim=True)
+    return whole, (variance + (mean - whole).square()).mean(over, keepdim=True)
+
+
+class _RowMoments(torch.autograd.Function):
+    """Mean and biased variance (b, c) over the positions of x (b, c, n), in one pass on the way back.
+
+    On a CPU `var_mean` takes 4 to 6 times as long, forward and back; the graph of two means 5 times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.mean(2)
+        ctx.save_for_backward(x, mean)
+        return mean, (x - mean[:, :, None]).square_().mean(2)
+
+    @staticmethod
+    def backward(ctx: Any, by_mean: Tensor, by_variance: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        slope = 2 * by_variance / x.shape[2]
+        return torch.addcmul((by_mean / x.shape[2] - slope * mean)[:, :, None], slope[:, :, None], x)
 
 
 def mean_and_range(x: Tensor) -> tuple[Tensor, Tensor]:

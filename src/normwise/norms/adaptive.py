@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import unknown
+from ..statistics import row_moments, together
 from .layer import StatNorm
 
 Source = Literal["features", "statistics", "constant", "fusion", "plain"]
@@ -187,7 +188,7 @@ class AdaptiveNorm(nn.Module):
         if self.source == "fusion":
             return normalized + style.view(shape)
         gamma, beta = style.chunk(2, 1)
-        mean, variance = together(*rows, h[0, 0].numel(), self.scope)
+        mean, variance = _of_scope(*rows, h[0, 0].numel(), self.scope)
         mean, root = self.match(mean), self.match((variance + self.eps).sqrt())
         return torch.addcmul((gamma * mean + beta).view(shape), (gamma * root).view(shape), normalized)
 
@@ -230,40 +231,16 @@ def moments(h: Tensor, scope: Scope) -> tuple[Tensor, Tensor]:
 
     The variance of the batch is unbiased, as torch.std and the authors' code; the others are biased, as BatchNorm's.
     """
-    return together(*row_moments(h), h[0, 0].numel(), scope)
+    return _of_scope(*row_moments(h), h[0, 0].numel(), scope)
 
 
-def row_moments(h: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (b, c) of each row's channels, h being (b, c, ...)."""
-    found: tuple[Tensor, Tensor] = _RowMoments.apply(h.reshape(h.shape[0], h.shape[1], -1))
-    return found
-
-
-def together(mean: Tensor, variance: Tensor, positions: int, scope: Scope) -> tuple[Tensor, Tensor]:
-    """What `moments` gives, from those of each row's channels: the variance within them plus that of their means."""
+def _of_scope(mean: Tensor, variance: Tensor, positions: int, scope: Scope) -> tuple[Tensor, Tensor]:
+    """The same, from the mean and variance of each row's channels (b, c)."""
     if scope == "sample":
         return mean, variance
-    over = 0 if scope == "channel" else (0, 1)
-    whole = mean.mean(over, keepdim=True)
-    variance = (variance + (mean - whole).square()).mean(over, keepdim=True)
+    whole, spread = together(mean, variance, 0 if scope == "channel" else (0, 1))
     n = mean.numel() * positions
-    return whole, variance * (n / max(n - 1, 1)) if scope == "batch" else variance
-
-
-class _RowMoments(torch.autograd.Function):
-    """Mean and biased variance (b, c) over the positions of x (b, c, n), in one pass on the way back where a graph takes six."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = x.mean(2)
-        ctx.save_for_backward(x, mean)
-        return mean, (x - mean[:, :, None]).square_().mean(2)
-
-    @staticmethod
-    def backward(ctx: Any, by_mean: Tensor, by_variance: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        slope = 2 * by_variance / x.shape[2]
-        return torch.addcmul((by_mean / x.shape[2] - slope * mean)[:, :, None], slope[:, :, None], x)
+    return whole, spread * (n / max(n - 1, 1)) if scope == "batch" else spread
 
 
 def _wide(x: Tensor) -> Tensor:
