@@ -120,6 +120,14 @@ def _parts(name: str) -> list[str]:
     return rows
 
 
+def _norms() -> Iterable[str]:
+    """What each norm costs: milliseconds of a step and of two gradients, and how many times BatchNorm's they are."""
+    norms = _read("norms")["norms"]
+    for name, costs in norms.items():
+        places = (f"{middle:.0f} ms, {middle / norms['bn'][key][0]:.2f}" for key, (middle, _, _) in costs.items())
+        yield _row(f"`{name}`", *places)
+
+
 def tables() -> str:
     """The tables of docs/benchmarks.md."""
     beside = [f"apgd-{name}" for name in ("resnet20", "cnn_a", "cnn_a-1000")]
@@ -142,6 +150,15 @@ def tables() -> str:
             "reference / ours, CPU seconds",
         )
         lines += _table(*heads, rows=_parts("autoattack-parts"))
+    record = _read("norms")
+    on = f"ResNet-8, {record['rows']} images, {record['hardware']['threads']} thread (`norms`)"
+    heads = (
+        f"{on}: norm",
+        "training step, times BatchNorm's",
+        "gradient in pixels",
+        "the same on the copy that is searched",
+    )
+    lines += _table(*heads, rows=_norms())
     return "\n".join(lines)
 
 

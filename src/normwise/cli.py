@@ -25,7 +25,7 @@ from .norms import NORMS
 from .presets import PRESETS
 from .progress import progress
 from .recipes import RECIPES
-from .record import RESULTS, Result, provenance, read_results, write
+from .record import RESULTS, Result, commit, provenance, read_results, write
 from .registry import Registry, plain, unknown
 from .reproduce import SYSTEMS, Reproduce, reproduce
 from .selftests import SelfTest, run_selftest
@@ -35,6 +35,7 @@ from .threats import THREATS
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
     """Run one verb; returns the exit status: 1 where a self-test or a cell fails. Bad input: one line on stderr, status 2."""
+    commit()  # of the code that runs, before anybody changes it
     try:
         return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
     except ValueError as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -238,16 +240,13 @@ def write(path: Path, text: str | bytes) -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """What ran: command, commit of the working folder's code (if a checkout), hardware, versions."""
+    """What ran: command, commit of the working folder's code (see `commit`), hardware, versions."""
     from . import __version__
 
-    here = Path(__file__).parent
-    ours = ["git", "-C", str(here), "log", "-1", "--format=%H", "--", "."]  # empty where the code is not a checkout's own
-    git = subprocess.run(ours, capture_output=True, text=True, check=False)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "normwise"), *sys.argv[1:]]),
-        "commit": git.stdout.strip() or None,
+        "commit": commit(),
         "hardware": {
             "device": device,
             "processor": _processor(),
@@ -261,6 +260,22 @@ def provenance() -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
+
+
+@functools.cache
+def commit(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit that the code in a folder is of, "-dirty" after it where files were changed since.
+
+    None where it is no checkout's own, or without git. It stays what it was when first asked: asked when a command begins, it
+    is what runs, whatever is committed meanwhile.
+    """
+
+    def git(*words: str) -> str:
+        asked = ["git", "-C", str(folder), *words, "--", "."]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+    last = git("log", "-1", "--format=%H") if shutil.which("git") else ""
+    return last + "-dirty" * bool(git("status", "--porcelain")) if last else None
 
 
 def _processor() -> str:

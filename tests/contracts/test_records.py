@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 
 import pytest
 
@@ -11,7 +12,7 @@ from normwise.diagnoses import DIAGNOSES
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.recipes import RECIPES
-from normwise.record import Result, Substitute, Training, provenance, read_result, to_json, write
+from normwise.record import Result, Substitute, Training, commit, provenance, read_result, to_json, write
 from normwise.registry import Registry, plain
 from normwise.threats import THREATS, Linf
 from normwise.types import Batch
@@ -89,6 +90,35 @@ def test_the_record_says_what_ran():
     found = provenance()
     assert set(found) == {"command", "commit", "hardware", "versions"}
     assert found["hardware"]["threads"] == 1
+
+
+def test_the_commit_is_that_of_the_code_when_it_began(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True, text=True).stdout
+
+    def now(folder):
+        commit.cache_clear()
+        return commit(folder)
+
+    code, ignored = tmp_path / "code", tmp_path / "venv"
+    for folder in (code, ignored):
+        write(folder / "file.py", "1")
+    write(tmp_path / ".gitignore", "venv")
+    assert now(code) is None  # no checkout
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "1")
+    head = git("rev-parse", "HEAD").strip()
+    assert now(code) == head
+    assert now(ignored) is None  # installed inside somebody's own checkout
+    write(code / "file.py", "2")
+    assert now(code) == head + "-dirty"
+    git("commit", "-qam", "2")
+    assert commit(code) == head + "-dirty"  # what began goes on to be what it was
+    assert now(code) == git("rev-parse", "HEAD").strip()
+    monkeypatch.setenv("PATH", "")
+    assert now(code) is None
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)

@@ -146,6 +146,7 @@ class Workshop:
         if (done := self.record(name, seed)) is not None:
             return done
         started, cell, folder = time.perf_counter(), self.cells[name], self.place(name, seed)
+        ran = provenance()
         if cell.other:
             check_other(self.scale)
         scale = self.scale_of(cell)
@@ -157,7 +158,7 @@ class Workshop:
             model = fitted.model
         found = self._measure(cell, model, seed)
         record = {
-            **provenance(),
+            **ran,
             "cell": name,
             "system": cell.system,
             "about": cell.about,
