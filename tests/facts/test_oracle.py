@@ -79,6 +79,25 @@ def test_a_batch_too_large_for_memory_goes_through_in_parts():
         PGD(steps=3)(cramped, x, y, Linf(), generator=generator(0))
 
 
+def test_on_a_cpu_independent_rows_go_through_in_parts_that_stay_small():
+    seen = []
+
+    class Watching(torch.nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return x.flatten(2).mean(2)
+
+    x = torch.rand(20, 2, 2**15, generator=generator(0))
+    y = x.flatten(2).mean(2).argmax(1)
+    looks = {
+        divisible: Oracle(Watching(), divisible=divisible).gradient(x, y, losses.margin, torch.ones(20).bool())
+        for divisible in (True, False)
+    }
+    assert seen == [8, 8, 4, 20]  # some 2 ** 19 pixels at a time; coupled rows stay together
+    for part, whole in zip(looks[True], looks[False], strict=True):
+        torch.testing.assert_close(part, whole)
+
+
 def test_every_image_of_a_model_that_looks_falls_at_radius_one_and_none_of_one_that_does_not():
     model = Linear((2, 6, 6))
     x = images(20)
