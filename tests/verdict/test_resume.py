@@ -11,7 +11,8 @@ import torch
 from normwise.attacks import FAB, FGSM, PGD, worst_case
 from normwise.curves import curve
 from normwise.evidence import COLUMNS, keep_images, keep_rows
-from normwise.speed import EAGER, FAST, Speed, faster
+from normwise.seeding import generator
+from normwise.speed import EAGER, FAST, Speed, _Filled, faster
 from normwise.threats import L2, Linf
 from normwise.types import Batch
 from normwise.verdict import evaluate
@@ -186,6 +187,38 @@ def test_on_a_linear_model_in_float64_what_is_compiled_gives_the_same_rows():
     assert faster(model, compiled, parts[0].x[:8], 0)  # there is a copy to search on
     found, plain = (evaluate(*linear(), speed=speed) for speed in (compiled, EAGER))
     assert torch.equal(found.rows.broken_by, plain.rows.broken_by)
+
+
+class Graph(torch.nn.Module):
+    """x w, as a CUDA graph gives it: answer and gradient lie where the next pass writes its own."""
+
+    class Replay(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, graph):
+            ctx.graph = graph
+            return torch.mm(x, graph.w, out=graph.answer).detach()
+
+        @staticmethod
+        def backward(ctx, by):
+            return torch.mm(by, ctx.graph.w.T, out=ctx.graph.grad).detach(), None
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.answer, self.grad = torch.randn(6, 3, generator=generator(0)), torch.zeros(4, 3), torch.zeros(4, 6)
+
+    def forward(self, x):
+        return self.Replay.apply(x, self)
+
+
+def test_what_a_graph_writes_over_is_kept():
+    graph, looks = _Filled(Graph(), graphs=True), []
+    for label in (0, 1):
+        x = torch.randn(4, 6, generator=generator(label)).requires_grad_()
+        logits = graph(x)
+        looks.append((x, logits, torch.autograd.grad(logits[:, label].sum(), x)[0]))
+    for label, (x, logits, gradient) in enumerate(looks):
+        torch.testing.assert_close(logits, x @ graph.model.w)
+        torch.testing.assert_close(gradient, graph.model.w[:, label].expand_as(gradient))
 
 
 def test_where_no_row_is_dropped_every_attack_searches_every_right_row_to_the_end():
