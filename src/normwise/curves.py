@@ -30,7 +30,8 @@ def curve(
 
     What broke at a value counts as broken at every larger one: the image is allowed there too, and could have been found with
     fewer steps. So the curve is exactly monotone, and of independent rows only those still standing are attacked again. Of
-    coupled rows a batch keeps its fewest survivors so far. `options` are those of `evaluate`.
+    coupled rows a batch keeps its fewest survivors so far. `options` are those of `evaluate`; images are not
+    judged again in other batches unless `again` is among them.
 
     Raises ValueError for no values, for a threat model or attacks without what is varied, and as `evaluate` does.
     """
@@ -41,7 +42,7 @@ def curve(
     rows = sum(len(batch.y) for batch in batches)
     for number, value in enumerate(given):
         if left:
-            verdict = evaluate(model, left, *_at(threat, attacks, over, value), **options)
+            verdict = evaluate(model, left, *_at(threat, attacks, over, value), **{"again": False, **options})
             coupled = verdict.evaluation.coupled
             survivors = _survivors(verdict)
             if coupled:

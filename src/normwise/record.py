@@ -82,9 +82,10 @@ class Evaluation:
     `robust_accuracy` is the worst case over all that searched: per row when rows are independent, per batch when they are
     coupled. Where `strongest` searched on what `attacks` left standing, `protocol_accuracy` is the worst case over the
     `attacks` alone; None: nothing did, and the robust accuracy is the protocol's. `rebatched_accuracy` and `alone_accuracy` score
-    the worst-case images again in shuffled batches of the same size, and one by one (None where rows are independent: it was
-    measured that who stands beside a row does not matter). `single`, of coupled rows: what is left where the attacker owns one
-    row among clean neighbours (`reach.single`; its cost is not counted here); None: rows are independent, or nobody asked.
+    the worst-case images again in shuffled batches of the same size, and one by one (None where nobody asked, the second also
+    where rows are independent: it was measured that who stands beside a row does not matter). `single`, of coupled rows: what
+    is left where the attacker owns one row among clean neighbours (`reach.single`; its cost is not counted here); None: rows
+    are independent, or nobody asked.
     `broken_by` counts, per attack (or part of one), the rows that it was the first to break.
     `forwards` and `backwards` count images through the network, attacks and judging together.
     """

@@ -74,6 +74,7 @@ def evaluate(
     craft_on: nn.Module | None = None,
     stateful: Stateful = "refuse",
     speed: Speed = FAST,
+    again: bool = True,
     folder: Path | None = None,
     shard: tuple[int, int] = (0, 1),
     model_name: str = "",
@@ -105,6 +106,8 @@ def evaluate(
     `speed` says on what copy of the model is searched (in evaluation mode; for coupled rows in float32 and not compiled), and by
     which shortcuts; the judge is the model itself all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
     precision left standing with less than a tenth of its clean margin.
+
+    `again`: the images are judged once more in other batches, and coupled rows alone; who asks many radii may leave it out.
 
     With `folder` every finished batch is written there, images included, instead of being held: memory does not grow with
     the number of rows, and a killed evaluation goes on from there, to the same verdict. `shard` (i, n) judges every n-th
@@ -152,8 +155,8 @@ def evaluate(
         def adversarial(number: int) -> Tensor:
             return shelf.get(mine[number]).trial.x_adv
 
-        rebatched = _rescore(judge, adversarial, found, size)
-        alone = _rescore(judge, adversarial, found, 1) if coupled else None
+        rebatched = _rescore(judge, adversarial, found, size) if again else None
+        alone = _rescore(judge, adversarial, found, 1) if again and coupled else None
         reading, after = norm_reads(model), court.digests()
     if after != held:
         raise ValueError(

@@ -66,6 +66,15 @@ def test_coupled_rows_are_judged_in_batches_that_existed(make):
         assert e.alone_accuracy is not None
 
 
+@pytest.mark.parametrize("make", [balanced, lambda: Neighbours(balanced())], ids=["independent", "coupled"])
+def test_images_are_judged_again_unless_nobody_asks(make):
+    asked, unasked = (evaluate(make(), batches(), THREAT, (FGSM(),), again=again) for again in (True, False))
+    assert torch.equal(asked.x_adv, unasked.x_adv)
+    assert unasked.evaluation.rebatched_accuracy is unasked.evaluation.alone_accuracy is None
+    passes = 2 if asked.evaluation.coupled else 1
+    assert asked.evaluation.forwards - unasked.evaluation.forwards == passes * 40
+
+
 def test_an_attack_on_coupled_rows_never_sees_a_smaller_batch():
     seen = []
 

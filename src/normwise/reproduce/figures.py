@@ -52,7 +52,7 @@ def standing(
         if earlier:
             left = _left(left, rows[_alive(earlier[key])], coupled)
         if left:
-            verdict = evaluate(model, left, threat(radius), attacks, seed=seed)
+            verdict = evaluate(model, left, threat(radius), attacks, seed=seed, again=False)
             coupled, ids = verdict.evaluation.coupled, verdict.rows.ids
             alive = ids[verdict.rows.predictions == verdict.rows.y]
             if not found["0"]:
@@ -74,7 +74,7 @@ def last(
     left = _left(batches, rows[_alive(before[key])], coupled=False)
     alive, by = torch.zeros(0, dtype=rows.dtype), dict[str, int]()
     if left:
-        verdict = evaluate(model, left, Linf(eps=radius), (attack,), seed=seed)
+        verdict = evaluate(model, left, Linf(eps=radius), (attack,), seed=seed, again=False)
         alive = verdict.rows.ids[verdict.rows.predictions == verdict.rows.y]
         by = dict(verdict.evaluation.broken_by)
     after = _bits(rows, alive)
@@ -236,7 +236,7 @@ def weaker(
     """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model judges."""
     found = {}
     for radius in radii:
-        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), seed=seed, craft_on=craft_on)
+        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), seed=seed, craft_on=craft_on, again=False)
         found[f"{radius:.6g}"] = verdict.evaluation.robust_accuracy.value
     return found
 
