@@ -44,8 +44,9 @@ def convene(
     stateful: Stateful,
     speed: Speed,
     seed: int,
+    coupling: Coupling | None = None,
 ) -> Court:
-    """Try the model on the first batch, measure it, and refuse what cannot be judged. Raises ValueError."""
+    """Try the model on the first batch, measure its coupling unless that is given, and refuse what cannot be judged. Raises ValueError."""
     if len(batches) == 0:
         raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
     judge = Judge(model, seed)
@@ -59,7 +60,7 @@ def convene(
     size = max(sizes)  # a row alone has no neighbours that it could show
     largest = sizes.index(size)
     probed = [b.x[:PROBED].to(judge.device) for b in batches[largest : largest + 2] if len(b.y) == size]
-    coupling = measure_coupling(model, probed, seed=seed)
+    coupling = coupling or measure_coupling(model, probed, seed=seed)
     if coupling.stateful and stateful == "refuse":
         raise ValueError(
             "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import intervals
+from .coupling import Coupling
 from .record import Curve, Score
 from .types import Attack, Batch, ThreatModel
 from .verdict import Verdict, evaluate
@@ -39,11 +40,13 @@ def curve(
     if not given:
         raise ValueError(f"a curve over {over} needs at least one value; got none")
     left, scores, least = list(batches), list[Score](), torch.empty(0)
+    known = {"again": False, **options}
     rows = sum(len(batch.y) for batch in batches)
     for number, value in enumerate(given):
         if left:
-            verdict = evaluate(model, left, *_at(threat, attacks, over, value), **{"again": False, **options})
+            verdict = evaluate(model, left, *_at(threat, attacks, over, value), **known)
             coupled = verdict.evaluation.coupled
+            known["coupling"] = Coupling(**verdict.evaluation.coupling)
             survivors = _survivors(verdict)
             if coupled:
                 least = torch.minimum(least, survivors) if number else survivors

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import intervals
+from .coupling import Coupling
 from .court import CRAFTED, Court, Stateful, convene
 from .doubts import annotate
 from .judge import Judge
@@ -75,6 +76,7 @@ def evaluate(
     stateful: Stateful = "refuse",
     speed: Speed = FAST,
     again: bool = True,
+    coupling: Coupling | None = None,
     folder: Path | None = None,
     shard: tuple[int, int] = (0, 1),
     model_name: str = "",
@@ -107,7 +109,8 @@ def evaluate(
     which shortcuts; the judge is the model itself all the same. A row that fell for the copy alone is attacked once more on the model, and so is one that a search in lower
     precision left standing with less than a tenth of its clean margin.
 
-    `again`: the images are judged once more in other batches, and coupled rows alone; who asks many radii may leave it out.
+    `again`: the images are judged once more in other batches, and coupled rows alone, and the record gets its checks; who asks
+    many radii may leave that out, and give the `coupling` that was measured at the first (of this model, in this mode).
 
     With `folder` every finished batch is written there, images included, instead of being held: memory does not grow with
     the number of rows, and a killed evaluation goes on from there, to the same verdict. `shard` (i, n) judges every n-th
@@ -132,7 +135,15 @@ def evaluate(
         whose = f"{before} {settings_of(model)}"
         every = (*attacks, *strongest)
         court = convene(
-            model, batches, threat, every, craft_on, stateful, speed if mode == "eval" else speed.on_the_model, seed
+            model,
+            batches,
+            threat,
+            every,
+            craft_on,
+            stateful,
+            speed if mode == "eval" else speed.on_the_model,
+            seed,
+            coupling,
         )
         judge, size, coupled = court.judge, court.size, court.coupling.coupled
         mine = _share(court.batches, shard)
@@ -194,7 +205,8 @@ def evaluate(
         digest_after=before if stateful == "sequence" else after[0],
         broken_by=dict(Counter(name for name in broken_by(every, rows) if name)),
     )
-    evaluation = annotate(evaluation, model, batches[court.batches[0]], every)
+    if again:
+        evaluation = annotate(evaluation, model, batches[court.batches[0]], every)
     chosen = [batches[i] for i in mine]
     return Verdict(evaluation=evaluation, attacks=every, rows=rows, batches=chosen, adversarial=adversarial)
 

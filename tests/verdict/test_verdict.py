@@ -1,6 +1,7 @@
 """The verdict: independent and coupled rows, worst cases that existed, cheats that are named."""
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -73,6 +74,28 @@ def test_images_are_judged_again_unless_nobody_asks(make):
     assert unasked.evaluation.rebatched_accuracy is unasked.evaluation.alone_accuracy is None
     passes = 2 if asked.evaluation.coupled else 1
     assert asked.evaluation.forwards - unasked.evaluation.forwards == passes * 40
+    assert asked.evaluation.checks and not unasked.evaluation.checks
+
+
+def test_coupling_that_is_given_is_not_measured_again():
+    seen = []
+
+    class Counting(Neighbours):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    model = Counting(balanced())
+    known = measure_coupling(model, [batch.x for batch in batches()])
+    verdicts, passes = [], []
+    for coupling in (None, known):
+        seen.clear()
+        verdicts.append(evaluate(model, batches(), THREAT, (FGSM(),), again=False, coupling=coupling))
+        passes.append(len(seen))
+    first, second = verdicts
+    assert first.evaluation.coupled and second.evaluation.coupling == dataclasses.asdict(known)
+    assert torch.equal(first.x_adv, second.x_adv)
+    assert passes[0] - passes[1] == 18  # nine looks at each of two batches
 
 
 def test_an_attack_on_coupled_rows_never_sees_a_smaller_batch():

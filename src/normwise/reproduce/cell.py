@@ -228,14 +228,15 @@ class Workshop:
             left = before["figures"]["rows"]["strongest"]
             return found | figures.last(model, batches, scale.eps * cell.at, attack, left, seed)
         if cell.under == "patch":
-            paper, coupled = figures.standing(model, batches, SIZES, STICKER[:1], seed, threat=_patch)
-            strongest, _ = figures.standing(model, batches, SIZES, STICKER, seed, paper, coupled, _patch)
+            first = figures.standing(model, batches, SIZES, STICKER[:1], seed, threat=_patch)
+            strongest, _ = figures.standing(model, batches, SIZES, STICKER, seed, first, _patch)
         else:
-            paper, coupled = figures.standing(model, batches, scale.radii, (scale.paper,), seed)
-            strongest, _ = figures.standing(model, batches, scale.radii, scale.strongest, seed, paper, coupled)
+            first = figures.standing(model, batches, scale.radii, (scale.paper,), seed)
+            strongest, _ = figures.standing(model, batches, scale.radii, scale.strongest, seed, first)
+        paper, coupling = first
         found |= {
             "clean": figures.share(paper["0"]),
-            "coupled": coupled,
+            "coupled": coupling.coupled,
             "paper": {radius: figures.share(bits) for radius, bits in paper.items()},
             "strongest": {radius: figures.share(bits) for radius, bits in strongest.items()},
             "rows": {"paper": paper, "strongest": strongest},
@@ -249,9 +250,9 @@ class Workshop:
             for name in ("detached", "fixed"):
                 if name in cell.extras:
                     view = detached(still) if name == "detached" else fixed_at(still, torch.cat([b.x for b in batches]))
-                    found[name] = figures.weaker(still, view, batches, scale.radii, scale.paper, seed)
+                    found[name] = figures.weaker(still, view, batches, scale.radii, scale.paper, seed, coupling)
             if "legacy" in cell.extras:
-                found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed)
+                found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed, coupling)
         return found
 
 

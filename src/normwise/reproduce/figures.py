@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import DDN, PGD
+from ..coupling import Coupling
 from ..data import CORRUPTIONS, corruptions
 from ..data.corruptions.kind import SEVERITIES
 from ..diagnoses.inputs import shuffled
@@ -32,35 +33,35 @@ def standing(
     radii: Sequence[float],
     attacks: Sequence[Attack],
     seed: int,
-    earlier: Standing | None = None,
-    coupled: bool = False,
+    earlier: tuple[Standing, Coupling] | None = None,
     threat: Callable[[float], ThreatModel] = lambda radius: Linf(eps=radius),
-) -> tuple[Standing, bool]:
-    """Who still stands at each radius, worst case over the attacks and `earlier` ones; and whether rows are coupled.
+) -> tuple[Standing, Coupling]:
+    """Who still stands at each radius, worst case over the attacks and `earlier` ones; and how rows are coupled.
 
-    `earlier` and `coupled` are what an earlier call returned.
+    `earlier` is what an earlier call returned.
 
     Independent rows that fell at a radius count as fallen at every larger one, for the image is allowed there too; those
     that fell before are not attacked again. Of coupled rows a batch keeps whichever left fewer of it, and is not attacked again
     once nothing of it is left.
     """
     rows = torch.cat([batch.ids for batch in batches])
-    found: Standing = dict(earlier or {"0": ""})
-    left = list(batches)
+    before, coupling = earlier or ({"0": ""}, None)
+    found, left = dict(before), list(batches)
     for radius in sorted(radii):
         key, alive = f"{radius:.6g}", torch.zeros(0, dtype=rows.dtype)
-        if earlier:
-            left = _left(left, rows[_alive(earlier[key])], coupled)
+        if coupling and key in before:
+            left = _left(left, rows[_alive(before[key])], coupling.coupled)
         if left:
-            verdict = evaluate(model, left, threat(radius), attacks, seed=seed, again=False)
-            coupled, ids = verdict.evaluation.coupled, verdict.rows.ids
+            verdict = evaluate(model, left, threat(radius), attacks, seed=seed, again=False, coupling=coupling)
+            coupling, ids = Coupling(**verdict.evaluation.coupling), verdict.rows.ids
             alive = ids[verdict.rows.predictions == verdict.rows.y]
             if not found["0"]:
                 found["0"] = _bits(rows, ids[verdict.rows.clean_predictions == verdict.rows.y])
-            left = _left(left, alive, coupled)
-        bits = _bits(rows, alive)
-        found[key] = _fewer(bits, earlier[key], [len(batch.y) for batch in batches]) if earlier and coupled else bits
-    return found, coupled
+            left = _left(left, alive, coupling.coupled)
+        bits, sizes = _bits(rows, alive), [len(batch.y) for batch in batches]
+        found[key] = _fewer(bits, before[key], sizes) if earlier and earlier[1].coupled else bits
+    assert coupling is not None  # nothing has fallen before the first radius
+    return found, coupling
 
 
 def last(
@@ -215,13 +216,20 @@ def corrupted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str
 
 
 def legacy(
-    model: nn.Module, batches: Sequence[Batch], radii: Sequence[float], data: Any, attack: Attack, seed: int
+    model: nn.Module,
+    batches: Sequence[Batch],
+    radii: Sequence[float],
+    data: Any,
+    attack: Attack,
+    seed: int,
+    coupling: Coupling,
 ) -> dict[str, float]:
     """Accuracy under an attack whose eps is in normalized units and whose box is what the batch spans (RobustNorm's code)."""
     found = {}
     for eps in radii:
         threat = Normalized(eps=eps, mean=data.mean, std=data.std)
-        found[f"{eps:g}"] = evaluate(model, batches, threat, (attack,), seed=seed).evaluation.robust_accuracy.value
+        verdict = evaluate(model, batches, threat, (attack,), seed=seed, again=False, coupling=coupling)
+        found[f"{eps:g}"] = verdict.evaluation.robust_accuracy.value
     return found
 
 
@@ -232,11 +240,13 @@ def weaker(
     radii: Sequence[float],
     attack: Attack,
     seed: int,
+    coupling: Coupling,
 ) -> dict[str, float]:
     """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model judges."""
     found = {}
     for radius in radii:
-        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), seed=seed, craft_on=craft_on, again=False)
+        how: dict[str, Any] = {"seed": seed, "craft_on": craft_on, "again": False, "coupling": coupling}
+        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), **how)
         found[f"{radius:.6g}"] = verdict.evaluation.robust_accuracy.value
     return found
 
