@@ -185,6 +185,12 @@ def test_what_a_cell_needs_is_made_before_it():
     assert wanted(Reproduce(only=("rn",))) == ["rnt-standard", "rn"]
 
 
+def test_cells_on_other_data_and_long_ones_are_made_where_they_are_named():
+    apart = {"other-standard", "abnn-other", "affine-fragile-long"}
+    assert set(CELLS) - set(wanted(Reproduce(preset="cpu"))) == apart
+    assert set(wanted(Reproduce(preset="cpu", only=tuple(apart)))) == apart | {"bn-standard"}
+
+
 def test_the_page_of_claims_is_made_of_the_committed_records(tmp_path):
     root = Path(__file__).parents[2]
     for path in (root / "results/reproduce/cpu/cells").glob("*/record.json"):

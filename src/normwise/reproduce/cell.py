@@ -60,6 +60,7 @@ class Cell:
                     the strongest evaluation of the cell it needs left standing
         at          share of the scale's radius at which AutoAttack is asked
         other       it is trained and judged on other data than the scale's (`scale.other`)
+        apart       it is made where it is named alone, for it takes longer than a cell should
     """
 
     name: str
@@ -78,6 +79,7 @@ class Cell:
     under: Literal["linf", "patch", "corruptions", "autoattack"] = "linf"
     at: float = 1.0
     other: bool = False
+    apart: bool = False
 
 
 class Workshop:

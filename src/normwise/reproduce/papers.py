@@ -138,7 +138,7 @@ NOFROST = (
 
 FRAGILE = (
     Cell(name="affine-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the standard network", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
-    Cell(name="affine-fragile-long", system="fragile-features", about="the same, twice as long, at up to ten times the learning rate", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, rates=(3e-3, 1e-2, 3e-2, 1e-1)),
+    Cell(name="affine-fragile-long", system="fragile-features", about="the same, twice as long, at up to ten times the learning rate", begin=_given, needs=("bn-standard",), recipe=_adversarial(trains="affine"), sweep=True, rates=(3e-3, 1e-2, 3e-2, 1e-1), apart=True),
     Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=_adversarial(trains="affine"), sweep=True, part=0.5),
     Cell(name="affine-random-narrow", system="fragile-features", about="the same from 1, a quarter as wide", begin=_narrow, recipe=_adversarial(trains="affine"), sweep=True, part=0.5),

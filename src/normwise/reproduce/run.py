@@ -36,7 +36,7 @@ class Reproduce:
         preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10), gpu (PreActResNet-18), or
                         gpu-resnet18, gpu-resnet26
         only            cells to make, with all that they need; empty: those of the system that need no other data than the
-                        preset's (abnn-other does)
+                        preset's (abnn-other does) and are no longer than others (affine-fragile-long is)
         seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first alone, unless
                         they are named
         first_seed      the seed to begin with
@@ -76,7 +76,8 @@ def wanted(settings: Reproduce) -> list[str]:
     asked = settings.only or tuple(
         name
         for name, cell in CELLS.items()
-        if not _on_other_data(name)
+        if not cell.apart
+        and not _on_other_data(name)
         and not _known(name, settings.preset)
         and (
             settings.system in ("all", cell.system)
