@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from . import losses
 from . import schedule as scheduling
 from .attacks import FGSM, PGD
 from .modes import running, untouched
+from .norms import routed
 from .schedule import Schedule
 from .seeding import generator
 from .types import Attack, Batch, Recipe, ThreatModel
@@ -38,13 +40,15 @@ class Validation:
         self.attacks: dict[str, Attack] = {"robust": ATTACK} if recipe.robust else {}
         if getattr(recipe, "one_step", False):
             self.attacks["one_step"] = FGSM()
+        self.route: int | None = getattr(recipe, "chosen_by", None)
 
     def of(self, model: nn.Module) -> tuple[dict[str, float], tuple[int, int]]:
         """Accuracy on clean images; under a short PGD where the recipe's aim is robustness, and under one step where it
-        trains with one. And what that took: images forward and backward."""
+        trains with one; on the route that the recipe has chosen by, if it has. And what that took: images forward and backward."""
         right, forwards, backwards = dict.fromkeys(("clean", *self.attacks), 0), 0, 0
         rng = generator(self.seed, "validation")
-        with running(model, "eval"), scheduling.autocast(self.schedule, self.device):
+        on = nullcontext() if self.route is None else routed(model, self.route)
+        with on, running(model, "eval"), scheduling.autocast(self.schedule, self.device):
             for batch in self.batches:
                 x, y = batch.x.to(self.device), batch.y.to(self.device)
                 looks = {"clean": x}

@@ -14,8 +14,8 @@ from normwise.data.augment import chains, colour_distortion
 from normwise.folding import fold
 from normwise.models import NFResNet
 from normwise.modes import digest
-from normwise.norms import NoNorm
-from normwise.recipes import FGSMRS, NFGSM, RECIPES, TRADES, Mixed, NoFrost, NoFrostStar, crafting
+from normwise.norms import MBN, NoNorm, on_route
+from normwise.recipes import FGSMRS, NFGSM, RECIPES, TRADES, Mixed, NoFrost, NoFrostStar, Routes, Standard, crafting
 from normwise.recipes.trades import Diverge
 from normwise.schedule import Schedule
 from normwise.seeding import generator
@@ -135,6 +135,21 @@ def test_one_step_recipes_take_the_steps_of_their_papers():
     assert edges.amax() <= 1
     with pytest.raises(ValueError, match="n-fgsm needs linf; got l2"):
         NFGSM().attack()(model, x, y, L2(), generator=generator(0))
+
+
+def test_of_a_mixture_the_adversarial_route_chooses_the_checkpoint():
+    def fitted(model, recipe, lr=1e-9):
+        schedule = Schedule(epochs=3, batch_size=16, lr=lr)
+        return fit(model, Stripes(validation_size=24), recipe, THREAT, schedule, seed=0)
+
+    def score(model, recipe):
+        return fitted(model, recipe).training.validation
+
+    model = fitted(trained(MBN()), Standard(), lr=0.05).model  # the clean route alone has learned
+    for route in (0, 1):
+        assert score(on_route(model, route), Routes(steps=1)) == score(model, Routes(steps=1))
+    other, same = (score(on_route(model, route), Standard())["clean"] for route in (0, 1))
+    assert score(model, Routes(steps=1))["clean"] == same < other
 
 
 def test_crafting_in_train_mode_lets_the_norm_read_the_batch():

@@ -74,7 +74,8 @@ def test_images_are_judged_again_unless_nobody_asks(make):
     assert unasked.evaluation.rebatched_accuracy is unasked.evaluation.alone_accuracy is None
     passes = 2 if asked.evaluation.coupled else 1
     assert asked.evaluation.forwards - unasked.evaluation.forwards == passes * 40
-    assert asked.evaluation.checks and not unasked.evaluation.checks
+    assert asked.evaluation.checks
+    assert not unasked.evaluation.checks
 
 
 def test_coupling_that_is_given_is_not_measured_again():
@@ -93,7 +94,8 @@ def test_coupling_that_is_given_is_not_measured_again():
         verdicts.append(evaluate(model, batches(), THREAT, (FGSM(),), again=False, coupling=coupling))
         passes.append(len(seen))
     first, second = verdicts
-    assert first.evaluation.coupled and second.evaluation.coupling == dataclasses.asdict(known)
+    assert first.evaluation.coupled
+    assert second.evaluation.coupling == dataclasses.asdict(known)
     assert torch.equal(first.x_adv, second.x_adv)
     assert passes[0] - passes[1] == 18  # nine looks at each of two batches
 

@@ -13,12 +13,15 @@ from ..norms import Routed, routed
 from ..types import Cost, Images, Labels, ThreatModel
 from .mixed import Crafting, check_lam
 
+CLEAN, ADVERSARIAL = 0, 1  # routes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Routes(Crafting):
     """(1 - lam) * CE(clean images on route 0) + lam * CE(adversarial images on route 1), the attack facing route 1.
 
-    The network that is judged takes the route its norms are set to: `--norm mbn --norm.route 1`, or `on_route(model, 1)`.
+    The network that is judged takes the route its norms are set to: `--norm mbn --norm.route 1`, or `on_route(model, 1)`. The
+    checkpoint is chosen by route 1, whichever that is: the clean one withstands most where it has learned least.
 
     Options
         lam                 weight of the adversarial images, between 0 and 1
@@ -34,6 +37,7 @@ class Routes(Crafting):
 
     name: ClassVar[str] = "mbn"
     label: ClassVar[str] = "mixed, by routes"
+    chosen_by: ClassVar[int] = ADVERSARIAL
 
     lam: float = 0.5
 
@@ -49,10 +53,10 @@ class Routes(Crafting):
         return copy.deepcopy(model)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
-        with routed(model, 1):
+        with routed(model, ADVERSARIAL):
             crafted = self.craft(model, x, y, threat, generator)
             adversarial = model(crafted.x_adv)
-        with routed(model, 0):
+        with routed(model, CLEAN):
             clean = model(x)
         terms = [F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) for logits in (clean, adversarial)]
         loss = (1 - self.lam) * terms[0] + self.lam * terms[1]
