@@ -65,7 +65,8 @@ class Reproduce:
             if cell not in CELLS:
                 raise unknown("cell", cell, list(CELLS))
         if min(self.seeds, self.first_seed, self.max_minutes) < 0:
-            raise ValueError("seeds, first_seed and max_minutes are numbers >= 0")
+            got = f"{self.seeds}, {self.first_seed} and {self.max_minutes:g}"
+            raise ValueError(f"seeds, first_seed and max_minutes are numbers >= 0; got {got}")
         if self.workers < 1:
             raise ValueError(f"workers is {self.workers}; give a whole number >= 1, such as the number of cores")
         check_threads(self.threads)
