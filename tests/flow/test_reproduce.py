@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from normwise.__main__ import main
@@ -109,6 +111,22 @@ def test_workers_side_by_side_make_what_one_makes_in_turn(folder, tmp_path):
     alone, beside = (json.loads((out / "cells/bnwot-seed0/record.json").read_text()) for out in (folder, tmp_path))
     assert alone["figures"] == beside["figures"]
     assert {path.name for path in (tmp_path / "cells").iterdir()} == {"bn-standard-seed0", "bnwot-seed0", "bn-eighth-seed0"}
+
+
+def test_a_cell_that_another_process_makes_is_left_to_it_and_waited_for(folder, tmp_path):
+    (theirs := FileLock(tmp_path / "locks/bn-standard-seed0")).acquire()
+    said = []
+
+    def report(text, step, steps):
+        said.append(text)
+        if text.startswith("waiting for bn-standard seed 0"):
+            shutil.copytree(folder / "cells/bn-standard-seed0", tmp_path / "cells/bn-standard-seed0")
+            theirs.release()
+
+    reproduce(Reproduce(only=("bn-standard", "bn-eighth")), tmp_path, report)
+    assert said[0].startswith("bn-eighth")
+    record, copied = ((out / "cells/bn-standard-seed0/record.json").read_bytes() for out in (folder, tmp_path))
+    assert copied == record
 
 
 class Elsewhere(torch.Tensor):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from .. import checkpoints
@@ -144,9 +145,27 @@ class Workshop:
         return checkpoints.give(baked(model), checkpoints.weights(path), str(path)).eval()
 
     def make(self, name: str, seed: int) -> dict[str, Any]:
-        """Train and measure a cell; what was stopped goes on. Returns its record, which is written too."""
-        if (done := self.record(name, seed)) is not None:
-            return done
+        """Train and measure a cell; what was stopped goes on. Returns its record, which is written too.
+
+        A cell that another process makes is waited for.
+        """
+        with self._lock(name, seed):
+            return self.record(name, seed) or self._make(name, seed)
+
+    def free(self, name: str, seed: int) -> bool:
+        """Whether no process is making a cell."""
+        lock = self._lock(name, seed)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        lock.release()
+        return True
+
+    def _lock(self, name: str, seed: int) -> FileLock:
+        return FileLock(self.folder / "locks" / f"{name}-seed{seed}")  # freed when its process dies, however that was
+
+    def _make(self, name: str, seed: int) -> dict[str, Any]:
         started, cell, folder = time.perf_counter(), self.cells[name], self.place(name, seed)
         ran = provenance()
         if cell.other:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -120,8 +120,8 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     """Make what is wanted and not there yet, then write and return the claims table.
 
     Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
-    stopped goes on. The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is
-    not there.
+    stopped goes on. Several processes, on several machines that share the folder, share the work: each makes what no other is
+    making. The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there.
     """
     device = place(settings)
     scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
@@ -141,17 +141,27 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     return decided(folder, settings.preset)
 
 
+def _next(shop: Workshop, waiting: Sequence[Job], left: Sequence[Job]) -> Job | None:
+    """The first cell that waits for none of those left; rather one that no other process, on whatever machine, is making."""
+    ready = [job for job in waiting if not any((need, job[1]) in left for need in CELLS[job[0]].needs)]
+    return next((job for job in ready if shop.free(*job)), ready[0] if ready else None)
+
+
 def _in_turn(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
     """Make the cells that are left one after the other, and take from the list what is made."""
     while left and not over():
-        name, seed = left[0]
+        job = _next(shop, left, left)
+        assert job is not None  # the first that is left needs none of those after it
+        name, seed = job
+        if not shop.free(name, seed):
+            say(f"waiting for {name} seed {seed}, which another process makes")
 
         def told(text: str, step: int, steps: int, name: str = name) -> None:
             say(f"{name} {text.replace(': ', ' ')}")
 
         shop.report = told
         record = shop.make(name, seed)
-        del left[0]
+        left.remove(job)
         say(f"{name} seed {seed}: {_sentence(record)}")
 
 
@@ -160,11 +170,9 @@ def _side_by_side(settings: Reproduce, shop: Workshop, left: list[Job], over: Ca
     waiting, running = list(left), dict[Future[dict[str, Any]], Job]()
     with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
         while running or (waiting and not over()):
-            for job in list(waiting):
-                needed = [(need, job[1]) for need in CELLS[job[0]].needs]
-                if len(running) < settings.workers and not over() and not any(need in left for need in needed):
-                    running[pool.submit(_make, settings, shop.folder, *job)] = job
-                    waiting.remove(job)
+            while len(running) < settings.workers and not over() and (job := _next(shop, waiting, left)):
+                running[pool.submit(_make, settings, shop.folder, *job)] = job
+                waiting.remove(job)
             say(f"making {', '.join(name for name, _ in running.values())}")
             for done in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
                 name, seed = running.pop(done)
