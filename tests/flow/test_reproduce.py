@@ -24,6 +24,7 @@ from normwise.reproduce.cell import Workshop
 from normwise.reproduce.papers import CELLS
 from normwise.reproduce.run import Reproduce, planned, reproduce
 from normwise.reproduce.scale import SCALES, smoke
+from normwise.training import fit
 from normwise.types import Batch
 from worlds import Stripes, batches, trained
 
@@ -170,6 +171,16 @@ def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tm
             reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, lambda text, done, total: None)
     here, there = (Workshop(CELLS, smoke(), tmp_path, lambda *told: None, device) for device in ("cpu", "meta"))
     assert here.digest("bnwot", 0) == there.digest("bnwot", 0)
+
+
+def test_what_a_stopped_process_trained_counts_in_a_cells_seconds(monkeypatch, tmp_path):
+    def resumed(*args, **options):
+        fitted = fit(*args, **options)
+        return fitted._replace(training=replace(fitted.training, seconds=1000 + fitted.training.seconds))
+
+    monkeypatch.setattr("normwise.reproduce.cell.fit", resumed)
+    record = Workshop(CELLS, smoke(), tmp_path, lambda text, done, total: None).make("bn-eighth", 0)
+    assert 1000 < record["training"]["seconds"] < record["seconds"] < 1200
 
 
 def test_at_every_size_the_network_without_norms_has_the_convolutions_of_the_one_with_norms():

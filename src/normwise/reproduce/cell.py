@@ -171,11 +171,11 @@ class Workshop:
         if cell.other:
             check_other(self.scale)
         scale = self.scale_of(cell)
-        made: dict[str, Any] = {}
+        made, earlier = dict[str, Any](), 0.0
         if cell.recipe is None:
             model = self.untrained(name, seed).eval()
         else:
-            fitted, made = self._train(cell, seed, folder)
+            fitted, made, earlier = self._train(cell, seed, folder)
             model = fitted.model
         found = self._measure(cell, model, seed)
         record = {
@@ -184,7 +184,7 @@ class Workshop:
             "system": cell.system,
             "about": cell.about,
             "seed": seed,
-            "seconds": time.perf_counter() - started,
+            "seconds": time.perf_counter() - started + earlier,
             "digest": self.digest(name, seed),
             "recipe": plain(cell.recipe(scale)) if cell.recipe else None,
             "scale": {**plain(scale), "data": plain(scale.data) | ({"root": OTHER} if cell.other else {})},
@@ -201,7 +201,8 @@ class Workshop:
         record = self.record(name, seed)
         return record["figures"]["clean"] if record else None
 
-    def _train(self, cell: Cell, seed: int, folder: Path) -> tuple[Fitted, dict[str, Any]]:
+    def _train(self, cell: Cell, seed: int, folder: Path) -> tuple[Fitted, dict[str, Any], float]:
+        """The trained network, what the record says of the training, and its seconds in processes that were stopped."""
         assert cell.recipe is not None
         recipe, begun, data = cell.recipe(self.scale), self.untrained(cell.name, seed), self.scale_of(cell).data
         whole = self.scale.standard if cell.clean else self.scale.robust
@@ -213,9 +214,11 @@ class Workshop:
             for rate in cell.rates or self.scale.rates:
                 tried[f"{rate:g}"] = self._try(begun, data, recipe, schedule, rate, seed)
             schedule = replace(schedule, lr=float(max(tried, key=lambda rate: tried[rate])))
+        started = time.perf_counter()
         fitted = self._fit(begun, data, recipe, schedule, seed, folder)
+        earlier = max(fitted.training.seconds - (time.perf_counter() - started), 0.0)
         rates = {rate: reached for rate, (reached, _) in tried.items()}
-        return fitted, {**plain(fitted.training), "lr": schedule.lr, "rates": rates}
+        return fitted, {**plain(fitted.training), "lr": schedule.lr, "rates": rates}, earlier
 
     def _try(
         self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int
