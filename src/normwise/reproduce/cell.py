@@ -154,13 +154,11 @@ class Workshop:
 
     def free(self, name: str, seed: int) -> bool:
         """Whether no process is making a cell."""
-        lock = self._lock(name, seed)
         try:
-            lock.acquire(blocking=False)
+            with self._lock(name, seed).acquire(blocking=False):
+                return True
         except Timeout:
             return False
-        lock.release()
-        return True
 
     def _lock(self, name: str, seed: int) -> FileLock:
         return FileLock(self.folder / "locks" / f"{name}-seed{seed}")  # freed when its process dies, however that was
