@@ -61,7 +61,7 @@ class Cell:
                     the strongest evaluation of the cell it needs left standing
         at          share of the scale's radius at which AutoAttack is asked
         other       it is trained and judged on other data than the scale's (`scale.other`)
-        apart       it is made where it is named alone: a variant of our own, so that the whole ends in hours
+        apart       it is made where it is named alone, for it takes longer than a cell should
     """
 
     name: str

@@ -36,7 +36,7 @@ class Reproduce:
         preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10), gpu (PreActResNet-18), or
                         gpu-resnet18, gpu-resnet26
         only            cells to make, with all that they need; empty: those of the system that need no other data than the
-                        preset's (abnn-other does) and are no variants of our own (such as affine-fragile-long)
+                        preset's (abnn-other does) and are no longer than others (affine-fragile-long is)
         seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first alone, unless
                         they are named
         first_seed      the seed to begin with
