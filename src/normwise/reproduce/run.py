@@ -120,8 +120,8 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     """Make what is wanted and not there yet, then write and return the claims table.
 
     Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
-    stopped goes on. Several processes, on several machines that share the folder, share the work: each makes what no other is
-    making. The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there.
+    stopped goes on. Several processes with one folder share the work: each makes what no other is making (on
+    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there.
     """
     device = place(settings)
     scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
@@ -142,7 +142,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
 
 def _next(shop: Workshop, waiting: Sequence[Job], left: Sequence[Job]) -> Job | None:
-    """The first cell that waits for none of those left; rather one that no other process, on whatever machine, is making."""
+    """The first cell that waits for none of those left; rather one that no other process is making."""
     ready = [job for job in waiting if not any((need, job[1]) in left for need in CELLS[job[0]].needs)]
     return next((job for job in ready if shop.free(*job)), ready[0] if ready else None)
 
