@@ -4,9 +4,10 @@
         [--threads 2] [--threat linf] [--version standard] [--precision float32]
 
 Every run is a process of its own, the two sides in turns, so that `process_seconds` holds everything: imports, loading, the
-coupling probe, judging. `seconds` begins when network and images are there. NETWORK is a function of networks.py, DATA a data
+coupling probe, judging, saving the images. `seconds` begins when network and images are there. NETWORK is a function of networks.py, DATA a data
 set's name (its files where $NORMWISE_DATA says), EPS a number or a fraction such as 8/255. The reference is imported from a
-local clone, whose commit the record names; without one only ours is measured. The images of both sides are judged alike.
+local clone, whose commit the record names; without one only ours is measured. The images of both sides are judged
+alike by the process that calls, on neither clock.
 `parts` says of each part of the attack how many rows it was given, its seconds (those of its processor too), and how many images went forward and back; what
 of `seconds` is in no part is probing, judging and passes between the parts.
 """
@@ -18,6 +19,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -102,26 +104,42 @@ def theirs(model, batch, given):
     return x_adv, {"forwards": model.forwards, "backwards": model.gradients, "parts": parts.told()}
 
 
-def one(given):
-    """One side, one seed: what a process of its own does."""
+def prepared(given):
+    """The network and its images."""
     import networks
     import torch
 
-    from normwise.coupling import measure_coupling
     from normwise.data import find
-    from normwise.judge import DRAWS, Judge
 
     torch.set_num_threads(given.threads)
-    sys.path.insert(0, given.reference)
     model = getattr(networks, given.network)(Path(given.weights))
-    batch = find(given.data).test(batch_size=given.rows)[0]
+    return model, find(given.data).test(batch_size=given.rows)[0]
+
+
+def one(given):
+    """One side, one seed: what a process of its own does."""
+    import torch
+
+    sys.path.insert(0, given.reference)
+    model, batch = prepared(given)
     started = time.perf_counter()
     x_adv, found = {"normwise": ours, "reference": theirs}[given.who](model, batch, given)
     found["seconds"] = time.perf_counter() - started
-    judge = Judge(model, given.seed)
-    judge.draws = DRAWS if measure_coupling(model, [batch.x[:64]], seed=given.seed).random else 1
-    found["robust"] = (judge.answers(x_adv, batch.y)[0] == batch.y).double().mean().item()
+    torch.save(x_adv, given.images)
     print(json.dumps(found))
+
+
+def robust(given, images, seed):
+    """The share of rows that are right on these images; of a random network, by the mean of many answers."""
+    import torch
+
+    from normwise.coupling import measure_coupling
+    from normwise.judge import DRAWS, Judge
+
+    model, batch = prepared(given)
+    judge = Judge(model, seed)
+    judge.draws = DRAWS if measure_coupling(model, [batch.x[:64]], seed=seed).random else 1
+    return (judge.answers(torch.load(images), batch.y)[0] == batch.y).double().mean().item()
 
 
 def main():
@@ -140,6 +158,7 @@ def main():
     parser.add_argument("--note", default="", help="what else the record should say, e.g. that the machine was shared")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--who", help=argparse.SUPPRESS)
+    parser.add_argument("--images", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.who:
         one(given)
@@ -158,11 +177,13 @@ def main():
     runs = []
     for seed in range(given.seeds):
         for who in ("normwise", "reference") if given.reference else ("normwise",):
-            started = time.perf_counter()
-            words = [sys.executable, *sys.argv, "--seed", str(seed), "--who", who]
-            said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-            whole = time.perf_counter() - started
-            runs.append({"who": who, "seed": seed, "process_seconds": whole, **json.loads(said.splitlines()[-1])})
+            with tempfile.NamedTemporaryFile(suffix=".pt") as images:
+                words = [sys.executable, *sys.argv, "--seed", str(seed), "--who", who, "--images", images.name]
+                started = time.perf_counter()
+                said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+                whole = time.perf_counter() - started
+                found = {**json.loads(said.splitlines()[-1]), "robust": robust(given, images.name, seed)}
+            runs.append({"who": who, "seed": seed, "process_seconds": whole, **found})
             print(runs[-1], flush=True)
         lines = ratios.said(runs, ("process_seconds", "seconds"))
         write(given.out, to_json({**provenance(), **settings, "ratios": lines, "runs": runs}))  # so far

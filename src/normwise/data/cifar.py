@@ -67,14 +67,23 @@ class _Cifar(StoredData):
 
     def arrays(self) -> Arrays:
         """Read the files: (n, 3, 32, 32) uint8."""
-        folder, metas = self.folder, ("meta", "batches.meta", "batches.meta.txt", f"{self._kind}label_names.txt")
-        files = self.layouts[self.layout(folder) or ""]
-        names = next(file for file in files if file in metas)
-        train = self._split([folder / file for file in files if file.startswith(("data_batch", "train"))])
-        test = self._split([folder / file for file in files if file.startswith("test")])
-        return Arrays(*train, *test, self._names(folder / names))
+        train_x, train_y = self._split("data_batch", "train")
+        return self._tested._replace(train_x=train_x, train_y=train_y)
 
-    def _split(self, files: list[Path]) -> tuple[Tensor, Tensor]:
+    def test_arrays(self) -> Arrays:
+        """Read the files of the test rows and names: (n, 3, 32, 32) uint8, without training rows."""
+        x, y = self._split("test")
+        metas = ("meta", "batches.meta", "batches.meta.txt", f"{self._kind}label_names.txt")
+        (names,) = (file for file in self._files if file.name in metas)
+        return Arrays(x[:0], y[:0], x, y, self._names(names))
+
+    @property
+    def _files(self) -> list[Path]:
+        folder = self.folder
+        return [folder / file for file in self.layouts[self.layout(folder) or ""]]
+
+    def _split(self, *beginnings: str) -> tuple[Tensor, Tensor]:
+        files = [file for file in self._files if file.name.startswith(beginnings)]
         read = self._binary if files[0].suffix else self._python
         x, y = zip(*(read(file) for file in files), strict=True)
         return torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y))

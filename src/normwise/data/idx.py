@@ -61,10 +61,16 @@ class Mnist(StoredData):
 
     def arrays(self) -> Arrays:
         """Read the files: (n, 1, 28, 28) uint8."""
-        train_x, train_y, test_x, test_y = (
-            read_idx(self.folder / file, (28, 28) if "images" in file else ()) for file in FILES
-        )
-        return Arrays(train_x[:, None], train_y, test_x[:, None], test_y, self.labels)
+        train_x, train_y = self._read(*FILES[:2])
+        return self._tested._replace(train_x=train_x, train_y=train_y)
+
+    def test_arrays(self) -> Arrays:
+        """Read the files of the test rows: (n, 1, 28, 28) uint8, without training rows."""
+        x, y = self._read(*FILES[2:])
+        return Arrays(x[:0], y[:0], x, y, self.labels)
+
+    def _read(self, images: str, labels: str) -> tuple[Tensor, Tensor]:
+        return read_idx(self.folder / images, (28, 28))[:, None], read_idx(self.folder / labels)
 
     @classmethod
     def recognised(cls, folder: Path) -> bool:

@@ -49,5 +49,13 @@ class Svhn(StoredData):
 
     def arrays(self) -> Arrays:
         """Read the files: (n, 3, 32, 32) uint8."""
-        train, test = (read_mat(self.folder / file) for file in self.layouts["svhn"])
-        return Arrays(*train, *test, tuple("0123456789"))
+        train_x, train_y = self._read("train")
+        return self._tested._replace(train_x=train_x, train_y=train_y)
+
+    def test_arrays(self) -> Arrays:
+        """Read the file of the test rows: (n, 3, 32, 32) uint8, without training rows."""
+        x, y = self._read("test")
+        return Arrays(x[:0], y[:0], x, y, tuple("0123456789"))
+
+    def _read(self, split: str) -> tuple[Tensor, Tensor]:
+        return read_mat(self.folder / f"{split}_32x32.mat")

@@ -52,7 +52,7 @@ class Batches(Sequence[Batch]):
 
 @dataclass(frozen=True, kw_only=True)
 class TensorData(ABC):
-    """A data set whose `arrays()` fit in memory; they are read and checked once, at first use.
+    """A data set whose `arrays()` fit in memory; they are read and checked once, at first use, and training rows when asked for.
 
     Options
         validation_size   rows cut from the training rows to choose checkpoints and settings, every class in its share
@@ -82,6 +82,10 @@ class TensorData(ABC):
     def arrays(self) -> Arrays:
         """Read the data. Raises ValueError that names the file and what is wrong with it."""
 
+    def test_arrays(self) -> Arrays:
+        """Read the data, if that is quicker without its training rows. Raises as `arrays` does."""
+        return self._arrays
+
     @property
     def source(self) -> str:
         """What error messages call this data."""
@@ -94,7 +98,7 @@ class TensorData(ABC):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the classes, by label."""
-        return self._arrays.names
+        return self._tested.names
 
     @property
     def classes(self) -> int:
@@ -104,7 +108,7 @@ class TensorData(ABC):
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one row: (c, h, w) or (c, t, h, w)."""
-        return tuple(self._arrays.test_x.shape[1:])
+        return tuple(self._tested.test_x.shape[1:])
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -142,24 +146,29 @@ class TensorData(ABC):
 
     def test(self, *, batch_size: int) -> Sequence[Batch]:
         """Return the test rows in fixed batches: same order and composition every time."""
-        return Batches(self._splits[2], batch_size)
+        _, _, x, y, _ = self._tested
+        return Batches(Split(x, y, self.test_order(y)[: self.test_limit]), batch_size)
 
     @cached_property
     def _arrays(self) -> Arrays:
         return check_arrays(self.arrays(), self.source)
 
     @cached_property
-    def _splits(self) -> tuple[Split, Split, Split]:
-        """Training, validation and test rows."""
-        x, y, test_x, test_y, _ = self._arrays
+    def _tested(self) -> Arrays:
+        """The arrays, of which only the test rows count."""
+        return self._arrays if "_arrays" in vars(self) else check_arrays(self.test_arrays(), self.source)
+
+    @cached_property
+    def _splits(self) -> tuple[Split, Split]:
+        """Training and validation rows."""
+        x, y, *_ = self._arrays
         asked = f"validation_size {self.validation_size} must leave training rows of {self.source}"
         need(self.validation_size < max(len(y), 1), asked, f"{len(y)} rows in all", "pass a smaller validation_size")
         held = stratified(y, self.validation_size, seeded(self.split_seed, "validation"))
         kept = torch.ones(len(y), dtype=torch.bool).index_fill_(0, held, False).nonzero().flatten()
         if self.train_limit is not None:
             kept = kept[stratified(y[kept], self.train_limit, seeded(self.split_seed, "train_limit"))]
-        order = self.test_order(test_y)[: self.test_limit]
-        return Split(x, y, kept), Split(x, y, held), Split(test_x, test_y, order)
+        return Split(x, y, kept), Split(x, y, held)
 
     @property
     def _training(self) -> Split:
