@@ -129,6 +129,32 @@ def test_the_probe_finds_coupling_randomness_and_memory_apart():
     assert (training.coupled, training.random, training.stateful) == (True, False, True)
 
 
+class After(nn.Module):
+    """A network whose logits a function changes."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.inner, self.change = trained(), change
+
+    def forward(self, x):
+        return self.inner(x) + self.change(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "coupled", "random"),
+    [
+        (lambda x: torch.randn(()), False, True),  # one draw for all rows, wherever they stand
+        (lambda x: torch.arange(len(x)).view(-1, 1), True, False),  # places alone
+        (lambda x: (x.flatten(1).amax() == 1).float(), True, False),  # black and white neighbours alone
+        (lambda x: x.flatten(1).mean(1).roll(1).view(-1, 1), True, False),  # one neighbour
+        (lambda x: torch.zeros(()), False, False),
+    ],
+)
+def test_what_matters_alone_is_found_where_all_is_changed_at_once(change, coupled, random):
+    found = measure_coupling(After(change), [images().clamp(max=0.9)])
+    assert (found.coupled, found.random, found.stateful) == (coupled, random, False)
+
+
 @pytest.mark.parametrize("share", [1e-3, 1.0])
 def test_a_small_share_of_the_batch_is_coupling_too(share):
     from normwise.norms import BN
