@@ -4,7 +4,7 @@
     python benchmarks/peers.py apgd NETWORK WEIGHTS DATA OUT.json --eps 2/255 --reference PATH [--rows 200]
     python benchmarks/peers.py strength NETWORK WEIGHTS DATA OUT.json --eps 2/255 [--reference PATH] [--rows 200] [--seeds 3]
     python benchmarks/peers.py cost NETWORK WEIGHTS DATA OUT.json --eps 2/255
-    python benchmarks/peers.py switches NETWORK WEIGHTS DATA OUT.json --eps 1/255 [--rows 500] [--steps 100] [--seeds 3]
+    python benchmarks/peers.py switches NETWORK WEIGHTS DATA OUT.json --eps 1/255 [--rows 500] [--steps 100] [--seeds 3] [--ways off ...]
 
 NETWORK is a function of networks.py (WEIGHTS may be `none` where it takes none), DATA a data set's name, its files where
 $NORMWISE_DATA says. A peer that is not installed is named and left out. See README.md for what to install.
@@ -192,8 +192,10 @@ def switches(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
     attack, off = AutoAttack(steps=args.steps, queries=args.queries), replace(EAGER, drop=False, give_up=False)
     ways = {"off": off, **{name: replace(off, **{name: True}) for name in ("fold", "channels_last", "first_layer", "drop")}}
     ways |= {"drop and give_up": replace(off, drop=True, give_up=True), "compile": replace(off, compile=True)}
-    ways |= {"bfloat16": replace(off, precision="bfloat16")}  # a CPU has no fast float16
+    ways |= {"bfloat16": replace(off, precision="bfloat16")}
+    ways |= {"float16, drop and give_up": replace(off, precision="float16", drop=True, give_up=True)}  # slow on a CPU
     ways |= {"all, in float32": FAST}
+    ways = {name: speed for name, speed in ways.items() if name in (args.ways or ways)}
     for seed in range(args.seeds):
         for name, speed in ways.items():
             e = evaluate(model, parts, Linf(eps=args.eps), (attack,), seed=seed, speed=speed).evaluation
@@ -260,6 +262,7 @@ def main() -> None:
     for name, value in {"rows": 128, "steps": 20, "queries": 1000, "repeats": 5, "threads": 2, "seeds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--reference", default="")
+    parser.add_argument("--ways", nargs="*", help="of switches: these alone")
     args = parser.parse_args()
     args.words = [args.network, args.weights, args.data, args.out]
     torch.set_num_threads(args.threads)
