@@ -103,9 +103,7 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     if not change <= rounding:
         repeated, redrawn = apart(ask(x), base), apart(ask(x, draws=1), base)
         tolerance = max(10 * repeated, rounding)
-        random = (
-            max(repeated, redrawn) > rounding
-        )  # a generator of the model's own is not set back: a repetition differs too
+        random = max(repeated, redrawn) > rounding  # a generator of the model's own is not set back, and differs at once
         change = 0.0
         for kept, peers in pairs:
             answer = ask(among(kept, peers))
