@@ -89,7 +89,8 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     scale = base.abs().amax().clamp_min(1e-12)
 
     def apart(answer: Tensor, expected: Tensor) -> float:
-        return float((answer - expected).abs().amax() / scale) if len(expected) else 0.0
+        found = float((answer - expected).abs().amax() / scale) if len(expected) else 0.0
+        return math.inf if math.isnan(found) else found  # a row that neighbours turn into no number is not left alone
 
     tolerance = rounding = min(100 * torch.finfo(x.dtype).eps, 0.05)
     random, flipped = False, torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -100,10 +101,10 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
         if change <= rounding:
             answer = ask(among(kept, peers)[order], draws=1)
             change = max(change, apart(answer[kept[order]], base[order][kept[order]]))
-    if not change <= rounding:
+    if change > rounding:
         repeated, redrawn = apart(ask(x), base), apart(ask(x, draws=1), base)
         tolerance = max(10 * repeated, rounding)
-        random = max(repeated, redrawn) > rounding  # a generator of the model's own is not set back, and differs at once
+        random = max(repeated, redrawn) > rounding  # the model's own generator is not set back: repeating differs
         change = 0.0
         for kept, peers in pairs:
             answer = ask(among(kept, peers))

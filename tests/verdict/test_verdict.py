@@ -147,6 +147,7 @@ class After(nn.Module):
         (lambda x: torch.arange(len(x)).view(-1, 1), True, False),  # places alone
         (lambda x: (x.flatten(1).amax() == 1).float(), True, False),  # black and white neighbours alone
         (lambda x: x.flatten(1).mean(1).roll(1).view(-1, 1), True, False),  # one neighbour
+        (lambda x: torch.nan if x.max() == 1 else 0.0, True, False),  # neighbours that leave no number
         (lambda x: torch.zeros(()), False, False),
     ],
 )
