@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from .modes import digest, modes_of, untouched
+from .rows import over
 from .seeding import generator
 from .types import Images
 
@@ -40,8 +42,9 @@ def measure_coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) 
 
     Each row's logits are compared with those it has when half of its neighbours are replaced by rows of another batch
     (of the same batch, rolled, if there is only one), by noise of black and white pixels, and when the rows are reordered.
-    First all that may matter is changed at once, neighbours, places and random draws: where nothing moves, nothing matters,
-    and six passes are enough. Else one thing is changed at a time, and only the pass that looks for randomness sees other draws.
+    First all that may matter is changed at once, neighbours of either kind, places and random draws: where nothing moves,
+    nothing matters, and three passes are enough. Else one thing is changed at a time, and only the pass that looks for
+    randomness sees other draws.
 
     Raises ValueError for no batch, or logits that are not (rows, classes).
     """
@@ -79,35 +82,33 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     strangers = other if len(other) == len(x) and other is not x else x.roll(1, 0)
     noise = torch.randint(0, 2, x.shape, generator=rng).to(x)
     order = torch.randperm(len(x), generator=rng).to(x.device)
-    even = torch.arange(len(x), device=x.device) % 2 == 0
-    pairs = [(kept, peers) for kept in (even, ~even) for peers in (strangers, noise)]
-
-    def among(kept: Tensor, peers: Tensor) -> Tensor:
-        return torch.where(kept.view(-1, *[1] * (x.ndim - 1)), x, peers)
-
-    base = ask(x)
-    scale = base.abs().amax().clamp_min(1e-12)
+    place = torch.arange(len(x), device=x.device)
+    halves = place % 2 == 0, place % 2 == 1
 
     def apart(answer: Tensor, expected: Tensor) -> float:
         found = float((answer - expected).abs().amax() / scale) if len(expected) else 0.0
         return math.inf if math.isnan(found) else found  # a row that neighbours turn into no number is not left alone
 
+    base = None
+    with suppress(Exception):  # a model that cannot be differentiated is not stateful for what an attack does
+        base = ask(x, graph=True)
+    base = ask(x) if base is None else base
+    scale = base.abs().amax().clamp_min(1e-12)
     tolerance = rounding = min(100 * torch.finfo(x.dtype).eps, 0.05)
     random, flipped = False, torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    change = math.inf
-    with suppress(Exception):  # what an attack does; a model that cannot be differentiated is not stateful for it
-        change = apart(ask(x, graph=True), base)
-    for kept, peers in pairs:
+    both, change = torch.where(over(place % 4 < 2, x), noise, strangers), 0.0
+    for kept in halves:
         if change <= rounding:
-            answer = ask(among(kept, peers)[order], draws=1)
+            answer = ask(torch.where(over(kept, x), x, both)[order], draws=1)
             change = max(change, apart(answer[kept[order]], base[order][kept[order]]))
     if change > rounding:
+        base = ask(x)
         repeated, redrawn = apart(ask(x), base), apart(ask(x, draws=1), base)
         tolerance = max(10 * repeated, rounding)
         random = max(repeated, redrawn) > rounding  # the model's own generator is not set back: repeating differs
         change = 0.0
-        for kept, peers in pairs:
-            answer = ask(among(kept, peers))
+        for kept, peers in product(halves, (strangers, noise)):
+            answer = ask(torch.where(over(kept, x), x, peers))
             change = max(change, apart(answer[kept], base[kept]))
             flipped |= kept & (answer.argmax(1) != base.argmax(1))
         if not random:  # else a row in another place meets other draws

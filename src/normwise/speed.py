@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Literal
 
 import torch
@@ -16,6 +17,9 @@ from .rows import over
 from .types import Images
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Copies of like networks share what was compiled, and all networks of a process one count of it. torch's own limit of 8 is used
+# up by one network (five sizes, with and without gradient), and what comes after runs eagerly where torch takes no other.
+LIMIT = {"recompile_limit": 256} if "recompile_limit" in signature(torch.compile).parameters else {}
 SAME = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference of a logit, relative to the largest logit
 
 
@@ -88,7 +92,7 @@ def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
     inner: nn.Module = _Cast(made, PRECISIONS[speed.precision], pictures)
     if speed.compile:
         graphs = x.device.type == "cuda"
-        inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default"), graphs)  # type: ignore[arg-type]
+        inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default", **LIMIT), graphs)  # type: ignore
     return _Scaled(inner) if speed.precision == "float16" else inner
 
 

@@ -12,7 +12,7 @@ from normwise.attacks import FAB, FGSM, PGD, worst_case
 from normwise.curves import curve
 from normwise.evidence import COLUMNS, keep_images, keep_rows
 from normwise.seeding import generator
-from normwise.speed import EAGER, FAST, Speed, _Filled, faster
+from normwise.speed import EAGER, FAST, LIMIT, Speed, _Filled, faster
 from normwise.threats import L2, Linf
 from normwise.types import Batch
 from normwise.verdict import evaluate
@@ -187,6 +187,14 @@ def test_on_a_linear_model_in_float64_what_is_compiled_gives_the_same_rows():
     assert faster(model, compiled, parts[0].x[:8], 0)  # there is a copy to search on
     found, plain = (evaluate(*linear(), speed=speed) for speed in (compiled, EAGER))
     assert torch.equal(found.rows.broken_by, plain.rows.broken_by)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not LIMIT or not shutil.which("g++"), reason="this torch takes no limit of its own, or no g++")
+def test_a_network_is_compiled_whatever_was_compiled_before():
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for shape in ((2, 6, 6), (3, 4, 4)):
+            assert faster(Linear(shape), Speed(compile=True), torch.rand(8, *shape), 0)
 
 
 class Graph(torch.nn.Module):
