@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from inspect import signature
 from typing import Literal
 
 import torch
@@ -17,9 +16,6 @@ from .rows import over
 from .types import Images
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Copies of like networks share what was compiled, and all networks of a process one count of it. torch's own limit of 8 is used
-# up by one network (five sizes, with and without gradient), and what comes after runs eagerly where torch takes no other.
-LIMIT = {"recompile_limit": 256} if "recompile_limit" in signature(torch.compile).parameters else {}
 SAME = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference of a logit, relative to the largest logit
 
 
@@ -92,7 +88,7 @@ def _copy(model: nn.Module, speed: Speed, x: Images) -> nn.Module:
     inner: nn.Module = _Cast(made, PRECISIONS[speed.precision], pictures)
     if speed.compile:
         graphs = x.device.type == "cuda"
-        inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default", **LIMIT), graphs)  # type: ignore
+        inner = _Filled(torch.compile(inner, mode="reduce-overhead" if graphs else "default"), graphs)  # type: ignore[arg-type]
     return _Scaled(inner) if speed.precision == "float16" else inner
 
 
@@ -147,7 +143,13 @@ class _Scaled(nn.Module):
 
 
 class _Filled(nn.Module):
-    """Fills batches up to 1, 2, 3, 4, 6, 8, 12, 16, ... rows, so that what is compiled for a size is used again."""
+    """Fills batches up to 1, 2, 3, 4, 6, 8, 12, 16, ... rows, so that what is compiled for a size is used again.
+
+    torch counts what it compiled for all networks of a process together and stops at 8, which one network uses up (five sizes,
+    with and without gradient): those after it would run eagerly, so that the limit is another one here.
+    """
+
+    LIMIT = 256
 
     def __init__(self, model: nn.Module, graphs: bool) -> None:
         super().__init__()
@@ -157,7 +159,6 @@ class _Filled(nn.Module):
         rows, power = len(x), 1 << (len(x) - 1).bit_length()
         size = power * 3 // 4 if rows <= power * 3 // 4 else power
         filled = torch.cat([x, x[:1].detach().expand(size - rows, *x.shape[1:])]) if size > rows else x
-        if self.graphs:  # their logits and gradients lie where the next pass writes: keep copies
-            return self.model(filled * 1)[:rows].clone()
-        logits: Tensor = self.model(filled)
-        return logits[:rows]
+        with torch._dynamo.config.patch(recompile_limit=self.LIMIT):
+            logits: Tensor = self.model(filled * 1 if self.graphs else filled)[:rows]
+        return logits.clone() if self.graphs else logits  # a graph's logits and gradients lie where its next pass writes
