@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from collections.abc import Iterator
@@ -16,12 +17,45 @@ from .seeding import draw, drawing
 from .types import Mode
 
 
+def set_mode(model: nn.Module, mode: Mode) -> nn.Module:
+    """Put the model in `mode`; returns the model, whose own `train` may return nothing.
+
+    Exported programs know one mode, the one they were exported in, and stay in it.
+    """
+    try:
+        model.train(mode == "train")
+    except NotImplementedError:  # torch.export's
+        for module in model.modules():
+            module.training = mode == "train"
+    return model
+
+
+def moved(model: nn.Module, *args: Any, **options: Any) -> nn.Module:
+    """`model.to(...)`; returns the model, whose own `to` may return nothing."""
+    model.to(*args, **options)
+    return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy; tensors that were computed (by prune, the older weight_norm and spectral_norm) are copied as values.
+
+    Such layers compute them anew in every pass. Raises ValueError for a model that cannot be copied.
+    """
+    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    memo: dict[int, Any] = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        reason = str(error).split("\n")[0][:120]
+        raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {reason})") from None
+
+
 @contextmanager
 def running(model: nn.Module, mode: Mode) -> Iterator[nn.Module]:
     """Run every module of the model in `mode`; afterwards each module is in the mode it was in, frozen layers too."""
     before = {module: module.training for module in model.modules()}
     try:
-        yield model.train(mode == "train")
+        yield set_mode(model, mode)
     finally:
         for module, training in before.items():
             module.training = training

@@ -1,13 +1,13 @@
-"""Passes through a network that fit: into memory, by parts, and into the time there is."""
+"""Passes through a network: the one way to ask it for logits; and passes that fit into memory, by parts, and into the time there is."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +16,42 @@ from torch import Tensor, nn
 T = TypeVar("T", bound="tuple[Tensor, ...]")
 _DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)  # on the monotonic clock
 _FITTING: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # rows that a network was found to take at once
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Ask the model about the images x (b, c, ...): its logits (b, classes), in its own dtype.
+
+    It gets a copy of x, for some networks write into their input. Of a model that answers more than a tensor the logits are
+    what it calls `logits` (a key, or an attribute), the first entry of a tuple, or the only entry that is (b, classes).
+    Raises ValueError for an answer that holds no logits.
+    """
+    return logits_in(model(x.clone()), len(x))
+
+
+def logits_in(answer: Any, rows: int) -> Tensor:
+    """The logits in what a model answered to so many rows. Raises ValueError where there are none, or none is meant."""
+    found = answer
+    if not isinstance(answer, Tensor):
+        named = answer if isinstance(answer, Mapping) else getattr(answer, "__dict__", {})
+        entries = list(answer) if isinstance(answer, tuple | list) else list(named.values())
+        fitting = [one for one in entries if isinstance(one, Tensor) and one.ndim == 2 and len(one) == rows]
+        found = named.get("logits", getattr(answer, "logits", None))
+        if found is None and isinstance(answer, tuple | list):
+            found = entries[0] if entries else None
+        if found is None and len(fitting) == 1:
+            found = fitting[0]
+        if not isinstance(found, Tensor):
+            told = f" of {', '.join(map(str, named))}" if named else ""
+            raise ValueError(
+                f"the model answers a {type(answer).__name__}{told}, which names no logits; "
+                "return logits of shape (b, classes), alone or as `logits`"
+            )
+    if found.ndim != 2 or len(found) != rows or found.shape[1] < 2 or not found.is_floating_point():
+        raise ValueError(
+            f"the model answers {tuple(found.shape)} ({found.dtype}) to {rows} images; expected logits of shape (b, classes), "
+            "two classes or more"
+        )
+    return found
 
 
 @contextmanager
