@@ -58,7 +58,7 @@ def gradients(args):
     x = torch.rand(args.images, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(args.device)
     with torch.no_grad():
         y = torch.cat([model(part).argmax(1) for part in x.split(128)])
-    copies = {name: (faster(model, speed, x[:8], 0) or [model])[0] for name, speed in WAYS.items()}
+    copies = {name: (faster(model, speed, x[:8], 0).made or [model])[0] for name, speed in WAYS.items()}
     seconds = {name: [] for name in WAYS}
     for _ in range(1 + args.repeats):
         for name, searched in copies.items():

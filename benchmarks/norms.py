@@ -39,7 +39,7 @@ def costs(model, x, y):
     yield lambda: cross_entropy(model(x), y).backward()
     everyone = torch.ones(len(x), dtype=torch.bool)
     with running(model, "eval"):
-        searched = (faster(model, FAST, x, 0) or [model])[0]
+        searched = (faster(model, FAST, x, 0).made or [model])[0]
     for attacked in (model.eval(), searched):
         yield lambda attacked=attacked: Oracle(attacked).gradient(x, y, per_row, everyone)
 

@@ -98,7 +98,7 @@ def pgd(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
     variants = {"as it is": EAGER, "folded, channels_last": FAST, "compiled": Speed(compile=True)}
     variants |= {"bfloat16": Speed(precision="bfloat16"), "compiled bfloat16": Speed(compile=True, precision="bfloat16")}
     for name, speed in variants.items():
-        copy = (faster(model, speed, x[:8], 0) or [model])[0]
+        copy = (faster(model, speed, x[:8], 0).made or [model])[0]
         crowd[f"normwise, {name}"] = lambda x, y, eps, steps, seed, copy=copy: ours(FAST)(copy, x, y, eps, steps, seed)
     counted = {name: count(make, model, x, y) for name, make in others.PGD.items() if name in crowd}
     runs: dict[str, list[float]] = {name: [] for name in crowd}

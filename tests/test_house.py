@@ -22,6 +22,8 @@ FLOORS = [
         "surgery",
         "adoption",
         "limits",
+        "layout",
+        "fidelity",
         "trainable",
         "models",
         "training",

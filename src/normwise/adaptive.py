@@ -90,14 +90,14 @@ class ABNN(nn.Module):
             for link in links:
                 link.align, link.used = align, False
             if self.substitute is not None:
-                self.substitute(seen)
-            logits: Tensor = self.target(x)
+                self.substitute(seen.clone())  # it may write into what it is given
+            logits = self.target(x.clone())
             if not all(link.used for link in links):
                 raise ValueError(
                     "a tap of the target was not passed: its module was replaced or left out; build the ABNN last"
                 )
             found = [link.divergence for link in links if link.divergence is not None]
-            return Aligned(logits, torch.stack(found).mean() if found else logits.new_zeros(()))
+            return Aligned(logits, torch.stack(found).mean() if found else x.new_zeros(()))
         finally:
             for link in links:
                 link.features = link.divergence = None

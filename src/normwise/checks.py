@@ -19,8 +19,10 @@ from .types import Batch
 
 def of_training(training: Training) -> tuple[Check, ...]:
     """What training itself gives reason to doubt: with one step, whether the model came to withstand one step alone."""
+    why = "adversarial training takes a folded copy to craft on where it answers as the network does"
+    remarked = tuple(check("training", True, text, why, None) for text in training.remarks)
     if "one_step" not in training.validation:
-        return ()
+        return remarked
     one, many = (100 * training.validation[name] for name in ("one_step", "robust"))
     kept = (
         f"in the kept epoch {training.best_epoch} one step leaves {one:.1f}% of the validation rows, many leave {many:.1f}%"
@@ -30,7 +32,7 @@ def of_training(training: Training) -> tuple[Check, ...]:
         first
     )
     why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then of an earlier epoch, or of no robust model"
-    return (check("no overfitting to one step", not first, measured + kept, why, None),)
+    return (*remarked, check("no overfitting to one step", not first, measured + kept, why, None))
 
 
 def crafted_elsewhere(on: str) -> Check:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .modes import digest, modes_of, untouched
+from .passes import logits_of
 from .rows import over
 from .seeding import generator
 from .types import Images
@@ -64,18 +65,15 @@ def measure_coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) 
 
 
 def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
-    stateful = False
+    stateful, coarse = False, {x.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
 
     def ask(images: Tensor, draws: int = 0, graph: bool = False) -> Tensor:
         nonlocal stateful
         with torch.set_grad_enabled(graph), untouched(model, generator(seed, "coupling", draws)):
             before = digest(model), modes_of(model)
-            logits: Tensor = model(images.clone().requires_grad_(graph).clone() if graph else images)
+            logits = logits_of(model, images.clone().requires_grad_(graph))
             stateful = stateful or (digest(model), modes_of(model)) != before
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise ValueError(
-                f"the model gave {tuple(logits.shape)} for {len(images)} rows; expected logits of shape (rows, classes)"
-            )
+            coarse.add(logits.dtype)
         return logits.detach().double()
 
     rng = generator(seed, "peers")
@@ -94,7 +92,7 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
         base = ask(x, graph=True)
     base = ask(x) if base is None else base
     scale = base.abs().amax().clamp_min(1e-12)
-    tolerance = rounding = min(100 * torch.finfo(x.dtype).eps, 0.05)
+    tolerance = rounding = min(100 * max(torch.finfo(dtype).eps for dtype in coarse), 0.05)
     random, flipped = False, torch.zeros(len(x), dtype=torch.bool, device=x.device)
     both, change = torch.where(over(place % 4 < 2, x), noise, strangers), 0.0
     for kept in halves:

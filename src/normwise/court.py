@@ -29,6 +29,7 @@ class Court(NamedTuple):
     batches: list[int]
     size: int
     speed: Speed
+    unlike: str  # why a faster copy that was made is not searched
 
     def digests(self) -> list[str]:
         """Of the model that judges, then of those that are searched: what no attack may change."""
@@ -73,10 +74,11 @@ def convene(
     speed = speed.whole if coupling.coupled else speed
     still = stateful != "sequence" or not coupling.stateful  # a copy would not move along
     asked = probed[0] if coupling.coupled else probed[0][:8]
-    attacked = [*faster(attacked[0], speed if still else speed.on_the_model, asked, seed), *attacked]
+    copies = faster(attacked[0], speed if still else speed.on_the_model, asked, seed)
+    attacked = [*copies.made, *attacked]
     if coupling.coupled and any(one != size for one in sizes[:-1]):
         raise ValueError(
             f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
         )
     whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
-    return Court(judge, attacked, coupling, whole, size, speed)
+    return Court(judge, attacked, coupling, whole, size, speed, copies.unlike)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .losses import margin
 from .modes import device_of, running, untouched
-from .passes import in_parts, in_time
+from .passes import NoLogits, in_parts, in_time, logits_of
 from .seeding import generator
-from .types import Batch, Images, Labels, Mode
+from .types import Batch, Images, Labels, Logits, Mode
 
 DRAWS = 11  # answers of a random model, of which the most frequent one counts
 
@@ -33,15 +33,15 @@ class Judge:
         self.forwards = self.backwards = 0
         self.classes: int | None = None
 
-    def logits(self, x: Images, draw: int = 0) -> Any:
-        """What the model answers: logits, as `classes_of` makes sure, but anybody's model may answer anything."""
+    def logits(self, x: Images, draw: int = 0) -> Logits:
+        """The model's logits (b, classes), float32 at least. Raises ValueError where it answers anything else."""
         in_time()
         self.forwards += len(x)
         with torch.no_grad(), untouched(self.model, generator(self.seed, "judge", *[draw] * (draw > 0))):
             x = x.to(self.device)
-            if self.divisible:
-                return in_parts(self.model, lambda part: _Answer(self.model(part)), x).logits
-            return self.model(x)
+            ask = in_parts if self.divisible else lambda model, work, x: work(x)
+            logits = ask(self.model, lambda part: _Answer(logits_of(self.model, part)), x).logits
+            return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def answers(self, x: Images, y: Labels) -> tuple[Tensor, Tensor]:
         """The class of each row, and its margin: the largest wrong logit less the label's, mean over draws.
@@ -97,15 +97,11 @@ def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
 def classes_of(judge: Judge, x: Images, called: str = "model") -> int:
     """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
     try:
-        logits = judge.logits(x)
-    except TimeoutError:
+        return judge.logits(x).shape[1]
+    except (TimeoutError, NoLogits):
         raise
     except Exception as error:
         first = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(
-            f"the {called} cannot take images of shape {tuple(x.shape)}: {first}; give it images of its own kind"
+            f"the {called} cannot take images of shape {tuple(x.shape)} and dtype {x.dtype}: {first}; give it images of its own kind"
         ) from None
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(x) or shape[1] < 2:
-        raise ValueError(f"the {called} answers {shape} to {len(x)} images; expected logits of shape (b, classes)")
-    return shape[1]

@@ -38,6 +38,11 @@ def remark(layer: nn.Module, text: str) -> None:
     setattr(layer, _REMARKS, tuple(dict.fromkeys((*getattr(layer, _REMARKS, ()), text))))
 
 
+def remarks(module: nn.Module) -> tuple[str, ...]:
+    """What was noted on a module itself."""
+    return tuple(getattr(module, _REMARKS, ()))
+
+
 def norm_paths(model: nn.Module) -> list[str]:
     """The paths of all that normalizes features: the sites, and what is called a norm and is of a kind unknown to them."""
     known = sites(model)

@@ -7,7 +7,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from .seeding import draw, drawing
 from .types import Mode
 
+M = TypeVar("M", bound=nn.Module)
 
-def set_mode(model: nn.Module, mode: Mode) -> nn.Module:
+
+def set_mode(model: M, mode: Mode) -> M:
     """Put the model in `mode`; returns the model, whose own `train` may return nothing.
 
     Exported programs know one mode, the one they were exported in, and stay in it.
@@ -30,13 +32,13 @@ def set_mode(model: nn.Module, mode: Mode) -> nn.Module:
     return model
 
 
-def moved(model: nn.Module, *args: Any, **options: Any) -> nn.Module:
+def moved(model: M, *args: Any, **options: Any) -> M:
     """`model.to(...)`; returns the model, whose own `to` may return nothing."""
     model.to(*args, **options)
     return model
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: M) -> M:
     """A deep copy; tensors that were computed (by prune, the older weight_norm and spectral_norm) are copied as values.
 
     Such layers compute them anew in every pass. Raises ValueError for a model that cannot be copied.
@@ -93,7 +95,7 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
 def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> None:
     """Let the model see a batch and keep what that does to its buffers; in all else as `untouched`."""
     with torch.no_grad(), untouched(model, generator):
-        model(x)
+        model(x.clone())
         kept = [(module, dict(module._buffers)) for module in model.modules()]
     for module, buffers in kept:
         module._buffers.update(buffers)

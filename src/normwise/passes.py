@@ -18,18 +18,22 @@ _DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)  # on th
 _FITTING: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # rows that a network was found to take at once
 
 
+class NoLogits(ValueError):
+    """A model answers something that holds no logits."""
+
+
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     """Ask the model about the images x (b, c, ...): its logits (b, classes), in its own dtype.
 
     It gets a copy of x, for some networks write into their input. Of a model that answers more than a tensor the logits are
     what it calls `logits` (a key, or an attribute), the first entry of a tuple, or the only entry that is (b, classes).
-    Raises ValueError for an answer that holds no logits.
+    Raises NoLogits, a ValueError, for an answer that holds none.
     """
     return logits_in(model(x.clone()), len(x))
 
 
 def logits_in(answer: Any, rows: int) -> Tensor:
-    """The logits in what a model answered to so many rows. Raises ValueError where there are none, or none is meant."""
+    """The logits in what a model answered to so many rows. Raises NoLogits where there are none, or none is meant."""
     found = answer
     if not isinstance(answer, Tensor):
         named = answer if isinstance(answer, Mapping) else getattr(answer, "__dict__", {})
@@ -42,12 +46,12 @@ def logits_in(answer: Any, rows: int) -> Tensor:
             found = fitting[0]
         if not isinstance(found, Tensor):
             told = f" of {', '.join(map(str, named))}" if named else ""
-            raise ValueError(
+            raise NoLogits(
                 f"the model answers a {type(answer).__name__}{told}, which names no logits; "
                 "return logits of shape (b, classes), alone or as `logits`"
             )
     if found.ndim != 2 or len(found) != rows or found.shape[1] < 2 or not found.is_floating_point():
-        raise ValueError(
+        raise NoLogits(
             f"the model answers {tuple(found.shape)} ({found.dtype}) to {rows} images; expected logits of shape (b, classes), "
             "two classes or more"
         )

@@ -136,6 +136,7 @@ class Training:
 
     `overfitted_epoch` is the first after which the model withstood one step alone (`validation.overfitted`); 0: none, or
     training was not with one step. `loss` is the last epoch's mean over training images; None where it was not recorded.
+    `remarks` say what was done otherwise than usual, and why.
     """
 
     seconds: float
@@ -148,6 +149,7 @@ class Training:
     trained_parameters: int
     overfitted_epoch: int = 0
     loss: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +219,8 @@ def _build(kind: type, data: Mapping[str, Any]) -> Any:
             values[key] = _build(_NESTED[key], value)
         elif key == "per_attack":
             values[key] = {name: Score(**score) for name, score in value.items()}
+        elif key == "remarks":
+            values[key] = tuple(value)
         elif key == "checks":
             values[key] = tuple(Check(**check) for check in value)
         elif key == "curves":

@@ -38,7 +38,7 @@ class Schedule:
         crop            random crop after this many pixels of zero padding, fewer than the image's own; 0: none
         flip            random horizontal flip
         precision       "fp32", or autocast in "bf16" or "fp16" (the latter on CUDA)
-        channels_last   memory layout of images and convolutions
+        channels_last   memory layout of images and convolutions, where that is safe on a CPU (see `layout`)
         validate_every  epochs between two looks at the validation rows, which choose the checkpoint; 0: keep the last
 
     Raises ValueError for an option out of range.

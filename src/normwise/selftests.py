@@ -19,6 +19,7 @@ from .data import DATA, Digits, find
 from .judge import check_network
 from .loading import load
 from .modes import device_of, running, untouched
+from .passes import logits_of
 from .planted import planted_images
 from .recipes import Standard
 from .record import Check, provenance, to_json, write
@@ -156,7 +157,7 @@ def _radius_one(model: nn.Module, batch: Batch, attack: Attack, seed: int) -> Ch
     left = _robust(model, batch, Linf(eps=1.0), attacks, seed)
     noise = torch.rand(batch.x.shape, generator=generator(seed, "noise")).to(device_of(model))
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(seed, "radius one")):
-        blind = bool(torch.equal(*(model(x)[:1] for x in (batch.x.to(noise), noise))))
+        blind = bool(torch.equal(*(logits_of(model, x)[:1] for x in (batch.x.to(noise), noise))))
     depends = "the output does not depend on the input" if blind else "the output depends on the input"
     return Check(
         name="radius one",

@@ -27,7 +27,7 @@ from .data.corruptions.rows import strip
 from .experiment import CONFIG, check_folder, check_running, place
 from .judge import DRAWS, Judge, check_network
 from .loading import check_models, check_once, load
-from .modes import digest
+from .modes import digest, set_mode
 from .record import SCHEMA, provenance, to_json, write
 from .registry import plain, unknown
 from .seeding import generator
@@ -170,7 +170,7 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
 
 def judging(model: nn.Module, batches: Sequence[Batch], seed: int) -> tuple[Judge, bool]:
     """The judge of a network in evaluation mode, and whether rows are coupled: measured on the first two batches."""
-    judge = Judge(model.eval(), seed)
+    judge = Judge(set_mode(model, "eval"), seed)
     probed = [batch.x[:PROBED].to(judge.device) for batch in batches[:2]]
     coupling = measure_coupling(model, probed, seed=seed)
     judge.draws, judge.divisible = DRAWS if coupling.random else 1, not coupling.coupled

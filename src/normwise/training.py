@@ -18,7 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import checkpoints, losses
 from . import schedule as scheduling
 from .data.augment import random_crop, random_flip
-from .modes import digest, frozen, running
+from .layout import layout
+from .limits import remarks
+from .modes import digest, frozen, moved, running, set_mode
 from .norms import AdaptiveNorm, StatNorm
 from .record import Training, write
 from .registry import difference, plain
@@ -128,8 +130,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         schedule, device = self.schedule, self.device
-        self.layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
-        self.model = self.model.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.layout = layout(self.model, device) if schedule.channels_last else torch.contiguous_format
+        self.model = moved(moved(self.model, device), memory_format=self.layout)
         self.steps = self.data.train_batches(schedule.batch_size)
         self.optimizer = scheduling.optimizer(self.model, schedule)
         self.rates = scheduling.learning_rate(self.optimizer, schedule, schedule.epochs * self.steps)
@@ -222,8 +224,9 @@ class _Run:
             validation=self.state.best,
             parameters=sum(count for count, _ in sizes),
             trained_parameters=sum(count for count, trains in sizes if trains),
+            remarks=remarks(self.model),
         )
-        return Fitted(model.to(memory_format=torch.contiguous_format).eval(), training)  # type: ignore[call-overload]
+        return Fitted(set_mode(moved(model, memory_format=torch.contiguous_format), "eval"), training)
 
     def save(self, folder: Path, line: Mapping[str, Any], card: Mapping[str, Any]) -> None:
         """Write what is needed to go on, the chosen model so far, and the log."""

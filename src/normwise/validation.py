@@ -14,6 +14,7 @@ from . import schedule as scheduling
 from .attacks import FGSM, PGD
 from .modes import running, untouched
 from .norms import routed
+from .passes import logits_of
 from .schedule import Schedule
 from .seeding import generator
 from .types import Attack, Batch, Recipe, ThreatModel
@@ -58,7 +59,7 @@ class Validation:
                     forwards, backwards = forwards + crafted.forwards, backwards + crafted.backwards
                 with torch.no_grad(), untouched(model, rng):
                     for name, image in looks.items():
-                        right[name] += int(losses.correct(model(image), y).sum())
+                        right[name] += int(losses.correct(logits_of(model, image), y).sum())
                         forwards += len(y)
         return {name: count / self.rows for name, count in right.items()}, (forwards, backwards)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from .coupling import Coupling
 from .court import CRAFTED, Court, Stateful, convene
 from .doubts import annotate
 from .judge import Judge
-from .modes import answer_for_good, digest, running
+from .modes import answer_for_good, copied, digest, running
 from .norms.site import norm_reads
 from .record import Evaluation, Score
 from .registry import plain
@@ -130,7 +129,7 @@ def evaluate(
             raise ValueError(f"{name} is {given!r}; expected a list of attacks, such as [PGD()]")
     if stateful == "sequence" and shard != (0, 1):
         raise ValueError(f"shard is {shard}, and batches in sequence cannot be shared out; leave shard out")
-    before, model = digest(model), copy.deepcopy(model) if stateful == "sequence" else model
+    before, model = digest(model), copied(model) if stateful == "sequence" else model
     with running(model, mode), running(craft_on or model, mode):
         whose = f"{before} {settings_of(model)}"
         every = (*attacks, *strongest)
@@ -206,7 +205,7 @@ def evaluate(
         broken_by=dict(Counter(name for name in broken_by(every, rows) if name)),
     )
     if again:
-        evaluation = annotate(evaluation, model, batches[court.batches[0]], every)
+        evaluation = annotate(evaluation, model, batches[court.batches[0]], every, court.unlike)
     chosen = [batches[i] for i in mine]
     return Verdict(evaluation=evaluation, attacks=every, rows=rows, batches=chosen, adversarial=adversarial)
 

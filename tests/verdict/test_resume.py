@@ -184,7 +184,7 @@ def test_on_a_linear_model_in_float64_every_switch_gives_the_same_rows():
 def test_on_a_linear_model_in_float64_what_is_compiled_gives_the_same_rows():
     model, parts, *_ = linear()
     compiled = Speed(compile=True)
-    assert faster(model, compiled, parts[0].x[:8], 0)  # there is a copy to search on
+    assert faster(model, compiled, parts[0].x[:8], 0).made  # there is a copy to search on
     found, plain = (evaluate(*linear(), speed=speed) for speed in (compiled, EAGER))
     assert torch.equal(found.rows.broken_by, plain.rows.broken_by)
 
@@ -194,7 +194,7 @@ def test_on_a_linear_model_in_float64_what_is_compiled_gives_the_same_rows():
 def test_a_network_is_compiled_whatever_was_compiled_before():
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
         for shape in ((2, 6, 6), (3, 4, 4)):
-            assert faster(Linear(shape), Speed(compile=True), torch.rand(8, *shape), 0)
+            assert faster(Linear(shape), Speed(compile=True), torch.rand(8, *shape), 0).made
 
 
 class Graph(torch.nn.Module):

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ..passes import in_parts, in_time
+from ..passes import in_parts, in_time, logits_of
 from ..rows import over
 from ..types import Images, Labels, Logits, PerRow, Rows
 
@@ -32,7 +32,8 @@ class Answer(NamedTuple):
 class Oracle:
     """A model seen by an attack, with the images counted that went forward and backward.
 
-    Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. `divisible`: rows are
+    Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. Losses are reckoned in the
+    logits' own precision, float32 at least; what comes out has the pixels' dtype. `divisible`: rows are
     independent, so that a batch too large for memory may go through the model in parts. `stops`: a fall seen here ends a row's
     search; not where another model judges, or noise decides. `give_up`: a search may leave a row that looks hopeless.
     """
@@ -45,7 +46,7 @@ class Oracle:
     def logits(self, x: Images) -> Logits:
         """The model's answer, without a graph."""
         with torch.no_grad():
-            return self._pass(lambda part: Answer(self._forward(part)), x).logits
+            return self._pass(lambda part: Answer(_as_pixels(self._forward(part), part)), x).logits
 
     def gradient(
         self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool = True
@@ -78,7 +79,7 @@ class Oracle:
             x = x.detach().requires_grad_()
             logits = self._forward(x)
             per_row = loss(logits, y, *more)
-        look = Look(torch.zeros_like(x), per_row.detach(), logits.detach())
+        look = Look(torch.zeros_like(x), per_row.detach().to(x.dtype), _as_pixels(logits.detach(), x))
         if not fallen:
             stands = look.logits.argmax(1) == y
             if 3 * stands.sum() < 2 * len(x):  # cheaper to look at these once more than to go back through all
@@ -100,9 +101,17 @@ class Oracle:
 
     def _forward(self, x: Images) -> Tensor:
         in_time()
-        logits: Tensor = self.model(x)
+        logits = logits_of(self.model, x)
         self.forwards += len(x)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _as_pixels(logits: Logits, x: Images) -> Logits:
+    """The logits in the dtype of the pixels; where that would change a decision, less each row's largest, which no loss sees."""
+    cast = logits.to(x.dtype)
+    if cast.dtype == logits.dtype or torch.equal(cast.argmax(1), logits.argmax(1)):
+        return cast
+    return (logits - logits.amax(1, keepdim=True)).to(x.dtype)
 
 
 class Averaged(Oracle):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +9,8 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from ..adaptive import ABNN
+from ..modes import copied
+from ..passes import logits_in
 from ..types import Cost, Images, Labels, ThreatModel
 from .standard import check_smoothing
 
@@ -47,14 +48,15 @@ class AlignedBN:
             raise ValueError(f"align_weight of {self.name} is {self.align_weight}; give a finite number >= 0")
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        model = copy.deepcopy(_adaptive(model))
+        model = copied(_adaptive(model))
         if model.substitute is not None:
             model.substitute.freeze()
         return model
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         network = _adaptive(model)
-        logits, alignment = network.aligned(x) if self.align_weight else (network(x), 0.0)
+        answer, alignment = network.aligned(x) if self.align_weight else (network(x), 0.0)
+        logits = logits_in(answer, len(x))
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) + self.align_weight * alignment
         forwards = len(x) * (1 if network.substitute is None else 2)
         return Cost(loss, logits.detach(), forwards=forwards, backwards=len(x))

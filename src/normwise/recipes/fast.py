@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +13,8 @@ from .. import losses
 from ..attacks import PGD
 from ..attacks.base import BaseAttack, one_of, positive
 from ..attacks.oracle import Oracle
+from ..modes import copied
+from ..passes import logits_of
 from ..types import Cost, Images, Labels, Mode, Region, ThreatModel
 from .crafting import craft
 from .standard import check_smoothing
@@ -49,7 +50,7 @@ class FGSMRS:
         one_of(self.name, ("eval", "train"), craft_in=self.craft_in)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        return copy.deepcopy(model)
+        return copied(model)
 
     def attack(self) -> BaseAttack:
         """What crafts: one step."""
@@ -57,7 +58,7 @@ class FGSMRS:
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = craft(self.attack(), model, x, y, threat, self.craft_in, generator=generator)
-        logits = model(crafted.x_adv)
+        logits = logits_of(model, crafted.x_adv)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         return Cost(loss, logits.detach(), crafted.forwards + len(x), crafted.backwards + len(x))
 

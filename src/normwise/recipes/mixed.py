@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,6 +11,8 @@ from torch.nn import functional as F
 
 from ..attacks import PGD
 from ..attacks.base import at_least, one_of, positive
+from ..modes import copied
+from ..passes import logits_of
 from ..types import Cost, Images, Labels, Mode, Proposal, ThreatModel
 from .crafting import craft
 from .standard import check_smoothing
@@ -37,7 +38,7 @@ class Crafting:
         one_of(self.name, ("eval", "train"), craft_in=self.craft_in)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        return copy.deepcopy(model)
+        return copied(model)
 
     def attack(self, threat: ThreatModel) -> PGD:
         """The PGD that crafts: its step is the one given, else min(1.25 eps, eps + 4/255) / steps (1.25 eps off linf)."""
@@ -86,9 +87,9 @@ class Mixed(Crafting):
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = self.craft(model, x, y, threat, generator)
         if self.batches == "concatenated":
-            clean, adversarial = model(torch.cat([x, crafted.x_adv])).split(len(x))
+            clean, adversarial = logits_of(model, torch.cat([x, crafted.x_adv])).split(len(x))
         else:
-            clean, adversarial = model(x), model(crafted.x_adv)
+            clean, adversarial = logits_of(model, x), logits_of(model, crafted.x_adv)
         terms = [F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) for logits in (clean, adversarial)]
         loss = (1 - self.lam) * terms[0] + self.lam * terms[1]
         return Cost(loss, adversarial.detach(), crafted.forwards + 2 * len(x), crafted.backwards + 2 * len(x))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -11,8 +10,10 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from ..data.augment import chains, colour_distortion
+from ..modes import copied
 from ..norms.adaptive import AdaptiveNorm
 from ..norms.site import reads, sites
+from ..passes import logits_of
 from ..types import Cost, Images, Labels, ThreatModel
 from .mixed import Crafting, Mixed, check_lam
 
@@ -94,7 +95,7 @@ class NoFrostStar(Crafting):
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = self.craft(model, x, y, threat, generator)
         looks = [x, *(STREAMS[stream](x, generator) for stream in self.streams), crafted.x_adv]
-        answers = [model(look) for look in looks]
+        answers = [logits_of(model, look) for look in looks]
         terms = [F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) for logits in answers]
         n = len(looks) * len(x)
         return Cost(sum(terms[1:], terms[0]) / len(terms), answers[-1].detach(), crafted.forwards + n, crafted.backwards + n)
@@ -109,7 +110,7 @@ def _without_norms(recipe: str, model: nn.Module) -> nn.Module:
             f"{recipe} is for networks that normalize nothing; this one has {len(left)} norms ({left[0]}, ...): "
             "use model nfresnet or norm none, or the recipe mixed, which is the same loss with norms"
         )
-    return copy.deepcopy(model)
+    return copied(model)
 
 
 def _normalizes_elsewhere(module: nn.Module) -> bool:

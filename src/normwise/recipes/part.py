@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
+from ..passes import logits_of
 from ..trainable import Trains, check_part, frozen_statistics, only
 from ..types import Images
 
@@ -37,9 +39,5 @@ class Part:
 
     def answer(self, model: nn.Module, x: Images) -> Tensor:
         """The logits of a training forward."""
-        if self.statistics == "frozen":
-            with frozen_statistics(model):
-                frozen: Tensor = model(x)
-            return frozen
-        logits: Tensor = model(x)
-        return logits
+        with frozen_statistics(model) if self.statistics == "frozen" else nullcontext():
+            return logits_of(model, x)

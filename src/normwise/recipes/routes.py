@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Generator, nn
 from torch.nn import functional as F
 
+from ..modes import copied
 from ..norms import Routed, routed
+from ..passes import logits_of
 from ..types import Cost, Images, Labels, ThreatModel
 from .mixed import Crafting, check_lam
 
@@ -50,14 +51,14 @@ class Routes(Crafting):
             raise ValueError(
                 f"mbn trains networks with routes; {type(model).__name__} has none; use norm mbn, or convert(model, MBN())"
             )
-        return copy.deepcopy(model)
+        return copied(model)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         with routed(model, ADVERSARIAL):
             crafted = self.craft(model, x, y, threat, generator)
-            adversarial = model(crafted.x_adv)
+            adversarial = logits_of(model, crafted.x_adv)
         with routed(model, CLEAN):
-            clean = model(x)
+            clean = logits_of(model, x)
         terms = [F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) for logits in (clean, adversarial)]
         loss = (1 - self.lam) * terms[0] + self.lam * terms[1]
         return Cost(loss, adversarial.detach(), crafted.forwards + 2 * len(x), crafted.backwards + 2 * len(x))

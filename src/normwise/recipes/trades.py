@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +11,8 @@ from torch.nn import functional as F
 
 from ..attacks.base import BaseAttack, at_least, one_of, positive
 from ..attacks.oracle import Oracle
+from ..modes import copied
+from ..passes import logits_of
 from ..types import Cost, Images, Labels, Mode, Region, ThreatModel
 from .crafting import craft
 from .standard import check_smoothing
@@ -79,12 +80,12 @@ class TRADES:
             raise ValueError(f"beta of {self.name} is a weight; got {self.beta}; give a finite number >= 0")
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        return copy.deepcopy(model)
+        return copied(model)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         attack = Diverge(steps=self.steps, relative_step=self.relative_step)
         crafted = craft(attack, model, x, y, threat, self.craft_in, generator=generator)
-        clean, adversarial = model(x), model(crafted.x_adv)
+        clean, adversarial = logits_of(model, x), logits_of(model, crafted.x_adv)
         loss = F.cross_entropy(clean, y, label_smoothing=self.label_smoothing)
         loss = loss + self.beta * _divergence(adversarial, y, clean.log_softmax(1)).mean()
         return Cost(loss, adversarial.detach(), crafted.forwards + 2 * len(x), crafted.backwards + 2 * len(x))

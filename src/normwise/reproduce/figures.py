@@ -17,6 +17,7 @@ from ..diagnoses.inputs import shuffled
 from ..modes import device_of, untouched
 from ..norms import sites
 from ..norms.layer import StatNorm
+from ..passes import logits_of
 from ..seeding import generator
 from ..shifts import answered, judging
 from ..statistics import mean_and_variance
@@ -155,7 +156,7 @@ def _distance(model: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[float,
     hooks = [m.register_forward_pre_hook(look) for m in layers if isinstance(m, StatNorm) and m.measure == "moments"]
     try:
         with torch.no_grad(), untouched(model, rng):
-            model(x)
+            logits_of(model, x)
     finally:
         for hook in hooks:
             hook.remove()
@@ -175,11 +176,11 @@ def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int
     slopes, margins, scales = [], [], []
     for x, y in _beside(model, batches):
         with torch.no_grad(), untouched(model, rng):
-            clean = model(x)
+            clean = logits_of(model, x)
         scales.append(clean.std().item())
         adversarial = PGD(steps=10)(model, x, y, Linf(eps=eps), generator=rng).x_adv
         with torch.no_grad(), untouched(model, rng):
-            moved = (model(adversarial) - clean).abs().sum(1)
+            moved = (logits_of(model, adversarial) - clean).abs().sum(1)
         slopes.append(moved / (adversarial - x).abs().flatten(1).amax(1).clamp_min(1e-6))
         right = clean.argmax(1) == y
         if right.any():
