@@ -176,7 +176,7 @@ def claims(text=""):
     ]
     heads, rows = (f"network{text}", "seconds"), [(f"bn{text}", "1,500"), ("rn", "90 / 3")]
     more = [Table(f"Training{text}", f"Seconds{text}", heads, rows)]
-    return table, networks, ["clean", f"8/255{text}"], more, f"cpu{text}", f"normwise reproduce{text}"
+    return table, networks, ["clean", f"8/255{text}"], more, f"cpu{text}", f"ResNet-8{text}", f"normwise reproduce{text}"
 
 
 def diagnosed(text=""):

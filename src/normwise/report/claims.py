@@ -32,7 +32,12 @@ class Table(NamedTuple):
     words: int = 1
 
 
-PLURAL = {"holds": "hold", "does not hold": "do not hold", "is not decided": "are not decided"}  # of a verdict's first words
+PLURAL = {
+    "not attempted": "not attempted",
+    "holds": "hold",
+    "does not hold": "do not hold",
+    "is not decided": "are not decided",
+}  # of a verdict's first words
 
 
 def figure(side: Mapping[str, Any]) -> str:
@@ -65,7 +70,7 @@ def _told(one: Mapping[str, Any]) -> dict[str, Any]:
 def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
     """How many claims hold, how many do not; what was decided comes first."""
     counts = Counter(one["verdict"].replace("not decided", "is not decided") for one in claims).most_common()
-    counts.sort(key=lambda pair: "not decided" in pair[0])
+    counts.sort(key=lambda pair: pair[0].startswith(("is not decided", "not attempted")))
     parts = []
     for verdict, count in counts:
         start = next(words for words in PLURAL if verdict.startswith(words))
@@ -79,6 +84,7 @@ def to_html(
     columns: Sequence[str],
     more: Sequence[Table],
     preset: str,
+    size: str,
     command: str,
 ) -> str:
     """Render the page; text from records is escaped."""
@@ -86,7 +92,8 @@ def to_html(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
         lead=_tally(claims),
-        rest=f"{len(claims)} claims of four papers, each decided by its interval and a smallest effect fixed beforehand.",
+        rest=f"{len(claims)} claims of four papers, at one size: {size}. Each is decided by its interval and a smallest effect fixed "
+        "beforehand, where its arms were tuned, have learned, and were asked where the claim's premise is met.",
         claims=[_told(one) for one in claims],
         networks=networks,
         columns=columns,
@@ -101,6 +108,7 @@ def to_markdown(
     columns: Sequence[str],
     more: Sequence[Table],
     preset: str,
+    size: str,
 ) -> str:
     """The same tables as Markdown."""
 
@@ -108,7 +116,14 @@ def to_markdown(
         return f"{one['figure']}: {one['what']}" if one else "not measured"
 
     heads = "| # | claim | the paper | its protocol | strongest attack | smallest effect | verdict |"
-    lines = [f"# Claims, preset {preset}", "", heads, "|---|---|---|---|---|---|---|"]
+    lines = [
+        f"# Claims, preset {preset}",
+        "",
+        f"Every figure is of one size: {size}. A verdict is of that size alone.",
+        "",
+        heads,
+        "|---|---|---|---|---|---|---|",
+    ]
     for one in map(_told, claims):
         verdict = one["verdict"] + (f" ({one['why']})" if one["why"] else "")
         sides = side(one["protocol"]), side(one["strongest"])

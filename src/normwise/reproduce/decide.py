@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Records = Mapping[str, Mapping[str, Any]]  # the records of one seed, by cell
 HOLDS, ONLY, NOT, OPEN = "holds", "holds only under the paper's protocol", "does not hold", "not decided at this size"
+NEVER = "not attempted"
 # By what the paper's protocol and the strongest attack say: the second decides, since it is nearer to the truth.
 VERDICTS = {(HOLDS, HOLDS): HOLDS, (OPEN, HOLDS): HOLDS, (HOLDS, NOT): ONLY, (OPEN, NOT): NOT, (NOT, NOT): NOT}
 VISIBLE = (0.2, 0.8)  # sides are compared where the baseline has this share left
@@ -69,7 +70,7 @@ def decide(claim: Claim, records: Sequence[Records], evidence: bool) -> dict[str
         "why": "",
     }
     if claim.measure is None:
-        return entry | {"why": "what it needs is not built yet"}
+        return entry | {"verdict": NEVER, "why": "no network of ours reads a clip yet"}
     if not full:
         return entry | {"why": f"no seed has all of its cells: {', '.join(claim.cells)}"}
     sides = {}

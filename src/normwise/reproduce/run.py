@@ -20,7 +20,7 @@ from .cell import Workshop
 from .claims import CLAIMS
 from .decide import decide
 from .papers import CELLS, SYSTEMS
-from .scale import SCALES
+from .scale import SCALES, size_of
 from .tables import beside
 
 Job = tuple[str, int]  # a cell and its seed
@@ -197,9 +197,11 @@ def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
     table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
     write(folder / "claims.json", to_json(table))
     networks, columns = _networks(seeds)
+    trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
+    size = size_of(scale, trained.get("trained_parameters"))
     more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS})
-    write(folder / "claims.md", to_markdown(table, networks, columns, more, preset))
-    write(folder / "claims.html", to_html(table, networks, columns, more, preset, provenance()["command"]))
+    write(folder / "claims.md", to_markdown(table, networks, columns, more, preset, size))
+    write(folder / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
     return table
 
 

@@ -105,6 +105,14 @@ def gpu() -> Scale:
     )
 
 
+def size_of(scale: Scale, parameters: int | None) -> str:
+    """The size that figures of a scale are of, in words: network, its parameters where they are known, training images."""
+    kind = type(scale.model).__name__.removesuffix("18") + f"-{getattr(scale.model, 'depth', 18)}"
+    counted = f", {parameters:,} parameters" if parameters else ""
+    images = f"{scale.data.train_limit:,} images" if scale.data.train_limit else "all training images"
+    return f"{kind}{counted}, {images} of {scale.data.name}"
+
+
 OTHER = "tiny-imagenet-20"
 
 
