@@ -20,7 +20,7 @@ from .types import Batch
 def of_training(training: Training) -> tuple[Check, ...]:
     """What training itself gives reason to doubt: with one step, whether the model came to withstand one step alone."""
     why = "adversarial training takes a folded copy to craft on where it answers as the network does"
-    remarked = tuple(check("training", True, text, why, None) for text in training.remarks)
+    remarked = tuple(check("crafting", True, text, why, None) for text in training.remarks)
     if "one_step" not in training.validation:
         return remarked
     one, many = (100 * training.validation[name] for name in ("one_step", "robust"))
