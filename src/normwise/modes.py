@@ -6,7 +6,7 @@ import copy
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,13 +22,11 @@ M = TypeVar("M", bound=nn.Module)
 def set_mode(model: M, mode: Mode) -> M:
     """Put the model in `mode`; returns the model, whose own `train` may return nothing.
 
-    Exported programs know one mode, the one they were exported in, and stay in it.
+    Exported programs and frozen scripts know one mode, the one they were made in, and stay in it.
     """
-    try:
-        model.train(mode == "train")
-    except NotImplementedError:  # torch.export's
-        for module in model.modules():
-            module.training = mode == "train"
+    if isinstance(getattr(model, "training", None), bool):
+        with suppress(NotImplementedError):  # of exported programs
+            model.train(mode == "train")
     return model
 
 
@@ -55,12 +53,21 @@ def copied(model: M) -> M:
 @contextmanager
 def running(model: nn.Module, mode: Mode) -> Iterator[nn.Module]:
     """Run every module of the model in `mode`; afterwards each module is in the mode it was in, frozen layers too."""
-    before = {module: module.training for module in model.modules()}
+    before = _modes(model)
     try:
         yield set_mode(model, mode)
     finally:
-        for module, training in before.items():
-            module.training = training
+        _put_back(before)
+
+
+def _modes(model: nn.Module) -> dict[nn.Module, bool]:
+    """The mode of each module that has one."""
+    return {module: module.training for module in model.modules() if hasattr(module, "training")}
+
+
+def _put_back(modes: dict[nn.Module, bool]) -> None:
+    for module, training in modes.items():
+        module.training = training
 
 
 @contextmanager
@@ -69,9 +76,10 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
 
     The buffers themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the
     model (dropout, a random defence) is drawn from `generator`, and the global random states, those of torch, numpy and
-    Python, are as they were afterwards.
+    Python, are as they were afterwards. Raises ValueError for a model with a lazy layer that has seen no batch.
     """
-    modes = {module: module.training for module in model.modules()}
+    refuse_lazy(model)
+    modes = _modes(model)
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
     devices = {p.device for p in model.parameters()}
@@ -86,8 +94,7 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
         finally:
             for module, name, buffer in held:
                 module._buffers[name] = buffer
-            for module, training in modes.items():
-                module.training = training
+            _put_back(modes)
             random.setstate(others[0])
             np.random.set_state(others[1])  # noqa: NPY002
 
@@ -101,6 +108,16 @@ def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> 
         module._buffers.update(buffers)
 
 
+def refuse_lazy(model: nn.Module) -> None:
+    """Raise ValueError for a lazy layer that has seen no batch."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+            raise ValueError(
+                f"{path or type(module).__name__} is lazy and does not know its channels yet; "
+                "run one batch through the model first"
+            )
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU if it has none."""
     for tensor in (*model.parameters(), *model.buffers()):
@@ -110,11 +127,12 @@ def device_of(model: nn.Module) -> torch.device:
 
 def modes_of(model: nn.Module) -> list[bool]:
     """Which of the model's modules are in training mode, in their order."""
-    return [module.training for module in model.modules()]
+    return list(_modes(model).values())
 
 
 def digest(model: nn.Module) -> str:
-    """Hash every parameter and buffer: two models with one digest hold the same bits."""
+    """Hash every parameter and buffer: two models with one digest hold the same bits. Raises ValueError as `untouched`."""
+    refuse_lazy(model)
     sha = hashlib.sha256()
     for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
         sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
