@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from torch import nn
+import torch
+from torch import fx, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
@@ -49,12 +51,30 @@ def norm_paths(model: nn.Module) -> list[str]:
     return [path for path, module in model.named_modules() if path in known or _called_norm(module)]
 
 
+def kind_of(module: nn.Module) -> str:
+    """What a module's class is called: of a scripted one that which was scripted, of a parametrized one its own."""
+    found = (
+        module.original_name if isinstance(module, torch.jit.ScriptModule) else type_before_parametrizations(module).__name__
+    )
+    return str(found)
+
+
+def hidden(model: nn.Module) -> str:
+    """A word of advice where layers of the model cannot be seen or changed: scripted and exported ones. Else nothing."""
+    compiled = any(isinstance(module, torch.jit.ScriptModule) or _exported(module) for module in model.modules())
+    return "; what is scripted or exported cannot be changed: do it before" * compiled
+
+
+def _exported(module: nn.Module) -> bool:
+    nodes = module.graph.nodes if isinstance(module, fx.GraphModule) else ()
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
+
+
 def _called_norm(module: nn.Module) -> bool:
-    kind = type(module)
-    if isinstance(module, StatNorm) or kind.__module__.startswith("torch.nn.utils"):  # a route's; norms of weights
+    if isinstance(module, StatNorm) or type(module).__module__.startswith("torch.nn.utils"):  # a route's; norms of weights
         return False
     holds = any(True for child in module.children() for _ in child.parameters())  # a block with a norm in it
-    return isinstance(module, AdaptiveNorm) or (re.search("Norm(?!al)", kind.__name__) is not None and not holds)
+    return isinstance(module, AdaptiveNorm) or (re.search("Norm(?!al)", kind_of(module)) is not None and not holds)
 
 
 def refuse_lazy(model: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .adoption import adopt, take_settings
-from .limits import norm_paths, refuse_lazy, remark
-from .modes import device_of, frozen, running
+from .adoption import adopt, replaceable, take_settings
+from .limits import hidden, kind_of, norm_paths, refuse_lazy, remark
+from .modes import copied, device_of, frozen, running
 from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
 from .norms.routed import Routed
-from .norms.site import sites
+from .norms.site import reads, sites
 from .types import Norm, Site
 
 
@@ -31,9 +30,10 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     `unmapped` lists such layers, and evaluation that would read it raises until you `recalibrate` or train. Statistics that
     the new layer does not track (any, for GroupNorm or no norm) are dropped. Routes are kept where their number and what
     they share are the same, and the route in use unless `norm` names another than 0; else every route starts as the one in
-    use. LayerNorm is left alone (it normalizes tokens, not channels), and so are a frozen substitute and norms of unknown
-    kinds; `unmapped` tells what was dropped and left. The activation inside timm's BatchNormAct2d and GroupNormAct and what
-    `insert` put behind a norm stay.
+    use. LayerNorm and RMSNorm are left alone (they normalize tokens, not channels), and so are a frozen substitute and norms
+    that are not known to the letter: of other kinds, subclasses with methods of their own, layers whose forward was replaced or
+    whose weights are computed, with the norms inside them. `unmapped` tells what was dropped and left. The activation inside
+    timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
 
     Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
 
@@ -41,19 +41,20 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     >>> convert(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)), GN(groups=4))[1].num_groups
     4
     """
-    if not _places(model):
-        kinds = sorted({type(module).__name__ for module in model.modules()} - {type(model).__name__})
-        raise ValueError(f"{type(model).__name__} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}")
+    if not places(model):
+        kinds = sorted({kind_of(module) for module in model.modules()} - {kind_of(model)})
+        raise ValueError(
+            f"{kind_of(model)} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}{hidden(model)}"
+        )
 
     def made(site: Site, old: nn.Module) -> nn.Module:
         new = norm(site)
         take_settings(new, old, norm)
         return new
 
-    left, new = set(norm_paths(model)) - _places(model).keys(), exchange(model, made)
-    for path, module in new.named_modules():
-        if path in left:
-            remark(module, f"{type(module).__name__} left as it is")
+    left, new = set(norm_paths(model)) - places(model).keys(), exchange(model, made)
+    for path in left:
+        remark(new.get_submodule(path), f"{kind_of(new.get_submodule(path))} left as it is")
     return new
 
 
@@ -64,55 +65,59 @@ def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> 
     Raises ValueError for a lazy layer that has seen no batch.
     """
     refuse_lazy(model)
-    model = copy.deepcopy(model)
-    places = [(site, model.get_submodule(path)) for path, site in _places(model).items()]
-    made: dict[nn.Module, nn.Module] = {}
-    for site, old in places:
-        if old not in made:
-            new = make(site, old)
-            made[old] = old if new is old else adopt(new, old)
-        if not site.path:
-            model = made[old]
-            continue
-        parent, _, child = site.path.rpartition(".")
-        model.get_submodule(parent)._modules[child] = made[old]
+    model = copied(model)
+    olds = {
+        model.get_submodule(path): site for path, site in reversed(places(model).items())
+    }  # a tied one at its first path
+    for old, site in reversed(olds.items()):
+        new = make(site, old)
+        if new is not old:
+            adopt(new, old)
     return model
 
 
-def _places(model: nn.Module) -> dict[str, Site]:
-    """The sites whose layers may be replaced, by path."""
-    kept = frozen(model)
-    layers = ((path, site, model.get_submodule(path)) for path, site in sites(model).items())
-    return {path: site for path, site, layer in layers if layer not in kept and not isinstance(layer, nn.LayerNorm)}
+def places(model: nn.Module) -> dict[str, Site]:
+    """The sites whose layers may be replaced, by path: those of known kinds, but within a frozen substitute or a norm that stays."""
+    layers = {path: model.get_submodule(path) for path in sites(model)}
+    kept, fit = frozen(model), {layer: replaceable(layer) for layer in layers.values()}
+    kept |= {inner for layer, fits in fit.items() if not fits for inner in layer.modules()}
+    return {path: site for path, site in sites(model).items() if layers[path] not in kept}
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
-    use; of adaptive norms those of source "constant"; a frozen substitute keeps its own.
+    use; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Statistics that a layer reads and no
+    longer tracks (`track_running_stats` switched off) are measured anew too.
     (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
 
     Raises ValueError for no batches, for a model without running statistics, and for a lazy layer that has seen no batch.
     """
     refuse_lazy(model)
-    model = copy.deepcopy(model)
+    model = copied(model)
     resting = {s for m in model.modules() if isinstance(m, Routed) for s in m.statistics if s is not m.active}
     resting |= set(frozen(model))
     tracking: list[Any] = [m for m in model.modules() if _tracks(m) and m not in resting]
     if not tracking:
-        raise ValueError(f"{type(model).__name__} has no norms with running statistics; there is nothing to recalibrate")
-    momenta, seen = [module.momentum for module in tracking], 0
+        raise ValueError(
+            f"{kind_of(model)} has no norms with running statistics; there is nothing to recalibrate{hidden(model)}"
+        )
+    settings, seen = [(m.momentum, getattr(m, "track_running_stats", None)) for m in tracking], 0
     with running(model, "eval"), torch.no_grad():
-        for module in tracking:
+        for module, (_, tracks) in zip(tracking, settings, strict=True):
+            if tracks is False:
+                module.track_running_stats = True
             module.reset_running_stats()
             module.train()
         for seen, x in enumerate(batches, 1):
             for module in tracking:  # not None, which torch's InstanceNorm takes for 0
                 module.momentum = 1 / seen
-            model(x.to(device_of(model)))
-    for module, momentum in zip(tracking, momenta, strict=True):
+            model(x.to(device_of(model), copy=True))
+    for module, (momentum, tracks) in zip(tracking, settings, strict=True):
         module.momentum = momentum
+        if tracks is False:
+            module.track_running_stats = False
     if not seen:
         raise ValueError("recalibrate got no batches; give at least one batch of images")
     return model
@@ -132,13 +137,15 @@ def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
     ['0.bias', '0.inserted.bias']
     """
     refuse_lazy(model)
-    model = copy.deepcopy(model)
+    model = copied(model)
     known = dict(model.named_modules())
     for path in after:
-        if path not in known or hasattr(known[path], "inserted"):
-            fits = [name for name, module in known.items() if _outputs(module)]
+        if path not in known or hasattr(known[path], "inserted") or isinstance(known[path], torch.jit.ScriptModule):
+            fits = [
+                name for name, module in known.items() if _outputs(module) and not isinstance(module, torch.jit.ScriptModule)
+            ]
             raise ValueError(
-                f"cannot insert after {path!r}: it is no module, or has an insertion already; there are: {', '.join(fits[:20])}"
+                f"cannot insert after {path!r}: it is no module, is scripted, or has an insertion already; there are: {', '.join(fits[:20]) or 'none'}"
             )
         layer = known[path]
         channels = _outputs(layer)
@@ -160,12 +167,19 @@ def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
     they are; a model without BatchNorm comes back as a plain copy.
 
     Raises ValueError for a layer that reads the batch and has no synchronized kind: one that reads it at inference,
-    measures anything but mean and variance, has routes, or takes a substitute's statistics over the batch; and for one
-    whose running statistics are unknown.
+    measures anything but mean and variance, has routes, is a BatchNorm with methods of its own, or takes a substitute's
+    statistics over the batch; for one whose running statistics are unknown; and for a scripted or exported model.
     """
+    if hint := hidden(model):
+        raise ValueError(f"{kind_of(model)} may hold norms that cannot be seen{hint}")
     fixed = frozen(model)
     for path, module in model.named_modules():
-        if isinstance(module, AdaptiveNorm) and module.reads_batch and module not in fixed:
+        batch = (
+            module.reads_batch
+            if isinstance(module, AdaptiveNorm)
+            else isinstance(module, _BatchNorm) and not replaceable(module)
+        )
+        if batch and module not in fixed:
             raise _alone(path, module)
 
     def synchronized(site: Site, old: nn.Module) -> nn.Module:
@@ -178,9 +192,10 @@ def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
             return nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, process_group=group)
         if not isinstance(old, _BatchNorm):
             return old
-        return nn.SyncBatchNorm(
-            site.channels, old.eps, old.momentum, old.affine, old.track_running_stats, process_group=group
-        )
+        tracked = old.running_mean is not None
+        new = nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, tracked, process_group=group)
+        new.track_running_stats = tracked and old.track_running_stats  # it may have been switched off since
+        return new
 
     return exchange(model, synchronized)
 
@@ -195,7 +210,7 @@ def _alone(path: str, layer: nn.Module) -> ValueError:
 def _tracks(module: nn.Module) -> bool:
     if isinstance(module, AdaptiveNorm):
         return module.tracks
-    torchs = isinstance(module, _BatchNorm | _InstanceNorm) and module.running_mean is not None
+    torchs = isinstance(module, _BatchNorm | _InstanceNorm) and "running" in (reads(module, training=False) or ())
     return torchs or isinstance(module, StatNorm)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .limits import refuse_lazy
-from .modes import frozen
+from .limits import hidden, refuse_lazy
+from .modes import copied, frozen
 from .norms.adaptive import AdaptiveNorm
 from .norms.site import sites
 from .seeding import generator
@@ -37,7 +36,7 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
     """
     check_part(what, first, last)
     refuse_lazy(model)
-    model = copy.deepcopy(model)
+    model = copied(model)
     for part in frozen(model):
         part.requires_grad_(False)
     if what == "all":
@@ -60,7 +59,7 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
         _open_subset(model, sum(p.numel() for _, p in affine))
     elif not chosen:
         raise ValueError(
-            f"{type(model).__name__} has nothing that {what!r} lets train; it has {len(norms)} norms with parameters"
+            f"{type(model).__name__} has nothing that {what!r} lets train; it has {len(norms)} norms with parameters{hidden(model)}"
         )
     for p in chosen:
         p.requires_grad_(True)
@@ -129,7 +128,7 @@ def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
 
     A frozen substitute keeps its own.
     """
-    model, rng = copy.deepcopy(model), generator(seed, "shuffled")
+    model, rng = copied(model), generator(seed, "shuffled")
     with torch.no_grad():
         for module in _own(model):
             if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -143,7 +142,7 @@ def redrawn_scales(model: nn.Module, seed: int = 0) -> nn.Module:
 
     A frozen substitute keeps its own.
     """
-    model, rng = copy.deepcopy(model), generator(seed, "scales")
+    model, rng = copied(model), generator(seed, "scales")
     with torch.no_grad():
         for norm in _norms(model):
             for name, p in norm.named_parameters():
@@ -190,7 +189,7 @@ def baked(model: nn.Module) -> nn.Module:
     """
     if not any(map(_opened, model.modules())):
         return model
-    model = copy.deepcopy(model)
+    model = copied(model)
     for module in [m for m in model.modules() if _opened(m)]:
         values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
         del module.parametrizations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..modes import copied
 from ..types import Site
 from .layer import StatNorm
 
@@ -110,7 +110,7 @@ def routed(model: nn.Module, route: int) -> Iterator[nn.Module]:
 
 def on_route(model: nn.Module, route: int) -> nn.Module:
     """Return a copy of the model that takes this route. Raises ValueError as `routed` does."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     with routed(model, route):
         pass
     for module in model.modules():
