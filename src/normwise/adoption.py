@@ -29,9 +29,12 @@ _HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
-_ACTIVATED = {  # kinds that timm's layers derive from, and what goes into them, after the rows and the channels
-    **{nn.BatchNorm1d: (3,), nn.BatchNorm2d: (3, 3), nn.BatchNorm3d: (3, 3, 3)},
-    **{nn.SyncBatchNorm: (3, 3), nn.GroupNorm: (3, 3)},
+_ACTIVATED: dict[type[nn.Module], tuple[int, ...]] = {  # what timm's layers derive from, and the shape of a channel going in
+    nn.BatchNorm1d: (3,),
+    nn.BatchNorm2d: (3, 3),
+    nn.BatchNorm3d: (3, 3, 3),
+    nn.SyncBatchNorm: (3, 3),
+    nn.GroupNorm: (3, 3),
 }
 
 

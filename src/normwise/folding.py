@@ -73,8 +73,9 @@ def fold(model: nn.Module) -> nn.Module:
     refuse_lazy(model)
     model = set_mode(copied(model), "eval")
     why = _fold(model)
+    modules = dict(model.named_modules())
     for path in norm_paths(model):
-        norm = model.get_submodule(path)
+        norm = modules[path]
         remark(norm, f"not folded: {why.get(norm) or _varies(norm) or why.get(model, ALONE)}")
     return model
 

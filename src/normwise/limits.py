@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
-from .norms.site import sites
+from .norms.site import KNOWN, known, sites
 
 _REMARKS = "surgery_remarks"
 
@@ -47,16 +47,16 @@ def remarks(module: nn.Module) -> tuple[str, ...]:
 
 def norm_paths(model: nn.Module) -> list[str]:
     """The paths of all that normalizes features: the sites, and what is called a norm and is of a kind unknown to them."""
-    known = sites(model)
-    return [path for path, module in model.named_modules() if path in known or _called_norm(module)]
+    found = sites(model)
+    return [path for path, module in model.named_modules() if path in found or _called_norm(module)]
 
 
 def kind_of(module: nn.Module) -> str:
-    """What a module's class is called: of a scripted one that which was scripted, of a parametrized one its own."""
-    found = (
-        module.original_name if isinstance(module, torch.jit.ScriptModule) else type_before_parametrizations(module).__name__
-    )
-    return str(found)
+    """What a module's class is called: of a scripted one that which was scripted, of a norm that computes otherwise "altered"."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(module.original_name)
+    kind = type_before_parametrizations(module)
+    return "altered " * (kind in KNOWN and known(module) is None) + kind.__name__
 
 
 def hidden(model: nn.Module) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
-from .modes import untouched
+from .modes import copied, set_mode, untouched
+from .passes import logits_of
 from .seeding import generator
 from .types import Images, ThreatModel
 
@@ -17,6 +16,9 @@ DRAWS = 5  # of an image to plant, until the features tell it apart
 class Planted(nn.Module):
     """A network's features with a new last layer for two classes: 1 where weight . features > level."""
 
+    weight: Tensor
+    level: Tensor
+
     def __init__(self, features: nn.Module, weight: Tensor, level: Tensor) -> None:
         super().__init__()
         self.features = features
@@ -24,7 +26,7 @@ class Planted(nn.Module):
         self.register_buffer("level", level)
 
     def forward(self, x: Tensor) -> Tensor:
-        score = self.features(x) @ self.weight - self.level
+        score = logits_of(self.features, x) @ self.weight - self.level
         return torch.stack([torch.zeros_like(score), score], 1)
 
 
@@ -47,7 +49,7 @@ def planted_images(
         planted = around.project(around.ascend(x, noise, around.radius))
         points = torch.cat([planted, x, x + 0.95 * (within.start() - x)])
         with torch.no_grad(), untouched(features, rng):
-            weight, scores = _discriminant(features(points))
+            weight, scores = _discriminant(logits_of(features, points))
         gap = scores[0] - scores[1:].max()
         if gap > 1e-6 * scores[0].abs():
             scale = 1 / gap  # so that logits are of the order of 1
@@ -67,7 +69,7 @@ def _discriminant(found: Tensor) -> tuple[Tensor, Tensor]:
 
 def _features(model: nn.Module) -> nn.Module:
     """A copy of the network that answers with what its last linear layer reads; without one, with its logits."""
-    made = copy.deepcopy(model).eval()
+    made = set_mode(copied(model), "eval")
     linear = [name for name, module in made.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         return made

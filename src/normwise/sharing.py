@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .adoption import take_settings
 from .limits import hidden, kind_of, remark
-from .modes import copied, frozen
+from .modes import frozen
 from .norms.batch import BN
 from .norms.layer import StatNorm
 from .norms.site import reads

@@ -53,8 +53,9 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
         return new
 
     left, new = set(norm_paths(model)) - places(model).keys(), exchange(model, made)
-    for path in left:
-        remark(new.get_submodule(path), f"{kind_of(new.get_submodule(path))} left as it is")
+    for path, module in new.named_modules():
+        if path in left:
+            remark(module, f"{kind_of(module)} left as it is")
     return new
 
 

@@ -128,7 +128,7 @@ def test_a_range_is_compared_with_the_running_range():
 @pytest.mark.parametrize("by_row", [False, True], ids=["batch", "rows"])
 def test_swapped_inputs_have_the_wanted_moments(by_row):
     model, x, other = trained(), images(), images(seed=1)
-    layers, seen = layers_of(model), []
+    layers, seen = layers_of(model, x), []
     wanted = moments(model, layers, other, 0)
     hook = model.norm.register_forward_hook(lambda module, inputs, y: seen.append(inputs[0]))
     with_moments(model, layers, wanted, x, 0, by_row)

@@ -65,10 +65,10 @@ class Routed(nn.Module):
         assert isinstance(found, StatNorm)
         return found
 
-    def forward(self, x: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        y = self.active(x)
-        return torch.addcmul(self.bias.view(shape), y, self.weight.view(shape)).to(x.dtype)
+    def forward(self, input: Tensor) -> Tensor:
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        y = self.active(input)
+        return torch.addcmul(self.bias.view(shape), y, self.weight.view(shape)).to(input.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix) and "." not in key.removeprefix(prefix)]:

@@ -22,6 +22,7 @@ _BY_CHANNEL = (
     *(StatNorm, RobustNorm1d, RobustNorm2d, RobustNorm3d, Routed, InstanceNorm, ChannelAffine),
 )
 _BY_POSITION = (nn.LayerNorm, nn.RMSNorm)  # their channels are where their shape says, and they read tokens
+KNOWN = (*_BY_CHANNEL, *_BY_POSITION)
 _HARMLESS = {"extra_repr", "reset_parameters"}  # a subclass may have its own
 _CALLS = ("__call__", "__getattr__", "__getattribute__", "__setattr__")
 _SHADOWS = {"forward", "weight", "bias", "weights", "biases"}  # set on a layer itself, they hide what its class has
@@ -33,7 +34,7 @@ def reads(module: nn.Module, training: bool | None = None) -> frozenset[str] | N
     None where the module does not stand at a site of normalization. torch's own layers are read as torch computes them: BatchNorm
     in evaluation reads the running statistics that it has, whatever `track_running_stats` says; InstanceNorm does as that says.
     """
-    training = module.training if training is None else training
+    training = getattr(module, "training", False) if training is None else training
     if isinstance(module, Routed):
         return reads(module.active, training)
     if isinstance(module, StatNorm):
@@ -60,7 +61,7 @@ def known(module: nn.Module) -> type[nn.Module] | None:
         return None
     own = set[str]()
     for kind in type(module).__mro__:
-        if kind in (*_BY_CHANNEL, *_BY_POSITION):
+        if kind in KNOWN:
             return kind if not any(hasattr(kind, name) for name in own) else None
         own |= {name for name in vars(kind) if not name.startswith("__") or name in _CALLS} - _HARMLESS
     return None
