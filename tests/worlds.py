@@ -57,6 +57,34 @@ class Activated(nn.BatchNorm2d):
         return y
 
 
+class Rectified(nn.BatchNorm2d):
+    """A norm whose forward does more than its name says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class Split(nn.BatchNorm2d):
+    """As timm's SplitBatchNorm2d: a norm with another one inside, which reads half of the rows in training."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.aux_bn = nn.ModuleList([nn.BatchNorm2d(channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        first, second = x.split(len(x) // 2)
+        return torch.cat([super().forward(first), self.aux_bn[0](second)])
+
+
+class ChannelsFirst(nn.LayerNorm):
+    """As ConvNeXt's LayerNorm2d: over the channels of each position of (b, c, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Neighbours(nn.Module):
     """Logits that subtract the batch's mean logit: rows are coupled, and nothing else is unusual."""
 

@@ -69,6 +69,7 @@ def _activated(layer: nn.Module) -> bool:
 
 def _answer(layer: Any, mode: Any, x: Tensor, kind: Any) -> list[Any]:
     """What a layer, or the kind it derives from with its activation, makes of x, and its statistics afterwards."""
+    layer = copied(layer)
     with torch.no_grad(), running(layer, mode), untouched(layer, generator(0, "answer")):
         y = layer(x.clone()) if kind is None else layer.act(layer.drop(kind.forward(layer, x.clone())))
         return [y.tolist(), *(buffer.tolist() for buffer in layer.buffers(recurse=False))]

@@ -60,7 +60,7 @@ def copied(model: M) -> M:
     return made
 
 
-def _rebound(value: Any, twins: Mapping[int, Any], within: tuple[Any, ...] = ()) -> Any:
+def _rebound(value: Any, twins: Mapping[Any, Any], within: tuple[Any, ...] = ()) -> Any:
     """A function that holds modules of the model, by closure or default, as one that holds those of the copy.
 
     A deep copy keeps functions as they are: a `forward` that was replaced would go on running the model itself.
@@ -82,7 +82,7 @@ def _rebound(value: Any, twins: Mapping[int, Any], within: tuple[Any, ...] = ())
     return made
 
 
-def _refilled(cell: CellType, twins: Mapping[int, Any], within: tuple[Any, ...]) -> CellType:
+def _refilled(cell: CellType, twins: Mapping[Any, Any], within: tuple[Any, ...]) -> CellType:
     try:
         held = cell.cell_contents
     except ValueError:  # not filled yet

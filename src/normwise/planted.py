@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ def planted_images(
     Takes one image, x of shape (1, ...); returns None where the features do not tell the planted image apart.
     Source: Zimmermann et al. 2022, arXiv:2206.13991, sec. 3. Differs: a discriminant in closed form instead of a fitted one.
     """
-    rng, features = generator(seed, "planted"), _features(model)
+    rng, features = generator(seed, "planted"), _features(model, x)
     around = threat.around(x, generator=rng)
     within = threat.around(x.expand(inner, *x.shape[1:]), generator=rng)
     for _ in range(DRAWS):
@@ -67,12 +69,15 @@ def _discriminant(found: Tensor) -> tuple[Tensor, Tensor]:
     return weight, found @ weight
 
 
-def _features(model: nn.Module) -> nn.Module:
-    """A copy of the network that answers with what its last linear layer reads; without one, with its logits."""
-    made = set_mode(copied(model), "eval")
+def _features(model: nn.Module, x: Images) -> nn.Module:
+    """A copy of the network that answers with what its last linear layer reads; with its logits, where that cannot be had."""
+    whole = set_mode(copied(model), "eval")
+    made = copied(whole)
     linear = [name for name, module in made.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        return made
-    parent, _, child = linear[-1].rpartition(".")
-    made.get_submodule(parent)._modules[child] = nn.Identity()
-    return made
+    if linear and linear[-1]:
+        parent, _, child = linear[-1].rpartition(".")
+        made.get_submodule(parent)._modules[child] = nn.Identity()
+        with suppress(Exception), torch.no_grad(), untouched(made, generator(0, "features")):
+            logits_of(made, x)  # a network may read that layer's weights by name
+            return made
+    return whole

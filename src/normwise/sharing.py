@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .adoption import take_settings
 from .limits import hidden, kind_of, remark
@@ -22,8 +21,8 @@ def with_share(model: nn.Module, share: float) -> nn.Module:
 
     At 0 it reads running statistics alone, at 1 the batch alone; between, mean and spread are mixed linearly. torch's
     BatchNorm layers become StatNorm layers, weights and statistics taken over. Layers that read single samples, have no
-    running statistics, or belong to a frozen substitute stay as they are, and so does a BatchNorm of a kind of its own, which
-    `unmapped` names. Rows are then coupled: the audit measures the price.
+    running statistics, or belong to a frozen substitute stay as they are, and so do a BatchNorm of a kind of its own and a
+    tracked InstanceNorm, which `unmapped` names. Rows are then coupled: the audit measures the price.
 
     Raises ValueError for a share out of range, and for a model without running statistics that a share can be given to.
     Source: Schneider et al. 2020, arXiv:2006.16971, eq. 3 (share n / (N + n) of n images beside a prior worth N), and
@@ -36,10 +35,9 @@ def with_share(model: nn.Module, share: float) -> nn.Module:
     if not 0 <= share <= 1:
         raise ValueError(f"the share read from the batch is {share}; give a number from 0 to 1")
     if share_of(model) is None:
-        own = ", ".join(sorted({kind_of(module) for module in _tracking(model)}))
-        told = f"; those of {own} are of kinds of their own" if own else ""
+        own = f"; {unshared(model)} cannot" if unshared(model) else ""
         raise ValueError(
-            f"{kind_of(model)} has no norms with running statistics that could be mixed{told}; there is nothing to adapt{hidden(model)}"
+            f"{kind_of(model)} has no norms with running statistics that could be mixed{own}; there is nothing to adapt{hidden(model)}"
         )
     model = exchange(model, _as_statnorm)
     for module in _tracking(model):
@@ -51,26 +49,37 @@ def with_share(model: nn.Module, share: float) -> nn.Module:
 
 
 def share_of(model: nn.Module) -> float | None:
-    """The share that every layer with running statistics reads from the batch in evaluation, BatchNorms of unknown kinds excepted.
+    """The share that every layer with running statistics reads from the batch in evaluation, but for those of `unshared`.
 
     NaN where their shares differ; None where no layer has running statistics.
     """
-    shares, fit = set[float](), {model.get_submodule(path) for path in places(model)}
-    for module in _tracking(model):
-        if isinstance(module, StatNorm):
-            shares |= {module.centre_share, module.spread_share}
-        elif module in fit:
-            shares.add(0.0)
+    shares = set[float]()
+    for module in _tracking(model) - _stays(model):
+        shares |= {module.centre_share, module.spread_share} if isinstance(module, StatNorm) else {0.0}
     return None if not shares else shares.pop() if len(shares) == 1 else float("nan")
 
 
-def _tracking(model: nn.Module) -> Iterator[nn.Module]:
+def unshared(model: nn.Module) -> str:
+    """The norms with running statistics that no share can be given to, in words; nothing if there are none."""
+    stay = _stays(model)
+    return ", ".join(f"{path or 'the network'} ({kind_of(one)})" for path, one in model.named_modules() if one in stay)
+
+
+def _stays(model: nn.Module) -> set[nn.Module]:
+    """Norms that read running statistics and are neither ours nor a BatchNorm that is known to the letter."""
+    known = {layer for path in places(model) if isinstance(layer := model.get_submodule(path), _BatchNorm)}
+    return {module for module in _tracking(model) if not isinstance(module, StatNorm)} - known
+
+
+def _tracking(model: nn.Module) -> set[nn.Module]:
     """The layers that have running statistics to read, but for a frozen substitute's."""
-    fixed = frozen(model)
-    for module in model.modules():
-        tracks = isinstance(module, _BatchNorm) and "running" in (reads(module, training=False) or ())
-        if (tracks or isinstance(module, StatNorm)) and module not in fixed:
-            yield module
+    torchs = _BatchNorm | _InstanceNorm
+    return {
+        module
+        for module in set(model.modules()) - frozen(model)
+        if isinstance(module, StatNorm)
+        or (isinstance(module, torchs) and "running" in (reads(module, training=False) or ()))
+    }
 
 
 def _as_statnorm(site: Site, old: nn.Module) -> nn.Module:

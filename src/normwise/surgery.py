@@ -169,8 +169,10 @@ def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
 
     Raises ValueError for a layer that reads the batch and has no synchronized kind: one that reads it at inference,
     measures anything but mean and variance, has routes, is a BatchNorm with methods of its own, or takes a substitute's
-    statistics over the batch; for one whose running statistics are unknown; and for a scripted or exported model.
+    statistics over the batch; for one whose running statistics are unknown; for a scripted or exported model; and for a lazy
+    layer that has seen no batch.
     """
+    refuse_lazy(model)
     if hint := hidden(model):
         raise ValueError(f"{kind_of(model)} may hold norms that cannot be seen{hint}")
     fixed = frozen(model)

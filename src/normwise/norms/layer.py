@@ -211,7 +211,8 @@ class StatNorm(nn.Module):
             state_dict.pop(mark, None)
         else:
             state_dict[mark] = torch.tensor(self._unknown_spread)
-        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
+        if "num_batches_tracked" not in self._non_persistent_buffers_set:
+            state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
