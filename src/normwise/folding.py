@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .limits import kind_of, norm_paths, refuse_lazy, remark
+from .limits import REMARKS, kind_of, norm_paths, refuse_lazy, remark
 from .modes import copied, set_mode, untouched
 from .norms.adaptive import AdaptiveNorm
 from .norms.free import ChannelAffine
@@ -91,11 +91,11 @@ def _fold(model: nn.Module) -> dict[nn.Module, str]:
         with untouched(sketch, generator(0, "fold")):  # what does not depend on the input runs for real
             with touched:
                 graph = tracer.trace(sketch)
-            named = {node.target for node in graph.nodes if node.op == "get_attr"}
-            touched.storages |= {
-                _storage(tensor) for target in named if isinstance(tensor := _found(sketch, target), Tensor)
-            }
-            by_name = {m for m in sketch.modules() if any(_storage(t) in touched.storages for t in _tensors(m))}
+            named = {node: _value(sketch, node) for node in graph.nodes if node.op == "get_attr"}
+            asked = touched.storages | {_storage(one) for one in named.values() if isinstance(one, Tensor)}
+            used = {one for node, one in named.items() if not all(map(_asks, node.users))}
+            read = touched.storages | {_storage(one) for one in used if isinstance(one, Tensor)}
+            of = {module: set(map(_storage, _tensors(module))) for module in sketch.modules()}
     except Exception:  # control flow that depends on the data: nothing is known of the order of layers
         return {model: "the network cannot be traced"}
     modules = dict(sketch.named_modules())
@@ -117,13 +117,18 @@ def _fold(model: nn.Module) -> dict[nn.Module, str]:
             continue
         if norm in tracer.varied:
             why[twins[norm]] = tracer.varied[norm]
-        elif {norm, layer} & by_name:
+        elif of[norm] & asked or of[layer] & read:  # what stands in the norm's place has no numbers at all
             why[twins[norm]] = "its numbers, or those of the layer before it, are read by name too"
         elif {norm, layer} & held:
             why[twins[norm]] = "another layer holds it, or the layer before it"
         else:
             _fuse(twins[layer], twins[norm])
     return why
+
+
+def _asks(node: fx.Node) -> bool:
+    """Whether a node asks a tensor for what its numbers do not change."""
+    return node.target is getattr and node.args[1] in ("dtype", "device", "shape", "ndim")
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -134,8 +139,8 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _found(model: Any, path: str) -> Any:
-    return attrgetter(path)(model)
+def _value(model: nn.Module, node: fx.Node) -> Any:
+    return attrgetter(str(node.target))(model)
 
 
 def _held(leaf: nn.Module) -> set[nn.Module]:
@@ -190,4 +195,5 @@ def _fuse(layer: Any, norm: Any) -> None:
     fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
     with torch.no_grad():
         layer.weight, layer.bias = fuse(layer.weight, layer.bias, *_numbers(norm))
-    norm.__class__, norm.__dict__ = nn.Identity, vars(nn.Identity().eval())
+    told = {name: value for name, value in vars(norm).items() if name[0] != "_" and name != REMARKS}  # its eps, its channels
+    norm.__class__, norm.__dict__ = nn.Identity, told | vars(nn.Identity().eval())

@@ -12,7 +12,7 @@ from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
 from .norms.site import KNOWN, known, sites
 
-_REMARKS = "surgery_remarks"
+REMARKS = "surgery_remarks"
 
 
 def unmapped(model: nn.Module) -> dict[str, str]:
@@ -29,7 +29,7 @@ def unmapped(model: nn.Module) -> dict[str, str]:
     found = {}
     for path, module in model.named_modules():
         unknown = sorted(module.unknown) if isinstance(module, StatNorm) else []
-        said = [f"{', '.join(unknown)} unknown"] * bool(unknown) + [*getattr(module, _REMARKS, ())]
+        said = [f"{', '.join(unknown)} unknown"] * bool(unknown) + [*getattr(module, REMARKS, ())]
         if said:
             found[path] = "; ".join(said)
     return found
@@ -37,7 +37,7 @@ def unmapped(model: nn.Module) -> dict[str, str]:
 
 def remark(layer: nn.Module, text: str) -> None:
     """Note on a layer what surgery could not do, for `unmapped`."""
-    setattr(layer, _REMARKS, tuple(dict.fromkeys((*getattr(layer, _REMARKS, ()), text))))
+    setattr(layer, REMARKS, tuple(dict.fromkeys((*getattr(layer, REMARKS, ()), text))))
 
 
 def remarks(module: nn.Module) -> tuple[str, ...]:
