@@ -42,7 +42,7 @@ def remark(layer: nn.Module, text: str) -> None:
 
 def remarks(module: nn.Module) -> tuple[str, ...]:
     """What was noted on a module itself."""
-    return tuple(getattr(module, _REMARKS, ()))
+    return tuple(getattr(module, REMARKS, ()))
 
 
 def norm_paths(model: nn.Module) -> list[str]:
@@ -52,9 +52,9 @@ def norm_paths(model: nn.Module) -> list[str]:
 
 
 def kind_of(module: nn.Module) -> str:
-    """What a module's class is called: of a scripted one that which was scripted, of a norm that computes otherwise "altered"."""
+    """What a module's class is called, with "scripted" before it, or "altered" for a norm that computes otherwise."""
     if isinstance(module, torch.jit.ScriptModule):
-        return str(module.original_name)
+        return f"scripted {module.original_name}"
     kind = type_before_parametrizations(module)
     return "altered " * (kind in KNOWN and known(module) is None) + kind.__name__
 

@@ -130,8 +130,8 @@ def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
     The new layer is the module's child `inserted`, so that every key of the old state dict stays as it was. Its number of
     channels is what the module says of itself (`out_channels`, `out_features` or `num_features`).
 
-    Raises ValueError for a path that is not there, a module that already has one, or one that does not say its channels; and
-    for a lazy layer that has seen no batch.
+    Raises ValueError for a path that is not there, a module that already has one, is scripted or compiled, or does not say its
+    channels; and for a lazy layer that has seen no batch.
 
     >>> from normwise.norms import BN
     >>> sorted(insert(nn.Sequential(nn.Conv2d(3, 4, 1)), BN(), after=["0"]).state_dict())[:2]
@@ -141,12 +141,11 @@ def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
     model = copied(model)
     known = dict(model.named_modules())
     for path in after:
-        if path not in known or hasattr(known[path], "inserted") or isinstance(known[path], torch.jit.ScriptModule):
-            fits = [
-                name for name, module in known.items() if _outputs(module) and not isinstance(module, torch.jit.ScriptModule)
-            ]
+        if path not in known or not _open(path, known[path]):
+            fits = [name for name, module in known.items() if _outputs(module) and _open(name, module)]
             raise ValueError(
-                f"cannot insert after {path!r}: it is no module, is scripted, or has an insertion already; there are: {', '.join(fits[:20]) or 'none'}"
+                f"cannot insert after {path!r}: it is no module, is scripted or compiled, or has an insertion already; "
+                f"there are: {', '.join(fits[:20]) or 'none'}"
             )
         layer = known[path]
         channels = _outputs(layer)
@@ -219,6 +218,12 @@ def _tracks(module: nn.Module) -> bool:
 
 def _outputs(module: nn.Module) -> int:
     return next((int(n) for name in ("out_channels", "out_features", "num_features") if (n := getattr(module, name, 0))), 0)
+
+
+def _open(path: str, module: nn.Module) -> bool:
+    """Whether a layer may be put behind a module, by a hook that will be heard: what was compiled before would pass it by."""
+    compiled = isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in path.split(".")
+    return not compiled and not hasattr(module, "inserted")
 
 
 def _then_inserted(module: nn.Module, inputs: Any, y: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for module in _own(model):
             if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                _check_plain(module)
+                check_plain(module)
                 flat = module.weight.flatten().cpu()
                 module.weight.copy_(flat[torch.randperm(len(flat), generator=rng)].view_as(module.weight))
     return model
@@ -147,13 +147,14 @@ def redrawn_scales(model: nn.Module, seed: int = 0) -> nn.Module:
     model, rng = copied(model), generator(seed, "scales")
     with torch.no_grad():
         for norm in _norms(model):
-            _check_plain(norm)
+            check_plain(norm)
             for name, p in norm.named_parameters(recurse=False):
                 p.copy_(torch.rand(p.shape, generator=rng) if name.startswith("weight") else torch.zeros(p.shape))
     return model
 
 
-def _check_plain(layer: nn.Module) -> None:
+def check_plain(layer: nn.Module) -> None:
+    """Raise ValueError for a layer whose weight is computed in every pass: what is written into it would be lost."""
     if parametrize.is_parametrized(layer) or "weight" in vars(layer):
         raise ValueError(
             f"the weight of a {parametrize.type_before_parametrizations(layer).__name__} is computed (pruned or parametrized), so "

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
+from normwise.controls import randomized
 from normwise.folding import fold
 from normwise.modes import copied, digest, set_mode
 from normwise.norms import BN, GN
@@ -72,7 +73,7 @@ def test_networks_that_resist_copying_are_copied(kind, verb):
 
 
 def test_weights_that_are_computed_are_not_set_in_vain():
-    for work, layer in ((shuffled, "conv1"), (redrawn_scales, "norm")):
+    for work, layer in ((shuffled, "conv1"), (redrawn_scales, "norm"), (randomized, "linear")):
         model = trained()
         prune.l1_unstructured(getattr(model, layer), "weight", 2)
         with pytest.raises(ValueError, match=r"is computed .* cannot be set; make it plain first"):
@@ -103,7 +104,9 @@ def test_what_was_compiled_is_copied_or_refused_in_a_line(kind, verb):
     if verb == "fold":
         torch.testing.assert_close(fold(model)(x), model(x))
         return
-    with pytest.raises(ValueError, match=r"do it before$|^cannot insert after 'conv1'"):
+    with pytest.raises(
+        ValueError, match=r"do it before$|^cannot insert after 'conv1': it .* scripted|Module does not say its"
+    ):
         VERBS[verb](model)
 
 
@@ -114,6 +117,17 @@ def test_a_scripted_networks_copy_has_parameters_of_its_own():
     new(images()).sum().backward()
     assert all(p.grad is not None and p.is_leaf for p in new.parameters())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_surgery_on_a_network_that_was_compiled_is_run_or_refused():
+    model, plain, x = torch.compile(trained(), backend="eager"), trained(), images()
+    with torch.no_grad():
+        model(x)
+        for verb in sorted(set(VERBS) - {"insert"}):
+            torch.testing.assert_close(VERBS[verb](model)(x), VERBS[verb](plain)(x))
+        torch.testing.assert_close(convert(model, GN(groups=4))(x), convert(plain, GN(groups=4))(x))
+    with pytest.raises(ValueError, match=r"cannot insert after '_orig_mod.conv1': it .* is scripted or compiled"):
+        insert(model, BN(), after=["_orig_mod.conv1"])
 
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"insert"}))

@@ -71,7 +71,7 @@ def unread(model: nn.Module, x: Images) -> str:
     modules = dict(model.named_modules())
     told = [f"{path or 'the network itself'} ({kind_of(modules[path])})" for path in names if path not in seen]
     if told:
-        return f"not looked into, for which axis counts channels is not known: {', '.join(told)}"
+        return f"not looked into, being of kinds whose channels are not known: {', '.join(told)}"
     if not seen.keys() & called.keys() and _computes_norms(model, x):
         return "the network normalizes by functions, or in layers that are compiled: there is no norm layer to look into"
     return ""
