@@ -124,6 +124,32 @@ def trained(norm: Norm | None = None, seed: int = 0) -> Small:
     return model.eval()
 
 
+CHANNELS = 8
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """A network whose statistics have seen images, in evaluation."""
+    model.train()
+    for seed in range(5):
+        model(images(24, seed=seed))
+    return model.eval()
+
+
+def beside(norm: nn.Module) -> nn.Module:
+    """A network whose first norm is this one, of `CHANNELS` channels, and whose second is plain."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (
+            nn.Conv2d(2, CHANNELS, 3),
+            norm,
+            nn.Conv2d(CHANNELS, 4, 1),
+            nn.BatchNorm2d(4),
+            nn.Flatten(),
+            nn.Linear(64, 3),
+        )
+        return settled(nn.Sequential(*layers))
+
+
 def decided() -> tuple[Small, Tensor, Tensor]:
     """A small network, images and its own answers, such that every class wins somewhere."""
     model, x = trained(), images(40)

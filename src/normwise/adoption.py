@@ -116,9 +116,8 @@ def adopt(new: nn.Module, old: nn.Module) -> None:
     new.train(old.training)
     if known(old) is None:  # what is replaced is known, or has its activation inside
         new.register_forward_hook(_then_activate)  # first, so that the old layer's hooks see what they saw
-    for name in ("drop", "act", "inserted"):  # what the hooks call
-        if name in old._modules:
-            new.add_module(name, old._modules[name])
+    for name in old._modules.keys() - {"statistics"}:  # what the hooks call; a known layer's forward calls none but routes
+        new.add_module(name, old._modules[name])
     for hooks in _HOOKS:
         getattr(new, hooks).update(getattr(old, hooks))
     new._is_full_backward_hook = old._is_full_backward_hook

@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import is_
 from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
@@ -70,16 +71,21 @@ def _rebound(value: Any, twins: Mapping[Any, Any], within: tuple[Any, ...] = ())
     if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
         owner = _rebound(value.__self__, twins)
         return value if owner is value.__self__ else MethodType(value.__func__, owner)
-    if not isinstance(value, FunctionType) or value in within:
+    if any(value is one for one in within):
+        return value
+    if type(value) in (list, tuple):
+        made = [_rebound(one, twins, (*within, value)) for one in value]
+        return value if all(map(is_, made, value)) else type(value)(made)
+    if not isinstance(value, FunctionType):
         return value
     cells, given = value.__closure__ or (), value.__defaults__ or ()
     held = tuple(_refilled(cell, twins, (*within, value)) for cell in cells)
     defaults = tuple(_rebound(one, twins, (*within, value)) for one in given)
-    if all(new is old for new, old in zip((*held, *defaults), (*cells, *given), strict=True)):
+    if all(map(is_, (*held, *defaults), (*cells, *given))):
         return value
-    made = FunctionType(value.__code__, value.__globals__, value.__name__, defaults or None, held)
-    made.__kwdefaults__ = value.__kwdefaults__
-    return made
+    copy_of = FunctionType(value.__code__, value.__globals__, value.__name__, defaults or None, held)
+    copy_of.__kwdefaults__ = value.__kwdefaults__
+    return copy_of
 
 
 def _refilled(cell: CellType, twins: Mapping[Any, Any], within: tuple[Any, ...]) -> CellType:

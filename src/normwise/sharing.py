@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .adoption import take_settings
-from .limits import hidden, kind_of, remark
+from .limits import hidden, kind_of, norm_paths, remark
 from .modes import frozen
+from .norms.adaptive import AdaptiveNorm
 from .norms.batch import BN
 from .norms.layer import StatNorm
 from .norms.site import reads
@@ -21,8 +21,8 @@ def with_share(model: nn.Module, share: float) -> nn.Module:
 
     At 0 it reads running statistics alone, at 1 the batch alone; between, mean and spread are mixed linearly. torch's
     BatchNorm layers become StatNorm layers, weights and statistics taken over. Layers that read single samples, have no
-    running statistics, or belong to a frozen substitute stay as they are, and so do a BatchNorm of a kind of its own and a
-    tracked InstanceNorm, which `unmapped` names. Rows are then coupled: the audit measures the price.
+    running statistics, or belong to a frozen substitute stay as they are, and so do a tracked InstanceNorm and norms of kinds of
+    their own that keep statistics, which `unmapped` names. Rows are then coupled: the audit measures the price.
 
     Raises ValueError for a share out of range, and for a model without running statistics that a share can be given to.
     Source: Schneider et al. 2020, arXiv:2006.16971, eq. 3 (share n / (N + n) of n images beside a prior worth N), and
@@ -72,14 +72,16 @@ def _stays(model: nn.Module) -> set[nn.Module]:
 
 
 def _tracking(model: nn.Module) -> set[nn.Module]:
-    """The layers that have running statistics to read, but for a frozen substitute's."""
-    torchs = _BatchNorm | _InstanceNorm
-    return {
-        module
-        for module in set(model.modules()) - frozen(model)
-        if isinstance(module, StatNorm)
-        or (isinstance(module, torchs) and "running" in (reads(module, training=False) or ()))
-    }
+    """The layers that have running statistics to read, but for a frozen substitute's and adaptive ones."""
+    modules = dict(model.named_modules())
+    norms = {modules[path] for path in norm_paths(model) if not isinstance(modules[path], AdaptiveNorm)}
+    kept = {norm for norm in norms if _keeps(norm)} | {one for one in modules.values() if isinstance(one, StatNorm)}
+    return kept - frozen(model)
+
+
+def _keeps(norm: nn.Module) -> bool:
+    known = reads(norm, training=False)  # of other kinds, frozen or scripted ones, the buffer tells
+    return isinstance(getattr(norm, "running_mean", None), Tensor) if known is None else "running" in known
 
 
 def _as_statnorm(site: Site, old: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .adoption import adopt, replaceable, take_settings
@@ -78,10 +79,14 @@ def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> 
 
 
 def places(model: nn.Module) -> dict[str, Site]:
-    """The sites whose layers may be replaced, by path: those of known kinds, but within a frozen substitute or a norm that stays."""
+    """The sites whose layers may be replaced, by path: of known kinds, and in nobody's hands.
+
+    That is: not within a frozen substitute, a norm that stays, or a convolution or linear layer, which may read it by name.
+    """
     layers = {path: model.get_submodule(path) for path in sites(model)}
-    kept, fit = frozen(model), {layer: replaceable(layer) for layer in layers.values()}
-    kept |= {inner for layer, fits in fit.items() if not fits for inner in layer.modules()}
+    kept = frozen(model) | {layer for layer in layers.values() if not replaceable(layer)}
+    for holder in [*kept, *(module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear))]:
+        kept |= {one for name, child in holder.named_children() if name != "inserted" for one in child.modules()}
     return {path: site for path, site in sites(model).items() if layers[path] not in kept}
 
 
@@ -90,10 +95,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
     use; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Statistics that a layer reads and no
-    longer tracks (`track_running_stats` switched off) are measured anew too.
+    longer tracks (`track_running_stats` switched off) are measured anew too. Layers that no batch reaches, or that move nothing
+    (quantized ones), keep what they have, and `unmapped` names them.
     (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
 
-    Raises ValueError for no batches, for a model without running statistics, and for a lazy layer that has seen no batch.
+    Raises ValueError for no batches, for a model without running statistics that move, and for a lazy layer that has seen no batch.
     """
     refuse_lazy(model)
     model = copied(model)
@@ -104,24 +110,36 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         raise ValueError(
             f"{kind_of(model)} has no norms with running statistics; there is nothing to recalibrate{hidden(model)}"
         )
-    settings, seen = [(m.momentum, getattr(m, "track_running_stats", None)) for m in tracking], 0
+    settings, seen = [(m.momentum, getattr(m, "track_running_stats", None), _held(m)) for m in tracking], 0
     with running(model, "eval"), torch.no_grad():
-        for module, (_, tracks) in zip(tracking, settings, strict=True):
+        for module, (_, tracks, _) in zip(tracking, settings, strict=True):
             if tracks is False:
                 module.track_running_stats = True
             module.reset_running_stats()
             module.train()
+        fresh = list(map(_held, tracking))
         for seen, x in enumerate(batches, 1):
             for module in tracking:  # not None, which torch's InstanceNorm takes for 0
                 module.momentum = 1 / seen
             model(x.to(device_of(model), copy=True))
-    for module, (momentum, tracks) in zip(tracking, settings, strict=True):
+    still = [all(map(torch.equal, _held(module), start)) for module, start in zip(tracking, fresh, strict=True)]
+    if not seen:
+        raise ValueError("recalibrate got no batches; give at least one batch of images")
+    if all(still):
+        raise ValueError(f"{kind_of(model)} moves no running statistics in training; there is nothing to recalibrate")
+    for module, (momentum, tracks, before), unmoved in zip(tracking, settings, still, strict=True):
         module.momentum = momentum
         if tracks is False:
             module.track_running_stats = False
-    if not seen:
-        raise ValueError("recalibrate got no batches; give at least one batch of images")
+        if unmoved:
+            for buffer, value in zip(module.buffers(recurse=False), before, strict=True):
+                buffer.copy_(value)
+            remark(module, "running statistics kept: no batch moved them")
     return model
+
+
+def _held(module: nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in module.buffers(recurse=False)]
 
 
 def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
@@ -167,21 +185,17 @@ def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
     they are; a model without BatchNorm comes back as a plain copy.
 
     Raises ValueError for a layer that reads the batch and has no synchronized kind: one that reads it at inference,
-    measures anything but mean and variance, has routes, is a BatchNorm with methods of its own, or takes a substitute's
+    measures anything but mean and variance, has routes, is a BatchNorm that `convert` would leave, or takes a substitute's
     statistics over the batch; for one whose running statistics are unknown; for a scripted or exported model; and for a lazy
     layer that has seen no batch.
     """
     refuse_lazy(model)
     if hint := hidden(model):
         raise ValueError(f"{kind_of(model)} may hold norms that cannot be seen{hint}")
-    fixed = frozen(model)
+    fit = frozen(model) | {model.get_submodule(path) for path in places(model)}
     for path, module in model.named_modules():
-        batch = (
-            module.reads_batch
-            if isinstance(module, AdaptiveNorm)
-            else isinstance(module, _BatchNorm) and not replaceable(module)
-        )
-        if batch and module not in fixed:
+        batch = module.reads_batch if isinstance(module, AdaptiveNorm) else isinstance(module, _BatchNorm)
+        if batch and module not in fit:
             raise _alone(path, module)
 
     def synchronized(site: Site, old: nn.Module) -> nn.Module:

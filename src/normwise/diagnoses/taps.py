@@ -44,21 +44,18 @@ class Layer(NamedTuple):
 
 
 def layers_of(model: nn.Module, x: Images) -> dict[str, Layer]:
-    """The modules that normalize and can be read, by path; one tied to several paths is listed at its first.
+    """The modules that normalize when the model is asked about x, and can be read, by path; a tied one at its first path.
 
-    Of known kinds the axis is the second, and for LayerNorm and RMSNorm the first of their own shape. Of all others it is
-    measured, with an input of the shape that they get when the model is asked about x; where it cannot be, they are left out.
+    Of known kinds the channels' axis is the second, and for LayerNorm and RMSNorm the first of their own shape. Of all others
+    it is measured, with an input of the shape that they get; where it cannot be, they are left out.
     """
-    first = _norms(model)
-    kinds = {path: known(module) for path, module in first.items()}
-    shapes = _given(model, {path: module for path, module in first.items() if kinds[path] is None}, x)
     found = {}
-    for path, module in first.items():
+    for path, (module, given) in _called(model, x).items():
         axis: int | None = 1
-        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        if known(module) is None:
+            axis = _channel_axis(module, sites(model)[path].channels, given)
+        elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             axis = -len(module.normalized_shape)
-        if kinds[path] is None:
-            axis = _channel_axis(module, sites(model)[path].channels, shapes[path]) if path in shapes else None
         if axis is not None:
             found[path] = Layer(module, axis)
     return found
@@ -66,40 +63,32 @@ def layers_of(model: nn.Module, x: Images) -> dict[str, Layer]:
 
 def unread(model: nn.Module, x: Images) -> str:
     """In words, what of the model's normalization cannot be looked into; nothing if all can."""
-    seen, called = layers_of(model, x), _given(model, _norms(model), x)
-    names = [path for path in norm_paths(model) if path in called or path not in sites(model)]
-    modules = dict(model.named_modules())
-    told = [f"{path or 'the network itself'} ({kind_of(modules[path])})" for path in names if path not in seen]
-    if told:
-        return f"not looked into, being of kinds whose channels are not known: {', '.join(told)}"
-    if not seen.keys() & called.keys() and _computes_norms(model, x):
+    seen, called, modules = layers_of(model, x), _called(model, x), dict(model.named_modules())
+    names = [path for path in norm_paths(model) if path not in seen and (path in called or path not in sites(model))]
+    if names:
+        told = ", ".join(f"{path or 'the network itself'} ({kind_of(modules[path])})" for path in names)
+        return f"not looked into, being of kinds whose channels are not known: {told}"
+    if not seen and _computes_norms(model, x):
         return "the network normalizes by functions, or in layers that are compiled: there is no norm layer to look into"
     return ""
 
 
-def _norms(model: nn.Module) -> dict[str, nn.Module]:
+def _called(model: nn.Module, x: Images) -> dict[str, tuple[nn.Module, Tensor]]:
+    """The modules at the model's sites that are called, each with what goes into it the first time."""
     first: dict[nn.Module, str] = {}
     for path in sites(model):
         first.setdefault(model.get_submodule(path), path)
-    return {path: module for module, path in first.items()}
+    found: dict[nn.Module, Tensor] = {}
 
-
-def _given(model: nn.Module, modules: Mapping[str, nn.Module], x: Images) -> dict[str, Tensor]:
-    """What goes into each of these modules that is called, the first time."""
-    found: dict[str, Tensor] = {}
-
-    def note(path: str) -> Callable[..., None]:
-        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.setdefault(path, _input(args, kwargs)[1])
-
-        return look
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.setdefault(module, _input(args, kwargs)[1])
 
     with ExitStack() as stack:
-        for path, module in modules.items():
-            stack.callback(module.register_forward_pre_hook(note(path), with_kwargs=True).remove)
-        if modules:
+        for module in first:
+            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        if first:
             ask(model, x, 0)
-    return found
+    return {path: (module, found[module]) for module, path in first.items() if module in found}
 
 
 def _channel_axis(module: nn.Module, channels: int, given: Tensor) -> int | None:
@@ -107,6 +96,8 @@ def _channel_axis(module: nn.Module, channels: int, given: Tensor) -> int | None
 
     Without weights: the only axis that is as long as there are channels.
     """
+    if not given.is_floating_point():  # a quantized one
+        return None
     noise = torch.randn(given.shape, generator=generator(0, "axis")).to(given)
     fits = [axis for axis in range(1, given.ndim) if given.shape[axis] == channels]
     with torch.no_grad(), untouched(module, generator(0, "axis")):
