@@ -12,8 +12,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .limits import REMARKS, kind_of, norm_paths, refuse_lazy, remark
-from .modes import copied, set_mode, untouched
+from .limits import REMARKS, kind_of, norm_paths, remark
+from .modes import copied, refuse_lazy, set_mode, untouched
 from .norms.adaptive import AdaptiveNorm
 from .norms.free import ChannelAffine
 from .norms.layer import StatNorm

@@ -75,13 +75,3 @@ def _called_norm(module: nn.Module) -> bool:
         return False
     holds = any(True for child in module.children() for _ in child.parameters())  # a block with a norm in it
     return isinstance(module, AdaptiveNorm) or (re.search("Norm(?!al)", kind_of(module)) is not None and not holds)
-
-
-def refuse_lazy(model: nn.Module) -> None:
-    """Raise ValueError for a lazy layer that has seen no batch."""
-    for path, module in model.named_modules():
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            raise ValueError(
-                f"{path or type(module).__name__} is lazy and does not know its channels yet; "
-                "run one batch through the model first"
-            )

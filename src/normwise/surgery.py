@@ -12,8 +12,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .adoption import adopt, replaceable, take_settings
-from .limits import hidden, kind_of, norm_paths, refuse_lazy, remark
-from .modes import copied, device_of, frozen, running
+from .limits import hidden, kind_of, norm_paths, remark
+from .modes import copied, device_of, frozen, refuse_lazy, running
 from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
 from .norms.routed import Routed

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .limits import hidden, refuse_lazy
-from .modes import copied, frozen
+from .limits import hidden
+from .modes import copied, frozen, refuse_lazy
 from .norms.adaptive import AdaptiveNorm
 from .norms.site import sites
 from .seeding import generator

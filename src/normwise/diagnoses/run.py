@@ -15,9 +15,8 @@ from ..coupling import measure_coupling
 from ..data import DATA, Digits, find
 from ..experiment import check_running, place
 from ..judge import check_network
-from ..limits import refuse_lazy
 from ..loading import check_models, load
-from ..modes import device_of, digest, moved, running
+from ..modes import device_of, digest, moved, refuse_lazy, running
 from ..norms import norm_reads
 from ..record import provenance, to_json, write
 from ..registry import plain
