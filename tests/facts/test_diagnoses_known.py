@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+from torch.nn.utils import prune
 
 from normwise import losses
 from normwise.data import CORRUPTIONS
@@ -149,9 +150,15 @@ def swapped_axes(axis):
     return Elsewhere
 
 
+class Conditioned(nn.BatchNorm2d):
+    def forward(self, x, condition):
+        return super().forward(x) * condition
+
+
 class Flat(nn.Sequential):
     def forward(self, x):
-        return super().forward(x).flatten(1)[:, :3]
+        more = (x.mean(),) if isinstance(self[0], Conditioned) else ()
+        return self[0](x, *more).flatten(1)[:, :3]
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -163,6 +170,8 @@ class Flat(nn.Sequential):
         (lambda affine: swapped_axes(2)(6, affine=affine), (2, 6, 6, 6), 2),
         (lambda affine: swapped_axes(3)(6, affine=affine), (2, 4, 5, 6), 3),
         (lambda affine: Rectified(6, affine=affine), (2, 6, 6, 6), 1),
+        (lambda affine: prune.l1_unstructured(nn.BatchNorm2d(6), "weight", 2), (2, 6, 6, 6), 1),
+        (lambda affine: Conditioned(6), (2, 6, 6, 6), None),
         (lambda affine: nn.LayerNorm(6, elementwise_affine=affine), (2, 6, 6, 6), -1),
         (lambda affine: nn.LayerNorm((6, 5, 4), elementwise_affine=affine), (2, 6, 5, 4), -3),
         (lambda affine: nn.RMSNorm(6, elementwise_affine=affine), (2, 7, 6), -1),
@@ -173,11 +182,11 @@ class Flat(nn.Sequential):
 def test_the_axis_of_channels_is_known_or_measured(norm, shape, axis, affine):
     model, x = Flat(norm(affine)).eval(), torch.rand(shape, generator=generator(0))
     kind = type(model[0])
-    told = affine or shape.count(6) == 1 or kind.__module__.startswith("torch")
+    told = axis is not None and (affine or shape.count(6) == 1 or kind.__module__.startswith("torch"))
     found = layers_of(model, x)
     assert [layer.axis for layer in found.values()] == [axis] * told
     if not told:
-        assert unread(model, x) == f"not looked into, being of kinds whose channels are not known: 0 ({kind.__name__})"
+        assert unread(model, x) == f"not looked into, being of kinds that cannot be read: 0 ({kind.__name__})"
         return
     [row] = rows(Gamma(), model, [Batch(x, torch.zeros(2).long(), torch.arange(2))])
     assert row["channels"] == 6

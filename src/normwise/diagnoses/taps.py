@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..limits import kind_of, norm_paths
 from ..modes import untouched
-from ..norms import known, sites
+from ..norms import sites
+from ..norms.site import KNOWN
 from ..passes import logits_of
 from ..seeding import generator
 from ..types import Images, Logits
@@ -52,7 +54,7 @@ def layers_of(model: nn.Module, x: Images) -> dict[str, Layer]:
     found = {}
     for path, (module, given) in _called(model, x).items():
         axis: int | None = 1
-        if known(module) is None:
+        if type_before_parametrizations(module) not in KNOWN or "forward" in vars(module):
             axis = _channel_axis(module, sites(model)[path].channels, given)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             axis = -len(module.normalized_shape)
@@ -67,7 +69,7 @@ def unread(model: nn.Module, x: Images) -> str:
     names = [path for path in norm_paths(model) if path not in seen and (path in called or path not in sites(model))]
     if names:
         told = ", ".join(f"{path or 'the network itself'} ({kind_of(modules[path])})" for path in names)
-        return f"not looked into, being of kinds whose channels are not known: {told}"
+        return f"not looked into, being of kinds that cannot be read: {told}"
     if not seen and _computes_norms(model, x):
         return "the network normalizes by functions, or in layers that are compiled: there is no norm layer to look into"
     return ""
@@ -100,7 +102,7 @@ def _channel_axis(module: nn.Module, channels: int, given: Tensor) -> int | None
         return None
     noise = torch.randn(given.shape, generator=generator(0, "axis")).to(given)
     fits = [axis for axis in range(1, given.ndim) if given.shape[axis] == channels]
-    with torch.no_grad(), untouched(module, generator(0, "axis")):
+    with suppress(Exception), torch.no_grad(), untouched(module, generator(0, "axis")):  # it may want more than one input
         plain = module(noise.clone())
         if not isinstance(plain, Tensor) or plain.shape != given.shape:
             return None
@@ -111,7 +113,8 @@ def _channel_axis(module: nn.Module, channels: int, given: Tensor) -> int | None
             answers = [functional_call(module, {"weight": value}, (noise.clone(),)) for value in (one, two)]
             moved = answers[0] != answers[1]
             fits = [axis for axis in fits if moved.any() and not moved.narrow(axis, 1, channels - 1).any()]
-    return fits[0] if len(fits) == 1 else None
+        return fits[0] if len(fits) == 1 else None
+    return None
 
 
 def _computes_norms(model: nn.Module, x: Images) -> bool:
