@@ -7,13 +7,13 @@ Source of the kinds: Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .modes import copied, set_mode
 from .norms.layer import StatNorm
 from .types import Images, Logits
 
@@ -78,12 +78,12 @@ class Scale(nn.Module):
 
 def before(model: nn.Module, layer: nn.Module) -> nn.Module:
     """A copy of the network behind another layer."""
-    return nn.Sequential(layer, copy.deepcopy(model)).eval()
+    return set_mode(nn.Sequential(layer, copied(model)), "eval")
 
 
 def after(model: nn.Module, layer: nn.Module) -> nn.Module:
     """A copy of the network before another layer."""
-    return nn.Sequential(copy.deepcopy(model), layer).eval()
+    return set_mode(nn.Sequential(copied(model), layer), "eval")
 
 
 class _AlwaysTraining(nn.Module):
@@ -91,7 +91,7 @@ class _AlwaysTraining(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.inner = copy.deepcopy(model)
+        self.inner = copied(model)
 
     def forward(self, x: Images) -> Logits:
         for module in self.inner.modules():
@@ -106,7 +106,7 @@ class _Updating(nn.Module):
 
     def __init__(self, model: nn.Module, momentum: float = 0.05) -> None:
         super().__init__()
-        self.inner, self.momentum = copy.deepcopy(model), momentum
+        self.inner, self.momentum = copied(model), momentum
         norms = [m for m in self.inner.modules() if isinstance(m, StatNorm | nn.BatchNorm2d)]
         if not norms:
             raise ValueError("this illusion moves running statistics; got a network without any")
