@@ -16,7 +16,7 @@ import normwise
 SOURCE = Path(normwise.__file__).parent
 FLOORS = [
     {"types", "registry", "losses", "rows", "modes", "seeding", "statistics", "passes"},
-    {"norms", "threats", "data", "config", "command", "coupling", "record", "schedule"},
+    {"norms", "threats", "data", "config", "command", "coupling", "record", "schedule", "folders"},
     {
         "attacks",
         "surgery",

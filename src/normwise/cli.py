@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from .data import CORRUPTIONS, DATA
 from .diagnoses import DIAGNOSES
 from .diagnoses.run import Diagnose, run_diagnose
 from .evaluation import Evaluate, clear, run_evaluation
-from .experiment import CONFIG, RESULT, Experiment
+from .experiment import RESULT, Experiment
+from .folders import CONFIG, nothing_left
 from .models import MODELS
 from .norms import NORMS
 from .presets import PRESETS
-from .progress import progress
+from .progress import Report, progress
 from .recipes import RECIPES
 from .record import RESULTS, Result, commit, provenance, read_results, write
 from .registry import Registry, plain, unknown
@@ -35,12 +37,14 @@ from .threats import THREATS
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
     """Run one verb; returns the exit status: 1 where a self-test or a cell fails. Bad input: one line on stderr, status 2."""
-    commit()  # of the code that runs, before anybody changes it
     try:
+        commit()  # of the code that runs, before anybody changes it
         return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
     except ValueError as error:
         print(f"normwise: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(
             f"normwise: {error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the space",
@@ -50,16 +54,33 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
     except (MemoryError, torch.OutOfMemoryError) as error:
         print(f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the batch sizes", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("normwise: stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = bool(stop.args)  # said by `_working`
+        told = "what was finished is kept, and the same command goes on from there" if kept else "nothing was finished"
+        print(f"normwise: stopped; {told}", file=sys.stderr)
         return 130
+
+
+FINISHED = ("last.pt", "parts/*", "cells/*/last.pt", f"cells/*/{RESULT}", "cells/*.json", "cells/*/record.json")
+
+
+@contextmanager
+def _working(what: str, out: Path) -> Iterator[Report]:
+    """Show the progress of a verb; Ctrl-C says whether anything was finished that the same command goes on from."""
+    try:
+        with nothing_left(out), progress(what) as report:
+            yield report
+    except KeyboardInterrupt:
+        if any(any(out.glob(pattern)) for pattern in FINISHED):
+            raise KeyboardInterrupt(out) from None
+        raise
 
 
 def _bench(description: str, words: Sequence[str]) -> int:
     from .report import page
 
     settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, suits.for_bench)
-    with progress("cells") as report:
+    with _working("cells", out) as report:
         finished = run_bench(settings, out, report)
     if not finished.results:
         raise ValueError(f"no cell ended: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
@@ -73,7 +94,7 @@ def _bench(description: str, words: Sequence[str]) -> int:
 def _train(description: str, words: Sequence[str]) -> None:
     verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
     e, _, out = parse(verb, Experiment, words, suits.for_train)
-    with progress("train") as report:
+    with _working("train", out) as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)
 
@@ -89,7 +110,7 @@ def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]
     from .evidence import keep_images, keep_rows
 
     settings, _, out = parse(verb, Evaluate, words, suits.for_evaluate, suits.read_evaluate)
-    with progress(verb.name) as report:
+    with _working(verb.name, out) as report:
         result, verdict = run_evaluation(settings, out, report)
     paths = [keep_rows(verdict, out / "rows.csv")]
     if robustbench.PARTS in result.evaluation.per_attack and settings.threat.name in ("linf", "l2"):
@@ -110,7 +131,7 @@ def _attack(description: str, words: Sequence[str]) -> None:
 def _selftest(description: str, words: Sequence[str]) -> int:
     verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
     settings, _, out = parse(verb, SelfTest, words, suits.for_selftest)
-    with progress("selftest") as report:
+    with _working("selftest", out) as report:
         checks = run_selftest(settings, out, report)
     for check in checks:
         print(f"{check.status:5}{check.name}: {check.measured}" + f"; {check.why}" * (check.status != "pass"))
@@ -122,7 +143,7 @@ def _audit(description: str, words: Sequence[str]) -> None:
     from .report import audit as page
 
     settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, suits.for_audit)
-    with progress("audit") as report:
+    with _working("audit", out) as report:
         found = run_audit(settings, out, report)
     for check in found.checks:
         rows = f" (n = {check.n})" if check.n is not None else ""
@@ -138,7 +159,7 @@ def _diagnose(description: str, words: Sequence[str]) -> None:
 
     verb = Verb("diagnose", description, "runs/diagnose", "MODEL [MODEL ...]", 0, 1000)
     settings, _, out = parse(verb, Diagnose, words, suits.for_diagnose)
-    with progress("diagnose") as report:
+    with _working("diagnose", out) as report:
         found = run_diagnose(settings, out, report)
     path, findings = diagnosis.write(out, plain(found))
     for sentence in findings:
@@ -152,7 +173,7 @@ def _shifts(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, suits.for_shifts
     )
-    with progress("shifts") as report:
+    with _working("shifts", out) as report:
         record = run_shifts(settings, out, report)
     path = page.write_page(out, record)
     print("\n".join(record["sentences"]))
@@ -165,7 +186,7 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         verb, Reproduce, words, lambda operands, given: ({}, {"system": operands[0]} if operands else {})
     )
-    with progress("reproduce") as report:
+    with _working("reproduce", out) as report:
         table = reproduce(settings, out, report)
     for one in table:
         if settings.system in ("all", one["system"]):

@@ -64,6 +64,9 @@ def parse(
     file = read(Path(path)) if path else {}
     said = {key: text for key, text in {**texts, **names}.items() if text}
     suited, operand = base(operands, merge(kind, file, said))
+    for key, value in operand.items():
+        if operands and said.get(key, value) != value:
+            raise ValueError(f"{key} is named twice, as {value} and as --{key} {said[key]}; leave one of them out")
     values = merge(kind, defaults(kind), suited, file, operand, said)
     parser = _parser(verb, kind, values)
     actions = {option.removesuffix(".name"): action for action in parser._actions for option in action.option_strings}
@@ -89,6 +92,9 @@ _BARE = ("--help", "-h", "--print_config")  # the options without a value
 
 def _split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str | None]]:
     """Tell operands from options."""
+    for word in words:
+        if "\0" in word or (not word.isascii() and word != word.encode(errors="replace").decode()):
+            raise ValueError(f"{word!r} is no text in UTF-8; give names that are, and rename files whose names are not")
     operands: list[str] = []
     options: dict[str, str | None] = {}
     rest = iter(words)

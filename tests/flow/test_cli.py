@@ -371,7 +371,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path
     assert 0 < finished < 10
     said = say(*words, "--seed", 9, "--out", tmp_path / "cut")
     assert (said.status, len(said.err.splitlines())) == (2, 1)
-    assert "holds part of an evaluation whose seed was 0, not 9" in said.err
+    assert "holds a run of other settings" in said.err
     done(*words, "--out", tmp_path / "cut")
     done(*words, "--out", tmp_path / "whole")
     for name in ("rows.csv", "images.npz"):
@@ -387,6 +387,9 @@ def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tm
     assert said.status == int(bool(failed)), said
     assert len(found["checks"]) == 5
     assert f"record: {tmp_path / 'selftest.json'}" in said.out
+    said = say("selftest", "run", "--rows", 6, "--out", tmp_path)
+    assert (said.status, "holds a run of other settings" in said.err) == (2, True)
+    words[-1] = tmp_path / "weak"
     said = say(
         *words, "--attack", "pgd", "--attack.steps", 1, "--attack.relative_step", 0.01, "--attack.random_start", "false"
     )
@@ -518,7 +521,7 @@ BAD = [
     (f"{E} --weights nowhere.pt", "no weights file nowhere.pt"),
     (f"{E} --weights evil.pt", "evil.pt was refused: it wants to run code"),
     (f"{E} --weights torn.pt", "torn.pt cannot be read as weights"),
-    (f"{E} --weights nets.py", "nets.py was refused"),
+    (f"{E} --weights nets.py", "nets.py is not a weights file"),
     (f"{E} --weights lacking.pt", "lacking.pt does not fit Sequential: it lacks 3.bias"),
     (f"{E} --weights run/model.safetensors", "does not fit Sequential"),
     (f"{E} --data d.npz --batch_size 0", "batch_size is 0"),
@@ -766,6 +769,6 @@ def test_methods_that_cannot_be_are_refused_in_one_line(methods, reason, tmp_pat
     ],
 )
 def test_what_cannot_be_an_abnn_is_refused_before_training(words, reason):
-    status, _, err = say("train", *SMALL, *words.split(), "--out", "OUT")
+    status, _, err = say("train", *SMALL[2 if "--start" in words else 0 :], *words.split(), "--out", "OUT")
     assert (status, reason in err) == (2, True), err
     assert not Path("OUT").exists()

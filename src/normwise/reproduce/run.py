@@ -12,6 +12,7 @@ from typing import Any
 
 from ..attacks import AutoAttack
 from ..experiment import check_threads, place
+from ..folders import check_folder, keep_settings
 from ..record import provenance, to_json, write
 from ..registry import unknown
 from ..report.claims import Network, to_html, to_markdown
@@ -25,6 +26,7 @@ from .tables import beside
 
 Job = tuple[str, int]  # a cell and its seed
 Say = Callable[[str], None]
+TABLE = "claims.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +123,15 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
     Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
     stopped goes on. Several processes with one folder share the work: each makes what no other is making (on
-    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there.
+    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there, and for a
+    folder that anything else filled, or another preset.
     """
+    check_folder(settings, folder, agree=("preset",), earlier=TABLE)
     device = place(settings)
     scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
     shop = Workshop(CELLS, scale, folder, silent, device)
     left = [job for job in work if shop.record(*job) is None]
+    keep_settings(settings, folder)
 
     def over() -> bool:
         return bool(settings.max_minutes) and time.monotonic() - started > 60 * settings.max_minutes
@@ -195,7 +200,7 @@ def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
         if name in CELLS and seed.isdigit() and (record := shop.record(name, int(seed))) is not None:
             seeds.setdefault(int(seed), {})[name] = record
     table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
-    write(folder / "claims.json", to_json(table))
+    write(folder / TABLE, to_json(table))
     networks, columns = _networks(seeds)
     trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
     size = size_of(scale, trained.get("trained_parameters"))
