@@ -57,7 +57,7 @@ FLOORS = [
     {"experiment", "evaluation", "selftests", "auditing", "diagnoses", "shifts"},
     {"presets", "bench"},
     {"reproduce"},
-    {"cli", "__main__", "progress", "suits"},
+    {"cli", "__main__", "progress", "suits", "reports"},
 ]
 FORBIDDEN = [  # who must not know whom, on whatever floor
     ("norms", {"attacks", "threats"}),

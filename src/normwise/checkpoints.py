@@ -150,7 +150,7 @@ def _named_by_a_pickle(path: Path) -> str:
     with path.open("rb") as file, suppress(ValueError):
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
-                return ".".join(argument.split() if opcode.name == "GLOBAL" else texts[-2:])
+                return ".".join(str(argument).split() if opcode.name == "GLOBAL" else texts[-2:])
             texts += [argument] if isinstance(argument, str) else []
     return ""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,15 +21,17 @@ from .diagnoses import DIAGNOSES
 from .diagnoses.run import Diagnose, run_diagnose
 from .evaluation import Evaluate, clear, run_evaluation
 from .experiment import RESULT, Experiment
-from .folders import CONFIG, nothing_left
+from .folders import nothing_left
 from .models import MODELS
 from .norms import NORMS
 from .presets import PRESETS
 from .progress import Report, progress
 from .recipes import RECIPES
-from .record import RESULTS, Result, commit, provenance, read_results, write
+from .record import RESULTS, Result, commit, provenance, write
 from .registry import Registry, plain, unknown
+from .reports import Reports, report
 from .reproduce import SYSTEMS, Reproduce, reproduce
+from .selftests import RECORD as SELFTEST
 from .selftests import SelfTest, run_selftest
 from .shifts import RECORD, Shifts, run_shifts
 from .threats import THREATS
@@ -129,13 +131,16 @@ def _attack(description: str, words: Sequence[str]) -> None:
 
 
 def _selftest(description: str, words: Sequence[str]) -> int:
+    from .report.selftest import write_page
+
     verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
     settings, _, out = parse(verb, SelfTest, words, suits.for_selftest)
     with _working("selftest", out) as report:
         checks = run_selftest(settings, out, report)
     for check in checks:
         print(f"{check.status:5}{check.name}: {check.measured}" + f"; {check.why}" * (check.status != "pass"))
-    print(f"record: {out / 'selftest.json'}")
+    path = write_page(out, json.loads((out / SELFTEST).read_text()))
+    print(f"report: {path}\nrecord: {out / SELFTEST}")
     return int(any(check.status == "fail" for check in checks))
 
 
@@ -264,35 +269,13 @@ def _list(description: str, words: Sequence[str]) -> None:
 
 
 def _report(description: str, words: Sequence[str]) -> None:
-    from .evidence import kept_examples
-    from .report import audit, page
-
-    verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 1, 1000)
-    _, operands, out = parse(verb, _Nothing, words)
-    if (out / CONFIG).exists() and [out] != [Path(folder) for folder in operands]:
-        raise ValueError(f"{out} holds a run of its own (see its {CONFIG}); give another --out")
-    paths, audits, published = list[Path](), list[dict[str, Any]](), []
-    for path in map(Path, operands):
-        folder = path.parent if path.name in (RESULT, RESULTS) else path
-        if folder.suffix == ".json":
-            published.append(robustbench.read(folder))
-            continue
-        found = next(filter(None, (sorted(folder.glob(name)) for name in (f"cells/*/{RESULT}", RESULT, RESULTS))), [])
-        kept = [audit.read(path) for path in folder.glob(audit.RECORD)]
-        if not found and not kept:
-            raise ValueError(
-                f"{folder} holds no {RESULT} and no {audit.RECORD}; give the folder of a finished run, or a RobustBench .json"
-            )
-        paths, audits = paths + found, audits + kept
-    if audits:
-        print(f"report: {audit.write(out, audits)}")
-    if paths or not audits:
-        read = [(one, kept_examples(path.parent)) for path in paths for one in read_results(path)]
-        results, examples = [one for one, _ in read], [kept for _, kept in read]
-        path = page.write(
-            out, results, title="normwise report", provenance=provenance(), published=published, examples=examples
-        )
-        print(f"report: {path}")
+    verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 0, 1000)
+    settings, _, out = parse(
+        verb, Reports, words, lambda operands, given: ({}, {"runs": list(operands)} if operands else {})
+    )
+    with nothing_left(out):
+        for path in report(settings, out):
+            print(f"report: {path}")
 
 
 _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {

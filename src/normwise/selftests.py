@@ -34,6 +34,7 @@ from .types import Attack, Batch, Data, ThreatModel
 from .verdict import evaluate
 
 Report = Callable[[str, int, int], None]
+RECORD = "selftest.json"
 PASSES = 0.95  # share of the planted images that has to be found
 
 
@@ -94,7 +95,7 @@ def run_selftest(settings: SelfTest, folder: Path, report: Report) -> list[Check
     keep_settings(settings, folder)
     checks = selftest(model, batch, settings.threat, settings.attack, seed=settings.seed, report=report)
     write(
-        folder / "selftest.json",
+        folder / RECORD,
         to_json({**provenance(), **said, "settings": plain(settings), "checks": plain(tuple(checks))}),
     )
     return checks

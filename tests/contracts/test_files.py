@@ -383,7 +383,7 @@ def saving(value: Any) -> Build:
 
 
 def torchscript(path: Path) -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="jit"):
         torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(path)
 
 

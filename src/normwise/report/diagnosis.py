@@ -42,6 +42,9 @@ _ATTACKS = {  # what each diagnosis does to images; its options follow
 }
 
 
+RECORD = "diagnose.json"
+
+
 class Section(NamedTuple):
     """What the page says of one diagnosis; `id` is its place in the page."""
 

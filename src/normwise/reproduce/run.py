@@ -190,8 +190,9 @@ def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, 
     return Workshop(CELLS, SCALES[settings.preset](), folder, silent, place(settings)).make(name, seed)
 
 
-def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
-    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there."""
+def decided(folder: Path, preset: str, out: Path | None = None) -> list[dict[str, Any]]:
+    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there, or in `out`."""
+    out = out or folder
     scale = SCALES[preset]()
     shop = Workshop(CELLS, scale, folder, silent)
     seeds: dict[int, dict[str, Mapping[str, Any]]] = {}
@@ -200,13 +201,13 @@ def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
         if name in CELLS and seed.isdigit() and (record := shop.record(name, int(seed))) is not None:
             seeds.setdefault(int(seed), {})[name] = record
     table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
-    write(folder / TABLE, to_json(table))
+    write(out / TABLE, to_json(table))
     networks, columns = _networks(seeds)
     trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
     size = size_of(scale, trained.get("trained_parameters"))
     more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS})
-    write(folder / "claims.md", to_markdown(table, networks, columns, more, preset, size))
-    write(folder / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
+    write(out / "claims.md", to_markdown(table, networks, columns, more, preset, size))
+    write(out / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
     return table
 
 
