@@ -54,7 +54,10 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         )
         return 2
     except (MemoryError, torch.OutOfMemoryError) as error:
-        print(f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the batch sizes", file=sys.stderr)
+        print(
+            f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the sizes of batches or images",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt as stop:
         kept = bool(stop.args)  # said by `_working`

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from .config import FRACTION, build, defaults, listed, merge, quotient, read_yaml, single
-from .registry import unknown, wanted
+from .registry import plain, unknown, wanted
 
 T = TypeVar("T")
 Layers = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -84,7 +84,18 @@ def parse(
             raise ValueError(" ".join(str(error).split())) from None
         raise ValueError(f"--{found[1]} is {found[2]}; expected {actions[f'--{found[1]}'].metavar.lower()}") from None
     parsed.pop("config", None)
-    return build(kind, parsed), operands, Path(out)
+    settings = build(kind, parsed)
+    _check_whole(plain(settings))
+    return settings, operands, Path(out)
+
+
+def _check_whole(value: Any, name: str = "") -> None:
+    """Refuse whole numbers that no tensor's index can be. Raises ValueError."""
+    if isinstance(value, Mapping | list):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _check_whole(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"{name} is {value}; give a whole number below 2**63")
 
 
 _BARE = ("--help", "-h", "--print_config")  # the options without a value

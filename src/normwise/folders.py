@@ -37,11 +37,11 @@ def check_folder(e: Any, folder: Path, agree: Sequence[str] = (), earlier: str =
 @contextmanager
 def nothing_left(folder: Path) -> Iterator[None]:
     """Take the folder away again, if a run that ends in an error has left nothing there but its settings."""
-    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
+    fresh, held = [place for place in (folder, *folder.parents) if not place.exists()], (folder / CONFIG).exists()
     try:
         yield
     except BaseException:
-        if folder.is_dir() and {one.name for one in folder.iterdir()} <= {CONFIG}:
+        if not held and folder.is_dir() and {one.name for one in folder.iterdir()} <= {CONFIG}:
             (folder / CONFIG).unlink(missing_ok=True)
             for place in fresh:
                 with suppress(OSError):

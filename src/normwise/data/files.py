@@ -23,6 +23,8 @@ def reading(file: Path, kind: str) -> Iterator[bytes]:
     try:
         content = path.read_bytes()
         yield gzip.decompress(content) if path.suffix == ".gz" else content
+    except MemoryError:
+        raise
     except Exception as error:
         raise ValueError(f"{path} must be {kind}; got {brief(error)}; replace it, or point at another place") from None
 
