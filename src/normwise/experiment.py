@@ -212,9 +212,12 @@ def prepared(e: Experiment, report: Report = lambda text, done, total: None) -> 
     device = place(e)
     model, loaded = _built(e)
     moved(model, device)
-    batch = e.data.test(batch_size=2)[0]
-    ends = torch.tensor([0, e.data.classes - 1])[-len(batch.y) :]  # of the labels that training will meet
-    check_network(e.recipe.prepare(model), batch._replace(y=ends), "train")
+    ready = e.recipe.prepare(model)
+    for rows in (2, e.schedule.batch_size):
+        batch = e.data.test(batch_size=rows)[0]
+        ends = torch.zeros_like(batch.y)
+        ends[-1] = e.data.classes - 1  # of the labels that training will meet
+        check_network(ready, batch._replace(y=ends), "train")
     check_attacks((*e.attacks, *e.strongest), e.threat, batch)
     e.data.train_batches(e.schedule.batch_size)
     check_crop(batch.x, e.schedule.crop)

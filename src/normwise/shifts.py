@@ -125,6 +125,10 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = lambda text, don
         check_network(model, Batch(*(tensor.to(device) for tensor in batches[0])))
         networks[name] = _states(model, settings, batches)
     said = told(loaded, report)
+    deaf = [name for name, states in networks.items() if len(states) == 1 and states[0].alpha is None]
+    if settings.adapt and deaf:
+        said["adapt"] = f"without running statistics to mix with the batch's, asked as they are alone: {', '.join(deaf)}"
+        report(f"adapt: {said['adapt']}", 0, 0)
     where, others = _sources(settings, len(batches[0].y))
     keep_settings(settings, folder)
     kinds = settings.kinds or tuple(CORRUPTIONS)
