@@ -86,7 +86,7 @@ def parse(
     parsed.pop("config", None)
     settings = build(kind, parsed)
     _check_whole(plain(settings))
-    return settings, operands, Path(out)
+    return settings, operands, Path(out).expanduser()
 
 
 def _check_whole(value: Any, name: str = "") -> None:
