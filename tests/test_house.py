@@ -16,7 +16,7 @@ import normwise
 SOURCE = Path(normwise.__file__).parent
 FLOORS = [
     {"types", "registry", "losses", "rows", "modes", "seeding", "statistics", "passes"},
-    {"norms", "threats", "data", "config", "command", "coupling", "record", "schedule", "folders"},
+    {"norms", "threats", "data", "config", "command", "coupling", "record", "schedule", "folders", "sizes"},
     {
         "attacks",
         "surgery",

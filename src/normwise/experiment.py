@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from .record import Evaluation, Result, provenance, read_result, to_json, write
 from .registry import plain
 from .schedule import Schedule, autocast
 from .seeding import derive, drawing
+from .sizes import check_size
 from .surgery import convert
 from .threats import THREATS, Linf
 from .training import Fitted, fit
@@ -37,7 +37,6 @@ from .types import Attack, Batch, Data, Norm, Recipe, ThreatModel
 from .verdict import evaluate
 
 RESULT = "result.json"
-_COPIES = 4  # of the weights that training holds: themselves, gradients, and two of the optimizer's or the average's
 Report = Callable[[str, int, int], None]
 
 
@@ -167,37 +166,21 @@ def build(e: Experiment) -> nn.Module:
 def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
     """The network of an experiment, and those that were loaded for it."""
     loaded = []
+    about: dict[str, Any] = {} if e.start else {"classes": e.data.classes, "mean": e.data.mean, "std": e.data.std}
     if not e.start:
-        _check_size(e)
+        check_size(lambda: e.model(e.norm, **about), e.model.name)
     with drawing(derive(e.seed, "weights")):
         if e.start:
             loaded.append(loading.load(e.start, e.weights))
             model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
         else:
-            model = e.model(e.norm, classes=e.data.classes, mean=e.data.mean, std=e.data.std)
+            model = e.model(e.norm, **about)
         if not e.adapted:
             return model, loaded
         substitutes.check(substitutes.card(e.start, e.weights), substitutes.card(e.substitute, e.substitute_weights))
         if e.substitute:
             loaded.append(loading.load(e.substitute, e.substitute_weights))
         return abnn(model, loaded[-1].model if e.substitute else None, e.adaptive, shape=_shape(e)), loaded
-
-
-def _check_size(e: Experiment) -> None:
-    """Refuse a network that this machine has no memory to train, before any is taken. Raises ValueError."""
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    about = {"classes": e.data.classes, "mean": e.data.mean, "std": e.data.std}
-    try:
-        with drawing(0), torch.device("meta"):
-            model = e.model(e.norm, **about)
-        needs = _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
-    except RuntimeError:  # more than can be counted
-        needs = math.inf
-    if needs > has:
-        raise ValueError(
-            f"a {e.model.name} of this size takes {needs / 2**30:.3g} GiB to train, and this machine has {has / 2**30:.3g}; "
-            "give a smaller width or depth"
-        )
 
 
 def _shape(e: Experiment) -> tuple[int, ...]:
@@ -215,8 +198,7 @@ def prepared(e: Experiment, report: Report = lambda text, done, total: None) -> 
     ready = e.recipe.prepare(model)
     for rows in (2, e.schedule.batch_size):
         batch = e.data.test(batch_size=rows)[0]
-        ends = torch.zeros_like(batch.y)
-        ends[-1] = e.data.classes - 1  # of the labels that training will meet
+        ends = (torch.arange(len(batch.y)) == 0) * (e.data.classes - 1)  # of the labels that training will meet
         check_network(ready, batch._replace(y=ends), "train")
     check_attacks((*e.attacks, *e.strongest), e.threat, batch)
     e.data.train_batches(e.schedule.batch_size)

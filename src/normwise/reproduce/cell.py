@@ -141,8 +141,7 @@ class Workshop:
             return self.untrained(name, seed).eval()
         if not path.exists():
             raise ValueError(f"{path} is not there; make the cell {name} first, or delete its {RECORD} to make it again")
-        model = cell.recipe(self.scale).prepare(self.untrained(name, seed))
-        model = baked(model)
+        model = baked(cell.recipe(self.scale).prepare(self.untrained(name, seed)))
         checkpoints.give(model, checkpoints.weights(path))
         return set_mode(model, "eval")
 
