@@ -20,6 +20,7 @@ from .attacks import ATTACKS, FGSM, PGD, STRONGEST
 from .config import choice, choices
 from .court import Stateful
 from .data import DATA, Digits, find
+from .doubts import ROWS
 from .experiment import RESULT, check_running, completed, labelled, place
 from .folders import check_folder, keep_settings
 from .judge import check_network
@@ -103,7 +104,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
         place(dataclasses.replace(e, device=device))
     model, crafted_on, loaded = _networks(e, devices[0])
     batches = e.data.test(batch_size=e.batch_size)
-    first = Batch(*(tensor.to(device_of(model)) for tensor in batches[0]))
+    first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
     check_network(model, first)
     check_attacks((*e.attacks, *e.strongest), e.threat, first)
     said = told(loaded, report)

@@ -14,11 +14,11 @@ from .registry import plain
 CONFIG = "config.yaml"
 
 
-def check_folder(e: Any, folder: Path, agree: Sequence[str] = (), earlier: str = "") -> None:
+def check_folder(e: Any, folder: Path, agree: Sequence[str] = (), earlier: Sequence[str] = ()) -> None:
     """Refuse a folder that cannot be written, or that anybody but this run filled; leaves nothing there. Raises ValueError.
 
     It may be new, empty (but for hidden files), or hold a run of the same settings; where several runs share a folder, of
-    settings that `agree` in these. `earlier`: a file of such runs from when they left no settings.
+    settings that `agree` in these. `earlier`: what such runs left before they left their settings.
     """
     made: list[Path] = []
     try:
@@ -66,11 +66,11 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
     return {**held, "jobs": None} == {**now, "jobs": None}
 
 
-def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: str) -> None:
+def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
     if (folder / CONFIG).exists():
         if not same_settings(e, folder, agree):
             raise ValueError(f"{folder} holds a run of other settings (see its {CONFIG}); give another --out, or delete it")
-    elif folder.is_dir() and not (earlier and (folder / earlier).exists()):
+    elif folder.is_dir() and not any((folder / one).exists() for one in earlier):
         held = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
         if held:
             some = ", ".join(held[:3]) + f" and {len(held) - 3} more" * (len(held) > 3)

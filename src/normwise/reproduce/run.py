@@ -126,7 +126,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there, and for a
     folder that anything else filled, or another preset.
     """
-    check_folder(settings, folder, agree=("preset",), earlier=TABLE)
+    check_folder(settings, folder, agree=("preset",), earlier=(TABLE, "locks"))
     device = place(settings)
     scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
     shop = Workshop(CELLS, scale, folder, silent, device)
