@@ -143,14 +143,15 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
     check_attacks((), settings.threat, batches[0])
-    said = told([loaded], report)
+    twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
+    said = told([loaded, *twins], report)
     keep_settings(settings, folder)
     made = audit(
         model,
         batches,
         settings.threat,
         claim=claim.share,
-        twin=_twin(settings, report),
+        twin=moved(twins[0].model, device) if twins else _twin(settings, report),
         declares=(*settings.declares, *claim.declares),
         victims=settings.victims,
         seed=settings.seed,
@@ -172,11 +173,9 @@ def _same_threat(settings: Audit, claim: Claim) -> None:
 
 
 def _twin(settings: Audit, report: Report) -> nn.Module | None:
-    """The network to transfer from: the one named, or a small ResNet trained on clean images; None where that takes too long."""
+    """The network to transfer from: a small ResNet trained on clean images; None where none is wanted, or it takes too long."""
     if settings.twin == "none":
         return None
-    if settings.twin != "train":
-        return moved(load(settings.twin).model, place(settings))
     data: Any = settings.data
     rows, pixels = 128 * data.train_batches(128), math.prod(data.shape[1:])
     if rows * pixels > 4 * TWIN_PIXELS:

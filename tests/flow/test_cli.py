@@ -243,7 +243,8 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
         assert told in said.err
         assert told in html.unescape(Path("OUT/two", file).read_text())
     pages = done("report", "OUT/one", "--out", "OUT/page").splitlines()
-    assert [Path(page.removeprefix("report: ")).exists() for page in pages] == [True]
+    (page,) = pages
+    assert kept["weights"] in html.unescape(Path(page.removeprefix("report: ")).read_text())
     refused = say("report", "run", "--out", "OUT/page")
     assert (refused.status, "holds a run of other settings" in refused.err) == (2, True)
 

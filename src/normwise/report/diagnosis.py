@@ -79,6 +79,7 @@ def write(out: Path, record: Mapping[str, Any]) -> tuple[Path, list[str]]:
         sections=sections,
         models=list(zip(labels([one["model"] for one in record["models"]]), record["models"], strict=True)),
         command=record["provenance"].get("command") or "the command was not recorded",
+        weights=record["provenance"].get("weights"),
         written=_written,
     )
     return records.write(out / "diagnose.html", page), [text for one in sections for text in one.findings + one.notes]
