@@ -43,30 +43,30 @@ class Odd(nn.Module):
     def __init__(self, width): super().__init__()
 deep = None
 """
-T, E = "train --model.width 4", "evaluate nets:net"
+T, E = "train --model.width 4", "evaluate odd:net"
 FOREIGN = ("notes", "pictures", "run", "audited", "torn", "half", "mine")  # folders that others filled
 WRITING = (
     "train",
     "bench",
-    "evaluate nets:net",
-    "attack nets:net",
-    "audit nets:net",
-    "diagnose nets:net",
-    "shifts nets:net",
+    "evaluate odd:net",
+    "attack odd:net",
+    "audit odd:net",
+    "diagnose odd:net",
+    "shifts odd:net",
     "selftest",
     "reproduce",
     "report run",
 )
 HOSTILE = [
     *((f"{verb} --out {folder}", "--out") for verb in WRITING for folder in ("notes", "pictures")),
-    *((f"{verb} --out run", "holds a run of other settings") for verb in WRITING if verb not in ("train", "evaluate nets:net", "report run")),
+    *((f"{verb} --out run", "holds a run of other settings") for verb in WRITING if verb not in ("train", "evaluate odd:net", "report run")),
     (f"{E} --out audited", "holds a run of other settings"),
     (f"{E} --out torn", "config.yaml"),
     (f"{E} --out mine", "holds a run of other settings"),
     (f"{E} --data pictures --out pictures/runs", "is inside"),
     (f"{E} --data pictures --out pictures/cat/more", "is inside"),
-    (f"{E} --out nets.py", "cannot write in nets.py"),
-    (f"{E} --out nets.py/below", "cannot write in nets.py/below"),
+    (f"{E} --out odd.py", "cannot write in odd.py"),
+    (f"{E} --out odd.py/below", "cannot write in odd.py/below"),
     (f"{E} --out {'x' * 300}", "name too long"),
     (f"{E} --out OUT/{'x' * 300}/y", "name too long"),
     (f"{E} --out 'a\udcffb'", "no text in UTF-8"),
@@ -90,9 +90,9 @@ HOSTILE = [
     (f"{E} --batch_size {10**30}", "batch_size"),
     (f"{E} --data.test_limit {10**30}", "test_limit"),
     (f"selftest --rows {10**30}", "rows"),
-    (f"audit nets:net --rows {10**30}", "rows"),
-    (f"diagnose nets:net --rows {10**30}", "rows"),
-    (f"shifts nets:net --rows {10**30}", "rows"),
+    (f"audit odd:net --rows {10**30}", "rows"),
+    (f"diagnose odd:net --rows {10**30}", "rows"),
+    (f"shifts odd:net --rows {10**30}", "rows"),
     (f"{T} --schedule.optimizer adamw --schedule.momentum 0.5", "only optimizer sgd uses"),
     (f"{T} --schedule.decay cosine --schedule.milestones [0.3]", "only decay multistep uses"),
     (f"{T} --schedule.decay cosine --schedule.drop 0.5", "only decay multistep uses"),
@@ -101,29 +101,29 @@ HOSTILE = [
     ("train --start run --model.depth 14", "brings its own"),
     ("train run --model vgg", "brings its own"),
     ("train run --start elsewhere", "start is named twice"),
-    ("train --start nets:net --model.width 8", "brings its own"),
-    ("evaluate run --model nets:net", "model is named twice"),
+    ("train --start odd:net --model.width 8", "brings its own"),
+    ("evaluate run --model odd:net", "model is named twice"),
     ("selftest --weights w.pt", "for no model"),
-    ("selftest run --model nets:net", "model is named twice"),
+    ("selftest run --model odd:net", "model is named twice"),
     (f"{T} --substitute run --adaptive.source plain", "plain does not listen"),
     (f"{T} --adaptive.source plain --adaptive.substitute_taps [a]", "plain reads no substitute"),
     (f"{E} --attacks '[{{name: autoattack, draws: 3}}]'", "version standard has none"),
     ("reproduce robustnorm --only [abnn]", "which is no part of robustnorm"),
     (f"{T} --norm null", "norm is null"),
     (f"{T} --recipe null", "no recipe is named 'null'"),
-    ("shifts run --baseline nets:other", "other"),
+    ("shifts run --baseline odd:other", "other"),
     ("diagnose run run", "name each once"),
-    ("evaluate nets:nothing", "returned NoneType"),
-    ("evaluate nets:pair", "returned tuple"),
-    ("evaluate nets:kind", "the class Identity"),
-    ("evaluate nets:needs", "missing 1 required positional argument"),
-    ("evaluate nets:Odd", "width"),
-    ("evaluate nets:ends", "gave no network"),
-    ("evaluate nets:stops", "MemoryError"),
-    ("evaluate nets:deep", "gave no network"),
-    ("evaluate nets:", "gave no network"),
+    ("evaluate odd:nothing", "returned NoneType"),
+    ("evaluate odd:pair", "returned tuple"),
+    ("evaluate odd:kind", "the class Identity"),
+    ("evaluate odd:needs", "missing 1 required positional argument"),
+    ("evaluate odd:Odd", "width"),
+    ("evaluate odd:ends", "gave no network"),
+    ("evaluate odd:stops", "MemoryError"),
+    ("evaluate odd:deep", "gave no network"),
+    ("evaluate odd:", "gave no network"),
     ("evaluate :net", "gave no network"),
-    ("evaluate nets:net:net", "gave no network"),
+    ("evaluate odd:net:net", "gave no network"),
     ("evaluate ..:net", "gave no network"),
     (f"{E} --weights notes", "no weights file"),
     (f"{E} --weights empty.pt", "is empty"),
@@ -137,7 +137,7 @@ HOSTILE = [
     ("evaluate torn", "torn/config.yaml is not YAML"),
     (f"{E} --data pictures/cat", "needs images by class"),
     (f"{E} --data empties", "class ape"),
-    (f"{E} --data nets.py", "must be a folder or an .npz file"),
+    (f"{E} --data odd.py", "must be a folder or an .npz file"),
     (f"{E} --data keys.npz", "no x_train"),
     (f"{E} --data digits --data.root x", "no option of data 'digits' is named 'root'"),
     (f"{E} --data pictures --data.size 100000000", "out of memory"),
@@ -181,7 +181,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("hostile")
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         assert main(["train", *SMALL, "--out", str(place / "run")]) == 0
-    (place / "nets.py").write_text(NETS)
+    (place / "odd.py").write_text(NETS)
     for folder in ("notes", "torn", "half", "audited", "mine", "cards", "listed", "broken", "empties/ape"):
         (place / folder).mkdir(parents=True)
     (place / "notes/diary.txt").write_text("dear diary")
@@ -243,9 +243,9 @@ def test_it_is_refused_in_one_line_and_leaves_every_file_as_it_was(line: str, te
 
 
 PROCESSES = [
-    "train --out notes", "evaluate nets:net --out pictures", b"evaluate nets:net --out a\xffb", "train --model.width 100000000 --out OUT",
-    "evaluate nets:ends --out OUT", "evaluate nets:net --weights garbage.pt --out OUT", "report broken --out OUT",
-    "evaluate nets:net --data empties --out OUT", "audit nets:net --out run", "nothing",
+    "train --out notes", "evaluate odd:net --out pictures", b"evaluate odd:net --out a\xffb", "train --model.width 100000000 --out OUT",
+    "evaluate odd:ends --out OUT", "evaluate odd:net --weights garbage.pt --out OUT", "report broken --out OUT",
+    "evaluate odd:net --data empties --out OUT", "audit odd:net --out run", "nothing",
 ]  # fmt: skip
 
 
