@@ -130,7 +130,6 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
 
     Raises ValueError for a network or data that cannot be asked at all, and for a folder that anything else filled.
     """
-    check_folder(settings, folder)
     started, device, claim = time.monotonic(), place(settings), claimed(settings.claim)
     data = str(getattr(settings.data, "name", ""))
     if claim.data and claim.data != data:
@@ -138,6 +137,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
             f"the claim {settings.claim} was measured on {claim.data}, not on {data}; audit with --data {claim.data}"
         )
     _same_threat(settings, claim)
+    check_folder(settings, folder)
     loaded = load(settings.model, settings.weights)
     model = moved(loaded.model, device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
