@@ -16,7 +16,7 @@ import normwise
 SOURCE = Path(normwise.__file__).parent
 FLOORS = [
     {"types", "registry", "losses", "rows", "modes", "seeding", "statistics", "passes"},
-    {"norms", "threats", "data", "config", "command", "coupling", "record", "schedule"},
+    {"norms", "threats", "data", "config", "command", "coupling", "record", "schedule", "folders", "sizes"},
     {
         "attacks",
         "surgery",
@@ -57,7 +57,7 @@ FLOORS = [
     {"experiment", "evaluation", "selftests", "auditing", "diagnoses", "shifts"},
     {"presets", "bench"},
     {"reproduce"},
-    {"cli", "__main__", "progress", "suits"},
+    {"cli", "__main__", "progress", "suits", "reports"},
 ]
 FORBIDDEN = [  # who must not know whom, on whatever floor
     ("norms", {"attacks", "threats"}),

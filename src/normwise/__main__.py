@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 
 from . import __version__
 
@@ -35,7 +37,32 @@ def main(words: list[str] | None = None) -> int:
 
     0; 1 where a self-test or a cell of a bench failed; 2 for bad input (one line on stderr); 130 after Ctrl-C.
     """
-    words = sys.argv[1:] if words is None else words
+    status = 0
+    try:
+        try:
+            status = _answered(sys.argv[1:] if words is None else words)
+        except SystemExit as stop:  # after --help and --print_config
+            status = int(stop.code or 0)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has read enough, as `head` does
+        _let_go()
+    except KeyboardInterrupt:  # while modules are imported
+        print("normwise: stopped before anything was begun", file=sys.stderr)
+        status = 130
+    return status
+
+
+def _let_go() -> None:
+    """Write to nowhere from now on, so that nothing is left to be flushed into a closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream that is no file
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _answered(words: list[str]) -> int:
+    """Answer from the static table, or let the verb run."""
     if words and words[0] == "--version":
         print(f"normwise {__version__}")
         return 0

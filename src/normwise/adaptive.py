@@ -43,6 +43,10 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         check_adaptive(self.source, self.scope, self.head)
+        if self.source == "plain" and self.substitute_taps:
+            raise ValueError(
+                f"substitute_taps are {', '.join(self.substitute_taps)}, and source plain reads no substitute; leave them out"
+            )
 
 
 class Aligned(NamedTuple):

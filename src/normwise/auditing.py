@@ -18,9 +18,11 @@ from .battery import CHECKS, DECLARABLE, Audited, Case, Found
 from .config import choice
 from .data import DATA, Digits, find
 from .experiment import check_running, place
+from .folders import check_folder, keep_settings
 from .judge import check_network
-from .loading import load
+from .loading import load, told
 from .models import ResNet
+from .modes import moved
 from .norms import BN
 from .passes import in_time, until
 from .recipes import Standard
@@ -124,7 +126,10 @@ def claimed(text: str) -> Claim:
 
 
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
-    """Audit a network and write `audit.json`. Raises ValueError for a network or data that cannot be asked at all."""
+    """Audit a network and write `audit.json` and `config.yaml`.
+
+    Raises ValueError for a network or data that cannot be asked at all, and for a folder that anything else filled.
+    """
     started, device, claim = time.monotonic(), place(settings), claimed(settings.claim)
     data = str(getattr(settings.data, "name", ""))
     if claim.data and claim.data != data:
@@ -132,23 +137,28 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
             f"the claim {settings.claim} was measured on {claim.data}, not on {data}; audit with --data {claim.data}"
         )
     _same_threat(settings, claim)
-    model = load(settings.model, settings.weights).model.to(device)
+    check_folder(settings, folder)
+    loaded = load(settings.model, settings.weights)
+    model = moved(loaded.model, device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
     check_attacks((), settings.threat, batches[0])
+    twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
+    said = told([loaded, *twins], report)
+    keep_settings(settings, folder)
     made = audit(
         model,
         batches,
         settings.threat,
         claim=claim.share,
-        twin=_twin(settings, report),
+        twin=moved(twins[0].model, device) if twins else _twin(settings, report),
         declares=(*settings.declares, *claim.declares),
         victims=settings.victims,
         seed=settings.seed,
         budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,
     )
-    named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance()}
+    named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
     made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
     return made
@@ -163,11 +173,9 @@ def _same_threat(settings: Audit, claim: Claim) -> None:
 
 
 def _twin(settings: Audit, report: Report) -> nn.Module | None:
-    """The network to transfer from: the one named, or a small ResNet trained on clean images; None where that takes too long."""
+    """The network to transfer from: a small ResNet trained on clean images; None where none is wanted, or it takes too long."""
     if settings.twin == "none":
         return None
-    if settings.twin != "train":
-        return load(settings.twin).model.to(place(settings))
     data: Any = settings.data
     rows, pixels = 128 * data.train_batches(128), math.prod(data.shape[1:])
     if rows * pixels > 4 * TWIN_PIXELS:

@@ -16,14 +16,15 @@ from threading import Thread, current_thread, main_thread
 from typing import Any, NamedTuple
 
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
-from .config import build, choice, choices, merge, to_yaml
+from .config import build, choice, choices, merge
 from .data import DATA, Digits, find
-from .experiment import CONFIG, Experiment, Report, check_folder, check_running, prepared, run
+from .experiment import Experiment, Report, check_running, prepared, run
+from .folders import check_folder, keep_settings
 from .models import MODELS, ResNet
 from .norms import BN, GN, NORMS, RN, RNT, BNwoT, NoNorm
 from .presets import DIGITS, EPS
 from .recipes import RECIPES, Adversarial, Standard
-from .record import Result, write
+from .record import Result
 from .registry import plain
 from .schedule import Schedule
 from .threats import THREATS, Linf
@@ -119,7 +120,7 @@ def _named(method: Mapping[str, Any]) -> str:
 def _experiment(method: Mapping[str, Any], shared: Experiment) -> Experiment:
     """What all share, with a method's own settings. A network to start from keeps its norms, if no others are named."""
     own = {key: value for key, value in method.items() if key != "name"}
-    kept = {"norm": None} if own.get("start") else {}
+    kept = {"norm": None, "model": plain(Experiment.model)} if own.get("start") else {}
     try:
         return build(Experiment, merge(Experiment, plain(shared), kept, own))
     except ValueError as error:
@@ -134,8 +135,8 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
     check_folder(bench, folder)
     grid = cells(bench)
     for cell in grid.values():
-        prepared(cell)  # what cannot run is refused before anything is written
-    write(folder / CONFIG, to_yaml(bench))
+        prepared(cell, report)  # what cannot run is refused before anything is written
+    keep_settings(bench, folder)
     report("", 0, len(grid))
     results: dict[str, Result] = {}
     failures: dict[str, str] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,15 +20,18 @@ from .data import CORRUPTIONS, DATA
 from .diagnoses import DIAGNOSES
 from .diagnoses.run import Diagnose, run_diagnose
 from .evaluation import Evaluate, clear, run_evaluation
-from .experiment import CONFIG, RESULT, Experiment
+from .experiment import RESULT, Experiment
+from .folders import nothing_left
 from .models import MODELS
 from .norms import NORMS
 from .presets import PRESETS
-from .progress import progress
+from .progress import Report, progress
 from .recipes import RECIPES
-from .record import RESULTS, Result, commit, provenance, read_results, write
+from .record import RESULTS, Result, commit, provenance, write
 from .registry import Registry, plain, unknown
+from .reports import Reports, report
 from .reproduce import SYSTEMS, Reproduce, reproduce
+from .selftests import RECORD as SELFTEST
 from .selftests import SelfTest, run_selftest
 from .shifts import RECORD, Shifts, run_shifts
 from .threats import THREATS
@@ -35,12 +39,14 @@ from .threats import THREATS
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
     """Run one verb; returns the exit status: 1 where a self-test or a cell fails. Bad input: one line on stderr, status 2."""
-    commit()  # of the code that runs, before anybody changes it
     try:
+        commit()  # of the code that runs, before anybody changes it
         return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
     except ValueError as error:
         print(f"normwise: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(
             f"normwise: {error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the space",
@@ -48,18 +54,38 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         )
         return 2
     except (MemoryError, torch.OutOfMemoryError) as error:
-        print(f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the batch sizes", file=sys.stderr)
+        print(
+            f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the sizes of batches or images",
+            file=sys.stderr,
+        )
         return 2
-    except KeyboardInterrupt:
-        print("normwise: stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = bool(stop.args)  # said by `_working`
+        told = "what was finished is kept, and the same command goes on from there" if kept else "nothing was finished"
+        print(f"normwise: stopped; {told}", file=sys.stderr)
         return 130
+
+
+FINISHED = ("last.pt", "parts/*", "cells/*/last.pt", f"cells/*/{RESULT}", "cells/*.json", "cells/*/record.json")
+
+
+@contextmanager
+def _working(what: str, out: Path) -> Iterator[Report]:
+    """Show the progress of a verb; Ctrl-C says whether anything was finished that the same command goes on from."""
+    try:
+        with nothing_left(out), progress(what) as report:
+            yield report
+    except KeyboardInterrupt:
+        if any(any(out.glob(pattern)) for pattern in FINISHED):
+            raise KeyboardInterrupt(out) from None
+        raise
 
 
 def _bench(description: str, words: Sequence[str]) -> int:
     from .report import page
 
     settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, suits.for_bench)
-    with progress("cells") as report:
+    with _working("cells", out) as report:
         finished = run_bench(settings, out, report)
     if not finished.results:
         raise ValueError(f"no cell ended: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
@@ -73,7 +99,7 @@ def _bench(description: str, words: Sequence[str]) -> int:
 def _train(description: str, words: Sequence[str]) -> None:
     verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
     e, _, out = parse(verb, Experiment, words, suits.for_train)
-    with progress("train") as report:
+    with _working("train", out) as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)
 
@@ -89,7 +115,7 @@ def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]
     from .evidence import keep_images, keep_rows
 
     settings, _, out = parse(verb, Evaluate, words, suits.for_evaluate, suits.read_evaluate)
-    with progress(verb.name) as report:
+    with _working(verb.name, out) as report:
         result, verdict = run_evaluation(settings, out, report)
     paths = [keep_rows(verdict, out / "rows.csv")]
     if robustbench.PARTS in result.evaluation.per_attack and settings.threat.name in ("linf", "l2"):
@@ -108,13 +134,16 @@ def _attack(description: str, words: Sequence[str]) -> None:
 
 
 def _selftest(description: str, words: Sequence[str]) -> int:
+    from .report.selftest import write_page
+
     verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
     settings, _, out = parse(verb, SelfTest, words, suits.for_selftest)
-    with progress("selftest") as report:
+    with _working("selftest", out) as report:
         checks = run_selftest(settings, out, report)
     for check in checks:
         print(f"{check.status:5}{check.name}: {check.measured}" + f"; {check.why}" * (check.status != "pass"))
-    print(f"record: {out / 'selftest.json'}")
+    path = write_page(out, json.loads((out / SELFTEST).read_text()))
+    print(f"report: {path}\nrecord: {out / SELFTEST}")
     return int(any(check.status == "fail" for check in checks))
 
 
@@ -122,7 +151,7 @@ def _audit(description: str, words: Sequence[str]) -> None:
     from .report import audit as page
 
     settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, suits.for_audit)
-    with progress("audit") as report:
+    with _working("audit", out) as report:
         found = run_audit(settings, out, report)
     for check in found.checks:
         rows = f" (n = {check.n})" if check.n is not None else ""
@@ -138,7 +167,7 @@ def _diagnose(description: str, words: Sequence[str]) -> None:
 
     verb = Verb("diagnose", description, "runs/diagnose", "MODEL [MODEL ...]", 0, 1000)
     settings, _, out = parse(verb, Diagnose, words, suits.for_diagnose)
-    with progress("diagnose") as report:
+    with _working("diagnose", out) as report:
         found = run_diagnose(settings, out, report)
     path, findings = diagnosis.write(out, plain(found))
     for sentence in findings:
@@ -152,7 +181,7 @@ def _shifts(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, suits.for_shifts
     )
-    with progress("shifts") as report:
+    with _working("shifts", out) as report:
         record = run_shifts(settings, out, report)
     path = page.write_page(out, record)
     print("\n".join(record["sentences"]))
@@ -165,7 +194,7 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         verb, Reproduce, words, lambda operands, given: ({}, {"system": operands[0]} if operands else {})
     )
-    with progress("reproduce") as report:
+    with _working("reproduce", out) as report:
         table = reproduce(settings, out, report)
     for one in table:
         if settings.system in ("all", one["system"]):
@@ -243,35 +272,13 @@ def _list(description: str, words: Sequence[str]) -> None:
 
 
 def _report(description: str, words: Sequence[str]) -> None:
-    from .evidence import kept_examples
-    from .report import audit, page
-
-    verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 1, 1000)
-    _, operands, out = parse(verb, _Nothing, words)
-    if (out / CONFIG).exists() and [out] != [Path(folder) for folder in operands]:
-        raise ValueError(f"{out} holds a run of its own (see its {CONFIG}); give another --out")
-    paths, audits, published = list[Path](), list[dict[str, Any]](), []
-    for path in map(Path, operands):
-        folder = path.parent if path.name in (RESULT, RESULTS) else path
-        if folder.suffix == ".json":
-            published.append(robustbench.read(folder))
-            continue
-        found = next(filter(None, (sorted(folder.glob(name)) for name in (f"cells/*/{RESULT}", RESULT, RESULTS))), [])
-        kept = [audit.read(path) for path in folder.glob(audit.RECORD)]
-        if not found and not kept:
-            raise ValueError(
-                f"{folder} holds no {RESULT} and no {audit.RECORD}; give the folder of a finished run, or a RobustBench .json"
-            )
-        paths, audits = paths + found, audits + kept
-    if audits:
-        print(f"report: {audit.write(out, audits)}")
-    if paths or not audits:
-        read = [(one, kept_examples(path.parent)) for path in paths for one in read_results(path)]
-        results, examples = [one for one, _ in read], [kept for _, kept in read]
-        path = page.write(
-            out, results, title="normwise report", provenance=provenance(), published=published, examples=examples
-        )
-        print(f"report: {path}")
+    verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 0, 1000)
+    settings, _, out = parse(
+        verb, Reports, words, lambda operands, given: ({}, {"runs": list(operands)} if operands else {})
+    )
+    with nothing_left(out):
+        for path in report(settings, out):
+            print(f"report: {path}")
 
 
 _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from .config import FRACTION, build, defaults, listed, merge, quotient, read_yaml, single
-from .registry import unknown, wanted
+from .registry import plain, unknown, wanted
 
 T = TypeVar("T")
 Layers = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -64,6 +64,9 @@ def parse(
     file = read(Path(path)) if path else {}
     said = {key: text for key, text in {**texts, **names}.items() if text}
     suited, operand = base(operands, merge(kind, file, said))
+    for key, value in operand.items():
+        if operands and said.get(key, value) != value:
+            raise ValueError(f"{key} is named twice, as {value} and as --{key} {said[key]}; leave one of them out")
     values = merge(kind, defaults(kind), suited, file, operand, said)
     parser = _parser(verb, kind, values)
     actions = {option.removesuffix(".name"): action for action in parser._actions for option in action.option_strings}
@@ -81,7 +84,18 @@ def parse(
             raise ValueError(" ".join(str(error).split())) from None
         raise ValueError(f"--{found[1]} is {found[2]}; expected {actions[f'--{found[1]}'].metavar.lower()}") from None
     parsed.pop("config", None)
-    return build(kind, parsed), operands, Path(out)
+    settings = build(kind, parsed)
+    _check_whole(plain(settings))
+    return settings, operands, Path(out).expanduser()
+
+
+def _check_whole(value: Any, name: str = "") -> None:
+    """Refuse whole numbers that no tensor's index can be. Raises ValueError."""
+    if isinstance(value, Mapping | list):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _check_whole(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"{name} is {value}; give a whole number below 2**63")
 
 
 _BARE = ("--help", "-h", "--print_config")  # the options without a value
@@ -89,6 +103,9 @@ _BARE = ("--help", "-h", "--print_config")  # the options without a value
 
 def _split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str | None]]:
     """Tell operands from options."""
+    for word in words:
+        if "\0" in word or (not word.isascii() and word != word.encode(errors="replace").decode()):
+            raise ValueError(f"{word!r} is no text in UTF-8; give names that are, and rename files whose names are not")
     operands: list[str] = []
     options: dict[str, str | None] = {}
     rest = iter(words)

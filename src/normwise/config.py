@@ -62,13 +62,14 @@ def defaults(kind: type) -> dict[str, Any]:
 
 def merge(kind: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
     """Lay settings over each other, later over earlier. A choice that is named anew drops the options of the old one."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields, hints = {field.name: field for field in dataclasses.fields(kind)}, typing.get_type_hints(kind)
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
             registry = fields[key].metadata.get("registry") if key in fields else None
             if registry is not None and not fields[key].metadata.get("many"):
-                value = _named(value, key, fields[key].metadata["find"])
+                nothing = value == "null" and type(None) in typing.get_args(hints[key])
+                value = _named(None if nothing else value, key, fields[key].metadata["find"])
             old = result.get(key)
             renamed = (
                 isinstance(value, Mapping)

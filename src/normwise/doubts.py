@@ -34,7 +34,7 @@ def annotate(
     if evaluation.checks:
         return evaluation
     found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
-    found += _batches(evaluation)
+    found += _batches(evaluation) + _idle(attacks)
     with (
         running(model, "eval" if evaluation.mode == "eval" else "train"),
         torch.inference_mode(False),
@@ -112,6 +112,17 @@ def _batches(e: Evaluation) -> list[Check]:
             f"the interval of a coupled model is a bootstrap over batches; below {ENOUGH_BATCHES} it is too narrow",
             e.clean_accuracy.rows,
         )
+    ]
+
+
+def _idle(attacks: Sequence[Attack]) -> list[Check]:
+    """Attacks that were told to make no step search nothing: what they leave is clean accuracy, or that of noise."""
+    parts = [part for one in attacks for part in getattr(one, "parts", (one,))]
+    if not attacks or not all(0 in (getattr(part, "steps", 1), getattr(part, "restarts", 1)) for part in parts):
+        return []
+    measured = f"no attack searched: {', '.join(map(label, attacks))} makes no step"
+    return [
+        check("attacks search", False, measured, "what nobody searched for nobody finds: this is no robust accuracy", None)
     ]
 
 

@@ -17,16 +17,21 @@ from torch import nn
 from . import checks, curves
 from .adaptive import detached
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
-from .config import choice, choices, to_yaml
+from .config import choice, choices
 from .court import Stateful
 from .data import DATA, Digits, find
-from .experiment import CONFIG, RESULT, check_folder, check_running, completed, labelled, place
-from .loading import load
+from .doubts import ROWS
+from .experiment import RESULT, check_running, completed, labelled, place
+from .folders import check_folder, keep_settings
+from .judge import check_network
+from .loading import Loaded, load, told
+from .modes import device_of, moved
 from .record import Result, to_json, write
 from .registry import plain
 from .speed import Speed
 from .threats import THREATS, Linf
-from .types import Attack, Data, ThreatModel
+from .trial import check_attacks
+from .types import Attack, Batch, Data, ThreatModel
 from .verdict import Verdict, evaluate
 
 PARTS = "parts"  # finished batches of an evaluation that goes on
@@ -97,8 +102,13 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
     devices = e.device.split(",")
     for device in devices:
         place(dataclasses.replace(e, device=device))
-    model, crafted_on = _networks(e, devices[0])
+    model, crafted_on, loaded = _networks(e, devices[0])
     batches = e.data.test(batch_size=e.batch_size)
+    first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
+    check_network(model, first)
+    check_attacks((*e.attacks, *e.strongest), e.threat, first)
+    said = told(loaded, report)
+    keep_settings(e, folder)
     if len(devices) > 1:
         short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
         _shared(e, folder, devices[: len(batches) - short], len(batches), report)
@@ -116,9 +126,8 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done
     if crafted_on is not None:
         on = e.craft_on or "the network itself, without the gradient through its substitute"
         doubts = (checks.crafted_elsewhere(on), *doubts)
-    evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found))
+    evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found), provenance=whole.provenance | said)
     result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
-    write(folder / CONFIG, to_yaml(e))
     write(folder / RESULT, to_json(result))
     return result, dataclasses.replace(verdict, evaluation=evaluation)
 
@@ -128,12 +137,14 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder / PARTS, ignore_errors=True)
 
 
-def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None]:
+def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None, list[Loaded]]:
+    """What is judged, what is attacked instead, and both as they were loaded."""
     there = place(dataclasses.replace(e, device=device))
-    model = load(e.model, e.weights).model.to(there)
+    loaded = [load(e.model, e.weights), *([load(e.craft_on)] if e.craft_on else [])]
+    model, *others = [moved(one.model, there) for one in loaded]
     if not e.through_substitute:
-        return model, detached(model)
-    return model, load(e.craft_on).model.to(there) if e.craft_on else None
+        return model, detached(model), loaded
+    return model, others[0] if others else None, loaded
 
 
 def _judge(
@@ -169,5 +180,5 @@ def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report:
 
 
 def _one_share(e: Evaluate, folder: Path, device: str, number: int, count: int) -> None:
-    model, crafted_on = _networks(e, device)
+    model, crafted_on, _ = _networks(e, device)
     _judge(e, model, crafted_on, folder, (number, count), lambda text, done, total: None)

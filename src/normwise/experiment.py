@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,20 @@ from torch import nn
 from . import checks, loading, reach, substitutes
 from .adaptive import Adaptive, abnn
 from .attacks import ATTACKS, FGSM, PGD, STRONGEST
-from .config import choice, choices, read_yaml, to_yaml
+from .config import choice, choices
 from .data import DATA, Digits, find
 from .data.augment import check_crop
+from .folders import check_folder, keep_settings, same_settings
 from .judge import check_network
 from .models import MODELS, ResNet
+from .modes import moved
 from .norms import BN, NORMS
 from .recipes import RECIPES, Standard
 from .record import Evaluation, Result, provenance, read_result, to_json, write
 from .registry import plain
 from .schedule import Schedule, autocast
 from .seeding import derive, drawing
+from .sizes import check_size
 from .surgery import convert
 from .threats import THREATS, Linf
 from .training import Fitted, fit
@@ -34,7 +36,7 @@ from .trial import check_attacks
 from .types import Attack, Batch, Data, Norm, Recipe, ThreatModel
 from .verdict import evaluate
 
-CONFIG, RESULT = "config.yaml", "result.json"
+RESULT = "result.json"
 Report = Callable[[str, int, int], None]
 
 
@@ -96,6 +98,18 @@ class Experiment:
             raise ValueError(
                 f"adaptive is set (source {self.adaptive.source}), for no substitute; name a run folder as substitute"
             )
+        if self.adaptive.source == "plain" and self.substitute:
+            raise ValueError(
+                f"substitute is {self.substitute!r}, to which adaptive source plain does not listen; leave one of them out"
+            )
+        if self.train_eps is not None and not self.recipe.robust:
+            raise ValueError(
+                f"train_eps is {self.train_eps:g}, and recipe {self.recipe.name} attacks nothing in training; leave it out"
+            )
+        if self.start and self.model != type(self).model:
+            raise ValueError(
+                f"model is set ({self.model.name}), and training starts from {self.start}, which brings its own; leave one out"
+            )
         if self.norm is None and not self.start and getattr(self.model, "normalizes", True):
             raise ValueError(
                 "norm is null, which keeps the norms of a model to start from; name a norm: none is no normalization"
@@ -146,35 +160,51 @@ def place(settings: Any) -> torch.device:
 
 def build(e: Experiment) -> nn.Module:
     """Make the network of an experiment, untrained or from `start`; its initial weights follow from the seed."""
+    return _built(e)[0]
+
+
+def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
+    """The network of an experiment, and those that were loaded for it."""
+    loaded = []
+    about: dict[str, Any] = {} if e.start else {"classes": e.data.classes, "mean": e.data.mean, "std": e.data.std}
+    if not e.start:
+        check_size(lambda: e.model(e.norm, **about), e.model.name)
     with drawing(derive(e.seed, "weights")):
         if e.start:
-            model = loading.load(e.start, e.weights).model
-            model = convert(model, e.norm) if e.norm else model
+            loaded.append(loading.load(e.start, e.weights))
+            model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
         else:
-            model = e.model(e.norm, classes=e.data.classes, mean=e.data.mean, std=e.data.std)
+            model = e.model(e.norm, **about)
         if not e.adapted:
-            return model
+            return model, loaded
         substitutes.check(substitutes.card(e.start, e.weights), substitutes.card(e.substitute, e.substitute_weights))
-        substitute = loading.load(e.substitute, e.substitute_weights).model if e.substitute else None
-        return abnn(model, substitute, e.adaptive, shape=_shape(e))
+        if e.substitute:
+            loaded.append(loading.load(e.substitute, e.substitute_weights))
+        return abnn(model, loaded[-1].model if e.substitute else None, e.adaptive, shape=_shape(e)), loaded
 
 
 def _shape(e: Experiment) -> tuple[int, ...]:
     return tuple(e.data.test(batch_size=2)[0].x.shape[1:])
 
 
-def prepared(e: Experiment) -> nn.Module:
-    """Build the network on its device and try it on the data. Raises ValueError for whatever training would stumble over."""
+def prepared(e: Experiment, report: Report = lambda text, done, total: None) -> tuple[nn.Module, dict[str, str]]:
+    """Build the network on its device and try it on the data; returns what has to be said of weights too.
+
+    Raises ValueError for whatever training would stumble over.
+    """
     device = place(e)
-    model = build(e).to(device)
-    batch = e.data.test(batch_size=2)[0]
-    ends = torch.tensor([0, e.data.classes - 1])[-len(batch.y) :]  # of the labels that training will meet
-    check_network(e.recipe.prepare(model), batch._replace(y=ends), "train")
+    model, loaded = _built(e)
+    moved(model, device)
+    ready = e.recipe.prepare(model)
+    for rows in (2, e.schedule.batch_size):
+        batch = e.data.test(batch_size=rows)[0]
+        ends = (torch.arange(len(batch.y)) == 0) * (e.data.classes - 1)  # of the labels that training will meet
+        check_network(ready, batch._replace(y=ends), "train")
     check_attacks((*e.attacks, *e.strongest), e.threat, batch)
     e.data.train_batches(e.schedule.batch_size)
     check_crop(batch.x, e.schedule.crop)
     autocast(e.schedule, device)
-    return model
+    return model, loading.told(loaded, report)
 
 
 def card(e: Experiment) -> dict[str, Any]:
@@ -192,12 +222,12 @@ def card(e: Experiment) -> dict[str, Any]:
     return own | {"classes": d.classes, "mean": d.mean, "std": d.std, "data": plain(d)}
 
 
-def train(e: Experiment, folder: Path, report: Report) -> Fitted:
-    """Build and fit; every epoch is kept in the folder, and a stopped run goes on from there."""
+def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str, str]]:
+    """Build and fit; every epoch is kept in the folder, and a stopped run goes on from there. Returns `prepared`'s words too."""
     check_folder(e, folder)
-    model = prepared(e)
-    write(folder / CONFIG, to_yaml(e))
-    return fit(
+    model, said = prepared(e, report)
+    keep_settings(e, folder)
+    fitted = fit(
         model,
         e.data,
         e.recipe,
@@ -209,6 +239,7 @@ def train(e: Experiment, folder: Path, report: Report) -> Fitted:
         card=card(e),
         report=report,
     )
+    return fitted, said
 
 
 def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
@@ -238,9 +269,10 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda 
     path = folder / RESULT
     if path.exists() and same_settings(e, folder):
         return read_result(path)
-    fitted = train(e, folder, report)
+    fitted, said = train(e, folder, report)
     evaluation = judge(e, fitted.model, report, name)
-    evaluation = dataclasses.replace(evaluation, checks=(*evaluation.checks, *checks.of_training(fitted.training)))
+    doubts = (*evaluation.checks, *checks.of_training(fitted.training))
+    evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)
     heard = None
     if e.substitute and e.adaptive.source != "plain":
         batches = e.data.test(batch_size=e.batch_size)
@@ -259,29 +291,10 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda 
 def labelled(e: Any) -> dict[str, Any]:
     """Settings as plain data for a record, with the label by which tables call each choice."""
     data: dict[str, Any] = plain(e)
+    if getattr(e, "start", ""):  # its own network, which no setting names
+        data["model"] = substitutes.card(e.start, e.weights).get("model")
     for key in ("norm", "recipe"):
         label = getattr(getattr(e, key, None), "label", None)
         if label:
             data[key]["label"] = label
     return data
-
-
-def same_settings(e: Any, folder: Path) -> bool:
-    """Whether the folder was made with these settings; how many cells ran at a time is none of them."""
-    return (folder / CONFIG).exists() and {**read_yaml(folder / CONFIG), "jobs": None} == {**plain(e), "jobs": None}
-
-
-def check_folder(e: Any, folder: Path) -> None:
-    """Refuse a folder that cannot be written or belongs to another run; leaves nothing there. Raises ValueError."""
-    made: list[Path] = []
-    try:
-        if (folder / CONFIG).exists() and not same_settings(e, folder):
-            raise ValueError(f"{folder} holds a run of other settings (see its {CONFIG}); give another --out, or delete it")
-        made = [place for place in (folder, *folder.parents) if not place.exists()]
-        write(folder / f".{CONFIG}", "").unlink()
-    except OSError as error:
-        raise ValueError(f"cannot write in {folder}: {error.strerror}; give another --out") from None
-    finally:
-        for place in made:
-            with suppress(OSError):
-                place.rmdir()

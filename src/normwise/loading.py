@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from . import checkpoints
@@ -15,24 +16,29 @@ from .adaptive import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
 from .data.files import brief
 from .models.standardize import Standardize
+from .modes import set_mode
 from .norms import NORMS
 from .surgery import convert
 
+Report = Callable[[str, int, int], None]
+
 
 class Loaded(NamedTuple):
-    """A network in eval mode, and the card that says how to build it again."""
+    """A network in eval mode, the card that says how to build it again, and what has to be said of its weights."""
 
     model: nn.Module
     card: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def load(spec: str, weights: str = "") -> Loaded:
     """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, or `package.module:function`.
 
-    The function is called without arguments and returns an nn.Module; modules are looked for in the current folder too.
+    The function is called without arguments and returns an nn.Module or a program of torch.export; it may be a class, or a
+    network itself. Modules are looked for in the current folder too.
     `timm:NAME` is timm's network of that name, with its mean and std in front. `weights` is a safetensors or weights-only
-    file for it; without one it is as the function makes it (timm's: untrained). A run folder alone never runs anybody's
-    function, an ABNN's whose substitute is one neither.
+    file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. A run folder alone never
+    runs anybody's function, an ABNN's whose substitute is one neither.
     Raises ValueError where there is no such network, or the weights do not fit.
     """
     path, found = Path(spec), card(spec, weights)
@@ -47,9 +53,17 @@ def load(spec: str, weights: str = "") -> Loaded:
         model = convert(model, NORMS.make(found["norm"]))
     if found.get("adaptive"):
         model = _adapted(model, found["adaptive"], spec)
-    if file:
-        checkpoints.give(model, checkpoints.weights(Path(file)), file)
-    return Loaded(model.eval(), found)
+    unnamed = f"no weights file was named for {spec}: its weights are as it makes them, random unless it loads some itself"
+    notes = checkpoints.give(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
+    return Loaded(set_mode(model, "eval"), found, notes)
+
+
+def told(loaded: Iterable[Loaded], report: Report) -> dict[str, str]:
+    """Report what has to be said of the weights of networks; returns it for the provenance of a record."""
+    notes = list(dict.fromkeys(note for one in loaded for note in one.notes))
+    for note in notes:
+        report(f"weights: {note}", 0, 0)
+    return {"weights": "; ".join(notes)} if notes else {}
 
 
 def card(spec: str, weights: str = "") -> Mapping[str, Any]:
@@ -117,9 +131,7 @@ def _call(spec: str) -> nn.Module:
     sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
-        model = _standardized(found.create_model(function)) if module == "timm" else getattr(found, function)()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"it returned {type(model).__name__}")
+        model = _standardized(found.create_model(function)) if module == "timm" else _made(getattr(found, function))
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "timm":
             raise ValueError(f"{spec} needs timm, which is not installed; pip install 'normwise[timm]'") from None
@@ -130,6 +142,17 @@ def _call(spec: str) -> nn.Module:
     finally:
         sys.path.remove(here)
     return model
+
+
+def _made(found: Any) -> nn.Module:
+    """The network that a function makes, or that stands there already. Raises TypeError for anything else."""
+    made = found if isinstance(found, nn.Module) else found()
+    if isinstance(made, torch.export.ExportedProgram):
+        made = made.module()
+    if not isinstance(made, nn.Module):
+        what = f"the class {made.__name__}, not a network of it" if isinstance(made, type) else type(made).__name__
+        raise TypeError(f"it returned {what}")
+    return made
 
 
 def _standardized(model: nn.Module) -> nn.Module:

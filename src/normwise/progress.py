@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 Report = Callable[[str, int, int], None]
 QUIET = 30  # seconds without a word, at most, where there is no bar to look at
@@ -14,26 +16,42 @@ QUIET = 30  # seconds without a word, at most, where there is no bar to look at
 def progress(what: str) -> Iterator[Report]:
     """Show a bar with the time left on a terminal; elsewhere a line whenever something is finished, and every half minute."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, told = bar.add_task(what, total=None), time.monotonic()
+    with bar(console) as shown:
+        task, said = shown.add_task(what, total=None), time.monotonic()
 
         def report(text: str, done: int, total: int) -> None:
-            nonlocal told
+            nonlocal said
             finished = ": " in text
-            if finished or (bar.disable and time.monotonic() - told > QUIET):
+            if finished or (shown.disable and time.monotonic() - said > QUIET):
                 console.print(text if finished else f"{what}: {text} ({done}/{total})", markup=False)
-                told = time.monotonic()
-            bar.update(task, completed=done, total=total, description=what if finished else f"{what}: {text}")
+                said = time.monotonic()
+            description = what if finished else f"{what}: {text}"
+            shown.update(task, completed=done, total=total or None, description=description)
 
         yield report
+
+
+def bar(console: Any) -> Any:
+    """The bar of one task, on one line of the console: what is done, how much of it, and how long it takes still."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+    from rich.table import Column
+
+    class Time(ProgressColumn):
+        """The time left where it is known, else the time that has passed."""
+
+        def render(self, task: Any) -> Any:
+            from rich.text import Text
+
+            left = None if task.finished else task.time_remaining
+            known, word = (task.elapsed or 0, "so far") if left is None else (left, "left")
+            return Text(f"{timedelta(seconds=int(known))} {word}", style="progress.remaining")
+
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=20, table_column=Column(width=20)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        Time(table_column=Column(no_wrap=True)),
+    )
+    return Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal)

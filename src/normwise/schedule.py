@@ -81,6 +81,18 @@ class Schedule:
         for option, allowed in _CHOICES.items():
             if getattr(self, option) not in allowed:
                 raise ValueError(f"schedule.{option} is {getattr(self, option)!r}; give one of {', '.join(allowed)}")
+        for option, (needs, used) in {
+            "momentum": ("optimizer sgd", self.optimizer == "sgd"),
+            "milestones": ("decay multistep", self.decay == "multistep"),
+            "drop": ("decay multistep", self.decay == "multistep"),
+            "ema_buffers": ("an ema above 0", self.ema > 0),
+        }.items():
+            value, default = getattr(self, option), getattr(type(self), option)
+            if value != default and not used:
+                told = list(default) if isinstance(default, tuple) else default
+                raise ValueError(
+                    f"schedule.{option} is set, which only {needs} uses; give that, or leave {option} at {told}"
+                )
 
 
 _LARGEST = 1000  # far beyond use, far below where float32 overflows

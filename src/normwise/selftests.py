@@ -16,9 +16,10 @@ from . import experiment
 from .attacks import ATTACKS, AutoAttack, Corner, Square
 from .config import choice
 from .data import DATA, Digits, find
+from .folders import check_folder, keep_settings
 from .judge import check_network
-from .loading import load
-from .modes import device_of, running, untouched
+from .loading import Loaded, load, told
+from .modes import device_of, moved, running, untouched
 from .passes import logits_of
 from .planted import planted_images
 from .recipes import Standard
@@ -33,6 +34,7 @@ from .types import Attack, Batch, Data, ThreatModel
 from .verdict import evaluate
 
 Report = Callable[[str, int, int], None]
+RECORD = "selftest.json"
 PASSES = 0.95  # share of the planted images that has to be found
 
 
@@ -68,22 +70,34 @@ class SelfTest:
         experiment.check_running(self)
         if self.rows < 1:
             raise ValueError(f"rows is {self.rows}; give a whole number >= 1")
+        if self.weights and not self.model:
+            raise ValueError(f"weights is {self.weights!r}, for no model; name one, or leave weights out")
 
 
 def run_selftest(settings: SelfTest, folder: Path, report: Report) -> list[Check]:
-    """Test the attack, and write `selftest.json`. Raises ValueError as `selftest` does."""
-    device = experiment.place(settings)
+    """Test the attack, and write `selftest.json` and `config.yaml`.
+
+    Raises ValueError as `selftest` does, and for a folder that anything else filled.
+    """
+    check_folder(settings, folder)
+    device, loaded = experiment.place(settings), list[Loaded]()
     x, y, ids = settings.data.test(batch_size=settings.rows)[0]
     batch = Batch(x.to(device), y.to(device), ids)
     check_attacks([settings.attack], settings.threat, batch)
     if settings.model:
-        model = load(settings.model, settings.weights).model.to(device)
+        loaded.append(load(settings.model, settings.weights))
+        model = moved(loaded[0].model, device)
     else:
         model = experiment.build(experiment.Experiment(seed=settings.seed)).to(device)
         model, _ = fit(model, Digits(), Standard(), settings.threat, Schedule(epochs=1), seed=settings.seed)
     check_network(model, batch)
+    said = told(loaded, report)
+    keep_settings(settings, folder)
     checks = selftest(model, batch, settings.threat, settings.attack, seed=settings.seed, report=report)
-    write(folder / "selftest.json", to_json({**provenance(), "settings": plain(settings), "checks": plain(tuple(checks))}))
+    write(
+        folder / RECORD,
+        to_json({**provenance(), **said, "settings": plain(settings), "checks": plain(tuple(checks))}),
+    )
     return checks
 
 

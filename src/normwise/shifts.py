@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from . import findings
-from .config import choice, to_yaml
+from .config import choice
 from .coupling import measure_coupling
 from .damage import Answers, damage
 from .data import CORRUPTIONS, DATA, Cifar10, Cifar10C, Cifar101, Digits, find
 from .data.corruptions import corrupted
 from .data.corruptions.kind import SEVERITIES, check_severity
 from .data.corruptions.rows import strip
-from .experiment import CONFIG, check_folder, check_running, place
+from .experiment import check_running, place
+from .folders import check_folder, keep_settings
 from .judge import DRAWS, Judge, check_network
-from .loading import check_models, check_once, load
-from .modes import digest, set_mode
+from .loading import Loaded, check_models, check_once, load, told
+from .modes import digest, moved, set_mode
 from .record import SCHEMA, provenance, to_json, write
 from .registry import plain, unknown
 from .seeding import generator
@@ -117,13 +118,19 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = lambda text, don
     """
     check_folder(settings, folder)
     device, batches = place(settings), _whole(settings)
-    networks: dict[str, list[_State]] = {}
+    networks, loaded = dict[str, list[_State]](), list[Loaded]()
     for name in dict.fromkeys((*settings.models, *[settings.baseline] * bool(settings.baseline))):
-        model = load(name, settings.weights if ":" in name and name in settings.models else "").model.to(device)
+        loaded.append(load(name, settings.weights if ":" in name and name in settings.models else ""))
+        model = moved(loaded[-1].model, device)
         check_network(model, Batch(*(tensor.to(device) for tensor in batches[0])))
         networks[name] = _states(model, settings, batches)
+    said = told(loaded, report)
+    deaf = [name for name, states in networks.items() if len(states) == 1 and states[0].alpha is None]
+    if settings.adapt and deaf:
+        said["adapt"] = f"without running statistics to mix with the batch's, asked as they are alone: {', '.join(deaf)}"
+        report(f"adapt: {said['adapt']}", 0, 0)
     where, others = _sources(settings, len(batches[0].y))
-    write(folder / CONFIG, to_yaml(settings))
+    keep_settings(settings, folder)
     kinds = settings.kinds or tuple(CORRUPTIONS)
     asked = {CLEAN: (0,), **dict.fromkeys(kinds, settings.severities), **({OTHER: (0,)} if others else {})}
     found: dict[str, dict[str, list[Right]]] = {name: {} for name in networks}
@@ -140,6 +147,7 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = lambda text, don
             write(picture, strip([batches[0].x[:SHOWN], *(images(level)[0].x[:SHOWN] for level in levels)]))
         report(f"{kind}: {_so_far(found, kind)}", done + 1, len(asked))
     made = _record(settings, networks, found, where, batches)
+    made["provenance"] |= said
     record: dict[str, Any] = plain(made)
     write(folder / RECORD, to_json(record))
     write(folder / TABLE, findings.table(made["networks"]))

@@ -10,6 +10,7 @@ import torch
 from . import loading
 from .data import DATA
 from .data.files import StoredData
+from .modes import moved
 from .record import Substitute
 from .registry import plain
 from .types import Batch, Data, ThreatModel
@@ -46,7 +47,7 @@ def described(
     elif _classes(trained_on) != _classes(plain(data)):
         why = "cannot be measured: it was trained on other classes"
     else:
-        network = loading.load(spec, weights).model.to(device)
+        network = moved(loading.load(spec, weights).model, device)
         clean = evaluate(network, batches, threat, ()).evaluation.clean_accuracy
     return Substitute(source=spec, trained_on=trained_on, clean_accuracy=clean, why=why)
 

@@ -17,9 +17,10 @@ from .command import Layers
 from .config import read_yaml
 from .diagnoses.run import Diagnose
 from .evaluation import Evaluate
-from .experiment import CONFIG
+from .experiment import Experiment
+from .folders import CONFIG
 from .presets import PRESETS, data_name, suited
-from .registry import unknown
+from .registry import plain, unknown
 from .selftests import SelfTest
 
 
@@ -37,14 +38,16 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
         start = operands[0]
         if ":" not in start and not Path(start).exists():
             raise unknown("preset or model", start, list(PRESETS))
-    return suited(preset) | ({"norm": None} if start else {}), {"start": start}
+    suits = suited(preset) | {"norm": None, "model": plain(Experiment.model)} if start else suited(preset)
+    return suits, {"start": start}
 
 
 def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder brings its own data, threat model, attacks, seed and batch size."""
     model = operands[0] if operands else str(given.get("model", ""))
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
-    brought = read_yaml(folder / CONFIG) if model and (folder / CONFIG).is_file() else {}
+    there = bool(model) and Path(model).exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
+    brought = read_yaml(folder / CONFIG) if there else {}
     base = suited(data_name(given, data_name(brought))) | brought
     return _known(Evaluate, base | {"model": model, "weights": ""}), {"model": model}
 

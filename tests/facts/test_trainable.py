@@ -75,7 +75,8 @@ def test_the_networks_own_parametrizations_are_trained_and_saved_as_they_are(tmp
         return model
 
     fitted = fit(own(), Stripes(), Standard(), Linf(), HARSH, seed=0, folder=tmp_path).model
-    saved = checkpoints.give(own(), checkpoints.weights(tmp_path / "model.safetensors"), "saved")
+    saved = own()
+    checkpoints.give(saved, checkpoints.weights(tmp_path / "model.safetensors"))
     assert digest(saved) == digest(fitted)
 
 

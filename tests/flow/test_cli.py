@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
@@ -32,6 +33,7 @@ import normwise
 from normwise.__main__ import main
 from normwise.bench import Finished
 from normwise.data import ArrayFile, Digits, Mnist
+from normwise.progress import bar
 from normwise.record import read_result
 from normwise.registry import plain
 from normwise.substitutes import described
@@ -49,6 +51,7 @@ def net(classes=10, **options):
 def three(): return net(3)
 def wide(): return nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6 * 64, 20))
 def number(): return 5
+def bare(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 def fails(): raise RuntimeError("no luck\\ntoday")
 class Words(nn.Module):
     def forward(self, x): return {"logits": x}
@@ -211,6 +214,103 @@ def test_the_images_of_an_attack_stand_on_its_page_and_on_later_ones():
     assert "<img " not in Path("run/report.html").read_text()
 
 
+JUDGING = {  # verb: (its words beside the network's, the file of its record)
+    "evaluate": ("--data.test_limit 10 --attacks fgsm --strongest []", "result.json"),
+    "train": ("--data.train_limit 20 --data.test_limit 10 --schedule.epochs 1 --attacks fgsm --strongest []", "result.json"),
+    "audit": ("--rows 4 --twin none --budget 0.001", "audit.json"),
+    "diagnose": ("--rows 4 --only gamma", "diagnose.json"),
+    "shifts": ("--rows 4 --kinds [fog] --severities [1] --adapt []", "shifts.json"),
+    "selftest": ("--rows 1 --attack fgsm", "selftest.json"),
+}
+
+
+@pytest.mark.parametrize("verb", JUDGING)
+def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_kind_of_record_is_drawn_again(verb):
+    """And every run folder holds its settings, by which it is known again."""
+    import nets
+
+    words, file = JUDGING[verb]
+    said = say(verb, "nets:net", *words.split(), "--out", "OUT/one")
+    assert said.status < 2, said.err
+    record = json.loads(Path("OUT/one", file).read_text())
+    kept = record["evaluation"]["provenance"] if "evaluation" in record else record.get("provenance", record)
+    assert kept["weights"].startswith("no weights file was named for nets:net")
+    assert f"weights: {kept['weights']}" in said.err.splitlines()
+    assert yaml.safe_load(Path("OUT/one/config.yaml").read_text())["seed"] == 0
+    torch.save({"ema": {f"module.{key}": value for key, value in nets.net().state_dict().items()}}, "around.pt")
+    said = say(verb, "nets:net", "--weights", "around.pt", *words.split(), "--out", "OUT/two")
+    for told in ("its entry ema was read", "the prefix module. was taken off"):
+        assert told in said.err
+        assert told in html.unescape(Path("OUT/two", file).read_text())
+    pages = done("report", "OUT/one", "--out", "OUT/page").splitlines()
+    (page,) = pages
+    assert kept["weights"] in html.unescape(Path(page.removeprefix("report: ")).read_text())
+    refused = say("report", "run", "--out", "OUT/page")
+    assert (refused.status, "holds a run of other settings" in refused.err) == (2, True)
+
+
+def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):
+    monkeypatch.setattr("normwise.reproduce.run.planned", lambda settings: [])
+    done("reproduce", "--preset", "smoke", "--out", "OUT/one")
+    assert yaml.safe_load(Path("OUT/one/config.yaml").read_text())["preset"] == "smoke"
+    done("reproduce", "--preset", "smoke", "--seeds", 2, "--out", "OUT/one")  # which several runs share
+    refused = say("reproduce", "--preset", "cpu", "--out", "OUT/one")
+    assert (refused.status, "holds a run of other settings" in refused.err) == (2, True)
+    done("report", "OUT/one", "--out", "OUT/page")
+    assert Path("OUT/page/claims.html").read_text().count("normwise reproduce, preset smoke") > 0
+    assert Path("OUT/page/claims.json").read_text() == Path("OUT/one/claims.json").read_text()
+
+
+def test_several_diagnoses_are_drawn_side_by_side():
+    for name in ("one", "two"):
+        done("diagnose", "run", *JUDGING["diagnose"][0].split(), "--seed", len(name), "--out", f"OUT/{name}")
+    pages = done("report", "OUT/one", "OUT/two", "--out", "OUT/both").splitlines()
+    assert pages == [f"report: OUT/both/{name}/diagnose.html" for name in ("one", "two")]
+
+
+def test_attacks_that_make_no_step_are_said_in_the_terminal_and_on_the_record():
+    words = ["evaluate", "run", "--data.test_limit", 10, "--strongest", "[]", "--out"]
+    out = done(*words, "OUT/one", "--attacks", "[{name: pgd, steps: 0}]")
+    assert "warn: attacks search: no attack searched: pgd-0 makes no step" in out
+    checks = json.loads(Path("OUT/one/result.json").read_text())["evaluation"]["checks"]
+    assert [check["status"] for check in checks if check["name"] == "attacks search"] == ["warn"]
+    assert "attacks search" not in done(*words, "OUT/two", "--attacks", "[{name: pgd, steps: 0}, {name: fgsm}]")
+
+
+def test_the_record_of_a_network_trained_further_names_its_own_model_not_the_one_that_was_not_used():
+    done("train", "run", *SMALL[2:], "--out", "OUT")
+    assert json.loads(Path("OUT/result.json").read_text())["experiment"]["model"]["width"] == 4
+
+
+@pytest.mark.parametrize("norm", ["null", "none"])
+def test_null_and_none_are_both_words_for_a_network_that_normalizes_nothing(norm):
+    done("train", "--model", "nfresnet", "--norm", norm, *SMALL, "--out", "OUT")
+
+
+def test_shares_that_no_norm_can_read_are_said(here):
+    said = say("shifts", "nets:bare", *JUDGING["shifts"][0].split()[:-1], "[0.5]", "--out", "OUT")
+    assert said.status == 0
+    assert "adapt: without running statistics to mix with the batch's, asked as they are alone: nets:bare" in said.err
+
+
+@pytest.mark.parametrize(("done_", "time_"), [(0, "0:01:05 so far"), (5, "0:02:30 left"), (20, "0:05:00 so far")])
+def test_the_bar_shows_the_time_left_only_where_it_is_known(done_, time_):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    shown, now = bar(console), [65.0]
+    shown.get_time = lambda: now[0]
+    task = shown.add_task("train: epoch 3/20, and much more than there is room for on a line of 80 columns", total=20)
+    now[0] *= 2
+    for step in range(1, done_ + 1):
+        now[0] += 10
+        shown.update(task, completed=step)
+    now[0] = {0: 130, 5: now[0], 20: 365}[done_]
+    console.print(shown.make_tasks_table(shown.tasks))
+    line = console.file.getvalue()
+    assert line.count("\n") == 1
+    assert len(line.rstrip("\n")) <= 80
+    assert f"{done_}/20 {time_}" in " ".join(line.split())
+
+
 def test_list_says_what_there_is():
     whole, attacks = done("list"), done("list", "attacks")
     for word in ("norms", "rnt", "pgd", "linf", "adversarial", "resnet", "digits", "presets", "cifar10-at"):
@@ -371,7 +471,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path
     assert 0 < finished < 10
     said = say(*words, "--seed", 9, "--out", tmp_path / "cut")
     assert (said.status, len(said.err.splitlines())) == (2, 1)
-    assert "holds part of an evaluation whose seed was 0, not 9" in said.err
+    assert "holds a run of other settings" in said.err
     done(*words, "--out", tmp_path / "cut")
     done(*words, "--out", tmp_path / "whole")
     for name in ("rows.csv", "images.npz"):
@@ -387,6 +487,9 @@ def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tm
     assert said.status == int(bool(failed)), said
     assert len(found["checks"]) == 5
     assert f"record: {tmp_path / 'selftest.json'}" in said.out
+    said = say("selftest", "run", "--rows", 6, "--out", tmp_path)
+    assert (said.status, "holds a run of other settings" in said.err) == (2, True)
+    words[-1] = tmp_path / "weak"
     said = say(
         *words, "--attack", "pgd", "--attack.steps", 1, "--attack.relative_step", 0.01, "--attack.random_start", "false"
     )
@@ -438,7 +541,7 @@ BAD = [
     ("trian", "'trian'; did you mean 'train'"),
     ("list nroms", "'nroms'; did you mean 'norms'"),
     ("report nowhere", "nowhere holds no result.json and no audit.json"),
-    ("report", "it needs RUN"),
+    ("report", "no run is named; write normwise report RUN"),
     ("train digit", "'digit'; did you mean 'digits'"),
     ("train digits twice", "one word too many: 'twice'"),
     (f"{T} --nrom bn", "no option is named '--nrom'; did you mean '--norm'"),
@@ -518,7 +621,7 @@ BAD = [
     (f"{E} --weights nowhere.pt", "no weights file nowhere.pt"),
     (f"{E} --weights evil.pt", "evil.pt was refused: it wants to run code"),
     (f"{E} --weights torn.pt", "torn.pt cannot be read as weights"),
-    (f"{E} --weights nets.py", "nets.py was refused"),
+    (f"{E} --weights nets.py", "nets.py is not a weights file"),
     (f"{E} --weights lacking.pt", "lacking.pt does not fit Sequential: it lacks 3.bias"),
     (f"{E} --weights run/model.safetensors", "does not fit Sequential"),
     (f"{E} --data d.npz --batch_size 0", "batch_size is 0"),
@@ -527,9 +630,9 @@ BAD = [
     ("evaluate nets:fails", "no luck today"),
     ("evaluate elsewhere:net", "No module named 'elsewhere'"),
     ("evaluate nets:three", "the model has 3 classes"),
-    ("evaluate nets:Words", "answers dict"),
+    ("evaluate nets:Words", "expected logits of shape (b, classes)"),
     ("train nets:three", "labels from 0 to 9; expected 0 to 2, as the model has 3 classes"),
-    ("train nets:Words", "answers dict"),
+    ("train nets:Words", "expected logits of shape (b, classes)"),
     (f"{E} --data bytes.npz", "lie in [0, 1]"),
     (f"{E} --data nan.npz", "NaN"),
     (f"{E} --data shape.npz", "(12, 8, 8)"),
@@ -543,7 +646,7 @@ BAD = [
     (f"{T} --out run", "run holds a run of other settings"),
     (f"{E} --out run", "run holds a run of other settings"),
     ("bench --out run", "run holds a run of other settings"),
-    ("report run run --out run", "run holds a run of its own"),
+    ("report run run --out run", "run holds a run of other settings"),
     pytest.param("evaluate timm:resnet18", "pip install 'normwise[timm]'", marks=pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="it is installed")),
     pytest.param("evaluate run --device cuda", "device 'cuda' cannot be used", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")),
     pytest.param("evaluate run --out /proc/x", "cannot write in /proc/x", marks=pytest.mark.skipif(not Path("/proc").exists(), reason="no such place")),
@@ -766,6 +869,6 @@ def test_methods_that_cannot_be_are_refused_in_one_line(methods, reason, tmp_pat
     ],
 )
 def test_what_cannot_be_an_abnn_is_refused_before_training(words, reason):
-    status, _, err = say("train", *SMALL, *words.split(), "--out", "OUT")
+    status, _, err = say("train", *SMALL[2 if "--start" in words else 0 :], *words.split(), "--out", "OUT")
     assert (status, reason in err) == (2, True), err
     assert not Path("OUT").exists()

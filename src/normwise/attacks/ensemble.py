@@ -118,6 +118,9 @@ class AutoAttack(Ensemble):
     def __post_init__(self) -> None:
         one_of(self.name, ("standard", "plus", "rand"), version=self.version)
         at_least(self.name, 1, draws=self.draws)
+        unused = "queries" if self.version == "rand" else "draws"
+        if (value := getattr(self, unused)) != getattr(type(self), unused):
+            raise ValueError(f"{unused} of {self.name} is {value}, and version {self.version} has none; leave {unused} out")
         _ = self.parts  # check their own options
 
     @property

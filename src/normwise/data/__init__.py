@@ -38,6 +38,8 @@ def find(spec: str) -> TensorData:
         known = [kind for kind in DATA.values() if issubclass(kind, StoredData) and kind.recognised(path)]
         names = " and ".join(kind.name for kind in known)
         need(len(known) < 2, f"{spec} must hold one data set", names, f"name one, with {spec} as its root")
+        if not known and (parts := [kind for kind in DATA.values() if issubclass(kind, StoredData) and kind.begun(path)]):
+            return parts[0](root=spec)  # which says what is missing
         return known[0](root=spec) if known else ImageFolder(root=spec)
     if path.is_file():
         need(path.suffix == ".npz", f"{spec} must be a folder or an .npz file", "another file", "convert it")

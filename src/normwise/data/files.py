@@ -23,6 +23,8 @@ def reading(file: Path, kind: str) -> Iterator[bytes]:
     try:
         content = path.read_bytes()
         yield gzip.decompress(content) if path.suffix == ".gz" else content
+    except MemoryError:
+        raise
     except Exception as error:
         raise ValueError(f"{path} must be {kind}; got {brief(error)}; replace it, or point at another place") from None
 
@@ -77,6 +79,13 @@ class StoredData(TensorData):
     def recognised(cls, folder: Path) -> bool:
         """Say whether the folder, or one inside it, holds this data set."""
         return any(cls.layout(place) for place in (folder, *(folder / name for name in cls.layouts)))
+
+    @classmethod
+    def begun(cls, folder: Path) -> bool:
+        """Say whether the folder, or one inside it, holds more than one of this data set's files, but not all."""
+        places = [(folder, files) for files in cls.layouts.values()]
+        places += [(folder / name, files) for name, files in cls.layouts.items()]
+        return any(1 < sum(bool(stored(place / file)) for file in files) < len(files) for place, files in places)
 
     def _places(self) -> list[Path]:
         places = [self.root] if self.root else [os.environ.get("NORMWISE_DATA", ""), "data"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,18 @@ from .files import reading
 from .tensors import TensorData, stratified
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+UNREAD = (
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".avif",
+    ".heic",
+    ".jp2",
+    ".pgm",
+    ".jfif",
+)  # images too, which would be missing without a word
+TRAIN, TEST, VAL = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")  # in any case
+LEFT = ("__pycache__", "__macosx", "lost+found", "@eadir")  # folders that programs leave behind
 Labelled = tuple[Path, int]
 
 
@@ -25,7 +38,10 @@ Labelled = tuple[Path, int]
 class ImageFolder(TensorData):
     """Images in root/train/CLASS and root/test/CLASS (or root/val/CLASS); or in root/CLASS, with test rows cut from them.
 
-    Reads png, jpg, jpeg, bmp, webp and ppm of 8 bits, at any depth below CLASS; classes in the order of their names.
+    Splits may be written training, testing, valid and validation too, in any case. Hidden folders and what programs leave
+    (`__pycache__`, `__MACOSX`) are passed by, and so are files beside the class folders; a class without images is refused.
+    Reads png, jpg, jpeg, bmp, webp and ppm of 8 bits, at any depth below CLASS, links followed; classes in the order of
+    their names, which are those of the training split. A class may be without a folder in the test split.
     The cut is always the same, whatever `split_seed`, so that no run tests on what another trained on.
     The test rows come in a fixed shuffled order, for sorted by class they would make batches of one class; `ids` are
     indexes into the sorted file names.
@@ -34,7 +50,7 @@ class ImageFolder(TensorData):
         root            the folder
         size            resize to size x size pixels; 0: as they are, which must be all alike
         channels        3 for colour, 1 for grey; images are converted
-        test_fraction   the share of the test rows where no test folder is given
+        test_fraction   the share of the test rows, where no test folder is given; refused where one is
     """
 
     name: ClassVar[str] = "folder"
@@ -63,15 +79,23 @@ class ImageFolder(TensorData):
         """Read all images: (n, channels, h, w) uint8."""
         root, asked = Path(self.root).expanduser(), "folder needs images by class below its root"
         need(self.root and root.is_dir(), asked, f"{self.root!r}", "pass a folder")
-        train = root / "train" if (root / "train").is_dir() else root
-        names = _classes(train)
-        halves = {"test", "val"} & set(names) if train == root else set()
-        need(len(names) > 1 and not halves, asked, f"{', '.join(names) or 'no folder'} in {train}", "pass another folder")
-        files = _images(train, names)
-        if train == root:
-            files, tests = self._cut(files)
+        train = _split(root, TRAIN)
+        names = _classes(train or root)
+        need(len(names) > 1, asked, f"{', '.join(names) or 'no folder'} in {train or root}", "pass another folder")
+        if train is None:
+            halves = ", ".join(name for name in names if name.lower() in (*TEST, *VAL))
+            need(not halves, asked, f"{halves} in {root}, and no train", "add root/train/CLASS, or rename the class")
+            files, tests = self._cut(_images(root, names))
         else:
-            tests = _images(_test_folder(root, names), names)
+            test = _test_folder(root, names)
+            default = type(self).test_fraction
+            need(
+                self.test_fraction == default,
+                f"test_fraction cuts test rows where there is no test folder, and {test} is one",
+                f"test_fraction {self.test_fraction}",
+                f"leave it out, or give {default}",
+            )
+            files, tests = _images(train, names), _images(test, names, missing=True)
         return Arrays(*self._read(files), *self._read(tests), names)
 
     def _cut(self, files: list[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
@@ -109,15 +133,33 @@ class ImageFolder(TensorData):
             return np.asarray(image).reshape(image.height, image.width, self.channels).transpose(2, 0, 1)
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def _folders(folder: Path) -> list[str]:
+    """The folders in a folder, in the order of their names, without those that are hidden or that programs leave."""
     inside = folder.iterdir() if folder.is_dir() else ()
-    return tuple(sorted(entry.name for entry in inside if entry.is_dir() and not entry.name.startswith(".")))
+    return sorted(one.name for one in inside if one.is_dir() and one.name[0] != "." and one.name.lower() not in LEFT)
+
+
+def _split(root: Path, spellings: tuple[str, ...]) -> Path | None:
+    """Return the folder of a split, if there is one. Raises ValueError for two of them."""
+    found = [name for name in _folders(root) if name.lower() in spellings]
+    need(len(found) < 2, f"{root} needs one folder per split", " and ".join(found), "join them, or move one away")
+    return root / found[0] if found else None
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    """The names of the class folders. Raises ValueError for one that holds splits of its own."""
+    names = _folders(folder)
+    for name in names:
+        halves = [inner for inner in _folders(folder / name) if inner.lower() in (*TRAIN, *TEST, *VAL)]
+        told = f"{', '.join(halves)} in {folder / name}"
+        need(not halves, f"{folder} needs splits above its classes", told, "give ROOT/train/CLASS and ROOT/test/CLASS")
+    return tuple(names)
 
 
 def _test_folder(root: Path, names: tuple[str, ...]) -> Path:
-    """Return root/test or root/val, the first that has a class of the training split."""
-    for folder in (root / "test", root / "val"):
-        found = set(_classes(folder))
+    """Return the folder of the test split, else of validation: the first that has a class of the training split."""
+    for folder in filter(None, (_split(root, TEST), _split(root, VAL))):
+        found = set(_folders(folder))
         if found & set(names):
             strange = ", ".join(sorted(found - set(names)))
             need(not strange, f"{folder} needs classes that train has", strange, "remove them, or train on them")
@@ -125,11 +167,34 @@ def _test_folder(root: Path, names: tuple[str, ...]) -> Path:
     raise ValueError(f"{root} needs test/CLASS or val/CLASS beside train; neither holds a class of train; add one")
 
 
-def _images(folder: Path, names: tuple[str, ...]) -> list[Labelled]:
-    """List the images of the classes, class by class, in the order of their names."""
+def _images(folder: Path, names: tuple[str, ...], missing: bool = False) -> list[Labelled]:
+    """List the images of the classes, class by class, in the order of their names.
+
+    Raises ValueError for a class without images (of the test split its folder may be `missing`), and for images that are not read.
+    """
     files: list[Labelled] = []
     for label, name in enumerate(names):
-        inside = sorted(path for path in (folder / name).rglob("[!.]*") if path.suffix.lower() in SUFFIXES)
-        files += [(file, label) for file in inside]
-    need(len(files) > 1, f"{folder} needs images ({', '.join(SUFFIXES)})", len(files), "point at another folder")
+        if missing and not (folder / name).exists():
+            continue
+        inside = _files(folder / name)
+        unread = next((path for path in inside if path.suffix.lower() in UNREAD), None)
+        kinds = ", ".join(SUFFIXES)
+        need(unread is None, f"{folder / name} needs images of {kinds}", f"{unread}", "convert them, or move them away")
+        found = [(path, label) for path in inside if path.suffix.lower() in SUFFIXES]
+        need(found, f"class {name} needs images ({kinds}) in {folder / name}", "none", "add some, or remove that folder")
+        files += found
+    need(len(files) > 1, f"{folder} needs images", len(files), "point at another folder")
     return files
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder that are not hidden, sorted. Links are followed, each folder once."""
+    files, seen = list[Path](), set[Path]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        if here.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        files += [here / name for name in names if name[0] != "."]
+    return sorted(files)

@@ -14,8 +14,9 @@ from ..config import choice, choices
 from ..coupling import measure_coupling
 from ..data import DATA, Digits, find
 from ..experiment import check_running, place
+from ..folders import check_folder, keep_settings
 from ..judge import check_network
-from ..loading import check_models, load
+from ..loading import check_models, load, told
 from ..modes import device_of, digest, moved, refuse_lazy, running
 from ..norms import norm_reads
 from ..record import provenance, to_json, write
@@ -92,22 +93,29 @@ class Diagnosed:
 
 
 def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
-    """Diagnose networks and write `diagnose.json`. Raises ValueError for a network or data that cannot be asked at all."""
+    """Diagnose networks and write `diagnose.json` and `config.yaml`.
+
+    Raises ValueError for a network or data that cannot be asked at all, and for a folder that anything else filled.
+    """
+    check_folder(settings, folder)
     device = place(settings)
-    models = {name: moved(load(name, settings.weights if ":" in name else "").model, device) for name in settings.models}
+    loaded = {name: load(name, settings.weights if ":" in name else "") for name in settings.models}
+    models = {name: moved(one.model, device) for name, one in loaded.items()}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():
         try:
             check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+    said = told(loaded.values(), report)
+    keep_settings(settings, folder)
     patients = diagnose(models, batches, settings.threat, settings.only, seed=settings.seed, report=report)
     found = Diagnosed(
         n=sum(len(batch.y) for batch in batches),
         threat=plain(settings.threat),
         models=tuple(patients),
         settings=plain(settings),
-        provenance=provenance(),
+        provenance=provenance() | said,
     )
     write(folder / RECORD, to_json(found))
     return found

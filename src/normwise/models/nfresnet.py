@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ..norms import NoNorm
 from ..types import Norm
-from .resnet import _check_width
+from .resnet import DEEPEST, _check_width
 from .standardize import Standardize
 
 GAMMA = 1.7139588594436646  # sqrt(2 / (1 - 1/pi)): 1 / the standard deviation of relu(z), z standard normal
@@ -192,8 +192,10 @@ class NFResNet:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.depth < 8 or (self.depth - 2) % 6:
-            raise ValueError(f"depth of nfresnet is 6n+2; got {self.depth}; give 8, 14, 20, 26, 32, 44, 56, ...")
+        if not 8 <= self.depth <= DEEPEST or (self.depth - 2) % 6:
+            raise ValueError(
+                f"depth of nfresnet is 6n+2; got {self.depth}; give 8, 14, 20, 26, 32, 44, 56, ..., at most {DEEPEST}"
+            )
         _check(self)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

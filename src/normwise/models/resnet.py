@@ -18,6 +18,7 @@ from ..types import Norm, Site
 from .standardize import Standardize
 
 Shortcut = Literal["projection", "pad"]
+DEEPEST = 1202  # of He et al. 2016
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -146,8 +147,10 @@ class ResNet:
     shortcut: Shortcut = "projection"
 
     def __post_init__(self) -> None:
-        if self.depth < 8 or (self.depth - 2) % 6:
-            raise ValueError(f"depth of resnet is 6n+2; got {self.depth}; give 8, 14, 20, 26, 32, 44, 56, ...")
+        if not 8 <= self.depth <= DEEPEST or (self.depth - 2) % 6:
+            raise ValueError(
+                f"depth of resnet is 6n+2; got {self.depth}; give 8, 14, 20, 26, 32, 44, 56, ..., at most {DEEPEST}"
+            )
         _check_width("resnet", width=self.width)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
@@ -236,8 +239,8 @@ class WideResNet:
     widen: int = 10
 
     def __post_init__(self) -> None:
-        if self.depth < 10 or (self.depth - 4) % 6:
-            raise ValueError(f"depth of wrn is 6n+4; got {self.depth}; give 10, 16, 22, 28, 34, ...")
+        if not 10 <= self.depth <= DEEPEST or (self.depth - 4) % 6:
+            raise ValueError(f"depth of wrn is 6n+4; got {self.depth}; give 10, 16, 22, 28, 34, ..., at most {DEEPEST}")
         _check_width("wrn", widen=self.widen)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

@@ -42,6 +42,9 @@ _ATTACKS = {  # what each diagnosis does to images; its options follow
 }
 
 
+RECORD = "diagnose.json"
+
+
 class Section(NamedTuple):
     """What the page says of one diagnosis; `id` is its place in the page."""
 
@@ -76,6 +79,7 @@ def write(out: Path, record: Mapping[str, Any]) -> tuple[Path, list[str]]:
         sections=sections,
         models=list(zip(labels([one["model"] for one in record["models"]]), record["models"], strict=True)),
         command=record["provenance"].get("command") or "the command was not recorded",
+        weights=record["provenance"].get("weights"),
         written=_written,
     )
     return records.write(out / "diagnose.html", page), [text for one in sections for text in one.findings + one.notes]

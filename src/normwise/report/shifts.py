@@ -12,13 +12,13 @@ from .card import FIXED, Card, coupling, rows
 from .frame import rendered
 from .ink import SERIES, Drawn, bare, in_percent, new, save, short, style
 
-PAGE = "shifts.html"
+RECORD, PAGE = "shifts.json", "shifts.html"
 _STYLES = ("-", "--", ":", "-.")
 Network = Mapping[str, Any]  # one network at one alpha, as `shifts.json` has it
 
 
-def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
-    """Write `shifts.html` and its figures into the folder of the record; returns the page's path."""
+def write_page(folder: Path, record: Mapping[str, Any], run: Path | None = None) -> Path:
+    """Write `shifts.html` and its figures into a folder, with the example images of the `run`'s; returns the page's path."""
     networks: Sequence[Network] = record["networks"]
     figures = [
         (
@@ -49,7 +49,7 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
         baseline=record["settings"]["baseline"],
         stand_ins={kind: one["stand_in"] for kind, one in record["kinds"].items() if one["stand_in"]},
         coupled=any(one["coupled"] for one in networks),
-        examples=_examples(folder, list(record["kinds"])),
+        examples=_examples(run or folder, list(record["kinds"])),
     )
     return write(folder / PAGE, page)
 

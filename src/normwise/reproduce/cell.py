@@ -19,7 +19,7 @@ from torch import nn
 from .. import checkpoints
 from ..adaptive import detached, fixed_at
 from ..attacks import PGD, AutoAttack
-from ..modes import running
+from ..modes import running, set_mode
 from ..norms import AdaptiveNorm, sites
 from ..record import provenance, to_json, write
 from ..registry import plain
@@ -141,8 +141,9 @@ class Workshop:
             return self.untrained(name, seed).eval()
         if not path.exists():
             raise ValueError(f"{path} is not there; make the cell {name} first, or delete its {RECORD} to make it again")
-        model = cell.recipe(self.scale).prepare(self.untrained(name, seed))
-        return checkpoints.give(baked(model), checkpoints.weights(path), str(path)).eval()
+        model = baked(cell.recipe(self.scale).prepare(self.untrained(name, seed)))
+        checkpoints.give(model, checkpoints.weights(path))
+        return set_mode(model, "eval")
 
     def make(self, name: str, seed: int) -> dict[str, Any]:
         """Train and measure a cell; what was stopped goes on. Returns its record, which is written too.

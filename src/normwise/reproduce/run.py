@@ -12,6 +12,7 @@ from typing import Any
 
 from ..attacks import AutoAttack
 from ..experiment import check_threads, place
+from ..folders import check_folder, keep_settings
 from ..record import provenance, to_json, write
 from ..registry import unknown
 from ..report.claims import Network, to_html, to_markdown
@@ -25,6 +26,7 @@ from .tables import beside
 
 Job = tuple[str, int]  # a cell and its seed
 Say = Callable[[str], None]
+TABLE = "claims.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class Reproduce:
         for cell in self.only:
             if cell not in CELLS:
                 raise unknown("cell", cell, list(CELLS))
+            if not _part_of(cell, self.system):
+                raise ValueError(f"only names {cell}, which is no part of {self.system}; write all as the system")
         if min(self.seeds, self.first_seed, self.max_minutes) < 0:
             got = f"{self.seeds}, {self.first_seed} and {self.max_minutes:g}"
             raise ValueError(f"seeds, first_seed and max_minutes are numbers >= 0; got {got}")
@@ -80,10 +84,7 @@ def wanted(settings: Reproduce) -> list[str]:
         if not cell.apart
         and not _on_other_data(name)
         and not _known(name, settings.preset)
-        and (
-            settings.system in ("all", cell.system)
-            or any(name in claim.cells for claim in CLAIMS if claim.system == settings.system)
-        )
+        and _part_of(name, settings.system)
     )
     order: list[str] = []
 
@@ -96,6 +97,12 @@ def wanted(settings: Reproduce) -> list[str]:
     for name in asked:
         visit(name)
     return order
+
+
+def _part_of(name: str, system: str) -> bool:
+    """Whether a cell belongs to a system, or a claim of it is decided by that cell."""
+    claimed = any(name in claim.cells for claim in CLAIMS if claim.system == system)
+    return system in ("all", CELLS[name].system) or claimed
 
 
 def _on_other_data(name: str) -> bool:
@@ -121,12 +128,15 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
     Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
     stopped goes on. Several processes with one folder share the work: each makes what no other is making (on
-    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there.
+    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there, and for a
+    folder that anything else filled, or another preset.
     """
+    check_folder(settings, folder, agree=("preset",), earlier=(TABLE, "locks"))
     device = place(settings)
     scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
     shop = Workshop(CELLS, scale, folder, silent, device)
     left = [job for job in work if shop.record(*job) is None]
+    keep_settings(settings, folder)
 
     def over() -> bool:
         return bool(settings.max_minutes) and time.monotonic() - started > 60 * settings.max_minutes
@@ -185,8 +195,9 @@ def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, 
     return Workshop(CELLS, SCALES[settings.preset](), folder, silent, place(settings)).make(name, seed)
 
 
-def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
-    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there."""
+def decided(folder: Path, preset: str, out: Path | None = None) -> list[dict[str, Any]]:
+    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there, or in `out`."""
+    out = out or folder
     scale = SCALES[preset]()
     shop = Workshop(CELLS, scale, folder, silent)
     seeds: dict[int, dict[str, Mapping[str, Any]]] = {}
@@ -195,13 +206,13 @@ def decided(folder: Path, preset: str) -> list[dict[str, Any]]:
         if name in CELLS and seed.isdigit() and (record := shop.record(name, int(seed))) is not None:
             seeds.setdefault(int(seed), {})[name] = record
     table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
-    write(folder / "claims.json", to_json(table))
+    write(out / TABLE, to_json(table))
     networks, columns = _networks(seeds)
     trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
     size = size_of(scale, trained.get("trained_parameters"))
     more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS})
-    write(folder / "claims.md", to_markdown(table, networks, columns, more, preset, size))
-    write(folder / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
+    write(out / "claims.md", to_markdown(table, networks, columns, more, preset, size))
+    write(out / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
     return table
 
 
