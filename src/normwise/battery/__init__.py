@@ -1,9 +1,12 @@
 """The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
 
-from . import answers, gradients, neighbours, parts, searches
+from . import answers, gradients, looks, neighbours, parts, searches
+from .again import copy_of
 from .audited import Audited
-from .case import DECLARABLE, GAP, Case, Found, Question, found, question
+from .case import DECLARABLE, GAP, Case, Elsewhere, Found, Question, found, question
+from .closing import closed
 from .gradients import cutting_layers
+from .looks import in_a_process
 
 CHECKS: tuple[
     Question, ...
@@ -35,6 +38,9 @@ CHECKS: tuple[
     searches.starts,
     searches.steps,
     searches.losses,
+    looks.grid,
+    looks.ways,
+    looks.anew,
     searches.stronger,
 )
 
@@ -44,9 +50,13 @@ __all__ = [
     "GAP",
     "Audited",
     "Case",
+    "Elsewhere",
     "Found",
     "Question",
+    "closed",
+    "copy_of",
     "cutting_layers",
     "found",
+    "in_a_process",
     "question",
 ]
