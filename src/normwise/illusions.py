@@ -123,7 +123,7 @@ class _Updating(nn.Module):
         return logits
 
 
-class _Remembers(nn.Module):
+class Remembers(nn.Module):
     """Keeps the first images it sees in a plain list, and answers what is near to one of them as it answered that one.
 
     The gradient is the network's own.
@@ -252,7 +252,7 @@ ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "probabilities": lambda model: after(
         model, nn.Sequential(Scale(20.0), nn.Softmax(1))
     ),  # as defensive distillation leaves them
-    "remembers images": lambda model: _Remembers(model).eval(),
+    "remembers images": lambda model: Remembers(model).eval(),
     "mirrored for gradients": lambda model: _Mirrored(model).eval(),
 }
 TWO_FACED: dict[str, Callable[[nn.Module, nn.Module], nn.Module]] = {

@@ -1,23 +1,31 @@
 """Networks that show attackers another face than they show others are not trusted; their sound relatives are not accused."""
 
+import os
 import sys
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from normwise.attacks import APGD
+from normwise.attacks import APGD, PGD
 from normwise.auditing import audit
-from normwise.battery import CHECKS
+from normwise.battery import CHECKS, Case, closed, in_a_process
+from normwise.battery.levels import OnGrid, levels_of, towards
 from normwise.illusions import ILLUSIONS, RELATIVES, TWO_FACED
-from normwise.threats import Linf
+from normwise.loading import load
+from normwise.threats import L2, Linf
 from worlds import Stripes
 
 module = sys.modules["normwise.auditing"]
 THREAT = Linf(eps=0.1)
 BATCHES = [batch._replace(x=(255 * batch.x).round() / 255) for batch in Stripes(test_limit=30).test(batch_size=15)]
 QUICK = {"strongest": APGD(steps=10), "victims": 4}
-COSTLY = ("more steps", "more starts", "other losses", "radius curve", "radius one", "one step and many")
+FEW = (
+    *("repeated and lonely answers", "batch size", "outputs", "gradients per layer", "loss surface", "straight through"),
+    *("grid of the pixels", "other ways of asking", "asked anew", "stronger search"),
+)
+BY_NAME = {check.name: check for check in CHECKS}
 BOARD = torch.tensor([[(row + column) % 2 * 2.0 - 1 for column in range(6)] for row in range(6)])
 
 
@@ -45,14 +53,21 @@ class Fragile(Sturdy):
             self.read.weight.add_(80 / 72 * torch.stack([-BOARD, BOARD, 0 * BOARD])[:, None])
 
 
-def asked(model, monkeypatch, *left_out, **options):
-    monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name not in COSTLY + left_out])
+def asked(model, monkeypatch, **options):
+    monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in FEW])
     return audit(model.eval(), BATCHES, THREAT, **QUICK | options)
 
 
 def test_the_two_parts_are_what_they_are_called(monkeypatch):
     assert asked(Fragile(), monkeypatch).upper_bound < 0.1
     assert asked(Sturdy(), monkeypatch).verdict == "trustworthy"
+
+
+class Sums(nn.Module):
+    """Two classes, told apart by how bright a picture is."""
+
+    def forward(self, x):
+        return torch.stack([-x.sum((1, 2, 3)), x.sum((1, 2, 3))], 1)
 
 
 TOLD = {
@@ -102,7 +117,7 @@ def test_where_no_gradient_arrives_a_claim_that_random_search_leaves_is_not_esta
         def forward(self, x):
             return super().forward(x.detach())
 
-    found = asked(Inside(), monkeypatch, "random search", strongest=None, claim=0.0)
+    found = asked(Inside(), monkeypatch, strongest=None, claim=0.0)
     assert found.verdict == "not established", found.sentence
     assert any("without gradients" in reason for reason in found.reasons), found.reasons
     assert "the bound is loose" in found.sentence
@@ -115,3 +130,84 @@ def test_a_network_that_never_learned_is_nothing_to_audit(monkeypatch):
     found = asked(model, monkeypatch)
     assert found.verdict == "not established", found.sentence
     assert "there is nothing to audit" in found.sentence
+
+
+BROUGHT = """
+import torch
+from torch import nn
+from normwise.illusions import ILLUSIONS
+from test_second_looks import Fragile
+
+def network():
+    made = ILLUSIONS["remembers images"](Fragile()).eval()
+    made.__class__ = Shared
+    return made
+
+class Shared(type(ILLUSIONS["remembers images"](nn.Identity()))):
+    seen, said = [], []
+    def __deepcopy__(self, memo):
+        return self  # a copy remembers what this one does
+"""
+
+
+def test_a_memory_that_copies_share_is_seen_from_a_process_of_its_own(monkeypatch, tmp_path):
+    (tmp_path / "brought.py").write_text(BROUGHT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")]))
+    found = asked(load("brought:network").model, monkeypatch, elsewhere=partial(in_a_process, "brought:network", "", "cpu"))
+    assert found.verdict == "doubtful", (found.sentence, found.checks[-2])
+    assert any("in a process of its own" in reason for reason in found.reasons), found.reasons
+    assert found.upper_bound < 0.5
+
+
+def test_a_name_that_leads_nowhere_is_said(monkeypatch):
+    found = asked(Sturdy(), monkeypatch, elsewhere=partial(in_a_process, "nowhere:network", "", "cpu"))
+    assert found.verdict == "trustworthy"
+    told = next(check for check in found.checks if check.name == "asked anew")
+    assert told.status == "warn"
+    assert "in a process of its own it cannot be asked (ValueError: nowhere:network gave no network" in told.measured
+
+
+def test_the_grid_is_measured_and_rounding_keeps_to_it_and_to_the_region():
+    rng = torch.Generator().manual_seed(0)
+    for levels in (255, 16, 7):
+        x = torch.randint(0, levels + 1, (8, 1, 6, 6), generator=rng) / levels
+        batch = BATCHES[0]._replace(x=x)
+        assert levels_of([batch]) == levels
+        for threat in (Linf(eps=2.7 / levels), L2(eps=9.5 / levels)):
+            region = threat.around(x, generator=rng)
+            image = towards(x, region.start(), levels, region)
+            assert region.contains(image).all()
+            assert levels_of([batch._replace(x=image)]) == levels
+            assert not torch.equal(image, x)
+            made = OnGrid(attack=PGD(steps=5), levels=levels)(Sums(), x, torch.zeros(8).long(), threat, generator=rng).x_adv
+            assert region.contains(made).all()
+            assert (levels * made - (levels * made).round()).abs().max() < 1e-3
+    assert levels_of([batch._replace(x=torch.rand(2, 1, 6, 6, generator=rng))]) is None
+
+
+def test_where_no_other_point_of_the_grid_is_allowed_that_is_said():
+    found = BY_NAME["grid of the pixels"].ask(Case(Sturdy(), BATCHES, Linf(eps=0.5 / 255)))
+    assert (found.status, "no image on the grid but the clean one is allowed" in found.measured) == ("pass", True)
+
+
+def test_a_twin_of_other_classes_is_named_and_counts_as_not_run(monkeypatch):
+    monkeypatch.setitem(globals(), "FEW", (*FEW, "transfer from an undefended twin"))
+    twin = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
+    found = asked(Sturdy(), monkeypatch, twin=twin)
+    told = next(check for check in found.checks if check.name == "transfer from an undefended twin")
+    assert (told.status, told.measured[:44]) == ("could not run", "the twin knows 5 classes, the network 3; nam")
+    assert found.missing == ("transfer from an undefended twin",)
+
+
+def test_the_reason_names_the_search_and_the_check_that_set_the_bound():
+    case = Case(Fragile(), BATCHES, THREAT, claim=0.9)
+    case.ledger.fell(range(4), "clean", "outputs")
+    for ids, called, check in (
+        (range(10), "pgd-20", "outputs"),
+        (range(10, 14), "weak", "more steps"),
+        (range(27), "apgd", "last"),
+    ):
+        case.ledger.fell(ids, called, check)
+    assert closed(case, []).reasons[0] == "robust accuracy falls to 66.7% with pgd-20 (outputs), to 10.0% with apgd (last)"
+    assert "at most 10.0% of these 30 rows [" in closed(case, []).sentence

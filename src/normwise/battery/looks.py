@@ -222,7 +222,7 @@ def anew(case: Case) -> Found:
     if case.elsewhere is None:
         told += "; without a name that it can be loaded by again, it was asked in no process of its own"
     else:
-        sets, strange = [*again.kept, *now], 0
+        sets, strange = [*reversed(again.kept), *now], 0  # what was found last comes first: it is made for this
         try:
             answers = case.elsewhere([one.batch.x.cpu() for one in sets])
         except ValueError as error:
