@@ -22,7 +22,7 @@ from .experiment import check_running, place
 from .judge import check_network
 from .loading import load
 from .models import ResNet
-from .modes import moved
+from .modes import digest, moved
 from .norms import BN
 from .passes import in_time, until
 from .recipes import Standard
@@ -146,7 +146,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         twin=_twin(settings, report),
         declares=(*settings.declares, *claim.declares),
         victims=settings.victims,
-        elsewhere=partial(in_a_process, settings.model, settings.weights, str(device)),
+        elsewhere=partial(in_a_process, settings.model, settings.weights, str(device), digest(model)),
         seed=settings.seed,
         budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,

@@ -11,9 +11,11 @@ from torch import nn
 from normwise.attacks import APGD, PGD
 from normwise.auditing import audit
 from normwise.battery import CHECKS, Case, closed, in_a_process
+from normwise.battery.anew import OtherWeights
 from normwise.battery.levels import OnGrid, levels_of, towards
 from normwise.illusions import ILLUSIONS, RELATIVES, TWO_FACED
 from normwise.loading import load
+from normwise.modes import digest
 from normwise.threats import L2, Linf
 from worlds import Stripes
 
@@ -23,7 +25,7 @@ BATCHES = [batch._replace(x=(255 * batch.x).round() / 255) for batch in Stripes(
 QUICK = {"strongest": APGD(steps=10), "victims": 4}
 FEW = (
     *("repeated and lonely answers", "batch size", "outputs", "gradients per layer", "loss surface", "straight through"),
-    *("grid of the pixels", "other ways of asking", "asked anew", "stronger search"),
+    *("grid of the pixels", "asked anew", "other ways of asking", "stronger search"),
 )
 BY_NAME = {check.name: check for check in CHECKS}
 BOARD = torch.tensor([[(row + column) % 2 * 2.0 - 1 for column in range(6)] for row in range(6)])
@@ -154,14 +156,17 @@ def test_a_memory_that_copies_share_is_seen_from_a_process_of_its_own(monkeypatc
     (tmp_path / "brought.py").write_text(BROUGHT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")]))
-    found = asked(load("brought:network").model, monkeypatch, elsewhere=partial(in_a_process, "brought:network", "", "cpu"))
-    assert found.verdict == "doubtful", (found.sentence, found.checks[-2])
+    model = load("brought:network").model
+    found = asked(model, monkeypatch, elsewhere=partial(in_a_process, "brought:network", "", "cpu", digest(model)))
+    assert found.verdict == "doubtful", found.sentence
     assert any("in a process of its own" in reason for reason in found.reasons), found.reasons
     assert found.upper_bound < 0.5
+    with pytest.raises(OtherWeights, match="brought:network has other weights each time it is loaded"):
+        in_a_process("brought:network", "", "cpu", "another digest", [BATCHES[0].x])
 
 
 def test_a_name_that_leads_nowhere_is_said(monkeypatch):
-    found = asked(Sturdy(), monkeypatch, elsewhere=partial(in_a_process, "nowhere:network", "", "cpu"))
+    found = asked(Sturdy(), monkeypatch, elsewhere=partial(in_a_process, "nowhere:network", "", "cpu", ""))
     assert found.verdict == "trustworthy"
     told = next(check for check in found.checks if check.name == "asked anew")
     assert told.status == "warn"

@@ -1,12 +1,12 @@
 """The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
 
-from . import answers, gradients, looks, neighbours, parts, searches
+from . import anew, answers, gradients, looks, neighbours, parts, searches
 from .again import copy_of
+from .anew import in_a_process
 from .audited import Audited
 from .case import DECLARABLE, GAP, Case, Elsewhere, Found, Question, found, question
 from .closing import closed
 from .gradients import cutting_layers
-from .looks import in_a_process
 
 CHECKS: tuple[
     Question, ...
@@ -39,8 +39,8 @@ CHECKS: tuple[
     searches.steps,
     searches.losses,
     looks.grid,
-    looks.ways,
-    looks.anew,
+    anew.asked_anew,
+    looks.ways,  # late, for what it asks in inference_mode may stay in a network's own caches
     searches.stronger,
 )
 

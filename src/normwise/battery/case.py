@@ -83,6 +83,7 @@ class Case:
     check                       the check that is asking
     through                     what is left where the layers that cut pass gradients straight through, once searched
     grave                       violations that make any claim doubtful
+    lacking                     why nothing could vouch for any claim
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Case:
         self.strongest, self.elsewhere = strongest, elsewhere
         self.coupling: Coupling | None = None
         self.grave: list[str] = []
+        self.lacking: list[str] = []
         self.reach: dict[str, float] = {}
         self.examples: list[Example] = []
         self.ledger = Ledger(self.rows)

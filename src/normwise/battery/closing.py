@@ -43,7 +43,7 @@ def _lacking(case: Case, score: Score, checks: Sequence[Check]) -> list[str]:
     if not score.n:
         why = next((check.measured for check in checks if check.status == "could not run"), "nothing was asked")
         return [f"no attack could run: {why}"]
-    reasons = []
+    reasons = list(case.lacking)
     if case.claim is None:
         reasons.append("pgd-20 could not run, so that nothing is claimed")
     if case.clean is not None and case.clean.score.low <= case.clean.chance:

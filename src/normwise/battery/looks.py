@@ -1,27 +1,19 @@
-"""Has the network another face for attackers? Asked on the data's own grid, in other ways, and anew."""
+"""Has the network another face for attackers? Asked on the data's own grid, and in other ways."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from .. import losses
 from ..attacks import PGD, Square
-from ..loading import load
-from ..modes import device_of, moved, running, untouched
-from ..passes import in_time, logits_in, logits_of, time_left
+from ..modes import device_of, running, untouched
+from ..passes import in_time, logits_in, logits_of
 from ..seeding import generator
 from ..trial import label
 from ..types import Attack, Batch, Images
 from ..verdict import evaluate
-from .again import Kept
 from .case import Case, Found, found, question
 from .levels import SLACK, OnGrid
 
@@ -197,80 +189,3 @@ class _InAutocast(nn.Module):
 
     def forward(self, x: Images) -> Tensor:
         return _in_autocast(self.network, x).float()
-
-
-@question(
-    "asked anew",
-    "a network that remembers what it was asked, in whatever place, answers attackers otherwise than strangers: quote what is "
-    "left where a network that was asked nothing before judges",
-)
-def anew(case: Case) -> Found:
-    """Clean and found images before a copy made before the first question, and in a process of its own where that can be done."""
-    again = case.again
-    if case.random:
-        return found("the model draws: answers differ whenever it is asked", None)
-    told, unlike, warn = "the network cannot be copied", 0, again.before is None
-    with suppress(ValueError):  # no gradient to follow
-        case.judge(PGD(steps=20, keep="last"), called="pgd-20, last images")
-    clean = case.judge()
-    now = [Kept("clean", batch, *again.answers(case.model, batch.x, batch.y, clean)) for batch in case.batches]
-    if again.before is not None:
-        copies = [again.answers(again.fresh(case.model) or case.model, batch.x, batch.y, clean) for batch in case.batches]
-        unlike = again.unlike + sum(int(one.unlike(*other).sum()) for one, other in zip(now, copies, strict=True))
-        told = f"a copy that was asked nothing before answers {unlike} of {again.asked + case.rows} clean and found images otherwise"
-    reasons = [told] if unlike else []
-    if case.elsewhere is None:
-        told += "; without a name that it can be loaded by again, it was asked in no process of its own"
-    else:
-        sets, strange = [*reversed(again.kept), *now], 0  # what was found last comes first: it is made for this
-        try:
-            answers = case.elsewhere([one.batch.x.cpu() for one in sets])
-        except ValueError as error:
-            answers, warn, told = [], True, f"{told}; {error}"
-        for one, logits in zip(sets, answers, strict=False):
-            said, margin = logits.argmax(1), losses.margin(logits, one.batch.y)
-            others = one.unlike(said, margin)
-            strange += int(others.sum())
-            if not case.coupled:
-                case.ledger.fell(
-                    one.batch.ids[others & (said != one.batch.y)].tolist(), f"{one.called}, asked elsewhere", case.check
-                )
-        if answers:
-            here = (
-                f"in a process of its own it answers {strange} of {sum(len(one.batch.y) for one in sets)} images otherwise"
-            )
-            told, unlike = f"{told}; {here}", unlike + strange
-            reasons += [here] if strange else []
-    if reasons:
-        case.violated("stateful", "; ".join(reasons))
-    return found(told, case.rows, fail=bool(unlike), warn=warn)
-
-
-def in_a_process(model: str, weights: str, device: str, batches: Sequence[Images]) -> list[Tensor]:
-    """Load the network by its name in a process of its own and ask it about batches of images; returns the logits.
-
-    Raises ValueError where the process fails, TimeoutError where the time is over.
-    """
-    with TemporaryDirectory() as folder:
-        given, answered = Path(folder) / "images.pt", Path(folder) / "logits.pt"
-        torch.save(list(batches), given)
-        call = f"from {__name__} import answer; import sys; answer(*sys.argv[1:])"
-        words = [sys.executable, "-c", call, model, weights, device, str(given), str(answered)]
-        try:
-            ended = subprocess.run(words, capture_output=True, text=True, timeout=time_left(), check=False)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError("the time it was given is over") from None
-        if ended.returncode:
-            why = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1][:120]
-            raise ValueError(f"in a process of its own it cannot be asked ({why})")
-        logits: list[Tensor] = torch.load(answered, weights_only=True)
-        return logits
-
-
-def answer(model: str, weights: str, device: str, given: str, answered: str) -> None:
-    """Ask a network that is loaded here and now about the batches in one file, and write its logits to another."""
-    network, logits = moved(load(model, weights).model, device), list[Tensor]()
-    for number, x in enumerate(torch.load(given, weights_only=True)):
-        with torch.no_grad(), running(network, "eval"), untouched(network, generator(0, "anew", number)):
-            logits.append(logits_of(network, x.to(device)).float().cpu())
-    torch.save(logits, answered)
