@@ -2,7 +2,7 @@
 
 Each function takes a network and returns a new one that answers (nearly) as it does on clean images. Those of `ILLUSIONS` let
 attacks fail, or cannot be judged row by row; those of `TWO_FACED` take a fragile network and a sturdy one, and answer attackers
-with the sturdy one. None of them is a defence. Those of `RELATIVES` do something like it, and are as robust as what they are given.
+otherwise than others. None of them is a defence. Those of `RELATIVES` do something like it, and are as robust as what they are given.
 Source of the kinds: Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Tramer et al. 2020, arXiv:2002.08347.
 """
 
@@ -252,10 +252,10 @@ ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "probabilities": lambda model: after(
         model, nn.Sequential(Scale(20.0), nn.Softmax(1))
     ),  # as defensive distillation leaves them
-    "remembers images": lambda model: Remembers(model).eval(),
-    "mirrored for gradients": lambda model: _Mirrored(model).eval(),
 }
 TWO_FACED: dict[str, Callable[[nn.Module, nn.Module], nn.Module]] = {
+    "remembers images": lambda fragile, sturdy: Remembers(fragile).eval(),
+    "mirrored for gradients": lambda fragile, sturdy: _Mirrored(fragile).eval(),
     "fragile on the grid": lambda fragile, sturdy: _TwoFaced(fragile, sturdy, _on_a_grid).eval(),
     "fragile in inference_mode": lambda fragile, sturdy: _TwoFaced(
         fragile, sturdy, lambda x: torch.is_inference_mode_enabled()
