@@ -81,15 +81,16 @@ class Again:
             moved = not torch.equal(x_adv, x)
             if moved and sum(kept.batch.x.nbytes for kept in self.kept) + x_adv.nbytes <= HELD:
                 self.kept.append(one)
-            if moved and self.levels:
+            if self.levels:
                 image = towards(x, x_adv, self.levels, threat.around(x, generator=generator(self.seed, "grid")))
-                answers, _ = self.answers(model, image, y, e)
+                answers = self.answers(model, image, y, e)[0] if moved else one.said
                 on_grid.wrong.append(ids[answers != y].tolist())
             network = None if e.coupling["random"] else self.fresh(model)
             if network is not None:
                 answers, margins = self.answers(network, x_adv, y, e)
-                self.unlike, self.asked = self.unlike + int(one.unlike(answers, margins).sum()), self.asked + len(y)
-                anew.wrong.append(ids[answers != y].tolist())
+                others = one.unlike(answers, margins)
+                self.unlike, self.asked = self.unlike + int(others.sum()), self.asked + len(y)
+                anew.wrong.append(ids[(answers != y) & (others | (one.said != y))].tolist())
         if on_grid.wrong:
             self.worse = max(self.worse, sum(map(len, on_grid.wrong)) - int((rows.predictions != rows.y).sum()))
         yield from (look for look in (on_grid, anew) if look.wrong)
@@ -104,8 +105,8 @@ class Again:
 
 
 def copy_of(model: nn.Module) -> nn.Module | None:
-    """A copy of the network as it is now; None where it cannot be copied."""
+    """A copy of the network as it is now, of a compiled one what was compiled; None where it cannot be copied."""
     try:
-        return copied(model)
+        return copied(getattr(model, "_orig_mod", model))
     except ValueError:
         return None

@@ -54,7 +54,7 @@ def _lacking(case: Case, score: Score, checks: Sequence[Check]) -> list[str]:
     for last in checks[-1:]:  # the strongest search
         if last.status == "could not run":
             reasons.append(f"the {last.name} could not run ({last.measured}), and without it nothing vouches for the claim")
-    blind = [f"{check.name}: {check.measured}" for check in checks if check.name in SEES and check.status in UNSEEN]
+    blind = [f"{check.name}: {check.status}" for check in checks if check.name in SEES and check.status in UNSEEN]
     if blind and not (case.through and case.through.value <= score.value + GAP):
-        reasons.append(f"only searches without gradients vouch for the claim, and the bound is loose ({'; '.join(blind)})")
+        reasons.append(f"only searches without gradients vouch for the claim, and the bound is loose ({', '.join(blind)})")
     return reasons
