@@ -109,6 +109,19 @@ def test_where_no_gradient_arrives_a_claim_that_random_search_leaves_is_not_esta
     assert "the bound is loose" in found.sentence
 
 
+def test_a_stand_in_that_leads_nowhere_vouches_for_nothing(monkeypatch):
+    class Turns(nn.Module):
+        """Cuts the gradient, and moves the picture down by a third: what passes straight through belongs to other pixels."""
+
+        def forward(self, x):
+            return x.detach().roll(2, 2)
+
+    batches = [batch._replace(y=(batch.y + 1) % 3) for batch in BATCHES]
+    monkeypatch.setitem(globals(), "BATCHES", batches)
+    found = asked(nn.Sequential(Turns(), Sturdy()), monkeypatch, claim=1.0)
+    assert (found.verdict, found.upper_bound) == ("not established", 1.0), found.sentence
+
+
 def test_a_network_that_never_learned_is_nothing_to_audit(monkeypatch):
     model = Sturdy()
     with torch.no_grad():

@@ -24,6 +24,8 @@ from .case import Case, Found, found, question
 
 PARTS = [(point + 1) / 9 for point in range(9)]  # of the way out to the radius, where the loss surface is looked at
 
+BLIND = 0.5  # share of rows for which the gradient may be no better than random directions
+
 StandIn = Callable[[Tensor], Tensor] | None  # for `straight_through`
 
 
@@ -80,6 +82,14 @@ def _out(oracle: Oracle, region: Region, batch: Batch, origin: Images, rng: torc
     return _Surface(along, beside, float(blind))
 
 
+def _surface(case: Case, model: nn.Module, started: bool = False) -> _Surface:
+    """The loss surface of a network around the first images, or around random starts."""
+    batch, rng = case.first(), generator(case.seed, "surface")
+    with running(model, "eval"), untouched(model, generator(case.seed, "surface's model")):
+        region = case.threat.around(batch.x, generator=rng)
+        return _out(Oracle(model), region, batch, region.start() if started else batch.x, rng)
+
+
 @question(
     "loss surface",
     "where random directions raise the loss as much as the gradient does, the gradient does not tell the way: use black-box "
@@ -90,11 +100,7 @@ def surface(case: Case) -> Found:
 
     From the image, and from a random start; from there on it ends where the region does.
     """
-    batch, rng = case.first(), generator(case.seed, "surface")
-    with running(case.model, "eval"), untouched(case.model, generator(case.seed, "surface's model")):
-        oracle, region = Oracle(case.model), case.threat.around(batch.x, generator=rng)
-        clean = _out(oracle, region, batch, batch.x, rng)
-        started = _out(oracle, region, batch, region.start(), rng)
+    clean, started = _surface(case, case.model), _surface(case, case.model, started=True)
     told = [
         f"from {origin} the margin rises by {one.along[-1]:.2f} deviations of the logits along the gradient, by "
         f"{one.beside[-1]:.2f} in random directions; no better than one of 4 random directions: {100 * one.blind:.0f}% of rows"
@@ -102,8 +108,8 @@ def surface(case: Case) -> Found:
     ]
     return found(
         f"out to the radius, {'; '.join(told)}",
-        len(batch.y),
-        fail=clean.blind > 0.5,
+        len(case.first().y),
+        fail=clean.blind > BLIND,
         warn=max(clean.blind, started.blind) > 0.2,
         series={
             "over": "share of the radius",
@@ -177,8 +183,11 @@ def passed_through(case: Case) -> Found:
     if strange := [path for path, stand_in in cuts.items() if stand_in is no_stand_in]:
         return found(f"{', '.join(strange)} has no stand-in of its shape: craft on a copy of your own", None, fail=True)
     way = straight_through(case.model, cuts)
-    left = case.through = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
-    measured = f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}"
+    left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
+    blind = _surface(case, way).blind
+    case.through = left if blind <= BLIND else None
+    measured = f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}; "
+    measured += f"that gradient is no better than one of 4 random directions: {100 * blind:.0f}% of rows"
     return found(measured, left.rows, fail=case.exceeds(left))
 
 
