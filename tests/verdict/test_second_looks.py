@@ -98,6 +98,24 @@ def test_their_sound_relatives_are_not_accused(name, monkeypatch):
     assert failed <= ({"gradients per layer", "loss surface", "straight through"} if blind or "round" in name else set())
 
 
+class Cast(Sturdy):
+    """Computes and answers in numbers of another kind than the pixels'."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, x):
+        return super().forward(x.to(self.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_other_numbers_is_not_accused(dtype, monkeypatch):
+    found = asked(Cast(dtype), monkeypatch, strongest=None)
+    assert (found.verdict, found.missing) == ("trustworthy", ()), found.sentence
+
+
 def test_where_no_gradient_arrives_a_claim_that_random_search_leaves_is_not_established(monkeypatch):
     class Inside(Fragile):
         def forward(self, x):
