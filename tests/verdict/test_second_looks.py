@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from normwise import intervals
 from normwise.attacks import APGD, PGD
 from normwise.auditing import audit
 from normwise.battery import CHECKS, Case, closed, in_a_process
 from normwise.battery.anew import OtherWeights
+from normwise.battery.ledger import Clean
 from normwise.battery.levels import OnGrid, levels_of, towards
 from normwise.illusions import RELATIVES, TWO_FACED
 from normwise.loading import load
@@ -147,6 +149,14 @@ def test_a_network_that_never_learned_is_nothing_to_audit(monkeypatch):
     found = asked(model, monkeypatch)
     assert found.verdict == "not established", found.sentence
     assert "there is nothing to audit" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "chance", "learned"),
+    [(31, 200, 0.104, False), (60, 200, 0.1, True), (10, 200, 0.001, True), (104, 200, 0.5, False), (190, 200, 0.82, True)],
+)
+def test_what_is_hardly_better_than_chance_was_never_learned(right, rows, chance, learned):
+    assert Clean(intervals.of_rows(right, rows), chance).learned is learned
 
 
 BROUGHT = """

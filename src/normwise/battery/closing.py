@@ -46,7 +46,7 @@ def _lacking(case: Case, score: Score, checks: Sequence[Check]) -> list[str]:
     reasons = list(case.lacking)
     if case.claim is None:
         reasons.append("pgd-20 could not run, so that nothing is claimed")
-    if case.clean is not None and case.clean.score.low <= case.clean.chance:
+    if case.clean is not None and not case.clean.learned:
         reasons.append(
             f"{case.clean.score} of untouched images are right, and answers that know nothing of the image would be in "
             f"{100 * case.clean.chance:.1f}%: there is nothing to audit"

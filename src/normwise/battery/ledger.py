@@ -19,6 +19,11 @@ class Clean(NamedTuple):
     score: Score
     chance: float
 
+    @property
+    def learned(self) -> bool:
+        """Whether the lower end of the interval is above twice chance, or above chance by a twentieth of what chance leaves."""
+        return self.score.low > min(2 * self.chance, self.chance + (1 - self.chance) / 20)
+
 
 def clean_of(verdict: Verdict) -> Clean:
     """What a verdict knows of untouched images."""
