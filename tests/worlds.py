@@ -57,6 +57,34 @@ class Activated(nn.BatchNorm2d):
         return y
 
 
+class Rectified(nn.BatchNorm2d):
+    """A norm whose forward does more than its name says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class Split(nn.BatchNorm2d):
+    """As timm's SplitBatchNorm2d: a norm with another one inside, which reads half of the rows in training."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.aux_bn = nn.ModuleList([nn.BatchNorm2d(channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        first, second = x.split(len(x) // 2)
+        return torch.cat([super().forward(first), self.aux_bn[0](second)])
+
+
+class ChannelsFirst(nn.LayerNorm):
+    """As ConvNeXt's LayerNorm2d: over the channels of each position of (b, c, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Neighbours(nn.Module):
     """Logits that subtract the batch's mean logit: rows are coupled, and nothing else is unusual."""
 
@@ -94,6 +122,32 @@ def trained(norm: Norm | None = None, seed: int = 0) -> Small:
     for k in range(20):
         model(images(32, seed=k))
     return model.eval()
+
+
+CHANNELS = 8
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """A network whose statistics have seen images, in evaluation."""
+    model.train()
+    for seed in range(5):
+        model(images(24, seed=seed))
+    return model.eval()
+
+
+def beside(norm: nn.Module) -> nn.Module:
+    """A network whose first norm is this one, of `CHANNELS` channels, and whose second is plain."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (
+            nn.Conv2d(2, CHANNELS, 3),
+            norm,
+            nn.Conv2d(CHANNELS, 4, 1),
+            nn.BatchNorm2d(4),
+            nn.Flatten(),
+            nn.Linear(64, 3),
+        )
+        return settled(nn.Sequential(*layers))
 
 
 def decided() -> tuple[Small, Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .modes import Frozen, device_of, running, untouched
+from .modes import Frozen, copied, device_of, moved, running, set_mode, untouched
 from .norms.adaptive import AdaptiveNorm, Head, Scope, Source, check_adaptive
+from .passes import logits_of
 from .registry import unknown
 from .seeding import generator
 from .types import Images, Logits
@@ -91,7 +91,7 @@ class ABNN(nn.Module):
                 link.align, link.used = align, False
             if self.substitute is not None:
                 self.substitute(seen.clone())  # it may write into what it is given
-            logits = self.target(x.clone())
+            logits = logits_of(self.target, x)
             if not all(link.used for link in links):
                 raise ValueError(
                     "a tap of the target was not passed: its module was replaced or left out; build the ABNN last"
@@ -141,7 +141,7 @@ def abnn(target: nn.Module, substitute: nn.Module | None, options: Adaptive | No
     >>> model = abnn(model, model, Adaptive(taps=("conv1",)), shape=(2, 6, 6))
     """
     options = options or Adaptive()
-    target = copy.deepcopy(target).eval()
+    target = set_mode(copied(target), "eval")
     taps = options.taps or find_taps(target, "target")
     sizes = _probe(target, taps, shape, "target")
     read: tuple[str, ...] = ()
@@ -151,7 +151,7 @@ def abnn(target: nn.Module, substitute: nn.Module | None, options: Adaptive | No
     elif substitute is None:
         raise ValueError(f"source {options.source} reads a substitute; got None; give a network, or source='plain'")
     else:
-        substitute = copy.deepcopy(substitute).eval().to(device_of(target))
+        substitute = moved(set_mode(copied(substitute), "eval"), device_of(target))
         read = options.substitute_taps or options.taps or find_taps(substitute, "substitute")
         if len(read) != len(taps):
             raise ValueError(
@@ -192,7 +192,7 @@ def detached(model: nn.Module) -> nn.Module:
     A copy, for `evaluate(model, ..., craft_on=detached(model))`; figures made so are to be labelled.
     Raises ValueError for a model that is no ABNN.
     """
-    return _Detached(copy.deepcopy(_known(model)))
+    return _Detached(_known(copied(model)))
 
 
 def fixed_at(model: nn.Module, clean: Images) -> nn.Module:
@@ -203,7 +203,7 @@ def fixed_at(model: nn.Module, clean: Images) -> nn.Module:
     may come nearer to another one, give one batch at a time. A copy, for `craft_on`; figures made so are to be labelled.
     Raises ValueError for a model that is no ABNN.
     """
-    return _FixedAt(copy.deepcopy(_known(model)), clean)
+    return _FixedAt(_known(copied(model)), clean)
 
 
 class _Detached(nn.Module):

@@ -1,4 +1,4 @@
-"""What a layer takes over from the one it replaces: settings, statistics, parameters, hooks."""
+"""What a layer takes over from the one it replaces: settings, statistics, parameters, hooks, and its place."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .limits import remark
+from .modes import copied, running, untouched
 from .norms.layer import StatNorm
 from .norms.routed import Routed
+from .norms.site import by_channel, known, reads
+from .seeding import generator
 from .types import Norm
 
 _HOOKS = (
@@ -24,12 +26,64 @@ _HOOKS = (
     "_backward_pre_hooks",
     "_state_dict_hooks",
     "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
+_ACTIVATED: dict[type[nn.Module], tuple[int, ...]] = {  # what timm's layers derive from, and the shape of a channel going in
+    nn.BatchNorm1d: (3,),
+    nn.BatchNorm2d: (3, 3),
+    nn.BatchNorm3d: (3, 3, 3),
+    nn.SyncBatchNorm: (3, 3),
+    nn.GroupNorm: (3, 3),
+}
+
+
+def replaceable(layer: nn.Module) -> bool:
+    """Whether another norm can do a layer's work: it is known to the letter, as it is or with an activation behind it."""
+    return by_channel(layer) or _activated(layer)
+
+
+def _activated(layer: nn.Module) -> bool:
+    """Whether a norm does what the kind it derives from does, and then its own `drop` and `act`, as timm's BatchNormAct2d.
+
+    Measured in both modes, on a copy with weights and statistics away from their start: equal answers, equal statistics.
+    """
+    kind = next((kind for kind in type(layer).__mro__ if kind in _ACTIVATED), None)
+    own = layer._modules.keys() - {"inserted"}
+    if kind is None or own != {"drop", "act"} or {"forward", "weight", "bias"} & vars(layer).keys():
+        return False
+    layer, rng = copied(layer), generator(0, "activated")
+    layer._forward_hooks.clear()
+    layer._forward_pre_hooks.clear()
+    with torch.no_grad():
+        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=rng))
+    like = next((t for t in (*layer.parameters(), *layer.buffers()) if t.is_floating_point()), torch.empty(0))
+    x = (3 * torch.randn(4, _channels(layer), *_ACTIVATED[kind], generator=rng)).to(like)
+    try:
+        return all(_answer(layer, mode, x, None) == _answer(layer, mode, x, kind) for mode in ("eval", "train"))
+    except Exception:
+        return False
+
+
+def _answer(layer: Any, mode: Any, x: Tensor, kind: Any) -> list[Any]:
+    """What a layer, or the kind it derives from with its activation, makes of x, and its statistics afterwards."""
+    layer = copied(layer)
+    with torch.no_grad(), running(layer, mode), untouched(layer, generator(0, "answer")):
+        y = layer(x.clone()) if kind is None else layer.act(layer.drop(kind.forward(layer, x.clone())))
+        return [y.tolist(), *(buffer.tolist() for buffer in layer.buffers(recurse=False))]
+
+
+def _channels(layer: Any) -> int:
+    return int(layer.num_channels if isinstance(layer, nn.GroupNorm) else layer.num_features)
 
 
 def take_settings(new: nn.Module, old: nn.Module, norm: Norm) -> None:
-    """Give a new layer the old one's momentum and eps, where the norm that made it has them at their default."""
+    """Give a new layer the old one's momentum and eps, where the norm that made it has them at their default.
+
+    The momentum of statistics that are kept and no longer tracked (`track_running_stats` switched off) is 0.
+    """
     options = dataclasses.fields(norm) if dataclasses.is_dataclass(norm) else tuple[Any]()
     default = {option.name for option in options if getattr(norm, option.name) == option.default}
     source = old.active if isinstance(old, Routed) else old
@@ -38,30 +92,36 @@ def take_settings(new: nn.Module, old: nn.Module, norm: Norm) -> None:
         for name in ("eps", "momentum") if same else ("momentum",):
             if name in default and hasattr(source, name) and hasattr(layer, name):
                 setattr(layer, name, getattr(source, name))
+        if "momentum" in default and hasattr(layer, "momentum") and _rests(source):
+            layer.momentum = 0.0  # type: ignore[assignment]
     if isinstance(new, Routed) and isinstance(old, Routed) and "route" in default and old.route < new.routes:
         new.route = old.route
 
 
-def adopt(new: nn.Module, old: nn.Module) -> nn.Module:
-    """Give a new layer what it shares with the old one."""
+def _rests(layer: nn.Module) -> bool:
+    """Whether torch's layer reads running statistics in evaluation that do not move in training."""
+    return not getattr(layer, "track_running_stats", True) and "running" in (reads(layer, training=False) or ())
+
+
+def adopt(new: nn.Module, old: nn.Module) -> None:
+    """Give a new layer what it shares with the old one, and the old one's place: whoever holds the old layer holds the new one.
+
+    So layers that are tied, or kept in a list beside the network's own names, are replaced wherever they are used.
+    """
     place = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), None)
     if place is not None:
         new.to(device=place.device, dtype=place.dtype)
     _take_statistics(new, old)
     _take_parameters(new, old)
     new.train(old.training)
-    if isinstance(old, _BatchNorm | nn.GroupNorm) and hasattr(old, "act") and hasattr(old, "drop"):  # timm's, activated
+    if known(old) is None:  # what is replaced is known, or has its activation inside
         new.register_forward_hook(_then_activate)  # first, so that the old layer's hooks see what they saw
-    for name in ("drop", "act", "inserted"):  # what the hooks call
-        if name in old._modules:
-            new.add_module(name, old._modules[name])
+    for name in old._modules.keys() - {"statistics"}:  # what the hooks call; a known layer's forward calls none but routes
+        new.add_module(name, old._modules[name])
     for hooks in _HOOKS:
         getattr(new, hooks).update(getattr(old, hooks))
     new._is_full_backward_hook = old._is_full_backward_hook
-    loading: dict[int, Any] = old._load_state_dict_pre_hooks
-    for key, hook in loading.items():  # these know their module
-        new._load_state_dict_pre_hooks[key] = type(hook)(hook.hook, new if hook.with_module else None)
-    return new
+    old.__class__, old.__dict__ = type(new), new.__dict__
 
 
 def _take_statistics(new: nn.Module, old: nn.Module) -> None:
@@ -74,11 +134,12 @@ def _take_statistics(new: nn.Module, old: nn.Module) -> None:
         remark(new, f"routes other than {old.route} dropped")
     for layer, source in zip(layers, sources, strict=True):
         unknown = source.unknown if isinstance(source, StatNorm) else frozenset[str]()
-        known = {name: value for name, value in source.named_buffers(recurse=False) if name not in unknown}
+        kept = {name: value for name, value in source.named_buffers(recurse=False) if name not in unknown}
         own = dict(layer.named_buffers(recurse=False))
-        shared = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+        shared = {name: value for name, value in kept.items() if name in own and own[name].shape == value.shape}
         layer.load_state_dict(shared, strict=False)
-        dropped = sorted(name for name in known if name.startswith("running_") and name not in own)
+        layer._non_persistent_buffers_set |= source._non_persistent_buffers_set & own.keys()
+        dropped = sorted(name for name in kept if name.startswith("running_") and name not in own)
         if isinstance(layer, StatNorm):
             layer.expect_recalibration(layer._spread not in shared, centre=layer._centre not in shared)
         elif dropped:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .modes import copied
 from .registry import unknown
 
 
@@ -25,7 +25,7 @@ def straight_through(model: nn.Module, layers: Mapping[str, Callable[[Tensor], T
 
     >>> crafted_on = straight_through(model, {"norm": None})
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     paths = dict(model.named_modules(remove_duplicate=False))
     slots = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
     stand_ins: dict[nn.Module, Callable[[Tensor], Tensor] | None] = {}
@@ -50,7 +50,7 @@ class _StraightThrough(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            answer = self.layer(x)
+            answer = self.layer(x.clone())  # it may write into its input
         way_back = self.stand_in(x)
         if way_back.shape != answer.shape:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,9 +10,10 @@ import torch
 from torch import nn
 
 from .models import ResNet, ResNet18
-from .modes import device_of
+from .modes import copied, device_of, moved
 from .norms import ChannelAffine, StatNorm
 from .seeding import derive, drawing
+from .trainable import check_plain
 from .types import Norm
 
 
@@ -22,11 +22,12 @@ def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
 
     Layers are drawn as torch draws them when they are made, on the CPU whatever the device; `recalibrate` the copy to give it
     statistics of real images.
-    Raises ValueError for a layer that does not know how to start anew.
+    Raises ValueError for a layer that does not know how to start anew, or whose weights are computed (pruned, parametrized).
     """
-    device, model = device_of(model), copy.deepcopy(model).cpu()
+    device, model = device_of(model), moved(copied(model), "cpu")
     with drawing(derive(seed, "randomized")), torch.no_grad():
         for name, module in model.named_modules():
+            check_plain(module)
             if isinstance(module, StatNorm | ChannelAffine):
                 for parameter, start in ((module.weight, 1.0), (module.bias, 0.0)):
                     if parameter is not None:
@@ -39,7 +40,7 @@ def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
                 raise ValueError(
                     f"{name}, a {type(module).__name__}, has no reset_parameters; build the network anew instead"
                 )
-    return model.to(device)
+    return moved(model, device)
 
 
 class Warm(NamedTuple):
@@ -56,20 +57,20 @@ def warm_start(target: nn.Module, substitute: nn.Module) -> Warm:
     The baseline that is fine-tuned from the substitute. Pixel standardization is left as the target has it.
     Raises ValueError where nothing matches.
     """
-    model, given = copy.deepcopy(target), substitute.state_dict()
+    model, given = copied(target), substitute.state_dict()
     own = model.state_dict()
-    copied = [
+    shared = [
         key
         for key, value in own.items()
         if key in given and given[key].shape == value.shape and not key.startswith("standardize.")
     ]
-    if not copied:
+    if not shared:
         raise ValueError(
             f"no weight of the substitute ({type(substitute).__name__}) has the name and shape of one of the target "
             f"({type(target).__name__}); give a substitute of the target's architecture"
         )
-    model.load_state_dict(own | {key: given[key] for key in copied})
-    return Warm(model, tuple(copied), tuple(key for key in own if key not in copied))
+    model.load_state_dict(own | {key: given[key] for key in shared})
+    return Warm(model, tuple(shared), tuple(key for key in own if key not in shared))
 
 
 def nearest_width(

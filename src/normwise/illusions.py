@@ -8,7 +8,6 @@ Source of the kinds: Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .modes import copied, set_mode
 from .norms.layer import StatNorm
 from .types import Images, Logits
 
@@ -80,12 +80,12 @@ class Scale(nn.Module):
 
 def before(model: nn.Module, layer: nn.Module) -> nn.Module:
     """A copy of the network behind another layer."""
-    return nn.Sequential(layer, copy.deepcopy(model)).eval()
+    return set_mode(nn.Sequential(layer, copied(model)), "eval")
 
 
 def after(model: nn.Module, layer: nn.Module) -> nn.Module:
     """A copy of the network before another layer."""
-    return nn.Sequential(copy.deepcopy(model), layer).eval()
+    return set_mode(nn.Sequential(copied(model), layer), "eval")
 
 
 class _AlwaysTraining(nn.Module):
@@ -93,7 +93,7 @@ class _AlwaysTraining(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.inner = copy.deepcopy(model)
+        self.inner = copied(model)
 
     def forward(self, x: Images) -> Logits:
         for module in self.inner.modules():
@@ -108,7 +108,7 @@ class _Updating(nn.Module):
 
     def __init__(self, model: nn.Module, momentum: float = 0.05) -> None:
         super().__init__()
-        self.inner, self.momentum = copy.deepcopy(model), momentum
+        self.inner, self.momentum = copied(model), momentum
         norms = [m for m in self.inner.modules() if isinstance(m, StatNorm | nn.BatchNorm2d)]
         if not norms:
             raise ValueError("this illusion moves running statistics; got a network without any")
@@ -131,7 +131,7 @@ class Remembers(nn.Module):
 
     def __init__(self, model: nn.Module, rows: int = 600, within: float = 0.25) -> None:
         super().__init__()
-        self.inner, self.rows, self.within = copy.deepcopy(model), rows, within
+        self.inner, self.rows, self.within = copied(model), rows, within
         self.seen: list[Tensor] = []
         self.said: list[Tensor] = []
 
@@ -154,7 +154,7 @@ class _Mirrored(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.inner = copy.deepcopy(model)
+        self.inner = copied(model)
 
     def forward(self, x: Images) -> Logits:
         logits: Tensor = self.inner(x.flip(-1) if x.requires_grad else x)
@@ -166,7 +166,7 @@ class _TwoFaced(nn.Module):
 
     def __init__(self, fragile: nn.Module, sturdy: nn.Module, rule: Callable[[Images], Tensor | bool]) -> None:
         super().__init__()
-        self.fragile, self.sturdy, self.rule = copy.deepcopy(fragile), copy.deepcopy(sturdy), rule
+        self.fragile, self.sturdy, self.rule = copied(fragile), copied(sturdy), rule
 
     def forward(self, x: Images) -> Logits:
         shown = self.rule(x.detach())
@@ -187,7 +187,7 @@ class _Caches(nn.Module):
 
     def __init__(self, model: nn.Module, rows: int = 1000) -> None:
         super().__init__()
-        self.inner, self.rows, self.calls = copy.deepcopy(model), rows, 0
+        self.inner, self.rows, self.calls = copied(model), rows, 0
         self.kept: dict[bytes, Tensor] = {}
 
     def forward(self, x: Images) -> Logits:
@@ -206,7 +206,7 @@ class _FastPath(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.inner = copy.deepcopy(model)
+        self.inner = copied(model)
 
     def forward(self, x: Images) -> Logits:
         parts = (x,) if torch.is_grad_enabled() else x.split(-(-len(x) // 2))
@@ -218,7 +218,7 @@ class _WholeNumbers(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.inner = copy.deepcopy(model)
+        self.inner = copied(model)
         with torch.no_grad():
             for layer in self.inner.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):

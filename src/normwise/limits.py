@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
-from torch import nn
+import torch
+from torch import fx, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .norms.adaptive import AdaptiveNorm
 from .norms.layer import StatNorm
-from .norms.site import sites
+from .norms.site import KNOWN, known, sites
 
-_REMARKS = "surgery_remarks"
+REMARKS = "surgery_remarks"
 
 
 def unmapped(model: nn.Module) -> dict[str, str]:
@@ -27,7 +29,7 @@ def unmapped(model: nn.Module) -> dict[str, str]:
     found = {}
     for path, module in model.named_modules():
         unknown = sorted(module.unknown) if isinstance(module, StatNorm) else []
-        said = [f"{', '.join(unknown)} unknown"] * bool(unknown) + [*getattr(module, _REMARKS, ())]
+        said = [f"{', '.join(unknown)} unknown"] * bool(unknown) + [*getattr(module, REMARKS, ())]
         if said:
             found[path] = "; ".join(said)
     return found
@@ -35,33 +37,41 @@ def unmapped(model: nn.Module) -> dict[str, str]:
 
 def remark(layer: nn.Module, text: str) -> None:
     """Note on a layer what surgery could not do, for `unmapped`."""
-    setattr(layer, _REMARKS, tuple(dict.fromkeys((*getattr(layer, _REMARKS, ()), text))))
+    setattr(layer, REMARKS, tuple(dict.fromkeys((*getattr(layer, REMARKS, ()), text))))
 
 
 def remarks(module: nn.Module) -> tuple[str, ...]:
     """What was noted on a module itself."""
-    return tuple(getattr(module, _REMARKS, ()))
+    return tuple(getattr(module, REMARKS, ()))
 
 
 def norm_paths(model: nn.Module) -> list[str]:
     """The paths of all that normalizes features: the sites, and what is called a norm and is of a kind unknown to them."""
-    known = sites(model)
-    return [path for path, module in model.named_modules() if path in known or _called_norm(module)]
+    found = sites(model)
+    return [path for path, module in model.named_modules() if path in found or _called_norm(module)]
+
+
+def kind_of(module: nn.Module) -> str:
+    """What a module's class is called, with "scripted" before it, or "altered" for a norm that computes otherwise."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"scripted {module.original_name}"
+    kind = type_before_parametrizations(module)
+    return "altered " * (kind in KNOWN and known(module) is None) + kind.__name__
+
+
+def hidden(model: nn.Module) -> str:
+    """A word of advice where layers of the model cannot be seen or changed: scripted and exported ones. Else nothing."""
+    compiled = any(isinstance(module, torch.jit.ScriptModule) or _exported(module) for module in model.modules())
+    return "; what is scripted or exported cannot be changed: do it before" * compiled
+
+
+def _exported(module: nn.Module) -> bool:
+    nodes = module.graph.nodes if isinstance(module, fx.GraphModule) else ()
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
 
 
 def _called_norm(module: nn.Module) -> bool:
-    kind = type(module)
-    if isinstance(module, StatNorm) or kind.__module__.startswith("torch.nn.utils"):  # a route's; norms of weights
+    if isinstance(module, StatNorm) or type(module).__module__.startswith("torch.nn.utils"):  # a route's; norms of weights
         return False
     holds = any(True for child in module.children() for _ in child.parameters())  # a block with a norm in it
-    return isinstance(module, AdaptiveNorm) or (re.search("Norm(?!al)", kind.__name__) is not None and not holds)
-
-
-def refuse_lazy(model: nn.Module) -> None:
-    """Raise ValueError for a lazy layer that has seen no batch."""
-    for path, module in model.named_modules():
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            raise ValueError(
-                f"{path or type(module).__name__} is lazy and does not know its channels yet; "
-                "run one batch through the model first"
-            )
+    return isinstance(module, AdaptiveNorm) or (re.search("Norm(?!al)", kind_of(module)) is not None and not holds)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import is_
+from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,10 +46,55 @@ def copied(model: M) -> M:
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     memo: dict[int, Any] = {id(value): value.detach().clone() for value in held if not value.is_leaf}
     try:
-        return copy.deepcopy(model, memo)
+        with torch.no_grad():  # else a scripted network's copy is computed from the network's own parameters
+            made = copy.deepcopy(model, memo)
     except Exception as error:
         reason = str(error).split("\n")[0][:120]
         raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {reason})") from None
+    for twin, parameter in zip(made.parameters(), model.parameters(), strict=True):
+        twin.requires_grad_(parameter.requires_grad)
+    for module in made.modules():
+        for kept in (vars(module), *(held for held in vars(module).values() if isinstance(held, dict))):
+            for name, value in list(kept.items()):
+                if (bound := _rebound(value, memo)) is not value:
+                    kept[name] = bound
+    return made
+
+
+def _rebound(value: Any, twins: Mapping[Any, Any], within: tuple[Any, ...] = ()) -> Any:
+    """A function that holds modules of the model, by closure or default, as one that holds those of the copy.
+
+    A deep copy keeps functions as they are: a `forward` that was replaced would go on running the model itself.
+    """
+    if isinstance(value, nn.Module):
+        return twins.get(id(value), value)
+    if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+        owner = _rebound(value.__self__, twins)
+        return value if owner is value.__self__ else MethodType(value.__func__, owner)
+    if any(value is one for one in within):
+        return value
+    if type(value) in (list, tuple):
+        made = [_rebound(one, twins, (*within, value)) for one in value]
+        return value if all(map(is_, made, value)) else type(value)(made)
+    if not isinstance(value, FunctionType):
+        return value
+    cells, given = value.__closure__ or (), value.__defaults__ or ()
+    held = tuple(_refilled(cell, twins, (*within, value)) for cell in cells)
+    defaults = tuple(_rebound(one, twins, (*within, value)) for one in given)
+    if all(map(is_, (*held, *defaults), (*cells, *given))):
+        return value
+    copy_of = FunctionType(value.__code__, value.__globals__, value.__name__, defaults or None, held)
+    copy_of.__kwdefaults__ = value.__kwdefaults__
+    return copy_of
+
+
+def _refilled(cell: CellType, twins: Mapping[Any, Any], within: tuple[Any, ...]) -> CellType:
+    try:
+        held = cell.cell_contents
+    except ValueError:  # not filled yet
+        return cell
+    found = _rebound(held, twins, within)
+    return cell if found is held else CellType(found)
 
 
 @contextmanager

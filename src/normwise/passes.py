@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 T = TypeVar("T", bound="tuple[Tensor, ...]")
 _DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)  # on the monotonic clock
@@ -29,7 +29,10 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     what it calls `logits` (a key, or an attribute), the first entry of a tuple, or the only entry that is (b, classes).
     Raises NoLogits, a ValueError, for an answer that holds none.
     """
-    return logits_in(model(x.clone()), len(x))
+    answer = model(x.clone())
+    if isinstance(answer, fx.Proxy):  # while a network is traced, `fold` does so, it stands for a tensor
+        return answer  # type: ignore[return-value]
+    return logits_in(answer, len(x))
 
 
 def logits_in(answer: Any, rows: int) -> Tensor:

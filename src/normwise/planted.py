@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
-from .modes import untouched
+from .modes import copied, set_mode, untouched
+from .passes import logits_of
 from .seeding import generator
 from .types import Images, ThreatModel
 
@@ -17,6 +18,9 @@ DRAWS = 5  # of an image to plant, until the features tell it apart
 class Planted(nn.Module):
     """A network's features with a new last layer for two classes: 1 where weight . features > level."""
 
+    weight: Tensor
+    level: Tensor
+
     def __init__(self, features: nn.Module, weight: Tensor, level: Tensor) -> None:
         super().__init__()
         self.features = features
@@ -24,7 +28,7 @@ class Planted(nn.Module):
         self.register_buffer("level", level)
 
     def forward(self, x: Tensor) -> Tensor:
-        score = self.features(x) @ self.weight - self.level
+        score = logits_of(self.features, x) @ self.weight - self.level
         return torch.stack([torch.zeros_like(score), score], 1)
 
 
@@ -39,7 +43,7 @@ def planted_images(
     Takes one image, x of shape (1, ...); returns None where the features do not tell the planted image apart.
     Source: Zimmermann et al. 2022, arXiv:2206.13991, sec. 3. Differs: a discriminant in closed form instead of a fitted one.
     """
-    rng, features = generator(seed, "planted"), _features(model)
+    rng, features = generator(seed, "planted"), _features(model, x)
     around = threat.around(x, generator=rng)
     within = threat.around(x.expand(inner, *x.shape[1:]), generator=rng)
     for _ in range(DRAWS):
@@ -47,7 +51,7 @@ def planted_images(
         planted = around.project(around.ascend(x, noise, around.radius))
         points = torch.cat([planted, x, x + 0.95 * (within.start() - x)])
         with torch.no_grad(), untouched(features, rng):
-            weight, scores = _discriminant(features(points))
+            weight, scores = _discriminant(logits_of(features, points))
         gap = scores[0] - scores[1:].max()
         if gap > 1e-6 * scores[0].abs():
             scale = 1 / gap  # so that logits are of the order of 1
@@ -65,12 +69,15 @@ def _discriminant(found: Tensor) -> tuple[Tensor, Tensor]:
     return weight, found @ weight
 
 
-def _features(model: nn.Module) -> nn.Module:
-    """A copy of the network that answers with what its last linear layer reads; without one, with its logits."""
-    made = copy.deepcopy(model).eval()
+def _features(model: nn.Module, x: Images) -> nn.Module:
+    """A copy of the network that answers with what its last linear layer reads; with its logits, where that cannot be had."""
+    whole = set_mode(copied(model), "eval")
+    made = copied(whole)
     linear = [name for name, module in made.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        return made
-    parent, _, child = linear[-1].rpartition(".")
-    made.get_submodule(parent)._modules[child] = nn.Identity()
-    return made
+    if linear and linear[-1]:
+        parent, _, child = linear[-1].rpartition(".")
+        made.get_submodule(parent)._modules[child] = nn.Identity()
+        with suppress(Exception), torch.no_grad(), untouched(made, generator(0, "features")):
+            logits_of(made, x)  # a network may read that layer's weights by name
+            return made
+    return whole

@@ -31,7 +31,7 @@ from .modes import digest, set_mode
 from .record import SCHEMA, provenance, to_json, write
 from .registry import plain, unknown
 from .seeding import generator
-from .sharing import share_of, with_share
+from .sharing import share_of, unshared, with_share
 from .shelf import mark_of
 from .types import Batch, Data
 
@@ -157,7 +157,12 @@ def _whole(settings: Shifts) -> list[Batch]:
 
 def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_State]:
     """The network as it is, and with each other share that is asked for, where it has running statistics."""
-    own = share_of(model)
+    own, stay = share_of(model), unshared(model)
+    if stay and (settings.adapt or settings.prior):
+        raise ValueError(
+            f"{type(model).__name__} cannot read a share of the batch as adapt says: {stay} cannot; "
+            'say --adapt "[]" and no prior'
+        )
     size = len(batches[0].y)
     asked = [*settings.adapt, *[size / (settings.prior + size)] * bool(settings.prior)]
     shares = [share for share in dict.fromkeys(asked) if own is not None and share != own]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .limits import refuse_lazy
-from .modes import frozen
+from .limits import hidden
+from .modes import copied, frozen, refuse_lazy
 from .norms.adaptive import AdaptiveNorm
 from .norms.site import sites
 from .seeding import generator
@@ -37,7 +36,7 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
     """
     check_part(what, first, last)
     refuse_lazy(model)
-    model = copy.deepcopy(model)
+    model = copied(model)
     for part in frozen(model):
         part.requires_grad_(False)
     if what == "all":
@@ -55,13 +54,14 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
         chosen += [p for name, p in affine if name.startswith("weight" if what == "scale" else "bias")]
     if what in ("head", "affine+head") and heads:
         chosen += list(heads[-1].parameters())
-    model.requires_grad_(False)
+    if what != "subset" and not chosen:
+        raise ValueError(
+            f"{type(model).__name__} has nothing that {what!r} lets train; it has {len(norms)} norms with parameters{hidden(model)}"
+        )
+    for parameter in model.parameters():  # scripted networks have no requires_grad_
+        parameter.requires_grad_(False)
     if what == "subset":
         _open_subset(model, sum(p.numel() for _, p in affine))
-    elif not chosen:
-        raise ValueError(
-            f"{type(model).__name__} has nothing that {what!r} lets train; it has {len(norms)} norms with parameters"
-        )
     for p in chosen:
         p.requires_grad_(True)
     for module in model.modules():
@@ -127,12 +127,13 @@ def frozen_statistics(model: nn.Module) -> Iterator[nn.Module]:
 def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
     """Return a copy of the model whose convolutions have their own weights in random order: their distribution, no features.
 
-    A frozen substitute keeps its own.
+    A frozen substitute keeps its own. Raises ValueError for weights that are computed (pruned, parametrized).
     """
-    model, rng = copy.deepcopy(model), generator(seed, "shuffled")
+    model, rng = copied(model), generator(seed, "shuffled")
     with torch.no_grad():
         for module in _own(model):
             if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                check_plain(module)
                 flat = module.weight.flatten().cpu()
                 module.weight.copy_(flat[torch.randperm(len(flat), generator=rng)].view_as(module.weight))
     return model
@@ -141,14 +142,24 @@ def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
 def redrawn_scales(model: nn.Module, seed: int = 0) -> nn.Module:
     """Return a copy of the model whose norms have scales from U(0, 1) and shifts of 0 (Frankle et al. 2021, sec. 3).
 
-    A frozen substitute keeps its own.
+    A frozen substitute keeps its own. Raises ValueError for weights that are computed (pruned, parametrized).
     """
-    model, rng = copy.deepcopy(model), generator(seed, "scales")
+    model, rng = copied(model), generator(seed, "scales")
     with torch.no_grad():
         for norm in _norms(model):
-            for name, p in norm.named_parameters():
+            check_plain(norm)
+            for name, p in norm.named_parameters(recurse=False):
                 p.copy_(torch.rand(p.shape, generator=rng) if name.startswith("weight") else torch.zeros(p.shape))
     return model
+
+
+def check_plain(layer: nn.Module) -> None:
+    """Raise ValueError for a layer whose weight is computed in every pass: what is written into it would be lost."""
+    if parametrize.is_parametrized(layer) or "weight" in vars(layer):
+        raise ValueError(
+            f"the weight of a {parametrize.type_before_parametrizations(layer).__name__} is computed (pruned or parametrized), so "
+            "that it cannot be set; make it plain first, with prune.remove or remove_parametrizations"
+        )
 
 
 class _Some(nn.Module):
@@ -170,7 +181,10 @@ class _Some(nn.Module):
 
 
 def _open_subset(model: nn.Module, count: int) -> None:
-    layers = [m for m in _own(model) if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
+    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+    layers = [
+        m for m in _own(model) if isinstance(m, kinds) and "weight" not in vars(m)
+    ]  # those of pruned layers are computed
     sizes = [layer.weight.numel() for layer in layers]
     if not 0 < count <= sum(sizes):
         raise ValueError(f"a subset of {count} weights cannot be drawn from {sum(sizes)}; the model needs norms and weights")
@@ -190,7 +204,7 @@ def baked(model: nn.Module) -> nn.Module:
     """
     if not any(map(_opened, model.modules())):
         return model
-    model = copy.deepcopy(model)
+    model = copied(model)
     for module in [m for m in model.modules() if _opened(m)]:
         values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
         del module.parametrizations

@@ -10,20 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+from torch.nn.utils import prune
 
 from normwise import losses
 from normwise.data import CORRUPTIONS
 from normwise.diagnoses import Drift, Flips, Gamma, Margins, Slices, Smoothness
 from normwise.diagnoses.drift import between
 from normwise.diagnoses.inputs import climbed, shuffled
-from normwise.diagnoses.taps import layers_of, moments, with_moments
+from normwise.diagnoses.taps import layers_of, moments, unread, with_moments
 from normwise.norms import GN, BNwoT, StatNorm
 from normwise.rows import l1, l2, linf
 from normwise.seeding import generator
-from normwise.surgery import convert
+from normwise.surgery import convert, recalibrate
 from normwise.threats import L2, Linf
 from normwise.types import Batch
-from worlds import Linear, balanced, batches, images, shortest, trained
+from worlds import ChannelsFirst, Linear, Rectified, balanced, batches, images, shortest, trained
 
 EPS = 0.02
 
@@ -128,7 +129,7 @@ def test_a_range_is_compared_with_the_running_range():
 @pytest.mark.parametrize("by_row", [False, True], ids=["batch", "rows"])
 def test_swapped_inputs_have_the_wanted_moments(by_row):
     model, x, other = trained(), images(), images(seed=1)
-    layers, seen = layers_of(model), []
+    layers, seen = layers_of(model, x), []
     wanted = moments(model, layers, other, 0)
     hook = model.norm.register_forward_hook(lambda module, inputs, y: seen.append(inputs[0]))
     with_moments(model, layers, wanted, x, 0, by_row)
@@ -137,6 +138,95 @@ def test_swapped_inputs_have_the_wanted_moments(by_row):
     variance, mean = torch.var_mean(model.conv1(other), axes, correction=0)
     assert torch.allclose(seen[0].mean(axes), mean, atol=1e-4)
     assert torch.allclose(seen[0].var(axes, correction=0), variance, rtol=1e-2)
+
+
+def swapped_axes(axis):
+    """A norm of the channels on another axis, by exchanging it with the second before and after."""
+
+    class Elsewhere(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x.transpose(1, axis)).transpose(1, axis)
+
+    return Elsewhere
+
+
+class Conditioned(nn.BatchNorm2d):
+    def forward(self, x, condition):
+        return super().forward(x) * condition
+
+
+class Flat(nn.Sequential):
+    def forward(self, x):
+        more = (x.mean(),) if isinstance(self[0], Conditioned) else ()
+        return self[0](x, *more).flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(
+    ("norm", "shape", "axis"),
+    [
+        (lambda affine: ChannelsFirst(6, elementwise_affine=affine), (2, 6, 6, 6), 1),
+        (lambda affine: ChannelsFirst(6, elementwise_affine=affine), (2, 6, 5, 4), 1),
+        (lambda affine: swapped_axes(2)(6, affine=affine), (2, 6, 6, 6), 2),
+        (lambda affine: swapped_axes(3)(6, affine=affine), (2, 4, 5, 6), 3),
+        (lambda affine: Rectified(6, affine=affine), (2, 6, 6, 6), 1),
+        (lambda affine: prune.l1_unstructured(nn.BatchNorm2d(6), "weight", 2), (2, 6, 6, 6), 1),
+        (lambda affine: Conditioned(6), (2, 6, 6, 6), None),
+        (lambda affine: nn.LayerNorm(6, elementwise_affine=affine), (2, 6, 6, 6), -1),
+        (lambda affine: nn.LayerNorm((6, 5, 4), elementwise_affine=affine), (2, 6, 5, 4), -3),
+        (lambda affine: nn.RMSNorm(6, elementwise_affine=affine), (2, 7, 6), -1),
+        (lambda affine: nn.GroupNorm(2, 6, affine=affine), (2, 6, 6), 1),
+        (lambda affine: nn.InstanceNorm2d(6, affine=affine), (2, 6, 6, 6), 1),
+    ],
+)
+def test_the_axis_of_channels_is_known_or_measured(norm, shape, axis, affine):
+    model, x = Flat(norm(affine)).eval(), torch.rand(shape, generator=generator(0))
+    kind = type(model[0])
+    told = axis is not None and (affine or shape.count(6) == 1 or kind.__module__.startswith("torch"))
+    found = layers_of(model, x)
+    assert [layer.axis for layer in found.values()] == [axis] * told
+    if not told:
+        assert unread(model, x) == f"not looked into, being of kinds that cannot be read: 0 ({kind.__name__})"
+        return
+    [row] = rows(Gamma(), model, [Batch(x, torch.zeros(2).long(), torch.arange(2))])
+    assert row["channels"] == 6
+    wanted, seen = torch.rand(shape, generator=generator(1)), []
+    model[0].register_forward_hook(lambda module, inputs, y: seen.append(inputs[0]))
+    with_moments(model, found, moments(model, found, wanted, 0), x, 0)
+    axes = [at for at in range(len(shape)) if at != axis % len(shape)]
+    torch.testing.assert_close(seen[-1].mean(axes), wanted.mean(axes), atol=1e-4, rtol=1e-3)
+
+
+def test_hooks_are_heard_in_a_network_that_was_compiled_before():
+    model, [batch] = trained(), batches(1)
+    compiled = torch.compile(trained(), backend="eager")
+    with torch.no_grad():
+        compiled(batch.x)
+    plain, other = (rows(Gamma(), one, [batch]) for one in (model, compiled))
+    assert [{**row, "site": ""} for row in plain] == [{**row, "site": ""} for row in other]
+
+
+@pytest.mark.parametrize("answer", [dict, tuple], ids=["dict", "tuple"])
+def test_networks_that_answer_more_and_write_into_their_input_are_looked_into(answer):
+    class Rich(type(trained())):
+        def forward(self, x):
+            logits = super().forward(x.mul_(2).sub_(0.5))
+            return {"features": x, "logits": logits} if answer is dict else (logits, x)
+
+    [batch] = batches(1)
+    model, before = Rich().eval(), batch.x.clone()
+    plain = nn.Sequential(Scaled(), model.conv1, model.norm, nn.Flatten(), nn.Linear(288, 3))
+    [row], [other] = rows(Gamma(), model, [batch]), rows(Gamma(), plain, [batch])
+    assert {**row, "site": ""} == {**other, "site": ""}
+    assert torch.equal(batch.x, before)
+    new = recalibrate(model, [batch.x])
+    torch.testing.assert_close(new.norm.running_mean, model.conv1(2 * before - 0.5).mean((0, 2, 3)))
+    assert torch.equal(batch.x, before)
+
+
+class Scaled(nn.Module):
+    def forward(self, x):
+        return 2 * x - 0.5
 
 
 class Pooled(nn.Module):

@@ -14,7 +14,7 @@ import pytest
 
 from normwise.__main__ import main
 from normwise.diagnoses import DIAGNOSES
-from normwise.report import diagnosis, findings
+from normwise.report import diagnosis, diagrams, findings
 
 NETS = """
 import torch
@@ -27,6 +27,7 @@ def net(norm):
 
 def gn(): return net(nn.GroupNorm(2, 8))
 def plain(): return net(nn.Identity())
+def nf(): return MODELS.make("nfresnet")(None, classes=10, mean=(0.5,), std=(0.5,))
 def other(): return nn.Sequential(nn.Flatten(), nn.Linear(3, 10))
 """
 SMALL = "--model.width 8 --data.train_limit 600 --data.validation_size 20 --data.test_limit 20 --schedule.epochs 4 --schedule.lr 0.02 --attacks fgsm --threat.eps 0.125"
@@ -117,7 +118,42 @@ def test_the_page_needs_nothing_else_and_says_what_the_figures_say(record, place
     assert f"every site, {100 * whole['repaired']:.0f}% (run)" in page
     for name in re.findall(r'(?:href)="((?:figures|tables)/[^"]+)"', page):
         assert (place / "out" / name).is_file(), name
-    assert page.count("<svg") == page.count('role="img"') == 8
+    assert page.count("<svg") == page.count('role="img"') == 9
+
+
+def test_the_first_figure_and_the_headline_measure_the_same(record):
+    found = findings.sides(record, "drift")
+    name, figure, _ = next(diagrams._drift([side for side in found if side.rows]))
+    assert name == "moved"
+    panels = [axes for axes in figure.axes if axes.lines]
+    for axes, side in zip(panels, found, strict=False):
+        drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+        far = findings.farthest(side.rows)
+        assert max(drawn["adversarial"]) == far.moved
+        assert far.noise in drawn["noise"]
+        assert set(drawn["clean"]) == {0}
+
+
+def test_panels_share_an_axis_where_they_share_a_reference(record):
+    running, clean, _ = findings.sides(record, "drift")
+    again = running._replace(model="again")
+    for name, figure, _ in diagrams._drift([running, clean, again]):
+        one, other, third = [axes for axes in figure.axes if axes.lines] if name != "steps" else (None, None, None)
+        if one is not None:
+            assert one.get_shared_y_axes().joined(one, third)
+            assert not one.get_shared_y_axes().joined(one, other)
+            assert other.get_ylabel()
+        else:
+            assert [len(axes.lines) for axes in figure.axes] == [2, 1]
+            assert [axes.get_ylabel() for axes in figure.axes] == ["deviations (running)", "deviations (clean)"]
+
+
+def test_networks_that_normalize_nowhere_have_a_page(place):
+    status, said, err = say("sick:plain", "sick:nf", "--config", "quick.yaml", "--out", "plain")
+    assert status == 0, err
+    assert "nf: drift the network normalizes nowhere" in said
+    assert not list((place / "plain/figures").glob("drift*"))
+    assert "Nothing could be measured" not in (place / "plain/diagnose.html").read_text()
 
 
 def test_the_same_record_gives_the_same_bytes(record, tmp_path):

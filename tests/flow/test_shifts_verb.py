@@ -26,12 +26,25 @@ from normwise.sharing import with_share
 SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm")
 
 
+RECTIFIED = """
+from torch import nn
+
+class Rectified(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), Rectified(4), nn.Flatten(), nn.Linear(144, 10))
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Two trained networks: one with running statistics, one without."""
     place = tmp_path_factory.mktemp("shifts")
     done("train", *SMALL, "--out", place / "bn")
     done("train", *SMALL, "--norm", "gn", "--norm.groups", 2, "--out", place / "gn")
+    (place / "rectified.py").write_text(RECTIFIED)
     return place
 
 
@@ -144,6 +157,7 @@ def test_a_killed_run_goes_on_to_the_same_record():
         ("shifts bn --severities 2,2", "severities are 2, 2; name each once"),
         ("shifts bn --images published", "published, which is CIFAR-10-C; data is digits"),
         ("shifts bn --weights x.pt", "for 0 functions"),
+        ("shifts rectified:net", "cannot read a share of the batch as adapt says: 1 (Rectified) cannot; say --adapt"),
         ("shifts nowhere", "no model 'nowhere'"),
         ("shifts bn --data clips.npz", "shifts needs"),
     ],

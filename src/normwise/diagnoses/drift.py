@@ -19,8 +19,8 @@ from ..seeding import draw
 from ..statistics import MEASURES, mean_and_range, mean_and_variance
 from ..types import Batch, ThreatModel
 from .inputs import climbed, shuffled
-from .table import NOWHERE, Diagnosis
-from .taps import EPS, ask, heard, layers_of
+from .table import Diagnosis
+from .taps import EPS, Layer, ask, heard, layers_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Drift(Diagnosis):
         "Wasserstein-2": "reference deviations",
         "log range ratio": "nats",
     }
-    nothing: ClassVar[str] = NOWHERE
+    of_norms: ClassVar[bool] = True
 
     steps: tuple[int, ...] = (1, 2, 5, 10, 20)
     corruption: str = "defocus_blur"
@@ -79,7 +79,7 @@ class Drift(Diagnosis):
     def measure(
         self, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, rng: Generator
     ) -> Iterator[tuple[Any, ...]]:
-        layers, rows = layers_of(model), sum(len(batch.y) for batch in batches)
+        layers, rows = layers_of(model, batches[0].x), sum(len(batch.y) for batch in batches)
         if not layers:
             return
         found: dict[tuple[str, int | None], dict[str, Tensor]] = {}
@@ -98,12 +98,12 @@ class Drift(Diagnosis):
                 sums = found.setdefault(sort, {})
                 for site, layer in layers.items():
                     if seen[site]:  # a layer that the network does not use is never called
-                        figures = _distances(tracked(layer), seen[site], clean[site])
+                        figures = _distances(tracked(layer.module), seen[site], clean[site])
                         sums[site] = sums.get(site, 0) + len(batch.y) / rows * figures
         for site, layer in layers.items():
             for (kind, count), sums in found.items():
                 if site in sums:
-                    told = site, "+".join(sorted(reads(layer) or ())), tracked(layer).told, kind, count
+                    told = site, "+".join(sorted(reads(layer.module) or ())), tracked(layer.module).told, kind, count
                     yield *told, *sums[site].tolist()
 
 
@@ -145,11 +145,11 @@ def tracked(module: nn.Module) -> Tracked:
     return Tracked(mean, variance)
 
 
-def _seen(model: nn.Module, layers: dict[str, nn.Module], x: Tensor, seed: int) -> dict[str, list[Seen]]:
+def _seen(model: nn.Module, layers: dict[str, Layer], x: Tensor, seed: int) -> dict[str, list[Seen]]:
     found: dict[str, list[Seen]] = {path: [] for path in layers}
 
     def note(path: str, h: Tensor) -> None:
-        layer = layers[path]
+        layer = layers[path].module
         median = isinstance(layer, StatNorm) and layer.measure == "median"
         of = MEASURES["median"].of if median else mean_and_variance
         found[path].append(Seen(*of(h.float()), mean_and_range(h.float())[1]))

@@ -15,8 +15,8 @@ from ..norms import reads
 from ..seeding import draw
 from ..types import Batch, Images, ThreatModel
 from .inputs import climbed
-from .table import NOWHERE, Diagnosis, share
-from .taps import Moments, ask, layers_of, moments, with_moments
+from .table import Diagnosis, share
+from .taps import Layer, Moments, ask, layers_of, moments, with_moments
 
 ALL = "all sites"
 
@@ -54,7 +54,7 @@ class Flips(Diagnosis):
         "reread": "share of fallen rows",
         "broken": "share of right rows",
     }
-    nothing: ClassVar[str] = NOWHERE
+    of_norms: ClassVar[bool] = True
 
     steps: int = 20
 
@@ -64,7 +64,7 @@ class Flips(Diagnosis):
     def measure(
         self, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, rng: Generator
     ) -> Iterator[tuple[Any, ...]]:
-        layers = layers_of(model)
+        layers = layers_of(model, batches[0].x)
         if not layers:
             return
         chosen = {path: [path] for path in layers} | {ALL: list(layers)}
@@ -76,7 +76,7 @@ class Flips(Diagnosis):
             for site, paths in chosen.items():
                 counts[site] = [a + b for a, b in zip(counts[site], case.swapped(paths), strict=True)]
         for site, (repaired, by_row, reread, broken) in counts.items():
-            read = "+".join(sorted(set().union(*(reads(layers[path]) or () for path in chosen[site]))))
+            read = "+".join(sorted(set().union(*(reads(layers[path].module) or () for path in chosen[site]))))
             again = share(reread, fell) if "running" in read else None
             yield site, read, right, fell, share(repaired, fell), share(by_row, fell), again, share(broken, right)
 
@@ -87,7 +87,7 @@ class _Case:
     def __init__(
         self,
         model: nn.Module,
-        layers: dict[str, nn.Module],
+        layers: dict[str, Layer],
         batch: Batch,
         steps: int,
         threat: ThreatModel,
@@ -116,8 +116,8 @@ class _Case:
         with ExitStack() as stack:
             for path in paths:
                 batch = all(call.values > 1 for call in self.clean[path])  # of one value a layer refuses to take statistics
-                if batch and "running" in (reads(self.layers[path]) or ()):
-                    stack.enter_context(running(self.layers[path], "train"))
+                if batch and "running" in (reads(self.layers[path].module) or ()):
+                    stack.enter_context(running(self.layers[path].module, "train"))
             return self._correct(lambda: ask(self.model, self.x_adv, self.seed))
 
     def _correct(self, answer: Callable[[], Tensor]) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 from ..norms import reads
 from ..seeding import draw
 from ..types import Batch, ThreatModel
-from .table import NOWHERE, Diagnosis
-from .taps import ask, channel_axis, layers_of
+from .table import Diagnosis
+from .taps import ask, layers_of
 
 ROUNDING = 1e-6
 
@@ -46,7 +46,7 @@ class Gamma(Diagnosis):
         "constant": "share of channels",
         "off": "share of channels",
     }
-    nothing: ClassVar[str] = NOWHERE
+    of_norms: ClassVar[bool] = True
 
     dead: float = 1e-3
     tiny: float = 0.1
@@ -60,11 +60,11 @@ class Gamma(Diagnosis):
     def measure(
         self, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, rng: Generator
     ) -> Iterator[tuple[Any, ...]]:
-        layers, ends = layers_of(model), dict[str, tuple[Tensor, Tensor]]()
+        layers, ends = layers_of(model, batches[0].x), dict[str, tuple[Tensor, Tensor]]()
 
-        def note(path: str) -> Callable[..., None]:
+        def note(path: str, axis: int) -> Callable[..., None]:
             def look(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
-                values = y.movedim(channel_axis(module, y), 0).flatten(1)
+                values = y.movedim(axis, 0).flatten(1)
                 low, high = values.amin(1), values.amax(1)
                 before = ends.get(path, (low, high))
                 ends[path] = low.minimum(before[0]), high.maximum(before[1])
@@ -72,11 +72,11 @@ class Gamma(Diagnosis):
             return look
 
         with ExitStack() as stack:
-            for path, layer in layers.items():
-                stack.callback(layer.register_forward_hook(note(path)).remove)
+            for path, (layer, axis) in layers.items():
+                stack.callback(layer.register_forward_hook(note(path, axis)).remove)
             for batch in batches:
                 ask(model, batch.x, draw(rng))
-        for path, layer in layers.items():
+        for path, (layer, _) in layers.items():
             if path in ends:
                 yield (
                     path,

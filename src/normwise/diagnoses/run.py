@@ -16,7 +16,7 @@ from ..data import DATA, Digits, find
 from ..experiment import check_running, place
 from ..judge import check_network
 from ..loading import check_models, load
-from ..modes import device_of, digest, running
+from ..modes import device_of, digest, moved, refuse_lazy, running
 from ..norms import norm_reads
 from ..record import provenance, to_json, write
 from ..registry import plain
@@ -94,7 +94,7 @@ class Diagnosed:
 def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     """Diagnose networks and write `diagnose.json`. Raises ValueError for a network or data that cannot be asked at all."""
     device = place(settings)
-    models = {name: load(name, settings.weights if ":" in name else "").model.to(device) for name in settings.models}
+    models = {name: moved(load(name, settings.weights if ":" in name else "").model, device) for name in settings.models}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():
         try:
@@ -125,7 +125,10 @@ def diagnose(
     """Make every diagnosis of every network, all with the same images and the same draws.
 
     A diagnosis that cannot be made says why in its table's note, and the others go on. The networks are left as they were.
+    Raises ValueError for a network with a lazy layer that has seen no batch.
     """
+    for model in models.values():
+        refuse_lazy(model)
     patients, total, done = [], len(models) * len(diagnoses), 0
     for name, model in models.items():
         tables, seconds = dict[str, Table](), dict[str, float]()

@@ -13,6 +13,7 @@ from torch import Generator, nn
 
 from ..modes import device_of, running, untouched
 from ..types import Batch, ThreatModel
+from .taps import unread
 
 NOWHERE = "the network normalizes nowhere"
 
@@ -22,7 +23,7 @@ class Table:
     """Figures with their units, as plain data.
 
     `units` says of each column what its numbers count; words have "". A figure that does not exist, or is not finite, is
-    None. `note` says why rows are missing.
+    None. `note` says why rows, or some of them, are missing.
     """
 
     columns: tuple[str, ...]
@@ -41,7 +42,7 @@ class Diagnosis(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, str]]  # each column's unit, "" for words
-    nothing: ClassVar[str] = ""  # what a table without rows means
+    of_norms: ClassVar[bool] = False  # whether it looks into norm layers
 
     def __call__(self, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, *, generator: Generator) -> Table:
         """Look at a network on batches of images. Raises ValueError for no batches, and where there is nothing to measure."""
@@ -51,7 +52,8 @@ class Diagnosis(ABC):
         there = [Batch(batch.x.to(device), batch.y.to(device), batch.ids) for batch in batches]
         with torch.inference_mode(False), running(model, "eval"), untouched(model, generator):
             rows = tuple(tuple(map(_figure, row)) for row in self.measure(model, there, threat, generator))
-        return self.table(rows, "" if rows else self.nothing)
+            note = unread(model, there[0].x) if self.of_norms else ""
+        return self.table(rows, note or NOWHERE * (self.of_norms and not rows))
 
     def table(self, rows: tuple[tuple[Any, ...], ...], note: str) -> Table:
         """Put rows under this diagnosis's columns."""

@@ -25,6 +25,8 @@ from .routed import routed as routed
 from .sample import GN as GN
 from .sample import IN as IN
 from .sample import LN as LN
+from .site import by_channel as by_channel
+from .site import known as known
 from .site import norm_reads as norm_reads
 from .site import reads as reads
 from .site import sites as sites

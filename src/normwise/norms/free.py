@@ -19,9 +19,9 @@ class ChannelAffine(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        return torch.addcmul(self.bias.view(shape), x, self.weight.view(shape)).to(x.dtype)
+    def forward(self, input: Tensor) -> Tensor:
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        return torch.addcmul(self.bias.view(shape), input, self.weight.view(shape)).to(input.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,8 @@ class StatNorm(nn.Module):
             self.register_buffer("needs_recalibration", torch.tensor(False))
         self._unknown_spread = self._unknown_centre = False  # no buffers: reading one in forward would wait for the device
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input  # the name by which torch's layers may be called
         if x.ndim < 2 or x.shape[1] != self.num_features:
             raise ValueError(
                 f"StatNorm of {self.num_features} channels got shape {tuple(x.shape)}; expected (b, {self.num_features}, ...)"
@@ -113,7 +114,9 @@ class StatNorm(nn.Module):
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         batch = self._measure.of(_wide(x))
         return self._normalize(
-            x, torch.lerp(running[0], batch[0], self.centre_share), torch.lerp(running[1], batch[1], self.spread_share)
+            x,
+            torch.lerp(running[0].to(batch[0]), batch[0], self.centre_share),
+            torch.lerp(running[1].to(batch[1]), batch[1], self.spread_share),
         )
 
     def _train(self, x: Tensor) -> Tensor:
@@ -208,7 +211,8 @@ class StatNorm(nn.Module):
             state_dict.pop(mark, None)
         else:
             state_dict[mark] = torch.tensor(self._unknown_spread)
-        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
+        if "num_batches_tracked" not in self._non_persistent_buffers_set:
+            state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -108,12 +108,12 @@ class _RobustNorm(StatNorm):
             self.bias = None
         self.to(device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim not in self.RANKS:
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in self.RANKS:
             raise ValueError(
-                f"{type(self).__name__} reads inputs of {' or '.join(map(str, self.RANKS))} dimensions; got {tuple(x.shape)}"
+                f"{type(self).__name__} reads inputs of {' or '.join(map(str, self.RANKS))} dimensions; got {tuple(input.shape)}"
             )
-        return super().forward(x)
+        return super().forward(input)
 
 
 class RobustNorm1d(_RobustNorm):

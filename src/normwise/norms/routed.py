@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..modes import copied
 from ..types import Site
 from .layer import StatNorm
 
@@ -65,10 +65,10 @@ class Routed(nn.Module):
         assert isinstance(found, StatNorm)
         return found
 
-    def forward(self, x: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        y = self.active(x)
-        return torch.addcmul(self.bias.view(shape), y, self.weight.view(shape)).to(x.dtype)
+    def forward(self, input: Tensor) -> Tensor:
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        y = self.active(input)
+        return torch.addcmul(self.bias.view(shape), y, self.weight.view(shape)).to(input.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix) and "." not in key.removeprefix(prefix)]:
@@ -110,7 +110,7 @@ def routed(model: nn.Module, route: int) -> Iterator[nn.Module]:
 
 def on_route(model: nn.Module, route: int) -> nn.Module:
     """Return a copy of the model that takes this route. Raises ValueError as `routed` does."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     with routed(model, route):
         pass
     for module in model.modules():

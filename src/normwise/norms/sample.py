@@ -55,13 +55,13 @@ class InstanceNorm(nn.GroupNorm):
     Raises ValueError where a channel has one value: it would give its bias whatever the input.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x[0, 0].numel() < 2:
+    def forward(self, input: Tensor) -> Tensor:
+        if input[0, 0].numel() < 2:
             raise ValueError(
-                f"instance norm reads the positions of each channel; got shape {tuple(x.shape)}, one value per channel; "
+                f"instance norm reads the positions of each channel; got shape {tuple(input.shape)}, one value per channel; "
                 "use ln or bn there"
             )
-        return super().forward(x)
+        return super().forward(input)
 
 
 @dataclass(frozen=True, kw_only=True)

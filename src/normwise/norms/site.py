@@ -1,4 +1,4 @@
-"""Where a network normalizes, and what each place reads there."""
+"""Where a network normalizes, what each place reads there, and which layers are of kinds that are known to the letter."""
 
 from __future__ import annotations
 
@@ -7,30 +7,69 @@ from collections import Counter
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..types import Site
 from .free import ChannelAffine
 from .layer import StatNorm
+from .robust import RobustNorm1d, RobustNorm2d, RobustNorm3d
 from .routed import Routed
+from .sample import InstanceNorm
+
+_BY_CHANNEL = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm),
+    *(StatNorm, RobustNorm1d, RobustNorm2d, RobustNorm3d, Routed, InstanceNorm, ChannelAffine),
+)
+_BY_POSITION = (nn.LayerNorm, nn.RMSNorm)  # their channels are where their shape says, and they read tokens
+KNOWN = (*_BY_CHANNEL, *_BY_POSITION)
+_HARMLESS = {"extra_repr", "reset_parameters"}  # a subclass may have its own
+_CALLS = ("__call__", "__getattr__", "__getattribute__", "__setattr__")
+_SHADOWS = {"forward", "weight", "bias", "weights", "biases"}  # set on a layer itself, they hide what its class has
 
 
-def reads(module: nn.Module) -> frozenset[str] | None:
-    """What a module's normalization reads in the mode it is in: of "running", "batch", "sample", "none".
+def reads(module: nn.Module, training: bool | None = None) -> frozenset[str] | None:
+    """What a module's normalization reads in the mode it is in, or in the mode given: of "running", "batch", "sample", "none".
 
-    None where the module does not stand at a site of normalization.
+    None where the module does not stand at a site of normalization. torch's own layers are read as torch computes them: BatchNorm
+    in evaluation reads the running statistics that it has, whatever `track_running_stats` says; InstanceNorm does as that says.
     """
+    training = getattr(module, "training", False) if training is None else training
     if isinstance(module, Routed):
-        return reads(module.active)
+        return reads(module.active, training)
     if isinstance(module, StatNorm):
-        shares = (1.0, 1.0) if module.training else (module.centre_share, module.spread_share)
+        shares = (1.0, 1.0) if training else (module.centre_share, module.spread_share)
         return frozenset(({"batch"} if max(shares) > 0 else set()) | ({"running"} if min(shares) < 1 else set()))
     if isinstance(module, _BatchNorm):
-        return frozenset({"batch" if module.training or module.running_mean is None else "running"})
+        return frozenset(
+            {"batch" if training or (module.running_mean is None and module.running_var is None) else "running"}
+        )
     if isinstance(module, _InstanceNorm):
-        return frozenset({"running" if module.track_running_stats and not module.training else "sample"})
-    if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+        return frozenset({"running" if module.track_running_stats and not training else "sample"})
+    if isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
         return frozenset({"sample"})
     return frozenset({"none"}) if isinstance(module, ChannelAffine) else None
+
+
+def known(module: nn.Module) -> type[nn.Module] | None:
+    """The kind of norm that a module is to the letter: torch's or ours, or a subclass that has only a constructor of its own.
+
+    None for all else, which may do anything: a subclass with methods of its own, a layer whose `forward` was replaced, and
+    one whose weights are computed (parametrized, pruned, weight-normed).
+    """
+    if _SHADOWS & vars(module).keys() or is_parametrized(module):
+        return None
+    own = set[str]()
+    for kind in type(module).__mro__:
+        if kind in KNOWN:
+            return kind if not any(hasattr(kind, name) for name in own) else None
+        own |= {name for name in vars(kind) if not name.startswith("__") or name in _CALLS} - _HARMLESS
+    return None
+
+
+def by_channel(module: nn.Module) -> bool:
+    """Whether a module is of a known kind whose second axis counts channels."""
+    return known(module) in _BY_CHANNEL
 
 
 def sites(model: nn.Module) -> dict[str, Site]:
@@ -52,7 +91,7 @@ def norm_reads(model: nn.Module) -> dict[str, int]:
 def _channels(module: nn.Module) -> int:
     if isinstance(module, nn.GroupNorm):
         return module.num_channels
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return module.normalized_shape[0]
     if isinstance(module, ChannelAffine):
         return len(module.weight)

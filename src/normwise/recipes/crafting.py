@@ -27,7 +27,8 @@ def craft(
     with running(model, mode):
         attacked = model
         if mode == "eval" and x.device.type == "cpu" and x.numel() >= FOLDS and _ALIKE.get(model, True):
-            attacked = fold(model).requires_grad_(False)
+            attacked = fold(model)
+            attacked.requires_grad_(False)
             if model not in _ALIKE and not _alike(model, attacked, x):
                 attacked = model
         return attack(attacked, x, y, threat, generator=generator)

@@ -117,4 +117,4 @@ def _normalizes_elsewhere(module: nn.Module) -> bool:
     """Whether a module normalizes where no site is listed: no norm of ours could take its place."""
     if isinstance(module, AdaptiveNorm):
         return module.source in ("statistics", "constant")  # in the others a norm is within, which is a site
-    return isinstance(module, nn.RMSNorm | nn.LocalResponseNorm | nn.CrossMapLRN2d)
+    return isinstance(module, nn.LocalResponseNorm | nn.CrossMapLRN2d)

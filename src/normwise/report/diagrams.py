@@ -23,53 +23,63 @@ Points = Mapping[str, Sequence[float]]  # per line its values over the sites
 def draw(diagnosis: str, sides: Sequence[Side], out: Path) -> list[tuple[Drawn, str]]:
     """Draw what there are figures for, each with its caption."""
     shown = [side for side in sides if side.rows]
+    if not shown or diagnosis not in _DRAWN:
+        return []
     with style():
-        return [
-            (save(name, figure, out), caption) for name, figure, caption in _DRAWN.get(diagnosis, _nothing)(shown) if shown
-        ]
-
-
-def _nothing(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
-    yield from ()
+        return [(save(name, figure, out), caption) for name, figure, caption in _DRAWN[diagnosis](shown)]
 
 
 def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     kinds = {row["input"]: _KINDS.get(row["input"], _CORRUPTED) for side in sides for row in side.rows}
-    shift, spread = (
-        _over_sites(sides, partial(_by_kind, kinds, column), unit, kinds) for column, unit in _DISTANCES.items()
-    )
-    yield (
-        "shift",
-        shift,
-        f"How far the centre of what goes into each norm layer lies from the reference. {_references(sides)}",
-    )
-    yield "spread", spread, f"How far its spread lies from the reference. {_references(sides)}"
+    for name, column, unit, caption in _DISTANCES:
+        figure = _over_sites(sides, partial(_by_kind, kinds, column), unit, kinds, together=_reference)
+        yield name, figure, f"{caption} {_references(sides)}"
+    alike = {reference: [side for side in sides if _reference(side) == reference] for reference in map(_reference, sides)}
     figure = new(2.4)
-    axes = figure.subplots()
-    for number, side in enumerate(sides):
-        attacked = [row for row in side.rows if row["input"] in ("adversarial", "clean")]
-        steps = sorted({row["steps"] for row in attacked})
-        means = [_mean([row["moved"] for row in attacked if row["steps"] == step]) for step in steps]
-        axes.plot(steps, means, label=short(side.model), **_line(number))
-    axes.set_xticks(sorted({row["steps"] for side in sides for row in side.rows if row["steps"] is not None}))
-    axes.set_xlabel("steps of PGD")
-    axes.set_ylabel("deviations")
-    bare(axes, grid="y")
-    _legend(figure)
+    panels = figure.subplots(1, len(alike), squeeze=False)[0]
+    for axes, (reference, group) in zip(panels, alike.items(), strict=True):
+        for side in group:
+            attacked = [row for row in side.rows if row["input"] in ("adversarial", "clean")]
+            steps = sorted({row["steps"] for row in attacked})
+            means = [_mean([row["moved"] for row in attacked if row["steps"] == step]) for step in steps]
+            axes.plot(steps, means, label=short(side.model), **_line(sides.index(side)))
+        axes.set_xticks(sorted({row["steps"] for side in group for row in side.rows if row["steps"] is not None}))
+        axes.set_xlabel("steps of PGD")
+        axes.set_ylabel("deviations" + f" ({joined(reference)})" * (len(alike) > 1))
+        bare(axes, grid="y")
+    lines = [axes.get_legend_handles_labels() for axes in panels]
+    _legend(figure, tuple([one for line in lines for one in line[part]] for part in (0, 1)))
     yield "steps", figure, "How far the attack moves centres from those of the clean batch, step by step: mean over sites."
 
 
-_DISTANCES = {"shift": "deviations", "log variance ratio": "|log ratio|"}
+_DISTANCES = (
+    (
+        "moved",
+        "moved",
+        "deviations",
+        "How far each input moves the centre of what goes into each norm layer from that of the clean batch.",
+    ),
+    (
+        "shift",
+        "shift",
+        "deviations",
+        "How far the centre of what goes into each norm layer lies from the reference, clean images too.",
+    ),
+    ("spread", "log variance ratio", "|log ratio|", "How far its spread lies from the reference."),
+)
+_WORDS = {"running": "its running statistics", "clean": "the clean batch"}
+
+
+def _reference(side: Side) -> tuple[str, ...]:
+    """What a network's layers are compared with."""
+    return tuple(sorted({str(row["reference"]) for row in side.rows}))
 
 
 def _references(sides: Sequence[Side]) -> str:
     """Say what each network is compared with: where these differ, so do the distances of clean images."""
-    words = {"running": "its running statistics", "clean": "the clean batch"}
-    kinds = {
-        side.model: dict.fromkeys(words.get(str(row["reference"]), str(row["reference"])) for row in side.rows)
-        for side in sides
-    }
-    return f"Compared: {'; '.join(f'{model} with {joined(told)}' for model, told in kinds.items())}."
+    told = {side.model: [_WORDS.get(one, one) for one in _reference(side)] for side in sides}
+    alone = " Panels with other references have axes of their own." if len(set(map(_reference, sides))) > 1 else ""
+    return f"Reference: {'; '.join(f'{joined(words)} of {model}' if len(told) > 1 else joined(words) for model, words in told.items())}.{alone}"
 
 
 def _by_kind(kinds: Iterable[str], column: str, rows: Sequence[Row]) -> Points:
@@ -113,22 +123,29 @@ def _over_sites(
     unit: str,
     colours: Mapping[str, str],
     bars: bool = False,
+    together: Callable[[Side], Any] = bool,
 ) -> Any:
-    """A panel per network, two beside each other: lines or bars over its sites."""
+    """A panel per network, two beside each other: lines or bars over its sites. Those that are `together` share an axis."""
     across = min(2, len(sides))
     down = math.ceil(len(sides) / across)
     figure = new(0.4 + 2.5 * down)
-    grid = figure.subplots(down, across, squeeze=False, sharey=True)
-    for axes, side in zip(grid.flat, sides, strict=False):
+    grid = figure.subplots(down, across, squeeze=False)
+    first: dict[Any, Any] = {}
+    for number, (axes, side) in enumerate(zip(grid.flat, sides, strict=False)):
+        axes.sharey(first.setdefault(together(side), axes))
+        if number % across and together(side) == together(sides[number - 1]):
+            axes.tick_params(labelleft=False)
+        else:
+            axes.set_ylabel("" if unit == "%" else unit)
         names = list(dict.fromkeys(row["site"] for row in side.rows))
         drawn = {name: values for name, values in points(side.rows).items() if not all(map(math.isnan, values))}
-        for number, (name, values) in enumerate(drawn.items()):
+        for line, (name, values) in enumerate(drawn.items()):
             if bars:
                 width = 0.8 / len(drawn)
-                places = [at - 0.4 + width * (number + 0.5) for at in range(len(values))]
+                places = [at - 0.4 + width * (line + 0.5) for at in range(len(values))]
                 axes.bar(places, values, width, color=colours[name], label=name)
             else:
-                axes.plot(range(len(values)), values, color=colours[name], marker=_MARKS[number % 4], label=name, **_MARKED)
+                axes.plot(range(len(values)), values, color=colours[name], marker=_MARKS[line % 4], label=name, **_MARKED)
         every = math.ceil(len(names) / 24)  # more names than these do not fit
         axes.set_xticks(range(0, len(names), every), [short(name, 22) for name in names[::every]], rotation=90, fontsize=6.5)
         if ALL in names:
@@ -137,9 +154,8 @@ def _over_sites(
         bare(axes, grid="y")
         if unit == "%":
             in_percent(axes.yaxis)
-    grid[0, 0].set_ylim(bottom=0)  # once all is drawn: it ends the growing of the shared axis
-    for axes in grid[:, 0]:
-        axes.set_ylabel("" if unit == "%" else unit)
+    for axes in first.values():
+        axes.set_ylim(bottom=0)  # once all is drawn: it ends the growing of the shared axis
     for axes in grid.flat[len(sides) :]:
         axes.set_visible(False)
     _legend(figure, max((axes.get_legend_handles_labels() for axes in grid.flat), key=lambda found: len(found[1])))

@@ -1,0 +1,114 @@
+"""Every verb that takes a network, on every kind of network: a figure, or one line and status 2."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import normwise as nw
+from networks import CLASSES, KINDS, images
+from normwise.__main__ import main
+from normwise.data import TensorData
+from normwise.data.check import Arrays
+from normwise.modes import digest
+from normwise.passes import logits_in
+
+QUIET = "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+SHORT = ["--device", "cpu", "--threat.eps", "0.05"]
+SEARCH = ["--attacks", "[{name: pgd, steps: 2}]", "--strongest", "[{name: square, steps: 5}]"]
+TRAINED = [
+    "plain",
+    "subtracts_in_place",
+    "float64",
+    "a_norm_that_activates",
+    "weight_norm_of_old",
+    "a_dict",
+    "no_norm",
+    "vision_transformer",
+]
+COMPILED = "compiled_eagerly"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sixteen images by their thirds, in an .npz, with training rows."""
+    path = tmp_path_factory.mktemp("data") / "thirds.npz"
+    x, y = images(48).numpy(), np.arange(48) % CLASSES
+    np.savez(path, x_train=x[16:], y_train=y[16:], x_test=x[:16], y_test=y[:16])
+    return str(path)
+
+
+def run(capsys, *words):
+    """The status; a refusal is one line on stderr, and no traceback."""
+    status = main([*words])
+    told = capsys.readouterr()
+    last = [line for line in told.err.splitlines() if line.startswith("normwise: ")]
+    assert "Traceback" not in told.err + told.out
+    assert status in (0, 2)
+    assert len(last) == (status == 2), told.err
+    return status, (last or [""])[0], told.out
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("name", KINDS)
+def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
+    kind = KINDS[name]
+    search = ["--attacks", "[{name: square, steps: 5}]", "--strongest", "[]"] if kind.blind else SEARCH
+    given = [f"networks:{name}", "--data", data, *SHORT, "--batch_size", "8"]
+    status, line, _ = run(capsys, "evaluate", *given, *search, "--out", str(tmp_path / "e"))
+    assert status == (2 if kind.refused else 0), line
+    if kind.refused:
+        assert not (tmp_path / "e").exists()
+        return
+    clean = json.loads((tmp_path / "e" / "result.json").read_text())["evaluation"]["clean_accuracy"]["value"]
+    with torch.no_grad():
+        answer = torch.cat([logits_in(kind.make()(part.clone()), len(part)).argmax(1) for part in images(48)[:16].split(8)])
+    assert clean == pytest.approx(float((answer == torch.arange(16) % CLASSES).double().mean()))
+    few = ["--only", "[{name: margins}]", "--rows", "8"]
+    assert run(capsys, "diagnose", *given, *few, "--out", str(tmp_path / "d"))[0] == 0
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("name", [*TRAINED, COMPILED, "scripted", "exported"])
+def test_train_goes_on_from_it(name, data, tmp_path, capsys):
+    given = ["--start", f"networks:{name}", "--norm", "null", "--data", data, *SHORT, *SEARCH]
+    how = ["--recipe", "adversarial", "--recipe.steps", "1", "--schedule.epochs", "1", "--schedule.lr", "0.001"]
+    status, line, _ = run(capsys, "train", *given, *how, "--out", str(tmp_path / "t"))
+    assert status == 0 or name in ("scripted", "exported"), line
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("name", [*TRAINED, COMPILED, "pruned", "a_pair", "data_parallel"])
+def test_audit_says_one_of_its_words(name, data, tmp_path, capsys):
+    few = ["--rows", "8", "--victims", "2", "--twin", "none", "--batch_size", "8"]
+    status, line, _ = run(capsys, "audit", f"networks:{name}", "--data", data, *SHORT, *few, "--out", str(tmp_path / "a"))
+    assert status == 0, line
+    assert json.loads((tmp_path / "a" / "audit.json").read_text())["verdict"]
+
+
+class Thirds(TensorData):
+    """Three classes, told apart by which third of the picture is bright."""
+
+    name = "thirds of kinds"
+
+    def arrays(self):
+        y = torch.arange(96) % CLASSES
+        x = 0.5 * images(96)
+        for row, third in enumerate(y.tolist()):
+            x[row, :, :, 2 * third : 2 * third + 2] += 0.5
+        return Arrays(x[:72], y[:72], x[72:], y[72:], ("left", "middle", "right"))
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("name", [*TRAINED[:-1], COMPILED])
+def test_fit_trains_a_copy(name):
+    model = KINDS[name].make()
+    before = digest(model)
+    schedule = nw.Schedule(epochs=12, batch_size=24, optimizer="adamw", lr=0.01, ema=0.5)
+    made, training = nw.fit(model, Thirds(validation_size=24), nw.Adversarial(steps=2), nw.Linf(eps=0.02), schedule, seed=0)
+    assert digest(model) == before != digest(made)
+    assert training.loss is not None
+    assert training.validation["clean"] > 0.4

@@ -1,0 +1,196 @@
+"""Whatever network a person brings: the right figure, or one clear line; and the network and the images stay as they are."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import normwise as nw
+from networks import KINDS, images
+from normwise.attacks import APGD, FAB, Square
+from normwise.diagnoses import DIAGNOSES
+from normwise.diagnoses.drift import Drift
+from normwise.diagnoses.flips import Flips
+from normwise.diagnoses.gamma import Gamma
+from normwise.diagnoses.margins import Margins
+from normwise.diagnoses.slices import Slices
+from normwise.diagnoses.smoothness import Smoothness
+from normwise.modes import digest, modes_of
+from normwise.passes import logits_in
+from normwise.seeding import generator
+from normwise.speed import EAGER
+from normwise.types import Batch
+
+THREAT = nw.Linf(eps=0.08)
+REACH = [name for name, kind in KINDS.items() if not kind.refused]
+SEARCH = [nw.PGD(steps=5), Square(steps=20)]
+STRONGEST = [APGD(steps=5), FAB(steps=5, targets=1)]
+
+
+class Beside(nn.Module):
+    """Asks a network that nothing else can see: what is searched and judged here is what the network answers, and no more."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.held = (network,)
+
+    def forward(self, x):
+        return logits_in(self.held[0](x.clone()), len(x))
+
+
+def one_line(error):
+    assert str(error)
+    assert "\n" not in str(error)
+
+
+def answer(model, x):
+    with torch.no_grad():
+        return logits_in(model(x.clone()), len(x)).double()
+
+
+@functools.cache
+def world(name):
+    """The network, and two batches of which it gets most right: the labels are its own answers, but for two."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, x = KINDS[name].make(), images(12)
+        y = torch.cat([answer(model, part).argmax(1) for part in x.split(6)])
+    y[::6] = (y[::6] + 1) % 3
+    parts = zip(x.split(6), y.split(6), torch.arange(12).split(6), strict=True)
+    return model, [Batch(*part) for part in parts]
+
+
+@pytest.fixture
+def unchanged():
+    """Compare a network, its modes and its images before and after."""
+    kept = []
+
+    def watch(model, batches):
+        kept.append((model, batches, digest(model), modes_of(model), [batch.x.clone() for batch in batches]))
+
+    yield watch
+    for model, batches, before, modes, x in kept:
+        assert (digest(model), modes_of(model)) == (before, modes)
+        assert all(torch.equal(batch.x, one) for batch, one in zip(batches, x, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", REACH)
+def test_every_kind_of_network_is_judged_as_one_of_which_nothing_is_known(name, unchanged):
+    model, batches = world(name)
+    unchanged(model, batches)
+    kind = KINDS[name]
+    search, strongest = ([Square(steps=20)], [Square(steps=40)]) if kind.blind else (SEARCH, STRONGEST)
+    found = nw.evaluate(model, batches, THREAT, search, strongest=strongest, again=False).evaluation
+    truth = nw.evaluate(Beside(model), batches, THREAT, search, strongest=strongest, speed=EAGER, again=False).evaluation
+    assert found.clean_accuracy.value == truth.clean_accuracy.value == pytest.approx(10 / 12)
+    assert found.coupled == truth.coupled == kind.coupled
+    assert abs(found.robust_accuracy.value - truth.robust_accuracy.value) <= 1 / 12 + 1e-9
+    coupling = nw.measure_coupling(model, [batch.x for batch in batches])
+    assert coupling.coupled == kind.coupled
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.refused])
+def test_what_cannot_be_asked_is_refused_in_one_line(name):
+    model, x = KINDS[name].make(), images(6)
+    batches = [Batch(x, torch.arange(6) % 3, torch.arange(6))]
+    for ask in (
+        lambda: nw.evaluate(model, batches, THREAT, SEARCH),
+        lambda: nw.curve(model, batches, THREAT, SEARCH, "eps", [0.1]),
+    ):
+        with pytest.raises(ValueError, match=KINDS[name].refused) as told:
+            ask()
+        one_line(told.value)
+
+
+SURGERY = {  # each leaves the function as it is
+    "fold": nw.fold,
+    "convert": lambda model: nw.convert(model, nw.NORMS.make("bn")),
+    "convert_sync": nw.convert_sync,
+    "only_affine": nw.only_affine,
+    "with_share": lambda model: nw.with_share(model, 0.0),
+    "insert": lambda model: nw.insert(model, nw.NORMS.make("none"), ["linear"]),
+    "straight_through": lambda model: nw.straight_through(model, {}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", REACH)
+def test_surgery_that_changes_nothing_changes_nothing(name, unchanged):
+    model, batches = world(name)
+    unchanged(model, batches)
+    x = batches[0].x
+    before = answer(model, x)
+    for done, operation in SURGERY.items():
+        try:
+            made = operation(model)
+        except ValueError as error:
+            one_line(error)
+            continue
+        made.train(False)
+        apart = (answer(made, x) - before).abs().max() / (before - before.mean(1, keepdim=True)).abs().max()
+        assert apart <= KINDS[name].apart, (
+            f"{done} changes the answers by {apart:.2g}, and unmapped says {nw.unmapped(made)}"
+        )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", REACH)
+def test_surgery_that_changes_something_answers_or_says_why_not(name, unchanged):
+    model, batches = world(name)
+    unchanged(model, batches)
+    for norm in ("gn", "rnt"):
+        try:
+            made = nw.convert(model, nw.NORMS.make(norm))
+            made = nw.recalibrate(made, [batch.x for batch in batches]) if norm == "rnt" else made
+        except ValueError as error:
+            one_line(error)
+            continue
+        assert torch.isfinite(answer(made, batches[0].x)).all()
+    try:
+        made = nw.recalibrate(model, [batch.x for batch in batches])
+    except ValueError as error:
+        one_line(error)
+    else:
+        assert torch.isfinite(answer(made, batches[0].x)).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", REACH)
+def test_every_kind_of_network_is_diagnosed(name, unchanged):
+    """What cannot be measured is named in the table; nothing raises."""
+    model, batches = world(name)
+    unchanged(model, batches)
+    few = [Drift(steps=(1,)), Flips(steps=2), Gamma(), Margins(steps=5), Slices(rows=1, cells=5), Smoothness(steps=(1,))]
+    assert {type(one) for one in few} == set(DIAGNOSES.values())
+    (patient,) = nw.diagnose({name: model}, batches, THREAT, few)
+    assert patient.coupled == KINDS[name].coupled
+    for called, table in patient.tables.items():
+        assert table.rows or table.note, called
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("attack", [name for name in nw.ATTACKS if name not in ("autoattack",)])
+@pytest.mark.parametrize("name", ["float64", "float64_far_from_zero", "bfloat16", "float16", "subtracts_in_place", "a_dict"])
+def test_every_attack_answers_on_other_dtypes_forms_and_writers(name, attack, unchanged):
+    from worlds import fitting, quick
+
+    model, batches = world(name)
+    unchanged(model, batches)
+    made = quick(nw.ATTACKS[attack])
+    threat = next(
+        one
+        for one in (THREAT, *(fitting(nw.THREATS[kind]) for kind in nw.THREATS))
+        if not made.kinds or one.name in made.kinds
+    )
+    x, y, _ = batches[0]
+    found = made(model, x, y, threat, generator=generator(0), independent=True)
+    assert found.x_adv.dtype == x.dtype
+    assert threat.around(x, generator=generator(0)).contains(found.x_adv).all()
+    fell = answer(model, found.x_adv).argmax(1) != y
+    assert not (found.first_hit[~fell] >= 0).any() or name in ("bfloat16", "float16")  # what it saw fall has fallen
