@@ -152,7 +152,7 @@ def float64():
     return Casts(torch.float64)
 
 
-@kind(apart=0.05)
+@kind(apart=0.3)
 def bfloat16():
     return Casts(torch.bfloat16)
 
@@ -184,7 +184,7 @@ class Autocasts(Plain):
             return super().forward(x)
 
 
-@kind(apart=0.05)
+@kind(apart=0.3)
 def autocast_inside():
     return settled(Autocasts())
 
