@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from .battery import CHECKS, DECLARABLE, Audited, Case, Found
+from .battery import CHECKS, DECLARABLE, Audited, Case, Elsewhere, Found, closed, copy_of, in_a_process
 from .config import choice
 from .data import DATA, Digits, find
 from .experiment import check_running, place
@@ -22,7 +23,7 @@ from .folders import check_folder, keep_settings
 from .judge import check_network
 from .loading import load, told
 from .models import ResNet
-from .modes import moved
+from .modes import digest, moved
 from .norms import BN
 from .passes import in_time, until
 from .recipes import Standard
@@ -141,7 +142,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     loaded = load(settings.model, settings.weights)
     model = moved(loaded.model, device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
-    check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
+    check_network(copy_of(model) or model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
     check_attacks((), settings.threat, batches[0])
     twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
     said = told([loaded, *twins], report)
@@ -154,6 +155,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         twin=moved(twins[0].model, device) if twins else _twin(settings, report),
         declares=(*settings.declares, *claim.declares),
         victims=settings.victims,
+        elsewhere=partial(in_a_process, settings.model, settings.weights, str(device), digest(model)),
         seed=settings.seed,
         budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,
@@ -203,6 +205,7 @@ def audit(
     declares: Sequence[str] = (),
     strongest: Attack | None = None,
     victims: int = 32,
+    elsewhere: Elsewhere | None = None,
     seed: int = 0,
     budget: float = 30.0,
     report: Report = lambda text, done, total: None,
@@ -212,19 +215,30 @@ def audit(
     Without a claim it is what PGD-20 leaves under the model's own protocol (whole batches attacked jointly, where rows are
     coupled). The verdict is "doubtful" if the claim exceeds the upper bound by more than 5 points and than its interval, or
     if answers are random, change the model ("stateful"), or depend on neighbours ("coupled") and the claim does not declare
-    it. `twin` is an undefended network for the same classes, to transfer from, `strongest` the last search on what still stands
-    (None: AutoAttack; its APGD parts where rows are coupled, its version "rand" where the model draws). `budget` is in minutes. A check that fails to
+    it. It is "not established" where nothing speaks against the claim and nothing vouches for it: no gradient leads the way, the
+    strongest search could not run, or the network never learned. `twin` is an undefended network for the same classes, to transfer from, `strongest` the last search on what still stands
+    (None: AutoAttack; its APGD parts where rows are coupled, its version "rand" where the model draws). `elsewhere` asks
+    the same network in a process of its own: batches of images in, logits out. `budget` is in minutes. A check that fails to
     run, or runs out of time, is named, and the others go on. The model is left as it was.
 
     Raises ValueError for no batches, rows with the same id, and a declaration that is none.
     """
     case = Case(
-        model, batches, threat, claim=claim, twin=twin, declares=declares, strongest=strongest, victims=victims, seed=seed
+        model,
+        batches,
+        threat,
+        claim=claim,
+        twin=twin,
+        declares=declares,
+        strongest=strongest,
+        victims=victims,
+        elsewhere=elsewhere,
+        seed=seed,
     )
     deadline = time.monotonic() + 60 * budget
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):
-        now = time.monotonic()
+        now, case.check = time.monotonic(), one.name
         left = deadline - KEPT * 60 * budget - now  # without the last, the strongest search, nothing is trusted
         mine = deadline if one is CHECKS[-1] else now + SHARE * left
         try:
@@ -239,4 +253,4 @@ def audit(
             found = Found("could not run", reason, None)
         checks.append(Check(name=one.name, why=one.why, attacker=one.attacker, **found._asdict()))
         report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
-    return case.closed(checks)
+    return closed(case, checks)

@@ -77,6 +77,12 @@ def in_time() -> None:
         raise TimeoutError("the time it was given is over")
 
 
+def time_left() -> float | None:
+    """Seconds until `until` ends them; None where it does not."""
+    deadline = _DEADLINE.get()
+    return None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
+
+
 def in_parts(model: nn.Module, work: Callable[..., T], *tensors: Tensor) -> T:
     """Do `work(*tensors)`, a pass through `model` whose results have a value per row, by parts that suit the memory.
 

@@ -66,7 +66,10 @@ def words(page):
 
 def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     told = words(audit.to_html([audited()], HERE))
-    order = ("Doubtful: claimed 53.0%, true at most 12.0%.", "95% interval 7.0–18.0%, n = 200. Could not run: transfer.")
+    order = (
+        "Doubtful: claimed 53.0%, at most 12.0% of these rows stand.",
+        "95% interval for rows like them 7.0–18.0%, n = 200. Could not run: transfer.",
+    )
     order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of rows stand")
     order += ("22.0% of rows stand, each attacked alone", "70.0% of untouched rows stay right", "Which images share a batch")
     order += (
@@ -82,6 +85,12 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%." in told
     assert "Each image for itself: its neighbours were measured not to matter." in told
     assert "Raised checks" not in told
+    third = audited(verdict="not established", bound=0.5, coupled=False) | {"reasons": ["the bound is loose"]}
+    told = words(audit.to_html([third], HERE))
+    assert "Not established: claimed 53.0%, at most 50.0% of these rows stand." in told
+    assert "Nothing contradicts the claim" in told
+    assert "the bound is loose" in told
+    assert "! not established" in words(audit.to_html([third, third], HERE))
     with pytest.raises(ValueError, match="at least one audit"):
         audit.to_html([], HERE)
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from normwise.adaptive import Adaptive, abnn
 from normwise.attacks import PGD
-from normwise.battery import CHECKS, Case, parts, searches
+from normwise.battery import CHECKS, Case, closed, parts, searches
 from normwise.battery.gradients import gradients_by_layer
-from normwise.illusions import ILLUSIONS, Cut, Noise, Scale, after, before
+from normwise.illusions import ILLUSIONS, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
 from normwise.modes import untouched
 from normwise.norms import BN, RN, Routed
 from normwise.seeding import generator
@@ -98,6 +98,19 @@ class Learner(Reader):
         return logits
 
 
+class Sly(Reader):
+    def forward(self, x):
+        return super().forward(x).roll(int(torch.is_inference_mode_enabled()), 1)
+
+
+def on_a_grid():
+    class Coarse(Reader):
+        def forward(self, x):
+            return super().forward(x.round())
+
+    return TWO_FACED["fragile on the grid"](Reader(), Coarse())
+
+
 def two_routes():
     model = nn.Sequential(Reader(), Routed(3))
     with torch.no_grad():
@@ -139,6 +152,9 @@ GUILTY = {  # check: a network that deserves it, and the claim made for it
     "one row among clean ones": (Moody, 0.9),
     "malicious neighbours": (Moody, None),
     "other batches": (Moody, 0.9),
+    "grid of the pixels": (on_a_grid, 0.9),
+    "other ways of asking": (Sly, 0.9),
+    "asked anew": (lambda: Remembers(Reader(), within=0.4), 0.9),
     "stronger search": (Reader, 0.9),
 }
 ASIDE = {  # they have nothing to ask of a network whose rows are independent, that draws nothing, and is of one part
@@ -150,6 +166,7 @@ ASIDE = {  # they have nothing to ask of a network whose rows are independent, t
     "one row among clean ones",
     "malicious neighbours",
     "other batches",
+    "grid of the pixels",
 }
 SCRIPTED = {  # check: what its searches leave, one after the other, and what it must say
     "more starts": ((0.5, 0.4), "warn"),
@@ -171,6 +188,8 @@ def test_a_guilty_network_raises_the_check(name):
     batches = BATCHES
     if name == "one step and many":
         batches = as_it_sees(model)
+    if name == "grid of the pixels":
+        batches = [batch._replace(x=(16 * batch.x).round() / 16) for batch in BATCHES]
     if name == "label leaking":
         batches = [batch._replace(y=(batch.y + 1) % 3) for batch in BATCHES]
     case = Case(model, batches, WIDE, claim=claim, victims=4, twin=Reader())
@@ -312,8 +331,8 @@ def test_what_a_coupled_batch_does_elsewhere_fails_and_stands_beside_the_bound()
 def test_without_a_claim_nothing_is_trusted():
     case = Case(Reader(), BATCHES, WIDE)
     case.judge()
-    assert (case.closed([]).verdict, case.closed([]).reasons) == (
-        "doubtful",
+    assert (closed(case, []).verdict, closed(case, []).reasons) == (
+        "not established",
         ("pgd-20 could not run, so that nothing is claimed",),
     )
 
@@ -323,7 +342,7 @@ def test_the_bound_is_the_worst_case_row_by_row():
     first = case.judge(*searches.strongest(case)[:0], called="nothing").clean_accuracy.value
     assert case.bound()[0].value == first
     for batch in case.batches:
-        case._first[int(batch.ids[0])] = "planted"
+        case.ledger.fell([int(batch.ids[0])], "planted")
     assert case.bound()[0].value == first - 2 / 30
     assert case.bound()[1] == {"planted": 2}
     assert len(case.standing()[0].y) == 14

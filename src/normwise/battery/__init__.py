@@ -1,8 +1,11 @@
 """The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
 
-from . import answers, gradients, neighbours, parts, searches
+from . import anew, answers, gradients, looks, neighbours, parts, searches
+from .again import copy_of
+from .anew import in_a_process
 from .audited import Audited
-from .case import DECLARABLE, GAP, Case, Found, Question, found, question
+from .case import DECLARABLE, GAP, Case, Elsewhere, Found, Question, found, question
+from .closing import closed
 from .gradients import cutting_layers
 
 CHECKS: tuple[
@@ -35,6 +38,9 @@ CHECKS: tuple[
     searches.starts,
     searches.steps,
     searches.losses,
+    looks.grid,
+    anew.asked_anew,
+    looks.ways,  # late, for what it asks in inference_mode may stay in a network's own caches
     searches.stronger,
 )
 
@@ -44,9 +50,13 @@ __all__ = [
     "GAP",
     "Audited",
     "Case",
+    "Elsewhere",
     "Found",
     "Question",
+    "closed",
+    "copy_of",
     "cutting_layers",
     "found",
+    "in_a_process",
     "question",
 ]

@@ -9,7 +9,7 @@ from ..attacks import PGD
 from ..coupling import measure_coupling
 from ..judge import Judge
 from ..modes import device_of, running, untouched
-from ..passes import in_time
+from ..passes import in_time, logits_of
 from ..seeding import generator
 from ..types import Batch
 from .case import GAP, Case, Found, found, question
@@ -55,13 +55,13 @@ def batch_size(case: Case) -> Found:
     x = torch.cat([batch.x for batch in case.batches])[: SIZES[-1]].to(device_of(case.model))
     model, size = case.network, len(case.batches[0].y)
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(case.seed, "sizes")):
-        usual = torch.cat([model(part) for part in x.split(size)])
+        usual = torch.cat([logits_of(model, part) for part in x.split(size)])
         rounding, changes = 1e-3 * usual.abs().max(), dict[int, int]()
         for other in SIZES:
             in_time()
             rows = x[: 64 if other == 1 else len(x)]
             filled = rows.repeat(-(-other // len(rows)), *[1] * (x.ndim - 1)) if other > len(rows) else rows
-            parts = [model(part) for part in filled.split(other)]
+            parts = [logits_of(model, part) for part in filled.split(other)]
             if wide := next((part.shape[1] for part in parts if part.shape[1] != usual.shape[1]), 0):
                 case.violated(
                     "coupled", f"in batches of {other} the network knows {wide} classes, in {size} {usual.shape[1]}"

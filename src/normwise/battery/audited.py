@@ -7,18 +7,21 @@ from typing import Any
 
 from ..record import Check
 
+TRUSTWORTHY, NOT_ESTABLISHED, DOUBTFUL = "trustworthy", "not established", "doubtful"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Audited:
     """The record of an audit.
 
-    `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
+    `verdict` is "doubtful" where something speaks against the claim, "not established" where nothing does and nothing that could
+    see it vouches for it, else "trustworthy". `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
     lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently, such as "60 rows" or
     "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
     of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
     """
 
-    verdict: str  # "trustworthy" or "doubtful"
+    verdict: str
     claimed_accuracy: float
     upper_bound: float
     interval: tuple[float, float]
@@ -41,12 +44,14 @@ class Audited:
     @property
     def sentence(self) -> str:
         """The verdict in one line."""
+        told = "; ".join(self.reasons)
         if not self.n:
-            return f"doubtful: {'; '.join(self.reasons)}"
+            return f"{self.verdict}: {told}"
         low, high = self.interval
-        truth = f"{100 * self.upper_bound:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-        if self.verdict == "trustworthy":
-            told = f"robust accuracy {truth}, trustworthy"
+        left, interval = f"{100 * self.upper_bound:.1f}%", f"[{100 * low:.1f}, {100 * high:.1f}]"
+        if self.verdict == TRUSTWORTHY:
+            told = f"robust accuracy {left} {interval}, {self.verdict}"
         else:
-            told = f"claimed {100 * self.claimed_accuracy:.1f}%, true at most {truth}: {'; '.join(self.reasons)}"
+            claimed = f"claimed {100 * self.claimed_accuracy:.1f}%"
+            told = f"{self.verdict}: {claimed}, at most {left} of these {self.n} rows {interval}: {told}"
         return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")

@@ -1,35 +1,35 @@
-"""What is known so far of the network that is audited, and the verdict that follows."""
+"""What is known so far of the network that is audited."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .. import intervals
 from ..attacks import PGD
 from ..coupling import Coupling
 from ..court import Stateful
-from ..evidence import pictures
 from ..modes import device_of
-from ..record import Check, Evaluation, Score
-from ..registry import plain
+from ..record import Evaluation, Score
 from ..trial import label
-from ..types import Attack, Batch, ThreatModel
+from ..types import Attack, Batch, Images, ThreatModel
 from ..verdict import Verdict, evaluate
-from .audited import Audited
+from .again import Again, copy_of
 from .company import for_any_size
 from .example import Example, example_of
+from .ledger import CLEAN, Clean, Ledger, clean_of
+from .levels import levels_of
 
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
 DECLARABLE = ("random", "stateful", "coupled")
 AT_ONCE = 256  # independent rows that are asked about together
 SHOWN = 6  # adversarial images kept for the page
+
+Elsewhere = Callable[[Sequence[Images]], list[Tensor]]  # batches of images in, logits out
 
 
 class Found(NamedTuple):
@@ -77,7 +77,13 @@ class Case:
     declares                    what the claim admits: of "random", "stateful", "coupled"
     strongest                   the last search, on what still stands; None: AutoAttack where it can work
     coupling                    what repeating passes and changing neighbours does, once measured
+    elsewhere                   asks the network in a process of its own; None where it cannot be loaded again
+    again                       second looks at what searches find
+    ledger                      what fell, to whom
+    check                       the check that is asking
+    through                     what is left where the layers that cut pass gradients straight through, once searched
     grave                       violations that make any claim doubtful
+    lacking                     why nothing could vouch for any claim
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Case:
         twin: nn.Module | None = None,
         declares: Sequence[str] = (),
         strongest: Attack | None = None,
+        elsewhere: Elsewhere | None = None,
         seed: int = 0,
     ) -> None:
         if not batches:
@@ -102,19 +109,21 @@ class Case:
             raise ValueError(
                 f"{again} of {len(ids)} rows have the id of another; a verdict is row by row: give each its own"
             )
+        self.again = Again(copy_of(model), levels_of(batches), seed)
         self.model, self.batches, self.threat = for_any_size(model, batches[0]), list(batches), threat
         self.network, self.paired = model, claim is None
         self.claim, self.victims, self.twin, self.declares, self.seed = claim, victims, twin, tuple(declares), seed
-        self.strongest = strongest
+        self.strongest, self.elsewhere = strongest, elsewhere
         self.coupling: Coupling | None = None
         self.grave: list[str] = []
+        self.lacking: list[str] = []
         self.reach: dict[str, float] = {}
         self.examples: list[Example] = []
+        self.ledger = Ledger(self.rows)
+        self.check = ""
+        self.clean: Clean | None = None
+        self.through: Score | None = None
         self._asked: dict[str, tuple[Evaluation, nn.Module | None]] = {}
-        self._first: dict[
-            int, str
-        ] = {}  # independent rows that do not stand: what broke them first ("clean": nothing had to)
-        self._lowest: tuple[Score, str] | None = None  # of coupled rows
 
     @property
     def coupled(self) -> bool:
@@ -186,8 +195,13 @@ class Case:
                 stateful=stateful,
             )
             self._asked[asked] = verdict.evaluation, craft_on
+            if self.clean is None and batches is None:
+                self.clean = clean_of(verdict)
             if inside or (inside is None and threat is None):
-                self._learn(verdict, called or " and ".join(map(label, attacks)) or "no attack")
+                called = called or " and ".join(map(label, attacks)) or "no attack"
+                self._learn(verdict, called)
+                if stateful == "restore":
+                    self._look_again(verdict, called)
         return self._asked[asked][0]
 
     def accuracy(self, *attacks: Attack, **options: Any) -> float:
@@ -223,72 +237,34 @@ class Case:
             return self.batches
         kept = list[Batch]()
         for batch in self.batches:
-            left = torch.tensor([one not in self._first for one in batch.ids.tolist()])
+            left = torch.tensor([one not in self.ledger.first for one in batch.ids.tolist()])
             if left.any():
                 kept.append(Batch(*(part[left] for part in batch)))
         return kept
 
     def lower(self, score: Score, called: str) -> None:
         """Learn of an accuracy inside the threat model that was not measured by `judge`."""
-        if self._lowest is None or score.value < self._lowest[0].value:
-            self._lowest = score, called
+        self.ledger.lower(score, called, self.check)
 
     def bound(self) -> tuple[Score, dict[str, int]] | None:
         """The upper bound of robust accuracy known so far, and the rows each attack was the first to break."""
-        if self._first and not self.coupled:
-            counts = Counter(self._first.values())
-            return intervals.of_rows(self.rows - sum(counts.values()), self.rows), dict(counts)
-        if self._lowest is None:
-            return None
-        score, called = self._lowest
-        return score, {called: score.rows - round(score.value * score.rows)}
+        return self.ledger.bound(self.coupled)
 
     def _learn(self, verdict: Verdict, called: str) -> None:
         rows, score = verdict.rows, verdict.evaluation.robust_accuracy
-        if self.coupled:
+        if self.coupled or (
+            self.ledger.lowest is None and score.rows == self.rows
+        ):  # of independent rows: where nothing falls
             self.lower(score, called)
-        elif score.rows == self.rows:  # what stands: needed where nothing falls
-            self._lowest = self._lowest or (score, called)
-        fell = {int(one) for one in rows.ids[rows.predictions != rows.y]}
-        for number, one in enumerate(rows.ids.tolist()):
-            if one not in fell:
-                continue
-            untouched = bool(rows.clean_predictions[number] != rows.y[number])
-            if one not in self._first and not untouched and len(self.examples) < SHOWN:
+        ids, untouched = rows.ids.tolist(), rows.clean_predictions != rows.y
+        for number in (rows.predictions != rows.y).nonzero().flatten().tolist():
+            if ids[number] not in self.ledger.first and not untouched[number] and len(self.examples) < SHOWN:
                 self.examples.append(example_of(verdict, number, called))
-            self._first.setdefault(one, "clean" if untouched else called)
+            self.ledger.fell([ids[number]], CLEAN if untouched[number] else called, self.check)
 
-    def closed(self, checks: Sequence[Check]) -> Audited:
-        """Speak the verdict."""
-        score, found_by = self.bound() or (Score(value=1.0, low=0.0, high=1.0, n=0, unit="rows", rows=0), {})
-        claim = 1.0 if self.claim is None else self.claim
-        reasons = list(self.grave)
-        if not score.n:
-            why = next((check.measured for check in checks if check.status == "could not run"), "nothing was asked")
-            reasons.insert(0, f"no attack could run: {why}")
-        elif self.claim is None:
-            reasons.insert(0, "pgd-20 could not run, so that nothing is claimed")
-        elif self.exceeds(score):
-            strongest = max((name for name in found_by if name != "clean"), key=found_by.__getitem__, default="clean images")
-            reasons.insert(0, f"{strongest} and others leave {100 * score.value:.1f}%")
-        for last in checks[-1:]:  # the strongest search
-            if score.n and last.status == "could not run":
-                reasons.append(
-                    f"the {last.name} could not run ({last.measured}), and without it nothing vouches for the claim"
-                )
-        return Audited(
-            verdict="doubtful" if reasons else "trustworthy",
-            claimed_accuracy=claim,
-            upper_bound=score.value,
-            interval=(score.low, score.high),
-            n=score.rows,
-            drawn=f"{score.n} {score.unit}",
-            threat=plain(self.threat),
-            coupled=self.coupled,
-            found_by=found_by,
-            reach=self.reach,
-            reasons=tuple(reasons),
-            missing=tuple(check.name for check in checks if check.status == "could not run"),
-            checks=tuple(checks),
-            examples=tuple({**one.told, **pictures(one.x, one.x_adv)._asdict()} for one in self.examples),
-        )
+    def _look_again(self, verdict: Verdict, called: str) -> None:
+        for look in self.again.look(verdict, self.model, self.threat, called):
+            if self.coupled:
+                self.lower(look.score, look.called)
+            for ids in look.wrong:
+                self.ledger.fell(ids, look.called, self.check)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modes import device_of, running, untouched
+from ..passes import logits_of
 from ..seeding import generator
 from ..types import Batch, Images
 
@@ -17,14 +18,14 @@ def for_any_size(model: nn.Module, batch: Batch) -> nn.Module:
     def answers(rows: Images) -> bool:
         try:
             with torch.no_grad(), running(model, "eval"), untouched(model, generator(0, "any size")):
-                return len(model(rows)) == len(rows)
+                return len(logits_of(model, rows)) == len(rows)
         except Exception:
             return False
 
-    return model if len(x) < 2 or answers(x[:1]) or not answers(x) else _Accompanied(model)
+    return model if len(x) < 2 or answers(x[:1]) or not answers(x) else Accompanied(model)
 
 
-class _Accompanied(nn.Module):
+class Accompanied(nn.Module):
     """Asks about a lone row twice over, of a network that cannot answer one."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -32,5 +33,4 @@ class _Accompanied(nn.Module):
         self.network = network
 
     def forward(self, x: Images) -> Tensor:
-        logits: Tensor = self.network(x if len(x) > 1 else x.repeat(2, *[1] * (x.ndim - 1)))
-        return logits[: len(x)]
+        return logits_of(self.network, x if len(x) > 1 else x.repeat(2, *[1] * (x.ndim - 1)))[: len(x)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from .. import intervals, reach
 from ..attacks import PGD
 from ..judge import Judge
-from ..modes import answer_for_good, device_of
+from ..modes import answer_for_good, copied, device_of, set_mode
 from ..seeding import generator
 from .case import GAP, Case, Found, found, question
 
@@ -102,7 +101,7 @@ def poisoned(case: Case) -> Found:
     device = device_of(case.model)
     one_class = torch.cat([batch.x[batch.y == case.batches[0].y.mode().values] for batch in case.batches])
     for ahead in ("clean", "noise", "one class"):
-        model = copy.deepcopy(case.model).eval()
+        model = set_mode(copied(case.model), "eval")
         for number in range(BEFORE):
             x = case.batches[number % len(case.batches)].x.to(device)
             noise = torch.randint(0, 2, x.shape, generator=rng).to(x)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor
 
 from ..adaptive import ABNN, detached
 from ..attacks import PGD
 from ..judge import Judge, classes_of
+from ..modes import copied
 from ..norms import Routed, StatNorm, on_route
 from .case import GAP, Case, Found, found, question
 
@@ -70,7 +69,7 @@ def smooth_range(case: Case) -> Found:
     ways = {"smooth": _mean_and_smooth_range, "passed straight through": _mean_and_still_range}
     left = {}
     for name, of in ways.items():
-        way = copy.deepcopy(case.model)
+        way = copied(case.model)
         layers = [m for m in way.modules() if isinstance(m, StatNorm) and m.measure == "range" and m.spread_share > 0]
         if not layers:
             return found("no norm reads the batch's range", None)

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..attacks import APGD, PGD, AutoAttack, Corner, Square
 from ..illusions import Scale
-from ..judge import Judge
+from ..judge import Judge, classes_of
 from ..seeding import generator
 from ..threats import Linf
 from ..types import Attack
@@ -159,6 +159,12 @@ def transfer(case: Case) -> Found:
     """PGD-50 on an undefended network, judged here, beside PGD-20 on the network itself."""
     if case.twin is None:
         raise ValueError("no twin was given to craft on")
+    batch = case.first(2)
+    theirs, ours = (
+        classes_of(Judge(one, case.seed), batch.x, called) for one, called in ((case.twin, "twin"), (case.model, "model"))
+    )
+    if theirs != ours:
+        raise ValueError(f"the twin knows {theirs} classes, the network {ours}; name one for the same classes as the twin")
     left, white = case.accuracy(PGD(steps=50), craft_on=case.twin, called="transfer"), case.white()
     measured = f"images of an undefended twin leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
     return found(measured, case.judged, fail=left < white - case.slack)

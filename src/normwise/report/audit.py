@@ -158,10 +158,11 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
     low, high = one["interval"]
     claimed, bound, n = one["claimed_accuracy"], one["upper_bound"], one["n"]
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
-    interval = f"95% interval {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
+    interval = f"95% interval for rows like them {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
     failed = [str(check["name"]) for check in one["checks"] if check["status"] == "fail"]
+    verdict = one["verdict"].capitalize()
     if not n:
-        lead, rest = "Doubtful: no attack could run, so that nothing is known.", missing.strip()
+        lead, rest = f"{verdict}: no attack could run, so that nothing is known.", missing.strip()
     elif one["verdict"] == "trustworthy":
         lead = f"Trustworthy: claimed {percent(claimed)}, the strongest attacks leave {percent(bound)}."
         doubt = (
@@ -171,8 +172,10 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
         )
         rest = f"{interval} {doubt}{missing}"
     else:
-        lead = f"{one['verdict'].capitalize()}: claimed {percent(claimed)}, true at most {percent(bound)}."
+        lead = f"{verdict}: claimed {percent(claimed)}, at most {percent(bound)} of these rows stand."
         rest = f"{interval}{missing}"
+        if one["verdict"] == "not established":
+            rest = f"{interval} Nothing contradicts the claim, and nothing that could see a contradiction vouches for it.{missing}"
     provenance = dict(one.get("provenance") or {})
     command = str(provenance.pop("command", "") or "")
     return Told(
@@ -245,7 +248,7 @@ def _table(audits: Sequence[Told]) -> tuple[list[str], list[list[str]], list[boo
         "Threat model",
         "Verdict",
         "Claimed",
-        "True at most",
+        "Left at most",
         "95% interval",
         "n",
         "Rows coupled",
