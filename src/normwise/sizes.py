@@ -16,6 +16,8 @@ COPIES = 4  # of the weights that training holds: themselves, gradients, and two
 
 def check_size(make: Callable[[], nn.Module], called: str) -> None:
     """Refuse a network that this machine has no memory to train, counted on a device without memory. Raises ValueError."""
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         with drawing(0), torch.device("meta"):
