@@ -33,7 +33,7 @@ class Oracle:
     """A model seen by an attack, with the images counted that went forward and backward.
 
     Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. Losses are reckoned in the
-    logits' own precision, float32 at least; what comes out has the pixels' dtype. `divisible`: rows are
+    logits' own precision; what comes out is of the pixels' dtype, float32 at least. `divisible`: rows are
     independent, so that a batch too large for memory may go through the model in parts. `stops`: a fall seen here ends a row's
     search; not where another model judges, or noise decides. `give_up`: a search may leave a row that looks hopeless.
     """
@@ -79,7 +79,7 @@ class Oracle:
             x = x.detach().requires_grad_()
             logits = self._forward(x)
             per_row = loss(logits, y, *more)
-        look = Look(torch.zeros_like(x), per_row.detach().to(x.dtype), _as_pixels(logits.detach(), x))
+        look = Look(torch.zeros_like(x), per_row.detach().to(_like(x)), _as_pixels(logits.detach(), x))
         if not fallen:
             stands = look.logits.argmax(1) == y
             if 3 * stands.sum() < 2 * len(x):  # cheaper to look at these once more than to go back through all
@@ -106,12 +106,17 @@ class Oracle:
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
+def _like(x: Images) -> torch.dtype:
+    """The dtype of losses and logits: the pixels' own, float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def _as_pixels(logits: Logits, x: Images) -> Logits:
-    """The logits in the dtype of the pixels; where that would change a decision, less each row's largest, which no loss sees."""
-    cast = logits.to(x.dtype)
+    """The logits as `_like` says; where that would change a decision, less each row's largest, which no loss sees."""
+    cast = logits.to(_like(x))
     if cast.dtype == logits.dtype or torch.equal(cast.argmax(1), logits.argmax(1)):
         return cast
-    return (logits - logits.amax(1, keepdim=True)).to(x.dtype)
+    return (logits - logits.amax(1, keepdim=True)).to(cast)
 
 
 class Averaged(Oracle):
