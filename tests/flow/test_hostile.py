@@ -108,7 +108,6 @@ HOSTILE = [
     (f"{T} --substitute run --adaptive.source plain", "plain does not listen"),
     (f"{T} --adaptive.source plain --adaptive.substitute_taps [a]", "plain reads no substitute"),
     (f"{E} --attacks '[{{name: autoattack, draws: 3}}]'", "version standard has none"),
-    ("reproduce robustnorm --only [abnn]", "which is no part of robustnorm"),
     (f"{T} --norm null", "norm is null"),
     (f"{T} --recipe null", "no recipe is named 'null'"),
     ("shifts run --baseline odd:other", "other"),
