@@ -107,6 +107,12 @@ def _known(name: str, preset: str) -> bool:
     return CELLS[name].under == "autoattack" and any(isinstance(one, AutoAttack) for one in SCALES[preset]().strongest)
 
 
+def _part_of(name: str, system: str) -> bool:
+    """Whether a cell belongs to a system, or a claim of it is decided by that cell."""
+    claimed = any(name in claim.cells for claim in CLAIMS if claim.system == system)
+    return system in ("all", CELLS[name].system) or claimed
+
+
 def planned(settings: Reproduce) -> list[tuple[str, int]]:
     """The cells to make, with their seeds: all seeds of what claims need or the user names, the first seed of other controls."""
     names, decisive = wanted(settings), wanted(Reproduce(only=tuple(cell for claim in CLAIMS for cell in claim.cells)))
