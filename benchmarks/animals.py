@@ -13,22 +13,22 @@ from torch import nn
 from torch.nn import functional as F
 
 from networks import cnn_a, resnet20
-from normwise.adaptive import Adaptive, abnn, fixed_at
 from normwise.attacks import FGSM, PGD, Square
+from normwise.auditing.broken_defenses import ILLUSIONS, RELATIVES, TWO_FACED
 from normwise.data import Cifar10, Digits
-from normwise.illusions import ILLUSIONS, RELATIVES, TWO_FACED
+from normwise.evaluation.evaluator import evaluate
+from normwise.experiments.papers.cell import Workshop
+from normwise.experiments.papers.papers import CELLS
+from normwise.experiments.papers.scale import cpu
+from normwise.experiments.presets import DIGITS
 from normwise.models import NFResNet, ResNet
+from normwise.models.abnn import Adaptive, abnn, fixed_at
 from normwise.norms import BN, GN, MBN, BNwoT, on_route
-from normwise.presets import DIGITS
-from normwise.recipes import Adversarial, AlignedBN, Mixed, Routes, Standard
-from normwise.reproduce.cell import Workshop
-from normwise.reproduce.papers import CELLS
-from normwise.reproduce.scale import cpu
+from normwise.norms.surgery.conversion import convert
 from normwise.seeding import generator
-from normwise.surgery import convert
 from normwise.threats import Linf, Normalized
-from normwise.training import fit
-from normwise.verdict import evaluate
+from normwise.training.loop import fit
+from normwise.training.recipes import Adversarial, AlignedBN, Mixed, Routes, Standard
 
 EPS = 0.2
 ROWS = 200

@@ -9,16 +9,16 @@ WEIGHTS are those of networks.cnn_a; CIFAR-10's files are where $NORMWISE_DATA s
 import sys
 from pathlib import Path
 
-import networks
 import torch
 from torch import nn
 
+import networks
 from normwise import losses
 from normwise.attacks import APGD, PGD
 from normwise.data import find
-from normwise.record import provenance, to_json, write
+from normwise.evaluation.evaluator import evaluate
+from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
-from normwise.verdict import evaluate
 
 FORMS = {
     "torch": lambda logits, y: nn.functional.cross_entropy(logits, y, reduction="none"),

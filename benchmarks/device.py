@@ -18,15 +18,15 @@ import torch
 
 from normwise.attacks import PGD, AutoAttack
 from normwise.data import Digits
+from normwise.evaluation.acceleration import EAGER, FAST, faster
+from normwise.evaluation.evaluator import evaluate
+from normwise.experiments.presets import DIGITS, EPS
 from normwise.models import ResNet, ResNet18
 from normwise.norms import BN
-from normwise.presets import DIGITS, EPS
-from normwise.recipes import Adversarial
-from normwise.record import provenance, to_json, write
-from normwise.speed import EAGER, FAST, faster
+from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
-from normwise.training import fit
-from normwise.verdict import evaluate
+from normwise.training.loop import fit
+from normwise.training.recipes import Adversarial
 
 WAYS = {
     "off": replace(EAGER, drop=False, give_up=False),

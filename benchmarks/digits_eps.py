@@ -10,11 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-from normwise import experiment, presets, verdict
 from normwise.attacks import PGD
-from normwise.record import provenance, to_json, write
+from normwise.evaluation import evaluator as verdict
+from normwise.experiments import experiment, presets
+from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
-from normwise.training import fit
+from normwise.training.loop import fit
 
 CANDIDATES, FALLEN = (0.1, 0.15, 0.2, 0.3), 0.05
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import resnet20
 from PIL import Image
 
+from networks import resnet20
 from normwise.data import CORRUPTIONS, Cifar10
 from normwise.data.corruptions import corrupted
-from normwise.intervals import of_rows
 from normwise.registry import plain
+from normwise.utils.intervals import of_rows
 
 FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 

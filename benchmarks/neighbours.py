@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from normwise.attacks import PGD
-from normwise.reach import peers, single
-from normwise.record import provenance, to_json, write
-from normwise.reproduce.cell import Workshop
-from normwise.reproduce.papers import CELLS
-from normwise.reproduce.scale import cpu
+from normwise.evaluation.batch_attacks import peers, single
+from normwise.experiments.papers.cell import Workshop
+from normwise.experiments.papers.papers import CELLS
+from normwise.experiments.papers.scale import cpu
+from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
 
 ROOT = Path(__file__).parents[1] / "results" / "reproduce" / "cpu"

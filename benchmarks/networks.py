@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from normwise.checkpoints import give, weights
-from normwise.illusions import Noise
+from normwise.auditing.broken_defenses import Noise
 from normwise.models import ResNet, ResNet18, Standardize
+from normwise.models.checkpoints import give, weights
 from normwise.norms import BN
 
 
@@ -55,9 +55,9 @@ def resnet18() -> nn.Module:
 
 def _reproduced(name: str) -> nn.Module:
     """A network of `normwise reproduce --preset cpu`, seed 0, as results/ holds it; run from the repository's root."""
-    from normwise.reproduce.cell import Workshop
-    from normwise.reproduce.papers import CELLS
-    from normwise.reproduce.scale import cpu
+    from normwise.experiments.papers.cell import Workshop
+    from normwise.experiments.papers.papers import CELLS
+    from normwise.experiments.papers.scale import cpu
 
     return Workshop(CELLS, cpu(), Path("results/reproduce/cpu"), lambda text, done, total: None).network(name, 0)
 

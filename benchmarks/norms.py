@@ -15,14 +15,14 @@ from statistics import median
 import torch
 from torch.nn.functional import cross_entropy
 
-from normwise.adaptive import abnn
 from normwise.attacks.oracle import Oracle
+from normwise.evaluation.acceleration import FAST, faster
 from normwise.losses import cross_entropy as per_row
 from normwise.models import NFResNet, ResNet
-from normwise.modes import running
+from normwise.models.abnn import abnn
 from normwise.norms import NORMS
-from normwise.record import provenance, to_json, write
-from normwise.speed import FAST, faster
+from normwise.records import provenance, to_json, write
+from normwise.utils.model_state import running
 
 ABOUT = {"classes": 10, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 

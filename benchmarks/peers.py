@@ -23,20 +23,20 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import networks
 import others
 import ratios
 import torch
 from torch import Tensor, nn
 
+import networks
 from normwise.attacks import APGD, PGD, AutoAttack, Square
 from normwise.data import find
-from normwise.record import provenance, to_json, write
+from normwise.evaluation.acceleration import EAGER, FAST, Speed, faster
+from normwise.evaluation.evaluator import evaluate
+from normwise.records import provenance, to_json, write
 from normwise.seeding import generator
-from normwise.speed import EAGER, FAST, Speed, faster
 from normwise.threats import Linf
 from normwise.types import Batch
-from normwise.verdict import evaluate
 
 
 class Counted(nn.Module):

@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from animals import FEW, ROWS, faces, first_zoo, second_zoo, trained
 
-from normwise.auditing import audit
+from normwise.auditing.auditor import audit
 from normwise.data import Cifar10, Digits
+from normwise.experiments.papers.cell import Workshop
+from normwise.experiments.papers.papers import CELLS
+from normwise.experiments.papers.scale import cpu
 from normwise.norms import BN
-from normwise.recipes import Standard
-from normwise.record import provenance, write
-from normwise.reproduce.cell import Workshop
-from normwise.reproduce.papers import CELLS
-from normwise.reproduce.scale import cpu
+from normwise.records import provenance, write
 from normwise.threats import Linf
+from normwise.training.recipes import Standard
 
 
 def look(animal, batches, twin, minutes: float) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from normwise import NORMS, checkpoints
-from normwise.reproduce.scale import cpu
+from normwise import NORMS
+from normwise.experiments.papers.scale import cpu
+from normwise.models import checkpoints
 
 CELLS = Path(__file__).parents[1] / "results/reproduce/cpu/cells"
 

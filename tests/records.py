@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from normwise.record import Check, Evaluation, Result, Score, Training
+from normwise.records import Check, Evaluation, Result, Score, Training
 from normwise.report.claims import Network, Table
 
 NORMS = {

@@ -1,4 +1,4 @@
-"""The shape of the house: imports point down the floors, the front door is light, every example in the docs runs."""
+"""The shape of the house: imports point down the floors, files form no circle, the front door is light, examples in the docs run."""
 
 import ast
 import doctest
@@ -13,82 +13,117 @@ import pytest
 
 import normwise
 
+ROOT = Path(__file__).parents[1]
 SOURCE = Path(normwise.__file__).parent
-FLOORS = [
-    {"types", "registry", "losses", "rows", "modes", "seeding", "statistics", "passes"},
-    {"norms", "threats", "data", "config", "command", "coupling", "record", "schedule", "folders", "sizes"},
-    {
-        "attacks",
-        "surgery",
-        "adoption",
-        "limits",
-        "layout",
-        "fidelity",
-        "trainable",
-        "models",
-        "training",
-        "validation",
-        "verdict",
-        "judge",
-        "checkpoints",
-        "report",
-        "intervals",
-        "loading",
-        "evidence",
-        "folding",
-        "firstlayer",
-        "backward",
-        "speed",
-        "court",
-        "doubts",
-        "trial",
-        "shelf",
-        "curves",
-        "planted",
-        "robustbench",
-        "reach",
-        "adaptive",
-        "controls",
-        "illusions",
-        "sharing",
-        "damage",
-    },
-    {"recipes", "checks", "battery", "findings", "substitutes"},
-    {"experiment", "evaluation", "selftests", "auditing", "diagnoses", "shifts"},
-    {"presets", "bench"},
-    {"reproduce"},
-    {"cli", "__main__", "progress", "suits", "reports"},
+FLOORS = [  # a package may import those on lower floors, and itself; the modules at the root are one
+    {"root"},
+    {"utils"},
+    {"data", "norms", "threats", "report"},
+    {"models", "attacks"},
+    {"training", "evaluation"},
+    {"auditing", "diagnostics"},
+    {"experiments"},
+    {"cli"},
 ]
-FORBIDDEN = [  # who must not know whom, on whatever floor
-    ("norms", {"attacks", "threats"}),
+STRANGERS = [  # who must not know whom, neither by itself nor through others
+    ("data", {"norms", "models", "attacks"}),
+    ("norms", {"attacks", "threats", "models"}),
     ("threats", {"norms", "models"}),
+    ("report", {"norms", "models", "attacks", "evaluation"}),
+    ("models", {"attacks", "threats", "training"}),
     ("attacks", {"norms", "models"}),
-    ("report", {"norms", "models", "attacks", "verdict"}),
+    ("training", {"evaluation"}),
+    ("evaluation", {"training"}),
 ]
+LONGEST = 300  # lines of a file
 
 
-def rooms():
-    for path in sorted(SOURCE.rglob("*.py")):
-        if path == SOURCE / "__init__.py":  # the front door, which nothing imports
-            continue
-        relative = path.relative_to(SOURCE)
-        room = relative.parts[0].removesuffix(".py")
+def modules(folder, package=""):
+    """Every module below a folder by its dotted name, with its file."""
+    found = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[package + name if name else package.rstrip(".")] = path
+    return found
+
+
+def imports(folder):
+    """Which modules of a folder each of its modules imports: those beside it by a dot, or by name where the folder is no package."""
+    known, found = modules(folder), {}
+    for name, path in known.items():
+        inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        arrows = set[str]()
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level == len(relative.parts):
-                names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-                yield from ((room, name, relative) for name in names if name != "__version__")
+            if isinstance(node, ast.Import):
+                arrows |= {alias.name for alias in node.names} & known.keys()
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            base = inside.split(".")[: len(inside.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*filter(None, base), *(node.module or "").split(".")]).strip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".strip(".")
+                arrows.add(full if full in known else base)
+        found[name] = (arrows & known.keys()) - {name, ""}
+    return found
+
+
+ARROWS = imports(SOURCE)
+AT_ROOT = {"types", "registry", "config", "seeding", "losses", "records"}
+ROOM = {name: "root" if name in AT_ROOT else name.split(".")[0] for name in ARROWS}
+
+
+def reached(name):
+    """All modules that a module imports, itself or through others."""
+    seen, left = set(), [name]
+    while left:
+        for other in ARROWS[left.pop()] - seen:
+            seen.add(other)
+            left.append(other)
+    return seen
 
 
 def test_imports_point_down_the_floors():
-    floor = {room: number for number, level in enumerate(FLOORS, 1) for room in level}
-    for room, other, path in rooms():
-        assert floor[other] <= floor[room], f"{path} on floor {floor[room]} imports {other} on floor {floor[other]}"
+    floor = {room: number for number, level in enumerate(FLOORS, 1) for room in level} | {"__main__": 9, "": 9}
+    for name, others in ARROWS.items():
+        for other in others:
+            down = floor[ROOM[other]] < floor[ROOM[name]] or ROOM[other] == ROOM[name]
+            assert down, f"{name} on floor {floor[ROOM[name]]} imports {other} on floor {floor[ROOM[other]]}"
 
 
-@pytest.mark.parametrize(("room", "strangers"), FORBIDDEN)
+@pytest.mark.parametrize("folder", [SOURCE, ROOT / "benchmarks", ROOT / "tests"], ids=["normwise", "benchmarks", "tests"])
+def test_files_form_no_circle(folder):
+    """Take away what imports nothing that is left, again and again: what stays imports itself through others."""
+    left = {name: set(others) for name, others in imports(folder).items()}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+@pytest.mark.parametrize(("room", "strangers"), STRANGERS, ids=[room for room, _ in STRANGERS])
 def test_rooms_do_not_know_those_they_should_not(room, strangers):
-    known = {other for one, other, _ in rooms() if one == room}
-    assert not known & strangers
+    for name in ARROWS:
+        if ROOM[name] == room:
+            known = {other for other in reached(name) if ROOM[other] in strangers}
+            assert not known, f"{name} knows {', '.join(sorted(known))}"
+
+
+def test_the_map_is_the_house():
+    """docs/house.md draws the floors as they are here, the highest first."""
+    drawn = re.search(r"```\n(8 .*?)```", (ROOT / "docs/house.md").read_text(), re.S)[1]
+    rows = [re.fullmatch(r"(\d)  (.+)", line) for line in drawn.strip().splitlines()]
+    assert [(int(row[1]), set(row[2].split())) for row in rows] == [(n, FLOORS[n - 1]) for n in range(8, 0, -1)]
+    assert {room for level in FLOORS for room in level} | {"__main__", ""} == set(ROOM.values())
+
+
+def test_no_file_is_long():
+    long = {
+        str(path.relative_to(SOURCE)): n
+        for path in modules(SOURCE).values()
+        if (n := len(path.read_text().splitlines())) > LONGEST
+    }
+    assert not long
 
 
 def test_global_random_states_are_seeded_in_one_place():

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from normwise.data import TensorData
-from normwise.data.check import Arrays
-from normwise.rows import over
+from normwise.data.array_checks import Arrays
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Attack, Batch, Norm, Site, ThreatModel
+from normwise.utils.per_row import over
 
 
 class Linear(nn.Module):

@@ -76,7 +76,7 @@ def _answered(words: list[str]) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         print(f"normwise: no verb is named {words[0]!r}{hint} (known: {', '.join(VERBS)})", file=sys.stderr)
         return 2
-    from .cli import run
+    from .cli.commands import run
 
     return run(words[0], VERBS[words[0]], words[1:])
 

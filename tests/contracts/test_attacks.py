@@ -8,11 +8,11 @@ import torch
 
 from normwise.attacks import APGD, ATTACKS, FAB, PGD
 from normwise.losses import margin
-from normwise.modes import digest
 from normwise.norms import NORMS, BNwoT
 from normwise.seeding import generator
 from normwise.threats import L1, L2, THREATS, Linf
 from normwise.types import Attack
+from normwise.utils.model_state import digest
 from worlds import Linear, Small, fitting, images, labels, quick, trained
 
 

@@ -6,17 +6,17 @@ from contextlib import suppress
 import pytest
 import torch
 
-from normwise.adaptive import Adaptive, abnn
 from normwise.attacks import APGD, ATTACKS, PGD
+from normwise.evaluation.evaluator import evaluate
+from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import MBN, NORMS, NoNorm
-from normwise.recipes import RECIPES
-from normwise.schedule import Schedule
+from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.seeding import generator
-from normwise.surgery import convert, recalibrate
 from normwise.threats import THREATS, Linf
-from normwise.training import fit
+from normwise.training.loop import fit
+from normwise.training.recipes import RECIPES
+from normwise.training.schedule import Schedule
 from normwise.types import Batch
-from normwise.verdict import evaluate
 from otherdevice import elsewhere
 from worlds import Stripes, fitting, images, labels, trained
 

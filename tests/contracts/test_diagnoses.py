@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.diagnoses import DIAGNOSES, Diagnosis, Table
-from normwise.diagnoses.run import diagnose
-from normwise.modes import digest
+from normwise.diagnostics import DIAGNOSES, Diagnosis, Table
+from normwise.diagnostics.run import diagnose
 from normwise.norms import NORMS
-from normwise.record import to_json
+from normwise.records import to_json
 from normwise.seeding import generator
 from normwise.threats import L2, Linf, Patch
+from normwise.utils.model_state import digest
 from worlds import ChannelsFirst, Linear, Small, batches, trained
 
 PARTS = batches(1, 5)

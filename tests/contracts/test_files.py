@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from normwise import checkpoints
 from normwise.data import find
-from normwise.modes import digest
+from normwise.models import checkpoints
+from normwise.utils.model_state import digest
 from worlds import trained
 
 GREY = {"cat": 40, "dog": 120, "owl": 200}  # every picture of a class has its grey, so that labels can be told from pixels

@@ -12,9 +12,9 @@ import normwise as nw
 from networks import CLASSES, KINDS, images
 from normwise.__main__ import main
 from normwise.data import TensorData
-from normwise.data.check import Arrays
-from normwise.modes import digest
-from normwise.passes import logits_in
+from normwise.data.array_checks import Arrays
+from normwise.utils.forward import logits_in
+from normwise.utils.model_state import digest
 
 QUIET = "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
 SHORT = ["--device", "cpu", "--threat.eps", "0.05"]

@@ -12,18 +12,18 @@ from torch import nn
 import normwise as nw
 from networks import KINDS, images
 from normwise.attacks import APGD, FAB, Square
-from normwise.diagnoses import DIAGNOSES
-from normwise.diagnoses.drift import Drift
-from normwise.diagnoses.flips import Flips
-from normwise.diagnoses.gamma import Gamma
-from normwise.diagnoses.margins import Margins
-from normwise.diagnoses.slices import Slices
-from normwise.diagnoses.smoothness import Smoothness
-from normwise.modes import digest, modes_of
-from normwise.passes import logits_in
+from normwise.diagnostics import DIAGNOSES
+from normwise.diagnostics.drift import Drift
+from normwise.diagnostics.flips import Flips
+from normwise.diagnostics.gamma import Gamma
+from normwise.diagnostics.margins import Margins
+from normwise.diagnostics.slices import Slices
+from normwise.diagnostics.smoothness import Smoothness
+from normwise.evaluation.acceleration import EAGER
 from normwise.seeding import generator
-from normwise.speed import EAGER
 from normwise.types import Batch
+from normwise.utils.forward import logits_in
+from normwise.utils.model_state import digest, modes_of
 
 THREAT = nw.Linf(eps=0.08)
 REACH = [name for name, kind in KINDS.items() if not kind.refused]

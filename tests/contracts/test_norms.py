@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.coupling import measure_coupling
-from normwise.modes import digest
+from normwise.evaluation.coupling import measure_coupling
 from normwise.norms import NORMS, norm_reads
-from normwise.surgery import convert, recalibrate
+from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.types import Norm, Site
+from normwise.utils.model_state import digest
 from worlds import Small, images, labels, trained
 
 

@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from normwise.adaptive import Adaptive, abnn
-from normwise.modes import digest, frozen
+from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import MBN, NORMS, NoNorm
-from normwise.recipes import RECIPES
-from normwise.schedule import Schedule
 from normwise.seeding import generator
 from normwise.threats import Linf
-from normwise.training import fit
+from normwise.training.loop import fit
+from normwise.training.recipes import RECIPES
+from normwise.training.schedule import Schedule
 from normwise.types import Recipe
+from normwise.utils.model_state import digest, frozen
 from worlds import Stripes, images, labels, trained
 
 QUICK = Schedule(epochs=2, batch_size=16, lr=0.05, decay="constant")

@@ -8,15 +8,15 @@ import pytest
 
 from normwise.attacks import ATTACKS, FGSM, PGD
 from normwise.data import DATA
-from normwise.diagnoses import DIAGNOSES
+from normwise.diagnostics import DIAGNOSES
+from normwise.evaluation.evaluator import evaluate
 from normwise.models import MODELS
 from normwise.norms import NORMS
-from normwise.recipes import RECIPES
-from normwise.record import Result, Substitute, Training, commit, provenance, read_result, to_json, write
+from normwise.records import Result, Substitute, Training, commit, provenance, read_result, to_json, write
 from normwise.registry import Registry, plain
 from normwise.threats import THREATS, Linf
+from normwise.training.recipes import RECIPES
 from normwise.types import Batch
-from normwise.verdict import evaluate
 from worlds import images, labels, trained
 
 REGISTRIES = [ATTACKS, DATA, DIAGNOSES, MODELS, NORMS, RECIPES, THREATS]

@@ -9,22 +9,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normwise.adaptive import Adaptive, abnn, detached, find_taps, fixed_at
 from normwise.attacks import PGD
-from normwise.controls import nearest_width, randomized, warm_start
-from normwise.coupling import measure_coupling
-from normwise.folding import fold
+from normwise.evaluation.coupling import measure_coupling
+from normwise.evaluation.evaluator import evaluate
+from normwise.experiments.papers.controls import nearest_width, randomized, warm_start
 from normwise.models import VGG, NFResNet, ResNet, ResNet18
-from normwise.modes import digest
+from normwise.models.abnn import Adaptive, abnn, detached, find_taps, fixed_at
 from normwise.norms import BNwoT
 from normwise.norms.adaptive import AdaptiveNorm
-from normwise.recipes import AlignedBN
-from normwise.schedule import Schedule
-from normwise.surgery import convert, recalibrate
+from normwise.norms.surgery.conversion import convert, recalibrate
+from normwise.norms.surgery.folding import fold
+from normwise.norms.surgery.trainable import frozen_statistics
 from normwise.threats import Linf
-from normwise.trainable import frozen_statistics
-from normwise.training import fit
-from normwise.verdict import evaluate
+from normwise.training.loop import fit
+from normwise.training.recipes import AlignedBN
+from normwise.training.schedule import Schedule
+from normwise.utils.model_state import digest
 from worlds import THREAT, Small, Stripes, agreeing, batches, images, labels, trained
 
 SCOPES = ("batch", "channel", "sample")

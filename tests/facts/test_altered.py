@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from normwise.folding import fold
-from normwise.limits import unmapped
 from normwise.norms import BN, GN, RNT, StatNorm
-from normwise.sharing import share_of, with_share
-from normwise.surgery import convert, convert_sync, recalibrate
+from normwise.norms.surgery.adaptation import share_of, with_share
+from normwise.norms.surgery.conversion import convert, convert_sync, recalibrate
+from normwise.norms.surgery.folding import fold
+from normwise.norms.surgery.unmapped import unmapped
 from worlds import CHANNELS, Activated, Rectified, Small, Split, beside, images, settled, trained
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from normwise.attacks import PGD
-from normwise.backward import straight_through
+from normwise.attacks.bpda import straight_through
+from normwise.evaluation.evaluator import evaluate
 from normwise.threats import Linf
 from normwise.types import Batch
-from normwise.verdict import evaluate
 from worlds import images, trained
 
 

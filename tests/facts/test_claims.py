@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 from torch import nn
 
-from normwise.recipes import Adversarial
+from normwise.experiments.papers.cell import Cell, Workshop
+from normwise.experiments.papers.claims import CLAIMS
+from normwise.experiments.papers.decide import HOLDS, NEVER, NOT, ONLY, OPEN, Claim, decide, paired
+from normwise.experiments.papers.measures import (
+    falls_less,
+    figure,
+    more_robust,
+    more_robust_at_equal_clean,
+    steadier,
+    unmatched,
+)
+from normwise.experiments.papers.papers import CELLS, SYSTEMS
+from normwise.experiments.papers.run import Reproduce, decided, wanted
+from normwise.experiments.papers.scale import cpu
+from normwise.experiments.papers.tables import beside
 from normwise.report.claims import figure as written
-from normwise.reproduce.cell import Cell, Workshop
-from normwise.reproduce.claims import CLAIMS
-from normwise.reproduce.decide import HOLDS, NEVER, NOT, ONLY, OPEN, Claim, decide, paired
-from normwise.reproduce.measures import falls_less, figure, more_robust, more_robust_at_equal_clean, steadier, unmatched
-from normwise.reproduce.papers import CELLS, SYSTEMS
-from normwise.reproduce.run import Reproduce, decided, wanted
-from normwise.reproduce.scale import cpu
-from normwise.reproduce.tables import beside
-from normwise.training import Diverged, Fitted
+from normwise.training.loop import Diverged, Fitted
+from normwise.training.recipes import Adversarial
 from records import result
 
 

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from normwise.controls import randomized
-from normwise.folding import fold
-from normwise.modes import copied, digest, set_mode
+from normwise.experiments.papers.controls import randomized
 from normwise.norms import BN, GN
-from normwise.sharing import with_share
-from normwise.surgery import convert, convert_sync, insert, recalibrate
-from normwise.trainable import only, only_affine, redrawn_scales, shuffled
+from normwise.norms.surgery.adaptation import with_share
+from normwise.norms.surgery.conversion import convert, convert_sync, insert, recalibrate
+from normwise.norms.surgery.folding import fold
+from normwise.norms.surgery.trainable import only, only_affine, redrawn_scales, shuffled
+from normwise.utils.model_state import copied, digest, set_mode
 from worlds import images, trained
 
 VERBS = {

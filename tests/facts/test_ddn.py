@@ -5,9 +5,9 @@ import torch
 
 from normwise.attacks import DDN
 from normwise.losses import cross_entropy
-from normwise.rows import l2, over
 from normwise.seeding import generator
 from normwise.threats import L2
+from normwise.utils.per_row import l2, over
 from worlds import Linear, Watched, decided, images
 
 

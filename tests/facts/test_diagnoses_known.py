@@ -14,16 +14,16 @@ from torch.nn.utils import prune
 
 from normwise import losses
 from normwise.data import CORRUPTIONS
-from normwise.diagnoses import Drift, Flips, Gamma, Margins, Slices, Smoothness
-from normwise.diagnoses.drift import between
-from normwise.diagnoses.inputs import climbed, shuffled
-from normwise.diagnoses.taps import layers_of, moments, unread, with_moments
+from normwise.diagnostics import Drift, Flips, Gamma, Margins, Slices, Smoothness
+from normwise.diagnostics.drift import between
+from normwise.diagnostics.inputs import climbed, shuffled
+from normwise.diagnostics.taps import layers_of, moments, unread, with_moments
 from normwise.norms import GN, BNwoT, StatNorm
-from normwise.rows import l1, l2, linf
+from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.seeding import generator
-from normwise.surgery import convert, recalibrate
 from normwise.threats import L2, Linf
 from normwise.types import Batch
+from normwise.utils.per_row import l1, l2, linf
 from worlds import ChannelsFirst, Linear, Rectified, balanced, batches, images, shortest, trained
 
 EPS = 0.02

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from normwise import PGD, Linf, Schedule, evaluate, fit, fold
-from normwise.fidelity import unlike
-from normwise.modes import copied
-from normwise.recipes import Adversarial
-from normwise.speed import FAST, faster
+from normwise.evaluation.acceleration import FAST, faster
+from normwise.training.recipes import Adversarial
+from normwise.utils.fidelity import unlike
+from normwise.utils.model_state import copied
 from worlds import THREAT, Stripes, agreeing, balanced, batches, images, trained
 
 
@@ -73,7 +73,7 @@ def test_an_evaluation_gives_up_a_copy_that_misleads_and_names_it(wrong, monkeyp
     model = balanced()
     parts = agreeing(model, batches())
     truth = evaluate(model, parts, THREAT, [PGD(steps=10)]).evaluation
-    monkeypatch.setattr("normwise.speed.fold", wrong)
+    monkeypatch.setattr("normwise.evaluation.acceleration.fold", wrong)
     assert faster(model, FAST, images(8), 0).made == ()
     found = evaluate(model, parts, THREAT, [PGD(steps=10)]).evaluation
     assert found.robust_accuracy.value == truth.robust_accuracy.value
@@ -84,9 +84,9 @@ def test_an_evaluation_gives_up_a_copy_that_misleads_and_names_it(wrong, monkeyp
 
 @pytest.mark.parametrize("wrong", [Off, Misled])
 def test_training_crafts_on_the_network_itself_where_its_copy_misleads(wrong, monkeypatch, tmp_path):
-    monkeypatch.setattr("normwise.recipes.crafting.FOLDS", 0)
+    monkeypatch.setattr("normwise.training.recipes.crafting.FOLDS", 0)
     folded = []
-    monkeypatch.setattr("normwise.recipes.crafting.fold", lambda model: folded.append(1) or wrong(model))
+    monkeypatch.setattr("normwise.training.recipes.crafting.fold", lambda model: folded.append(1) or wrong(model))
     how = Adversarial(steps=2), Linf(eps=0.1), Schedule(epochs=2, lr=0.01, batch_size=48)
     made = fit(trained(), Stripes(), *how, seed=0, folder=tmp_path).training
     assert made.remarks[0].startswith("attacked itself in training, not its folded copy: its")
@@ -97,6 +97,6 @@ def test_training_crafts_on_the_network_itself_where_its_copy_misleads(wrong, mo
 
 
 def test_training_on_a_copy_that_answers_alike_says_nothing(monkeypatch):
-    monkeypatch.setattr("normwise.recipes.crafting.FOLDS", 0)
+    monkeypatch.setattr("normwise.training.recipes.crafting.FOLDS", 0)
     how = Adversarial(steps=2), Linf(eps=0.1), Schedule(epochs=1, lr=0.01, batch_size=48)
     assert fit(trained(), Stripes(), *how, seed=0).training.remarks == ()

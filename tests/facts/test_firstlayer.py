@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.firstlayer import lighter
-from normwise.speed import EAGER, FAST, Speed, faster
+from normwise.evaluation.acceleration import EAGER, FAST, Speed, faster
+from normwise.evaluation.input_conv import lighter
 from worlds import images
 
 SHAPES = {  # kernel, stride, padding, size of the image

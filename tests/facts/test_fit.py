@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from normwise import checkpoints
-from normwise import schedule as scheduling
-from normwise.limits import unmapped
+from normwise.models import checkpoints
 from normwise.models.nfresnet import ScaledStdConv2d
-from normwise.modes import digest
 from normwise.norms import MBN, RNT
-from normwise.recipes import Adversarial, Standard
-from normwise.schedule import Schedule
+from normwise.norms.surgery.conversion import convert
+from normwise.norms.surgery.trainable import only
+from normwise.norms.surgery.unmapped import unmapped
 from normwise.seeding import generator
-from normwise.surgery import convert
 from normwise.threats import Linf
-from normwise.trainable import only
-from normwise.training import fit
+from normwise.training import schedule as scheduling
+from normwise.training.loop import fit
+from normwise.training.recipes import Adversarial, Standard
+from normwise.training.schedule import Schedule
+from normwise.utils.model_state import digest
 from worlds import Stripes, images, labels, trained
 
 DATA = Stripes(validation_size=24)
@@ -76,7 +76,7 @@ def test_it_learns_and_keeps_the_last_epoch_as_good_as_the_best(tmp_path):
 )
 def test_differences_within_a_standard_error_do_not_choose(monkeypatch, scores, chosen):
     told = iter(scores)  # of 24 rows: a standard error of 0.5 is 0.102
-    monkeypatch.setattr("normwise.validation.Validation.of", lambda self, model: ({"clean": next(told)}, (0, 0)))
+    monkeypatch.setattr("normwise.training.validation.Validation.of", lambda self, model: ({"clean": next(told)}, (0, 0)))
     schedule = Schedule(epochs=3, batch_size=16, lr=0.01)
     assert fit(trained(), DATA, Standard(), Linf(), schedule, seed=0).training.best_epoch == chosen
 

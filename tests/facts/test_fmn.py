@@ -5,9 +5,9 @@ import torch
 
 from normwise.attacks import FMN
 from normwise.attacks.fmn import shortened
-from normwise.rows import l2, over
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
+from normwise.utils.per_row import l2, over
 from worlds import Linear, Watched, images, shortest
 
 

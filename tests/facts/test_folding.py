@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normwise.folding import fold
-from normwise.limits import unmapped
 from normwise.models import MODELS
-from normwise.modes import digest
 from normwise.norms import NORMS, norm_reads, sites
+from normwise.norms.surgery.folding import fold
+from normwise.norms.surgery.unmapped import unmapped
+from normwise.utils.model_state import digest
 from worlds import Activated, Small, images, trained
 
 

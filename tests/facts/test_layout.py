@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from normwise import NORMS
-from normwise.layout import layout
 from normwise.models import MODELS
+from normwise.utils.layout import layout
 
 CPU = torch.device("cpu")
 AS_LAPTOPS = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # set before torch is imported

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from normwise.adaptive import Adaptive, abnn
-from normwise.folding import fold
-from normwise.limits import unmapped
+from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import BN, GN, MBN, RN, RNT, NoNorm, RobustNorm2d, sites
-from normwise.surgery import convert, insert, recalibrate
-from normwise.trainable import only, only_affine
+from normwise.norms.surgery.conversion import convert, insert, recalibrate
+from normwise.norms.surgery.folding import fold
+from normwise.norms.surgery.trainable import only, only_affine
+from normwise.norms.surgery.unmapped import unmapped
 from normwise.types import Site
 from worlds import Activated, Small, images, trained
 

@@ -6,10 +6,10 @@ import torch
 from normwise.attacks import ATTACKS, CW, DDN
 from normwise.attacks.minimal import MinimalNorm
 from normwise.losses import margin
-from normwise.modes import digest
-from normwise.rows import l2
 from normwise.seeding import generator
 from normwise.threats import L2, THREATS, Linf
+from normwise.utils.model_state import digest
+from normwise.utils.per_row import l2
 from worlds import Linear, Neighbours, Watched, decided, images, labels, quick, shortest, trained
 
 SHAPES = [(20,), (4, 5), (2, 4, 4), (2, 3, 3, 3)]

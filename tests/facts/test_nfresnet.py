@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from normwise.experiment import Experiment, build
+from normwise.experiments.experiment import Experiment, build
 from normwise.models import MODELS
 from normwise.models.nfresnet import GAMMA, NFBlock, NFResNet, NFResNet26, NFResNet50, ScaledStdConv2d
 from normwise.norms import BN, NoNorm, sites

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from normwise.attacks import APGD, FAB, Square
-from normwise.attacks.pace import FASTER, LEFT, Pace
+from normwise.attacks.pruning import FASTER, LEFT, Pace
 from normwise.seeding import generator
 from normwise.threats import Linf
 from worlds import undecided

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from normwise import checks, doubts
-from normwise.battery import CHECKS
-from normwise.evidence import kept_examples, pictures
+from normwise.auditing.checks import CHECKS
+from normwise.evaluation import sanity_checks as doubts
+from normwise.evaluation.artifacts import kept_examples, pictures
 from normwise.report import audit, cells, diagnosis, page, sheet, shifts
 from normwise.report import words as report_words
 from normwise.report.series import plot

@@ -7,21 +7,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normwise import checks
-from normwise.adaptive import Adaptive, abnn
 from normwise.attacks import PGD
 from normwise.data.augment import chains, colour_distortion
-from normwise.folding import fold
+from normwise.evaluation import sanity_checks
 from normwise.models import NFResNet
-from normwise.modes import digest
+from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import MBN, NoNorm, on_route
-from normwise.recipes import FGSMRS, NFGSM, RECIPES, TRADES, Mixed, NoFrost, NoFrostStar, Routes, Standard, crafting
-from normwise.recipes.trades import Diverge
-from normwise.schedule import Schedule
+from normwise.norms.surgery.folding import fold
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
-from normwise.training import fit
-from normwise.validation import overfitted
+from normwise.training.loop import fit
+from normwise.training.recipes import FGSMRS, NFGSM, RECIPES, TRADES, Mixed, NoFrost, NoFrostStar, Routes, Standard, crafting
+from normwise.training.recipes.trades import Diverge
+from normwise.training.schedule import Schedule
+from normwise.training.validation import overfitted
+from normwise.utils.model_state import digest
 from worlds import Linear, Stripes, Watched, images, labels, trained
 
 THREAT, X, Y = Linf(eps=0.1), images(16), labels(16)
@@ -256,7 +256,7 @@ def test_a_planted_model_that_withstands_one_step_alone_triggers_the_sentinel(tm
     assert line["validation_robust"] < 0.4
     assert fitted.training.overfitted_epoch == 1
     assert any("overfitted to one step" in text for text in said)
-    (check,) = checks.of_training(fitted.training)
+    (check,) = sanity_checks.of_training(fitted.training)
     assert check.status == "warn"
     assert "first in epoch 1 of 2" in check.measured
 
@@ -265,10 +265,10 @@ def test_an_honest_model_does_not_trigger_it_and_other_recipes_do_not_look():
     schedule = Schedule(epochs=3, batch_size=16, lr=0.05)
     honest = fit(trained(), Stripes(validation_size=24), FGSMRS(), THREAT, schedule, seed=0).training
     assert honest.overfitted_epoch == 0
-    assert checks.of_training(honest)[0].status == "pass"
+    assert sanity_checks.of_training(honest)[0].status == "pass"
     other = fit(trained(), Stripes(validation_size=24), TRADES(steps=1), THREAT, schedule, seed=0).training
     assert set(other.validation) == {"clean", "robust"}
-    assert not checks.of_training(other)
+    assert not sanity_checks.of_training(other)
     for one, many, raised in ((0.15, 0.06, False), (0.6, 0.31, False), (0.6, 0.29, True), (0.3, 0.1, False)):
         assert overfitted({"clean": 0.8 if one > 0.2 else 0.2, "one_step": one, "robust": many}) == raised
 

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from normwise.record import Curve, Result, Score, read_result
+from normwise.records import Curve, Result, Score, read_result
 from normwise.registry import plain
 from normwise.report import answer, card, cells, page, tables
-from normwise.robustbench import Entry
+from normwise.report.robustbench import Entry
 from records import HOSTILE, grid, result, score
 
 

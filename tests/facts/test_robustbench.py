@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from normwise import robustbench
 from normwise.attacks import AutoAttack, Square
+from normwise.evaluation.evaluator import evaluate
+from normwise.experiments import leaderboard as robustbench
 from normwise.registry import plain
-from normwise.verdict import evaluate
 from worlds import THREAT, Neighbours, agreeing, balanced, batches
 
 KEYS = ["link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps"]

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from normwise.attacks import FGSM, PGD, AutoAttack
-from normwise.planted import planted_images
+from normwise.auditing.attack_tests import _monotone, selftest
+from normwise.auditing.planted import planted_images
 from normwise.seeding import generator
-from normwise.selftests import _monotone, selftest
 from normwise.threats import L1, L2, Linf
 from normwise.types import Batch
 from worlds import images, trained

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.damage import Answers, Resampled, damage, errors
 from normwise.data import CORRUPTIONS, Cifar10, Cifar10C, Cifar101, find
-from normwise.findings import called, sentences
-from normwise.modes import digest
+from normwise.evaluation.shifts.metrics import Answers, Resampled, damage, errors
+from normwise.evaluation.shifts.run import Shifts, run_shifts
+from normwise.evaluation.shifts.summary import called, sentences
 from normwise.norms import GN, NORMS
 from normwise.norms.site import norm_reads
-from normwise.sharing import share_of, with_share
-from normwise.shifts import Shifts, run_shifts
+from normwise.norms.surgery.adaptation import share_of, with_share
 from normwise.types import Batch
+from normwise.utils.model_state import digest
 from worlds import Small, images, trained
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from normwise.attacks import Square
-from normwise.attacks.patches import bump, patch_sides
+from normwise.attacks.square_patches import bump, patch_sides
 from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L1, L2, Linf

@@ -8,10 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from normwise.adaptive import Adaptive, abnn
-from normwise.folding import fold
-from normwise.limits import unmapped
-from normwise.modes import digest
+from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import (
     BN,
     BNM,
@@ -30,14 +27,17 @@ from normwise.norms import (
     routed,
     sites,
 )
-from normwise.recipes import Routes, Standard
-from normwise.schedule import Schedule
+from normwise.norms.surgery.adaptation import with_share
+from normwise.norms.surgery.conversion import convert, convert_sync, insert, recalibrate
+from normwise.norms.surgery.folding import fold
+from normwise.norms.surgery.unmapped import unmapped
 from normwise.seeding import generator
-from normwise.sharing import with_share
-from normwise.surgery import convert, convert_sync, insert, recalibrate
 from normwise.threats import Linf
-from normwise.training import fit
+from normwise.training.loop import fit
+from normwise.training.recipes import Routes, Standard
+from normwise.training.schedule import Schedule
 from normwise.types import Site
+from normwise.utils.model_state import digest
 from worlds import Activated, Small, Stripes, images, labels, trained
 
 

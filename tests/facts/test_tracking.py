@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.folding import fold
-from normwise.limits import unmapped
-from normwise.modes import copied
 from normwise.norms import BN, norm_reads, reads
-from normwise.sharing import share_of, unshared, with_share
-from normwise.surgery import convert, convert_sync, recalibrate
+from normwise.norms.surgery.adaptation import share_of, unshared, with_share
+from normwise.norms.surgery.conversion import convert, convert_sync, recalibrate
+from normwise.norms.surgery.folding import fold
+from normwise.norms.surgery.unmapped import unmapped
+from normwise.utils.model_state import copied
 from worlds import CHANNELS, Rectified, beside, images
 
 

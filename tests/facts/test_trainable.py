@@ -5,16 +5,16 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from normwise import checkpoints
-from normwise.adaptive import Adaptive, abnn
-from normwise.modes import digest
+from normwise.models import checkpoints
+from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import BN, GN, MBN
-from normwise.recipes import Adversarial, Standard
-from normwise.schedule import Schedule
-from normwise.surgery import convert
+from normwise.norms.surgery.conversion import convert
+from normwise.norms.surgery.trainable import baked, frozen_statistics, only, redrawn_scales, shuffled
 from normwise.threats import Linf
-from normwise.trainable import baked, frozen_statistics, only, redrawn_scales, shuffled
-from normwise.training import fit
+from normwise.training.loop import fit
+from normwise.training.recipes import Adversarial, Standard
+from normwise.training.schedule import Schedule
+from normwise.utils.model_state import digest
 from worlds import Stripes, images, trained
 
 # weight decay and momentum move whatever the optimizer holds

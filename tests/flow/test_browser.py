@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from normwise.record import write
+from normwise.records import write
 from normwise.report import audit, claims, diagnosis, page, shifts
 from records import HOSTILE, audited, diagnosed, example, grid, png, result, shifted
 from records import claims as claimed

@@ -31,12 +31,12 @@ from torch import nn
 
 import normwise
 from normwise.__main__ import main
-from normwise.bench import Finished
+from normwise.cli.progress import bar
 from normwise.data import ArrayFile, Digits, Mnist
-from normwise.progress import bar
-from normwise.record import read_result
+from normwise.experiments.grid import Finished
+from normwise.experiments.substitutes import described
+from normwise.records import read_result
 from normwise.registry import plain
-from normwise.substitutes import described
 from normwise.threats import Linf
 
 SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm,pgd")
@@ -250,7 +250,7 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
 
 
 def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):
-    monkeypatch.setattr("normwise.reproduce.run.planned", lambda settings: [])
+    monkeypatch.setattr("normwise.experiments.papers.run.planned", lambda settings: [])
     done("reproduce", "--preset", "smoke", "--out", "OUT/one")
     assert yaml.safe_load(Path("OUT/one/config.yaml").read_text())["preset"] == "smoke"
     done("reproduce", "--preset", "smoke", "--seeds", 2, "--out", "OUT/one")  # which several runs share
@@ -508,7 +508,9 @@ def test_several_devices_share_an_evaluation(place, tmp_path, monkeypatch):
         one["curves"],
     )
     shared = []
-    monkeypatch.setattr("normwise.evaluation._shared", lambda e, folder, devices, batches, report: shared.append(devices))
+    monkeypatch.setattr(
+        "normwise.experiments.evaluation_run._shared", lambda e, folder, devices, batches, report: shared.append(devices)
+    )
     done(*words[:2], "--batch_size", 20, *words[4:6], "--device", "cpu,cpu,cpu", "--out", tmp_path / "short")
     assert shared == [["cpu", "cpu"]]  # of 20, 20 and 10 rows: coupled rows leave the last batch out
     said = say(*words, "--device", "cpu,moon", "--out", tmp_path / "three")
@@ -517,7 +519,7 @@ def test_several_devices_share_an_evaluation(place, tmp_path, monkeypatch):
 
 def test_a_bench_with_a_failed_cell_keeps_the_others_and_ends_with_1(monkeypatch):
     finished = Finished([read_result(Path("run/result.json"))], {"rn-standard": "no luck today"})
-    monkeypatch.setattr("normwise.cli.run_bench", lambda *args: finished)
+    monkeypatch.setattr("normwise.cli.commands.run_bench", lambda *args: finished)
     said = say("bench", "--out", "OUT")
     assert (said.status, said.out.splitlines()[-1]) == (1, "failed: rn-standard: no luck today")
     assert "no luck today" in Path("OUT/report.html").read_text()

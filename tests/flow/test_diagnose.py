@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from normwise.__main__ import main
-from normwise.diagnoses import DIAGNOSES
+from normwise.diagnostics import DIAGNOSES
 from normwise.report import diagnosis, diagrams, findings
 
 NETS = """

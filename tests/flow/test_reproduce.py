@@ -17,15 +17,15 @@ from torch import nn
 from normwise.__main__ import main
 from normwise.data import CORRUPTIONS, Digits
 from normwise.data.corruptions import corrupted
-from normwise.modes import digest
+from normwise.experiments.papers import figures
+from normwise.experiments.papers.cell import Workshop
+from normwise.experiments.papers.papers import CELLS
+from normwise.experiments.papers.run import Reproduce, planned, reproduce
+from normwise.experiments.papers.scale import SCALES, smoke
 from normwise.norms import BN
-from normwise.reproduce import figures
-from normwise.reproduce.cell import Workshop
-from normwise.reproduce.papers import CELLS
-from normwise.reproduce.run import Reproduce, planned, reproduce
-from normwise.reproduce.scale import SCALES, smoke
-from normwise.training import fit
+from normwise.training.loop import fit
 from normwise.types import Batch
+from normwise.utils.model_state import digest
 from worlds import Stripes, batches, trained
 
 
@@ -164,8 +164,8 @@ def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tm
         assert {device, *(p.device for p in model.parameters())} == {torch.device("meta")}
         raise Stopped
 
-    monkeypatch.setattr("normwise.reproduce.run.place", lambda settings: torch.device("meta"))
-    monkeypatch.setattr("normwise.reproduce.cell.fit", watched)
+    monkeypatch.setattr("normwise.experiments.papers.run.place", lambda settings: torch.device("meta"))
+    monkeypatch.setattr("normwise.experiments.papers.cell.fit", watched)
     for name in ("bn-eighth", "affine-random"):  # one as it is, one whose learning rate is chosen first
         with pytest.raises(Stopped):
             reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, lambda text, done, total: None)
@@ -178,7 +178,7 @@ def test_what_a_stopped_process_trained_counts_in_a_cells_seconds(monkeypatch, t
         fitted = fit(*args, **options)
         return fitted._replace(training=replace(fitted.training, seconds=1000 + fitted.training.seconds))
 
-    monkeypatch.setattr("normwise.reproduce.cell.fit", resumed)
+    monkeypatch.setattr("normwise.experiments.papers.cell.fit", resumed)
     record = Workshop(CELLS, smoke(), tmp_path, lambda text, done, total: None).make("bn-eighth", 0)
     assert 1000 < record["training"]["seconds"] < record["seconds"] < 1200
 

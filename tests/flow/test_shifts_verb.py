@@ -20,8 +20,8 @@ from test_cli import done, say
 
 from normwise.data import CORRUPTIONS, Digits
 from normwise.data.corruptions import corrupted
-from normwise.loading import load
-from normwise.sharing import with_share
+from normwise.models.loading import load
+from normwise.norms.surgery.adaptation import with_share
 
 SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm")
 

@@ -9,28 +9,29 @@ import pytest
 import torch
 from torch import nn
 
-from normwise import intervals, passes
-from normwise.adaptive import Adaptive, abnn, fixed_at
 from normwise.attacks import APGD, PGD
-from normwise.auditing import Audit, audit, claimed
-from normwise.battery import CHECKS, Case, cutting_layers
+from normwise.auditing.auditor import Audit, audit, claimed
+from normwise.auditing.broken_defenses import ILLUSIONS, Cut, before
+from normwise.auditing.checks import CHECKS, Case, cutting_layers
 from normwise.data import Mnist
-from normwise.illusions import ILLUSIONS, Cut, before
-from normwise.modes import digest
+from normwise.evaluation.batch_attacks import peers, single
+from normwise.evaluation.evaluator import evaluate
+from normwise.models.abnn import Adaptive, abnn, fixed_at
 from normwise.norms import BN, GN, MBN, RNT, BNwoT, NoNorm
-from normwise.reach import peers, single
-from normwise.recipes import Adversarial, AlignedBN, Routes, Standard
-from normwise.record import to_json, write
-from normwise.schedule import Schedule
+from normwise.norms.surgery.conversion import convert
+from normwise.records import to_json, write
 from normwise.seeding import generator
-from normwise.surgery import convert
 from normwise.threats import Linf, Normalized
-from normwise.training import fit
-from normwise.verdict import evaluate
+from normwise.training.loop import fit
+from normwise.training.recipes import Adversarial, AlignedBN, Routes, Standard
+from normwise.training.schedule import Schedule
+from normwise.utils import forward as passes
+from normwise.utils import intervals
+from normwise.utils.model_state import digest
 from records import result
 from worlds import Small, Stripes, trained
 
-module = sys.modules["normwise.auditing"]
+module = sys.modules["normwise.auditing.auditor"]
 THREAT = Linf(eps=0.2)
 BATCHES = Stripes(test_limit=30).test(batch_size=15)
 QUICK = Schedule(epochs=15, batch_size=16, optimizer="adamw", lr=0.01)

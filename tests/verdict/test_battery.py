@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from normwise.adaptive import Adaptive, abnn
 from normwise.attacks import PGD
-from normwise.battery import CHECKS, Case, closed, parts, searches
-from normwise.battery.gradients import gradients_by_layer
-from normwise.illusions import ILLUSIONS, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
-from normwise.modes import untouched
+from normwise.auditing.broken_defenses import ILLUSIONS, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
+from normwise.auditing.checks import CHECKS, Case, closed, parts, searches
+from normwise.auditing.checks.gradients import gradients_by_layer
+from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import BN, RN, Routed
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Batch
+from normwise.utils.model_state import untouched
 from worlds import Stripes, images, trained
 
 BATCHES = Stripes(test_limit=30).test(batch_size=15)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from normwise.attacks import PGD
-from normwise.checks import beside_malicious
+from normwise.evaluation.batch_attacks import single, with_single
+from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.sanity_checks import beside_malicious
 from normwise.norms import BNwoT
-from normwise.reach import single, with_single
+from normwise.norms.surgery.conversion import convert
 from normwise.report import beside, cells, page
-from normwise.surgery import convert
-from normwise.verdict import evaluate
 from records import HOSTILE, grid, result
 from worlds import THREAT, Neighbours, Watched, agreeing, balanced, batches
 

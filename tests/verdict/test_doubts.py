@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from normwise.attacks import APGD, FGSM, PGD, AutoAttack, Square, worst_case
-from normwise.doubts import annotate
-from normwise.verdict import evaluate
+from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.sanity_checks import annotate
 from worlds import THREAT, Linear, Neighbours, Small, Watched, balanced, batches
 
 

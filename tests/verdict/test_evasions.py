@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from normwise import passes
 from normwise.attacks import APGD, PGD
-from normwise.auditing import Audit, audit
-from normwise.battery import CHECKS, Case, cutting_layers
-from normwise.coupling import measure_coupling
-from normwise.illusions import before
-from normwise.judge import Judge, classes_of
+from normwise.auditing.auditor import Audit, audit
+from normwise.auditing.broken_defenses import before
+from normwise.auditing.checks import CHECKS, Case, cutting_layers
+from normwise.evaluation.coupling import measure_coupling
+from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.predictor import Judge, classes_of
 from normwise.norms import BN
-from normwise.record import to_json, write
+from normwise.records import to_json, write
 from normwise.threats import Linf
-from normwise.verdict import evaluate
+from normwise.utils import forward as passes
 from records import result
 from worlds import Stripes, trained
 
-module = sys.modules["normwise.auditing"]
+module = sys.modules["normwise.auditing.auditor"]
 BATCHES = Stripes(test_limit=30).test(batch_size=15)
 THREAT = Linf(eps=0.2)
 BY_NAME = {check.name: check for check in CHECKS}
@@ -197,7 +197,7 @@ def test_a_network_that_always_answers_the_same_is_dead_and_its_attack_does_not_
 
 
 def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_equally_many(monkeypatch):
-    monkeypatch.setattr("normwise.battery.case.AT_ONCE", 15)
+    monkeypatch.setattr("normwise.auditing.checks.case.AT_ONCE", 15)
     case, asked = Case(trained(BN()), BATCHES, THREAT, strongest=APGD(steps=2)), list[int]()
     judge = evaluate
 
@@ -206,7 +206,7 @@ def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_e
         return judge(model, batches, *rest, **options)
 
     case.white()
-    monkeypatch.setattr("normwise.battery.case.evaluate", seen)
+    monkeypatch.setattr("normwise.auditing.checks.case.evaluate", seen)
     monkeypatch.setattr(case, "standing", lambda: case.split(15))
     BY_NAME["stronger search"].ask(case)
     assert sorted(asked) == sorted(row for batch in BATCHES for row in batch.ids.tolist())

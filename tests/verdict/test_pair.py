@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from normwise.attacks import PGD, STRONGEST, Square
+from normwise.evaluation.evaluator import evaluate
 from normwise.threats import Linf
 from normwise.types import Batch, Proposal
-from normwise.verdict import evaluate
 from worlds import THREAT, Linear, Neighbours, agreeing, balanced, batches, images
 
 PROTOCOL = (Square(steps=1), PGD(steps=1, relative_step=0.2, random_start=False))  # weak on purpose

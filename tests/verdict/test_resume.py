@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from normwise.attacks import FAB, FGSM, PGD, worst_case
-from normwise.curves import curve
-from normwise.evidence import COLUMNS, keep_images, keep_rows
+from normwise.evaluation.acceleration import EAGER, FAST, Speed, _Filled, faster
+from normwise.evaluation.artifacts import COLUMNS, keep_images, keep_rows
+from normwise.evaluation.curves import curve
+from normwise.evaluation.evaluator import evaluate
 from normwise.seeding import generator
-from normwise.speed import EAGER, FAST, Speed, _Filled, faster
 from normwise.threats import L2, Linf
 from normwise.types import Batch
-from normwise.verdict import evaluate
 from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches
 
 ATTACKS = (FGSM(), PGD(steps=4))

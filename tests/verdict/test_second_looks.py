@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from normwise import intervals
 from normwise.attacks import APGD, PGD
-from normwise.auditing import audit
-from normwise.battery import CHECKS, Case, closed, in_a_process
-from normwise.battery.anew import OtherWeights
-from normwise.battery.ledger import Clean
-from normwise.battery.levels import OnGrid, levels_of, towards
-from normwise.illusions import RELATIVES, TWO_FACED
-from normwise.loading import load
-from normwise.modes import digest
+from normwise.auditing.auditor import audit
+from normwise.auditing.broken_defenses import RELATIVES, TWO_FACED
+from normwise.auditing.checks import CHECKS, Case, closed, in_a_process
+from normwise.auditing.checks.asked_anew import OtherWeights
+from normwise.auditing.checks.ledger import Clean
+from normwise.auditing.checks.levels import OnGrid, levels_of, towards
+from normwise.models.loading import load
 from normwise.threats import L2, Linf
+from normwise.utils import intervals
+from normwise.utils.model_state import digest
 from worlds import Stripes
 
-module = sys.modules["normwise.auditing"]
+module = sys.modules["normwise.auditing.auditor"]
 THREAT = Linf(eps=0.1)
 BATCHES = [batch._replace(x=(255 * batch.x).round() / 255) for batch in Stripes(test_limit=30).test(batch_size=15)]
 QUICK = {"strongest": APGD(steps=10), "victims": 4}

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import nn
 
-from normwise import intervals
 from normwise.attacks import FGSM, PGD, worst_case
-from normwise.coupling import measure_coupling
-from normwise.modes import digest
+from normwise.evaluation.acceleration import EAGER, FAST, Copies
+from normwise.evaluation.coupling import measure_coupling
+from normwise.evaluation.evaluator import evaluate
 from normwise.norms import BNwoT
 from normwise.seeding import generator
-from normwise.speed import EAGER, FAST, Copies
 from normwise.threats import L2, Linf
 from normwise.types import Batch, Proposal
-from normwise.verdict import evaluate
+from normwise.utils import intervals
+from normwise.utils.model_state import digest
 from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, images, trained
 
 
@@ -320,7 +320,9 @@ def test_coupled_rows_are_searched_on_a_copy_too_and_again_where_the_judge_disag
     assert abs(survivors(FAST) - plain) <= 1 / 40
     assert all(one is not model for one in asked[:1])
     with monkeypatch.context() as patched:  # a copy that calls every row wrong finds nothing, and is found out
-        patched.setattr("normwise.court.faster", lambda model, *rest: Copies((Inverted(copy.deepcopy(model)),)))
+        patched.setattr(
+            "normwise.evaluation.preflight.faster", lambda model, *rest: Copies((Inverted(copy.deepcopy(model)),))
+        )
         assert survivors(FAST) == plain
     assert sum(one is model for one in asked) == 4  # every batch again
 

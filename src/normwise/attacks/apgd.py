@@ -10,13 +10,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import losses, rows
+from .. import losses
 from ..threats.l1 import L1Region
 from ..types import Images, Labels, PerRow, Region, Rows
+from ..utils import per_row as rows
 from .base import BaseAttack, at_least, check_draws, restarted
-from .best import Best
+from .best_iterate import Best
 from .oracle import Oracle
-from .pace import Pace
+from .pruning import Pace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .. import losses
-from ..modes import untouched
 from ..types import Images, Labels, Proposal, Region, ThreatModel
+from ..utils.model_state import untouched
 from .oracle import Oracle
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import losses
 from ..types import Images, Labels, Region
 from .base import BaseAttack, at_least
-from .best import Best
+from .best_iterate import Best
 from .oracle import Oracle
 
 

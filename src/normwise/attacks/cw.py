@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 from .. import losses
-from ..rows import flat
 from ..types import Labels, Logits, PerRow, Rows
+from ..utils.per_row import flat
 from .base import at_least, positive
 from .minimal import MinimalNorm, Track
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 from .. import losses
-from ..rows import l2, over
 from ..types import Images
+from ..utils.per_row import l2, over
 from .base import at_least, positive
 from .minimal import MinimalNorm, Track, cosine, farthest, unit
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import losses
-from ..rows import l1, l2, over
 from ..types import Images, PerRow
+from ..utils.per_row import l1, l2, over
 from .base import at_least
 from .minimal import MinimalNorm, Track, Walk
 

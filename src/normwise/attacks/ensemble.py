@@ -14,7 +14,7 @@ from .. import losses
 from ..types import Images, Labels, Region
 from .apgd import APGD
 from .base import BaseAttack, at_least, one_of
-from .best import Best
+from .best_iterate import Best
 from .fab import FAB
 from .oracle import Oracle
 from .square import Square

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..rows import flat, over, spend
 from ..types import Images, Labels, Logits, PerRow, Region
+from ..utils.per_row import flat, over, spend
 from .base import BaseAttack, at_least
-from .best import Best
+from .best_iterate import Best
 from .oracle import Oracle
-from .pace import Pace
+from .pruning import Pace
 
 Points = Float[Tensor, "b d"]
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1}

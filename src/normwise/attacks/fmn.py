@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 from .. import losses
-from ..rows import flat, l1, l2, linf, over
 from ..types import Images, PerRow
+from ..utils.per_row import flat, l1, l2, linf, over
 from .base import at_least, positive
 from .minimal import MinimalNorm, Track, cosine, farthest, unit
 

@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .. import losses
-from ..rows import l2, over
 from ..types import Images, Labels, Logits, PerRow, Region, ThreatModel
+from ..utils.per_row import l2, over
 from .base import BaseAttack
-from .best import Best
+from .best_iterate import Best
 from .oracle import Look, Oracle
 
 TINY = 1e-6  # keeps a distance of 0 from being divided by

@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ..passes import in_parts, in_time, logits_of
-from ..rows import over
 from ..types import Images, Labels, Logits, PerRow, Rows
+from ..utils.forward import in_parts, in_time, logits_of
+from ..utils.per_row import over
 
 T = TypeVar("T", bound="tuple[Tensor, ...]")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import losses
-from .. import rows as views
 from ..types import Images, Labels, Region
+from ..utils import per_row as views
 from .base import BaseAttack, at_least, check_draws, one_of, positive, restarted
-from .best import Best
+from .best_iterate import Best
 from .oracle import Oracle
 
 _TINY = 1e-30  # keeps a gradient of zeros zero

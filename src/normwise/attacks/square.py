@@ -12,10 +12,10 @@ from torch import Tensor
 from .. import losses
 from ..types import Images, Labels, Logits, Loss, PerRow, Region, Rows
 from .base import BaseAttack, at_least
-from .best import Best
+from .best_iterate import Best
 from .oracle import Oracle
-from .pace import Pace
-from .walks import WALKS, Walk
+from .pruning import Pace
+from .random_search import WALKS, Walk
 
 # queries of 10,000 after which the share of pixels that a patch covers is halved
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -3,20 +3,20 @@
 from pathlib import Path
 
 from ..registry import Registry
+from .array_checks import Arrays as Arrays
+from .array_checks import check_arrays as check_arrays
+from .array_checks import need
 from .arrays import ArrayFile as ArrayFile
-from .check import Arrays as Arrays
-from .check import check_arrays as check_arrays
-from .check import need
 from .cifar import Cifar10 as Cifar10
 from .cifar import Cifar100 as Cifar100
+from .cifar_shifts import Cifar10C as Cifar10C
+from .cifar_shifts import Cifar101 as Cifar101
 from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .digits import Digits as Digits
 from .files import StoredData
 from .folder import ImageFolder as ImageFolder
 from .idx import FashionMnist as FashionMnist
 from .idx import Mnist as Mnist
-from .shifted import Cifar10C as Cifar10C
-from .shifted import Cifar101 as Cifar101
 from .svhn import Svhn as Svhn
 from .tensors import TensorData as TensorData
 

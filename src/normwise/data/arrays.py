@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .check import Arrays, need
+from .array_checks import Arrays, need
 from .files import reading
 from .tensors import TensorData
 

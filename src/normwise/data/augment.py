@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..rows import over
 from ..types import Images
+from ..utils.per_row import over
 
 
 def random_crop(x: Images, padding: int, generator: Generator) -> Images:

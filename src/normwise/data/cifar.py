@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .check import Arrays
+from .array_checks import Arrays
 from .files import StoredData, reading
 
 BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))

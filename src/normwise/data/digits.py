@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .check import Arrays
+from .array_checks import Arrays
 from .tensors import TensorData
 
 

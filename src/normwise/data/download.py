@@ -12,8 +12,8 @@ import zlib
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
-from .check import need
-from .files import brief
+from ..utils.errors import brief
+from .array_checks import need
 
 
 def fetch(url: str, checksum: str, destination: Path) -> Path:

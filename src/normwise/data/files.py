@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from ..utils.errors import brief
 from .tensors import TensorData
 
 
@@ -110,12 +111,6 @@ class StoredData(TensorData):
             f"{self.name} needs {needs}; looked in {looked}: {'; '.join(lacks[:1]) or 'not there'}; add "
             f"--download (download=True), put the files of {', '.join(origin)} into {target}, or set root or $NORMWISE_DATA"
         )
-
-
-def brief(error: BaseException) -> str:
-    """Put an error on one line, with its type where the text alone says little."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def stored(file: Path) -> Path | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..seeding import generator
-from .check import Arrays, need
+from .array_checks import Arrays, need
 from .files import reading
 from .tensors import TensorData, stratified
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .check import Arrays
+from .array_checks import Arrays
 from .files import StoredData, reading
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .check import Arrays
+from .array_checks import Arrays
 from .files import StoredData, reading
 
 

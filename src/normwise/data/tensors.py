@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from ..seeding import generator as seeded
 from ..types import Batch
-from .check import Arrays, check_arrays, need
+from .array_checks import Arrays, check_arrays, need
 
 
 class Split(NamedTuple):

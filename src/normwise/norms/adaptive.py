@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import unknown
-from ..statistics import row_moments, together
 from .layer import StatNorm
+from .moments import row_moments, together
 
 Source = Literal["features", "statistics", "constant", "fusion", "plain"]
 Scope = Literal["batch", "channel", "sample"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import unknown
-from ..statistics import MEASURES
+from .moments import MEASURES
 
 
 class StatNorm(nn.Module):

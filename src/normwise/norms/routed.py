@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..modes import copied
 from ..types import Site
+from ..utils.model_state import copied
 from .layer import StatNorm
 
 Share = Literal["none", "statistics", "affine"]

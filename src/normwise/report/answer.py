@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..record import Score
+from ..records import Score
 from . import beside
 from .cells import Cell, attackers
 from .tables import count, duration, percent

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import record
+from .. import records
 from . import texts
 from .card import ALONE, FIXED, allowed, facts, radius
 from .frame import rendered
@@ -104,14 +104,14 @@ def read(path: Path) -> dict[str, Any]:
     return one | {"model": one.get("model") or path.parent.name}
 
 
-def write(out: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+def write(out: Path, audits: Sequence[Mapping[str, Any]]) -> Path:
     """Write `audit.html` and its table as `audits.csv`, `.md` and `.tex` into a folder; returns the page's path."""
-    page = to_html(records, out)
-    head, rows, numbers = _table(_all(records))
-    record.write(out / "audits.csv", texts.to_csv([dict(zip(head, row, strict=True)) for row in rows]))
-    record.write(out / "audits.md", texts.to_markdown(head, rows, numbers))
-    record.write(out / "audits.tex", texts.to_latex(head, rows, numbers))
-    return record.write(out / PAGE, page)
+    page = to_html(audits, out)
+    head, rows, numbers = _table(_all(audits))
+    records.write(out / "audits.csv", texts.to_csv([dict(zip(head, row, strict=True)) for row in rows]))
+    records.write(out / "audits.md", texts.to_markdown(head, rows, numbers))
+    records.write(out / "audits.tex", texts.to_latex(head, rows, numbers))
+    return records.write(out / PAGE, page)
 
 
 def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..record import Result
+from ..records import Result
 from .cells import Cell
 from .words import joined, plural, training, where
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..record import Result
+from ..records import Result
 from .cells import Cell, flat, label
 from .words import joined, plural, where
 

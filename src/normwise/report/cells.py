@@ -9,7 +9,7 @@ from math import hypot, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from ..record import Check, Result, Score, lower
+from ..records import Check, Result, Score, lower
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
 _APART = ("norm", "recipe", *_FROM, "seed", "device", "threads")  # what the settings two cells share leaves out

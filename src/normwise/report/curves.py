@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..record import Curve, Result
+from ..records import Curve, Result
 from .cells import Cell
 from .ink import SERIES, bare, in_percent, new, short
 from .words import training, where

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import record as records
+from .. import records
 from .card import ALONE, FIXED, JOINT, KNOWS, Card, allowed, coupling, rows
 from .cells import label
 from .diagrams import draw

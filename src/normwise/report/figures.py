@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..record import Score
+from ..records import Score
 from . import curves
 from .cells import Cell
 from .ink import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style

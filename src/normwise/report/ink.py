@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..record import write
+from ..records import write
 
 INK, MUTED, FAINT, PAPER = "#1b1f24", "#5d6773", "#d5dae0", "#fffffe"
 SERIES = ("#0b62a8", "#c2410c", "#0f766e", "#7e22ce")  # one per recipe; white rings and bars' labels tell more apart

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import record
-from ..record import Check, Result
+from .. import records
+from ..records import Check, Result
 from ..registry import plain
-from ..robustbench import Entry
 from . import answer, cells, curves, figures, tables
 from .card import card, facts, numbered, of, subtitle
 from .frame import rendered
 from .ink import SERIES, Drawn
+from .robustbench import Entry
 from .sheet import Example, told
 from .words import REFERENCE, anchor, docs, joined, training, where
 
@@ -42,11 +42,11 @@ def write(
         raise ValueError("a report needs at least one result; got none; run normwise bench, train or evaluate first")
     failed, found = dict(failures or {}), cells.of(results)
     data = {"schema": SCHEMA, "title": title, "provenance": plain(provenance), "cells": plain(list(results))}
-    record.write(out / record.RESULTS, json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
+    records.write(out / records.RESULTS, json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
     for kind, write_table in (("csv", tables.to_csv), ("md", tables.to_markdown), ("tex", tables.to_latex)):
-        record.write(out / f"results.{kind}", write_table(results))
+        records.write(out / f"results.{kind}", write_table(results))
     drawn, pictures = figures.draw(found, out), _pictures(found, results, examples)
-    return record.write(
+    return records.write(
         out / "report.html", _page(found, drawn, out, title, data["provenance"], failed, published, pictures)
     )
 

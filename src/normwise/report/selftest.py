@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..record import write
+from ..records import write
 from .card import allowed, facts
 from .cells import label
 from .frame import rendered

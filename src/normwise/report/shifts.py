@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..record import write
+from ..records import write
 from .card import FIXED, Card, coupling, rows
 from .frame import rendered
 from .ink import SERIES, Drawn, bare, in_percent, new, save, short, style

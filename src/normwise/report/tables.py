@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..record import Result, Score
+from ..records import Result, Score
 from . import cells, texts
 from .card import Card, numbered, of
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from .. import rows
 from ..types import Images, PerRow, Region
+from ..utils import per_row as rows
 from .lp import LpRegion, check_eps
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from .. import rows
 from ..types import Images, PerRow, Region, Rows
+from ..utils import per_row as rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
-from .. import rows as views
 from ..types import Images, PerRow, Region, Rows
+from ..utils import per_row as views
 from .lp import Linf, check_eps
 
 

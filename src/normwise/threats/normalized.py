@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from .. import rows
 from ..types import Images, PerRow, Region, Rows
+from ..utils import per_row as rows
 from .lp import LinfRegion, check_eps
 
 

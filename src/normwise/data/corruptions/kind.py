@@ -13,7 +13,7 @@ from torch import Generator
 
 from ...seeding import draw
 from ...types import Images
-from ..check import need
+from ..array_checks import need
 
 Picture = NDArray[np.float64]  # one image (h, w, c), pixels in [0, 1]
 SEVERITIES = (1, 2, 3, 4, 5)

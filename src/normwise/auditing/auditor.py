@@ -1,0 +1,256 @@
+"""Is this robustness real? One verdict with its reasons, for any network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ..config import choice
+from ..data import DATA, Digits, find
+from ..evaluation.batch import check_attacks
+from ..evaluation.predictor import check_network
+from ..models import ResNet
+from ..models.loading import load, told
+from ..norms import BN
+from ..records import Check, provenance, read_result, to_json, write
+from ..registry import plain
+from ..seeding import derive, drawing
+from ..threats import THREATS, Linf, Normalized
+from ..training.loop import fit
+from ..training.recipes import Standard
+from ..training.schedule import Schedule
+from ..types import Attack, Batch, Data, ThreatModel
+from ..utils.forward import in_time, until
+from ..utils.model_state import digest, moved
+from ..utils.per_row import first_rows
+from ..utils.run import check_running, place
+from ..utils.run_folder import check_folder, keep_settings
+from .checks import CHECKS, DECLARABLE, Audited, Case, Elsewhere, Found, closed, copy_of, in_a_process
+
+Report = Callable[[str, int, int], None]
+TWIN_PIXELS = 60_000 * 32 * 32  # that the twin sees in training, with repetitions
+KEPT, SHARE = 1 / 3, 1 / 2  # of the budget, what the last check is kept; of what is left beside that, what one may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Which network is audited, and what is claimed of it.
+
+    Options
+        model       a run folder, a weights file beside its model.json, or package.module:function
+        weights     a weights file for the function
+        data        the data set, by name or path
+        threat      what the attacker may do
+        claim       the robust accuracy that is claimed: a share such as 0.53, or a run's result.json, which also says under
+                    what protocol, and what it declares; empty: PGD-20's
+        rows        test rows
+        twin        an undefended network to transfer from, named as the model; "train": a small one is trained; "none"
+        declares    what the claim admits: of random, stateful, coupled
+        victims     rows attacked one at a time among clean neighbours, where rows are coupled
+        seed        every random choice follows from it
+        batch_size  rows per batch
+        budget      minutes; a third is kept for the last check, the strongest search, and one that needs more than half of what
+                    is left of the rest is marked "could not run"
+        device      "cpu", "cuda", "cuda:1", or "auto"
+        threads     CPU threads; 0 leaves torch's choice
+    """
+
+    model: str = ""
+    weights: str = ""
+    data: Data = choice(DATA, Digits(), find)
+    threat: ThreatModel = choice(THREATS, Linf())
+    claim: str = ""
+    twin: str = "train"
+    declares: tuple[str, ...] = ()
+    rows: int = 200
+    victims: int = 32
+    seed: int = 0
+    batch_size: int = 32
+    budget: float = 30.0
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        if self.rows < 1 or self.victims < 1 or not self.budget > 0:
+            raise ValueError(f"rows is {self.rows}, victims {self.victims} and budget {self.budget}; give numbers above 0")
+        if not self.model:
+            raise ValueError("no model is named; write normwise audit MODEL: a run folder or package.module:function")
+        if strange := set(self.declares) - set(DECLARABLE):
+            raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")
+        claimed(self.claim)
+
+
+class Claim(NamedTuple):
+    """What is claimed (None: PGD-20 will say), under what protocol, on which data, and what the claim admits."""
+
+    share: float | None = None
+    under: Mapping[str, Any] = MappingProxyType({})
+    data: str = ""
+    declares: tuple[str, ...] = ()
+
+
+def claimed(text: str) -> Claim:
+    """Read a claim: a share, or the `result.json` of a run, which says its protocol and what it measured. Raises ValueError."""
+    if not text:
+        return Claim()
+    if text.endswith(".json"):
+        e = read_result(Path(text)).evaluation
+        under = {
+            "threat": e.threat,
+            "attacks": [*e.attacks, *e.strongest],
+            "mode": e.mode,
+            "batch_size": e.batch_size,
+            "n": e.n,
+        }
+        declares = tuple(name for name in DECLARABLE if e.coupling.get(name))
+        return Claim(e.headline.value, under, str(e.data.get("name", "")), declares)
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError(
+            f"claim is {text!r}; give the claimed robust accuracy as a share such as 0.53, or a run's result.json"
+        )
+    return Claim(share)
+
+
+def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
+    """Audit a network and write `audit.json` and `config.yaml`.
+
+    Raises ValueError for a network or data that cannot be asked at all, and for a folder that anything else filled.
+    """
+    started, device, claim = time.monotonic(), place(settings), claimed(settings.claim)
+    data = str(getattr(settings.data, "name", ""))
+    if claim.data and claim.data != data:
+        raise ValueError(
+            f"the claim {settings.claim} was measured on {claim.data}, not on {data}; audit with --data {claim.data}"
+        )
+    _same_threat(settings, claim)
+    check_folder(settings, folder)
+    loaded = load(settings.model, settings.weights)
+    model = moved(loaded.model, device)
+    batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
+    check_network(copy_of(model) or model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
+    check_attacks((), settings.threat, batches[0])
+    twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
+    said = told([loaded, *twins], report)
+    keep_settings(settings, folder)
+    made = audit(
+        model,
+        batches,
+        settings.threat,
+        claim=claim.share,
+        twin=moved(twins[0].model, device) if twins else _twin(settings, report),
+        declares=(*settings.declares, *claim.declares),
+        victims=settings.victims,
+        elsewhere=partial(in_a_process, settings.model, settings.weights, str(device), digest(model)),
+        seed=settings.seed,
+        budget=settings.budget - (time.monotonic() - started) / 60,
+        report=report,
+    )
+    named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
+    made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
+    write(folder / "audit.json", to_json(made))
+    return made
+
+
+def _same_threat(settings: Audit, claim: Claim) -> None:
+    """Refuse a claim made under another threat model; one in normalized units is put to the test in pixels. Raises ValueError."""
+    theirs, ours = claim.under.get("threat"), plain(settings.threat)
+    if theirs and theirs["name"] != Normalized.name and json.loads(json.dumps(ours)) != theirs:
+        options = " ".join(f"--threat{'' if key == 'name' else f'.{key}'} {value}" for key, value in theirs.items())
+        raise ValueError(f"the claim {settings.claim} was made under another threat model than {ours}; audit with {options}")
+
+
+def _twin(settings: Audit, report: Report) -> nn.Module | None:
+    """The network to transfer from: a small ResNet trained on clean images; None where none is wanted, or it takes too long."""
+    if settings.twin == "none":
+        return None
+    data: Any = settings.data
+    rows, pixels = 128 * data.train_batches(128), math.prod(data.shape[1:])
+    if rows * pixels > 4 * TWIN_PIXELS:
+        report("twin: the data are too large to train one in minutes; name a network as --twin", 0, len(CHECKS))
+        return None
+    epochs = max(1, min(20, TWIN_PIXELS // (rows * pixels)))
+    schedule = Schedule(epochs=epochs, optimizer="adamw", lr=3e-3, decay="onecycle", validate_every=0)
+    with drawing(derive(settings.seed, "twin")):
+        small = ResNet(depth=8, width=8)(BN(), classes=data.classes, mean=data.mean, std=data.std)
+
+    def told(text: str, done: int, total: int) -> None:
+        report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
+
+    made = fit(small, data, Standard(), settings.threat, schedule, seed=settings.seed, device=place(settings), report=told)
+    return made.model
+
+
+def audit(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    *,
+    claim: float | None = None,
+    twin: nn.Module | None = None,
+    declares: Sequence[str] = (),
+    strongest: Attack | None = None,
+    victims: int = 32,
+    elsewhere: Elsewhere | None = None,
+    seed: int = 0,
+    budget: float = 30.0,
+    report: Report = lambda text, done, total: None,
+) -> Audited:
+    """Put a claim of robust accuracy to the test: a battery of checks on a network in evaluation mode.
+
+    Without a claim it is what PGD-20 leaves under the model's own protocol (whole batches attacked jointly, where rows are
+    coupled). The verdict is "doubtful" if the claim exceeds the upper bound by more than 5 points and than its interval, or
+    if answers are random, change the model ("stateful"), or depend on neighbours ("coupled") and the claim does not declare
+    it. It is "not established" where nothing speaks against the claim and nothing vouches for it: no gradient leads the way, the
+    strongest search could not run, or the network never learned. `twin` is an undefended network for the same classes, to transfer from, `strongest` the last search on what still stands
+    (None: AutoAttack; its APGD parts where rows are coupled, its version "rand" where the model draws). `elsewhere` asks
+    the same network in a process of its own: batches of images in, logits out. `budget` is in minutes. A check that fails to
+    run, or runs out of time, is named, and the others go on. The model is left as it was.
+
+    Raises ValueError for no batches, rows with the same id, and a declaration that is none.
+    """
+    case = Case(
+        model,
+        batches,
+        threat,
+        claim=claim,
+        twin=twin,
+        declares=declares,
+        strongest=strongest,
+        victims=victims,
+        elsewhere=elsewhere,
+        seed=seed,
+    )
+    deadline = time.monotonic() + 60 * budget
+    checks: list[Check] = []
+    for number, one in enumerate(CHECKS):
+        now, case.check = time.monotonic(), one.name
+        left = deadline - KEPT * 60 * budget - now  # without the last, the strongest search, nothing is trusted
+        mine = deadline if one is CHECKS[-1] else now + SHARE * left
+        try:
+            with until(mine):
+                in_time()
+                found = one.ask(case)
+        except TimeoutError:
+            spent = max(0.0, time.monotonic() - now) / 60
+            found = Found("could not run", f"{spent:.2f} minutes were not enough, of a budget of {budget:.3g}", None)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            found = Found("could not run", reason, None)
+        checks.append(Check(name=one.name, why=one.why, attacker=one.attacker, **found._asdict()))
+        report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
+    return closed(case, checks)

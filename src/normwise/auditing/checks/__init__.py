@@ -1,0 +1,64 @@
+"""The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
+
+from . import answers, gradients, neighbours, parts, searches
+from . import asked_anew as anew
+from . import ways_of_asking as looks
+from .asked_anew import in_a_process
+from .case import DECLARABLE, GAP, Case, Elsewhere, Found, Question, found, question
+from .gradients import cutting_layers
+from .record import Audited
+from .second_looks import copy_of
+from .verdict import closed
+
+CHECKS: tuple[
+    Question, ...
+] = (  # cheap ones first; the first measures coupling, and `outputs` makes the claim where none is
+    answers.repeated,
+    answers.batch_size,
+    answers.outputs,
+    answers.one_class,
+    answers.pixels,
+    answers.dead,
+    answers.logit_size,
+    gradients.per_layer,
+    gradients.surface,
+    gradients.leaking,
+    gradients.one_step,
+    searches.radius_one,
+    searches.radii,
+    searches.transfer,
+    searches.black_box,
+    gradients.passed_through,
+    gradients.noise,
+    parts.routes,
+    parts.substitute,
+    parts.smooth_range,
+    neighbours.poisoned,
+    neighbours.single,
+    neighbours.peers,
+    neighbours.elsewhere,
+    searches.starts,
+    searches.steps,
+    searches.losses,
+    looks.grid,
+    anew.asked_anew,
+    looks.ways,  # late, for what it asks in inference_mode may stay in a network's own caches
+    searches.stronger,
+)
+
+__all__ = [
+    "CHECKS",
+    "DECLARABLE",
+    "GAP",
+    "Audited",
+    "Case",
+    "Elsewhere",
+    "Found",
+    "Question",
+    "closed",
+    "copy_of",
+    "cutting_layers",
+    "found",
+    "in_a_process",
+    "question",
+]

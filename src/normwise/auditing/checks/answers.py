@@ -1,0 +1,182 @@
+"""What a network answers: the same to the same image, whoever is beside it, and logits."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import losses
+from ...attacks import PGD
+from ...evaluation.coupling import measure_coupling
+from ...evaluation.predictor import Judge
+from ...seeding import generator
+from ...types import Batch
+from ...utils.forward import in_time, logits_of
+from ...utils.model_state import device_of, running, untouched
+from .case import GAP, Case, Found, found, question
+
+SIZES = (1, 2, 8, 32, 128, 512)
+
+
+@question(
+    "repeated and lonely answers",
+    "robust accuracy is about one image and one model: answers that depend on draws, history or neighbours can be helped or "
+    "broken by them; say so with the claim, or evaluate with fixed running statistics",
+)
+def repeated(case: Case) -> Found:
+    """Repeat a pass, change the neighbours, reorder the rows, look at the buffers."""
+    same = [batch.x.to(device_of(case.model)) for batch in case.batches[:2] if len(batch.y) == len(case.batches[0].y)]
+    with running(case.model, "eval"):
+        c = case.coupling = measure_coupling(case.model, same, seed=case.seed)
+    if not (c.random or c.stateful or c.coupled):
+        case.merge()
+    violations = {
+        "random": (c.random, "other random draws give other answers"),
+        "stateful": (c.stateful, "a forward pass changes the model's buffers or modes"),
+        "coupled": (
+            c.coupled,
+            f"rows depend on their neighbours ({c.flips} of {c.rows} untouched rows changed their decision)",
+        ),
+    }
+    told = [text for violated, text in violations.values() if violated]
+    for name, (violated, text) in violations.items():
+        if violated:
+            case.violated(name, text)
+    measured = "; ".join(told) or f"largest change {c.largest_change:.1e}, tolerance {c.tolerance:.1e}"
+    return found(measured, c.rows, fail=bool(case.grave), warn=bool(told))
+
+
+@question(
+    "batch size",
+    "an image's class must not depend on how many others are asked about at the same time: read running statistics, or declare "
+    "the coupling and the size with the claim",
+)
+def batch_size(case: Case) -> Found:
+    """Ask in batches of 1, 2, 8, 32, 128 and 512 rows; where there are fewer, they fill the batch again and again."""
+    x = torch.cat([batch.x for batch in case.batches])[: SIZES[-1]].to(device_of(case.model))
+    model, size = case.network, len(case.batches[0].y)
+    with torch.no_grad(), running(model, "eval"), untouched(model, generator(case.seed, "sizes")):
+        usual = torch.cat([logits_of(model, part) for part in x.split(size)])
+        rounding, changes = 1e-3 * usual.abs().max(), dict[int, int]()
+        for other in SIZES:
+            in_time()
+            rows = x[: 64 if other == 1 else len(x)]
+            filled = rows.repeat(-(-other // len(rows)), *[1] * (x.ndim - 1)) if other > len(rows) else rows
+            parts = [logits_of(model, part) for part in filled.split(other)]
+            if wide := next((part.shape[1] for part in parts if part.shape[1] != usual.shape[1]), 0):
+                case.violated(
+                    "coupled", f"in batches of {other} the network knows {wide} classes, in {size} {usual.shape[1]}"
+                )
+                return found(f"{wide} classes in batches of {other}, {usual.shape[1]} in {size}", len(x), fail=True)
+            answers = torch.cat(parts)[: len(rows)]
+            moved = (answers - usual[: len(rows)]).abs().amax(1) > rounding
+            changes[other] = int((moved & (answers.argmax(1) != usual[: len(rows)].argmax(1))).sum())
+    told = ", ".join(f"{count} in batches of {other}" for other, count in changes.items() if count)
+    if told and not case.random:
+        case.violated("coupled", f"decisions depend on the size of the batch: {told}")
+    measured = f"decisions unlike those in batches of {size}: {told or 'none'} (asked in {', '.join(map(str, SIZES))})"
+    return found(measured, len(x), fail=bool(told) and not case.random)
+
+
+@question(
+    "batches of one class",
+    "who decides which images share a batch decides their classes too: no attacker is needed, a sorted list is enough; read "
+    "running statistics, or quote accuracy in such batches too",
+    "which images share a batch, and their order; where rows are coupled, then the images too. The batch's size and the "
+    "running statistics stay",
+)
+def one_class(case: Case) -> Found:
+    """Accuracy on untouched rows in batches sorted by class, beside the batches as given; attacked too, where rows are coupled."""
+    x, y, ids = (torch.cat(parts) for parts in zip(*case.batches, strict=True))
+    size, judge = len(case.batches[0].y), Judge(case.model, case.seed)
+    with running(case.model, "eval"):
+        right = {}
+        for name, order in (("as given", torch.arange(len(y))), ("sorted", y.argsort(stable=True))):
+            parts = [rows for rows in order.split(size) if len(rows) == size or not case.coupled]
+            count = sum(int((judge.answers(x[rows], y[rows])[0].cpu() == y[rows].cpu()).sum()) for rows in parts)
+            right[name] = count / sum(map(len, parts))
+    measured = (
+        f"clean accuracy {100 * right['as given']:.1f}% as given, {100 * right['sorted']:.1f}% in batches sorted by class"
+    )
+    if case.coupled:
+        skewed = [Batch(x[rows], y[rows], ids[rows]) for rows in y.argsort(stable=True).split(size)]
+        left = case.judge(PGD(steps=20), batches=skewed, inside=False).robust_accuracy
+        case.reach["sorted by class"] = left.value
+        measured += f"; pgd-20 leaves {left} of those"
+    return found(
+        measured, case.judged, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack)
+    )
+
+
+@question("outputs", "a softmax inside the model saturates, and gradients of a loss of it vanish; remove it from the model")
+def outputs(case: Case) -> Found:
+    """Are the outputs probabilities? Without a claim, PGD-20 makes one."""
+    try:
+        judged = case.judge(PGD(steps=20))
+    except Exception:  # such an attack leaves what the network gets right untouched
+        if case.claim is None:
+            case.claim = case.white()
+        raise
+    if case.claim is None:
+        case.claim = judged.robust_accuracy.value
+    logits = next(check for check in judged.checks if check.name == "logits")
+    if case.coupled:
+        case.reach["joint"] = judged.robust_accuracy.value
+    left = f"pgd-20 leaves {100 * judged.robust_accuracy.value:.1f}% of {100 * judged.clean_accuracy.value:.1f}%"
+    return found(f"{logits.measured}; {left}", judged.n, fail=logits.status != "pass")
+
+
+@question(
+    "range of the pixels",
+    "eps is in pixels of [0, 1]: a network that expects another range is attacked where it does not work; normalize inside the model",
+)
+def pixels(case: Case) -> Found:
+    """Clean accuracy on the images as they are, and as if the network expected another range."""
+    x, y = (torch.cat([getattr(batch, part) for batch in case.batches]) for part in ("x", "y"))
+    std, mean = torch.std_mean(x, dim=[0, *range(2, x.ndim)], keepdim=True)
+    ways = {
+        "as they are": x,
+        "times 255": 255 * x,
+        "from -1 to 1": 2 * x - 1,
+        "standardized": (x - mean) / std.clamp_min(1e-6),
+    }
+    size, judge = len(case.batches[0].y), Judge(case.model, case.seed)
+    with running(case.model, "eval"):
+        right = {
+            name: sum(int((judge.logits(part).argmax(1).cpu() == label.cpu()).sum()) for part, label in parts) / len(y)
+            for name, parts in ((name, zip(way.split(size), y.split(size), strict=True)) for name, way in ways.items())
+        }
+    told = ", ".join(f"{100 * share:.1f}% {name}" for name, share in right.items())
+    measured = f"pixels from {float(x.min()):.3g} to {float(x.max()):.3g}; right: {told}"
+    small = float(x.max() - x.min()) < 0.5
+    return found(measured, len(y), fail=max(right.values()) > right["as they are"] + 2 * GAP, warn=small)
+
+
+@question(
+    "dead decision", "a network that gives most images one class is robust and useless: quote clean accuracy beside robust"
+)
+def dead(case: Case) -> Found:
+    """The share of the most frequent answer, beside that of the most frequent label."""
+    batch = case.first(rows=512)
+    with running(case.model, "eval"):
+        said = Judge(case.model, case.seed).answers(batch.x, batch.y)[0].cpu().bincount()
+    said_most, labelled_most = (int(counts.max()) / len(batch.y) for counts in (said, batch.y.cpu().bincount()))
+    measured = f"the most frequent answer is given to {100 * said_most:.0f}% of rows, the most frequent label has {100 * labelled_most:.0f}%"
+    return found(measured, len(batch.y), warn=said_most > min(2 * labelled_most, 0.5 + labelled_most / 2))
+
+
+@question(
+    "size of the logits",
+    "logits of very different size make cross-entropy saturate: gradients vanish in float32, and an attack that uses the plain "
+    "cross-entropy stops early; ours is in the margin's form, others are to be asked for DLR or margin",
+)
+def logit_size(case: Case) -> Found:
+    """Rows whose plain cross-entropy has a gradient of exactly 0 in float32, for its probability is 1."""
+    batch = case.first()
+    with running(case.model, "eval"):
+        logits = Judge(case.model, case.seed).logits(batch.x)
+    right = logits.argmax(1) == batch.y
+    saturated = ((logits.float().softmax(1).gather(1, batch.y[:, None])[:, 0] == 1) & right).sum()
+    margin = float((-losses.margin(logits, batch.y))[right].median()) if right.any() else 0.0
+    share = float(saturated) / max(1, int(right.sum()))
+    measured = f"median margin {margin:.3g}; plain cross-entropy is exactly 0 for {int(saturated)} of {int(right.sum())} rows that are right"
+    return found(measured, len(batch.y), fail=share > 0.9, warn=share > 0.1)

@@ -1,0 +1,121 @@
+"""Does the network answer strangers as it answers those who asked before? Before a copy, and in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from ... import losses
+from ...attacks import PGD
+from ...models.loading import load
+from ...seeding import generator
+from ...types import Images
+from ...utils.forward import logits_of, time_left
+from ...utils.model_state import digest, moved, running, untouched
+from .case import Case, Found, found, question
+from .second_looks import Kept
+
+
+@question(
+    "asked anew",
+    "a network that remembers what it was asked, in whatever place, answers attackers otherwise than strangers: quote what is "
+    "left where a network that was asked nothing before judges",
+)
+def asked_anew(case: Case) -> Found:
+    """Clean and found images before a copy made before the first question, and in a process of its own where that can be done."""
+    if case.random:
+        return found("the model draws: answers differ whenever it is asked", None)
+    with suppress(ValueError):  # where there is a gradient to follow
+        case.judge(PGD(steps=20, keep="last"), called="pgd-20, last images")
+    again, clean = case.again, case.judge()
+    now = [Kept("clean", batch, *again.answers(case.model, batch.x, batch.y, clean)) for batch in case.batches]
+    told, fail, warn = list[str](), False, False
+
+    def learn(unlike: int, rows: int, who: str) -> None:
+        nonlocal fail
+        told.append(f"{who} answers {unlike} of {rows} clean and found images otherwise")
+        if unlike:
+            fail = True
+            case.violated("stateful", told[-1])
+
+    if again.before is None:
+        told.append("the network cannot be copied")
+    else:
+        copies = [again.answers(again.fresh(case.model) or case.model, batch.x, batch.y, clean) for batch in case.batches]
+        others = sum(int(one.unlike(*other).sum()) for one, other in zip(now, copies, strict=True))
+        learn(again.unlike + others, again.asked + case.rows, "a copy that was asked nothing before")
+    if case.elsewhere is None:
+        told.append("it has no name by which it could be loaded in a process of its own")
+        return found("; ".join(told), case.rows, fail=fail, warn=again.before is None)
+    sets = [*reversed(again.kept), *now]  # what was found last comes first: it is made for this
+    try:
+        answers = case.elsewhere([one.batch.x.cpu() for one in sets])
+        learn(
+            sum(_fell_elsewhere(case, *one) for one in zip(sets, answers, strict=True)),
+            sum(len(one.said) for one in sets),
+            "the network loaded in a process of its own",
+        )
+    except OtherWeights as error:
+        told, warn = [*told, str(error)], True
+        case.lacking.append(str(error))
+    except ValueError as error:
+        told, warn = [*told, str(error)], True
+    return found("; ".join(told), case.rows, fail=fail, warn=warn)
+
+
+def _fell_elsewhere(case: Case, one: Kept, logits: Tensor) -> int:
+    """Learn of the rows that fall where the network was loaded anew; returns how many rows are answered otherwise there."""
+    said, others = logits.argmax(1), one.unlike(logits.argmax(1), losses.margin(logits, one.batch.y.cpu()))
+    if not case.coupled:
+        fell = one.batch.ids[others & (said != one.batch.y.cpu())].tolist()
+        case.ledger.fell(fell, f"{one.called}, asked elsewhere", case.check)
+    return int(others.sum())
+
+
+class OtherWeights(ValueError):
+    """A name leads to other weights each time."""
+
+
+def in_a_process(model: str, weights: str, device: str, bits: str, batches: Sequence[Images]) -> list[Tensor]:
+    """Load the network by its name in a process of its own and ask it about batches of images; returns the logits.
+
+    `bits` is the digest of the network as it was loaded here. Raises ValueError where the process fails, OtherWeights where the
+    digest there is another, TimeoutError where the time is over.
+    """
+    with TemporaryDirectory() as folder:
+        given, answered = Path(folder) / "images.pt", Path(folder) / "logits.pt"
+        torch.save(list(batches), given)
+        call = f"from {__name__} import answer; import sys; answer(*sys.argv[1:])"
+        words = [sys.executable, "-c", call, model, weights, device, str(given), str(answered)]
+        here = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        try:
+            ended = subprocess.run(words, capture_output=True, text=True, timeout=time_left(), check=False, env=here)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError("the time it was given is over") from None
+        if ended.returncode:
+            why = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1][:120]
+            raise ValueError(f"in a process of its own it cannot be asked ({why})")
+        found_bits, logits = torch.load(answered, weights_only=True)
+        if found_bits != bits:
+            raise OtherWeights(
+                f"{model} has other weights each time it is loaded: the name does not say which network is meant"
+            )
+        return list(logits)
+
+
+def answer(model: str, weights: str, device: str, given: str, answered: str) -> None:
+    """Ask a network that is loaded here and now about the batches in one file; write its digest and its logits to another."""
+    network, logits = moved(load(model, weights).model, device), list[Tensor]()
+    bits = digest(network)
+    for number, x in enumerate(torch.load(given, weights_only=True)):
+        with torch.no_grad(), running(network, "eval"), untouched(network, generator(0, "anew", number)):
+            logits.append(logits_of(network, x.to(device)).float().cpu())
+    torch.save((bits, logits), answered)

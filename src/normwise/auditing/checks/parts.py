@@ -1,0 +1,96 @@
+"""Parts with an attack of their own: routes, substitutes, ranges."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...attacks import PGD
+from ...evaluation.predictor import Judge, classes_of
+from ...models.abnn import ABNN, detached
+from ...norms import Routed, StatNorm, on_route
+from ...utils.model_state import copied
+from .case import GAP, Case, Found, found, question
+
+SHARPNESS = 20.0  # of the smooth maximum, in the range's own units
+
+
+@question(
+    "every route",
+    "a network with several sets of statistics is as robust as the route it takes: say which one answers, and who chooses it",
+    "the images, on the route in use; images made on the others are tried on it. Batches and statistics stay",
+)
+def routes(case: Case) -> Found:
+    """PGD-20 on each route of routed norms, each judged by itself; what it finds is tried on the route in use too."""
+    layers = [module for module in case.model.modules() if isinstance(module, Routed)]
+    if not layers:
+        return found("no norm has routes", None)
+    values = []
+    for route in range(min(layer.routes for layer in layers)):
+        taken = all(layer.route == route for layer in layers)
+        other = None if taken else on_route(case.model, route)
+        one = case if other is None else Case(other, case.batches, case.threat, seed=case.seed)
+        values.append(one.accuracy(PGD(steps=20)))
+        if other is not None:
+            case.accuracy(PGD(steps=20), craft_on=other, called=f"made on route {route}")
+    measured = ", ".join(f"route {route}: {100 * value:.1f}%" for route, value in enumerate(values))
+    told = f"{measured}; in use: {layers[0].route}, the worst route leaves {100 * min(values):.1f}%"
+    return found(told, case.judged, warn=max(values) - min(values) > GAP)
+
+
+@question(
+    "around the substitute",
+    "an attacker knows the substitute too, and images made through it, around it, or on it alone all count: quote the lowest",
+    "the images that both networks see. The batch, its order, its size and the running statistics stay",
+)
+def substitute(case: Case) -> Found:
+    """PGD-20 on the whole, with the substitute's gradient cut, and on the substitute alone; judged on the whole."""
+    model = case.model
+    if not isinstance(model, ABNN) or model.substitute is None:
+        return found("there is no substitute", None)
+    through = case.accuracy(PGD(steps=20))
+    around = case.accuracy(PGD(steps=20), craft_on=detached(model), called="around the substitute")
+    told = f"through both {100 * through:.1f}%, around the substitute {100 * around:.1f}%"
+    lowest = around
+    batch = case.first(2)
+    if classes_of(Judge(model.substitute, 0), batch.x) == classes_of(Judge(model, 0), batch.x):
+        alone = case.accuracy(PGD(steps=20), craft_on=model.substitute, called="on the substitute alone")
+        told, lowest = f"{told}, on the substitute alone {100 * alone:.1f}%", min(around, alone)
+    return found(told, case.judged, fail=lowest < through - case.slack)
+
+
+@question(
+    "smooth range",
+    "a batch's range passes gradients to two pixels of a channel: a smooth stand-in shows the attack what it cannot see, and one "
+    "that is taken for a constant does not distract it; quote the lowest",
+    "the images of a batch; gradients are taken on copies. The batch, its order, its size and the running statistics stay",
+)
+def smooth_range(case: Case) -> Found:
+    """For norms that read the batch's range: PGD-20 on copies with a smooth one and with a constant one, judged on the network."""
+    ways = {"smooth": _mean_and_smooth_range, "passed straight through": _mean_and_still_range}
+    left = {}
+    for name, of in ways.items():
+        way = copied(case.model)
+        layers = [m for m in way.modules() if isinstance(m, StatNorm) and m.measure == "range" and m.spread_share > 0]
+        if not layers:
+            return found("no norm reads the batch's range", None)
+        for layer in layers:
+            layer._measure = layer._measure._replace(of=of)
+        left[name] = case.accuracy(PGD(steps=20), craft_on=way, called=f"range {name}")
+    own = case.accuracy(PGD(steps=20))
+    told = ", ".join(f"{100 * value:.1f}% with the range {name}" for name, value in left.items())
+    measured = f"pgd-20 leaves {told}, {100 * own:.1f}% on the network itself"
+    return found(measured, case.judged, fail=min(left.values()) < own - max(GAP, case.slack))
+
+
+def _mean_and_smooth_range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and a range whose ends are means weighted by exp(+-sharpness * x / range)."""
+    flat = x.transpose(0, 1).flatten(1)
+    scale = SHARPNESS / (flat.detach().amax(1, keepdim=True) - flat.detach().amin(1, keepdim=True)).clamp_min(1e-12)
+    high, low = ((flat * (sign * scale * flat).softmax(1)).sum(1) for sign in (1, -1))
+    return flat.mean(1), high - low
+
+
+def _mean_and_still_range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and the range without a gradient: minimum, maximum and power are passed straight through."""
+    flat = x.transpose(0, 1).flatten(1)
+    return flat.mean(1), (flat.amax(1) - flat.amin(1)).detach()

@@ -1,0 +1,57 @@
+"""The record of an audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...records import Check
+
+TRUSTWORTHY, NOT_ESTABLISHED, DOUBTFUL = "trustworthy", "not established", "doubtful"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """The record of an audit.
+
+    `verdict` is "doubtful" where something speaks against the claim, "not established" where nothing does and nothing that could
+    see it vouches for it, else "trustworthy". `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
+    lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently, such as "60 rows" or
+    "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
+    of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
+    """
+
+    verdict: str
+    claimed_accuracy: float
+    upper_bound: float
+    interval: tuple[float, float]
+    n: int
+    threat: dict[str, Any]
+    coupled: bool
+    found_by: dict[str, int]
+    reach: dict[str, float]
+    reasons: tuple[str, ...]
+    missing: tuple[str, ...]
+    checks: tuple[Check, ...]
+    drawn: str = ""
+    claimed_under: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    examples: tuple[dict[str, Any], ...] = ()
+    seed: int = 0
+    seconds: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        told = "; ".join(self.reasons)
+        if not self.n:
+            return f"{self.verdict}: {told}"
+        low, high = self.interval
+        left, interval = f"{100 * self.upper_bound:.1f}%", f"[{100 * low:.1f}, {100 * high:.1f}]"
+        if self.verdict == TRUSTWORTHY:
+            told = f"robust accuracy {left} {interval}, {self.verdict}"
+        else:
+            claimed = f"claimed {100 * self.claimed_accuracy:.1f}%"
+            told = f"{self.verdict}: {claimed}, at most {left} of these {self.n} rows {interval}: {told}"
+        return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")

@@ -1,0 +1,1 @@
+"""The command line: it reads settings, calls one function, and says where the files are."""

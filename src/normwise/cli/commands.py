@@ -1,0 +1,298 @@
+"""The verbs: each reads its settings, calls one function, and says where the files are. Nothing is computed here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..attacks import ATTACKS
+from ..auditing.attack_tests import RECORD as SELFTEST
+from ..auditing.attack_tests import SelfTest, run_selftest
+from ..auditing.auditor import Audit, run_audit
+from ..data import CORRUPTIONS, DATA
+from ..diagnostics import DIAGNOSES
+from ..diagnostics.run import Diagnose, run_diagnose
+from ..evaluation.shifts.run import RECORD, Shifts, run_shifts
+from ..experiments import experiment, leaderboard
+from ..experiments.evaluation_run import Evaluate, clear, run_evaluation
+from ..experiments.experiment import Experiment
+from ..experiments.grid import Bench, run_bench
+from ..experiments.papers import SYSTEMS, Reproduce, reproduce
+from ..experiments.presets import PRESETS
+from ..models import MODELS
+from ..norms import NORMS
+from ..records import RESULTS, Result, commit, provenance, write
+from ..registry import Registry, plain, unknown
+from ..threats import THREATS
+from ..training.recipes import RECIPES
+from ..utils.run import RESULT
+from ..utils.run_folder import nothing_left
+from . import defaults
+from .parser import Verb, parse
+from .progress import Report, progress
+from .reports import Reports, report
+
+
+def run(verb: str, description: str, words: Sequence[str]) -> int:
+    """Run one verb; returns the exit status: 1 where a self-test or a cell fails. Bad input: one line on stderr, status 2."""
+    try:
+        commit()  # of the code that runs, before anybody changes it
+        return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
+    except ValueError as error:
+        print(f"normwise: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(
+            f"normwise: {error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the space",
+            file=sys.stderr,
+        )
+        return 2
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(
+            f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the sizes of batches or images",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt as stop:
+        kept = bool(stop.args)  # said by `_working`
+        told = "what was finished is kept, and the same command goes on from there" if kept else "nothing was finished"
+        print(f"normwise: stopped; {told}", file=sys.stderr)
+        return 130
+
+
+FINISHED = ("last.pt", "parts/*", "cells/*/last.pt", f"cells/*/{RESULT}", "cells/*.json", "cells/*/record.json")
+
+
+@contextmanager
+def _working(what: str, out: Path) -> Iterator[Report]:
+    """Show the progress of a verb; Ctrl-C says whether anything was finished that the same command goes on from."""
+    try:
+        with nothing_left(out), progress(what) as report:
+            yield report
+    except KeyboardInterrupt:
+        if any(any(out.glob(pattern)) for pattern in FINISHED):
+            raise KeyboardInterrupt(out) from None
+        raise
+
+
+def _bench(description: str, words: Sequence[str]) -> int:
+    from ..report import page
+
+    settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, defaults.for_bench)
+    with _working("cells", out) as report:
+        finished = run_bench(settings, out, report)
+    if not finished.results:
+        raise ValueError(f"no cell ended: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
+    path = page.write(out, finished.results, title="normwise bench", provenance=provenance(), failures=finished.failures)
+    print(f"report: {path}\nrecords: {out / RESULTS}, {out / 'results.csv'}, {out / 'cells'}")
+    for name, why in finished.failures.items():
+        print(f"failed: {name}: {why}")
+    return int(bool(finished.failures))
+
+
+def _train(description: str, words: Sequence[str]) -> None:
+    verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
+    e, _, out = parse(verb, Experiment, words, defaults.for_train)
+    with _working("train", out) as report:
+        result = experiment.run(e, out, report=report)
+    _show(result, out)
+
+
+def _evaluate(description: str, words: Sequence[str]) -> None:
+    verb = Verb("evaluate", description, "runs/evaluate", "MODEL", 0, 1)
+    result, _, out = _judged(verb, words)
+    _show(result, out)
+
+
+def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]:
+    """Judge; an attack's images are kept too. Returns the result, what was written beside it, and where."""
+    from ..evaluation.artifacts import keep_images, keep_rows
+
+    settings, _, out = parse(verb, Evaluate, words, defaults.for_evaluate, defaults.read_evaluate)
+    with _working(verb.name, out) as report:
+        result, verdict = run_evaluation(settings, out, report)
+    paths = [keep_rows(verdict, out / "rows.csv")]
+    if leaderboard.PARTS in result.evaluation.per_attack and settings.threat.name in ("linf", "l2"):
+        about = {"name": settings.model, "architecture": str(result.experiment["model"])}
+        write(out / "robustbench.json", leaderboard.entry(result.evaluation, **about).to_json())
+    if verb.name == "attack":
+        paths += keep_images(verdict, out)
+    clear(out)
+    return result, paths, out
+
+
+def _attack(description: str, words: Sequence[str]) -> None:
+    result, (_, *paths), out = _judged(Verb("attack", description, "runs/attack", "MODEL", 0, 1), words)
+    _show(result, out)
+    print(f"images: {', '.join(map(str, paths))}")
+
+
+def _selftest(description: str, words: Sequence[str]) -> int:
+    from ..report.selftest import write_page
+
+    verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
+    settings, _, out = parse(verb, SelfTest, words, defaults.for_selftest)
+    with _working("selftest", out) as report:
+        checks = run_selftest(settings, out, report)
+    for check in checks:
+        print(f"{check.status:5}{check.name}: {check.measured}" + f"; {check.why}" * (check.status != "pass"))
+    path = write_page(out, json.loads((out / SELFTEST).read_text()))
+    print(f"report: {path}\nrecord: {out / SELFTEST}")
+    return int(any(check.status == "fail" for check in checks))
+
+
+def _audit(description: str, words: Sequence[str]) -> None:
+    from ..report import audit as page
+
+    settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, defaults.for_audit)
+    with _working("audit", out) as report:
+        found = run_audit(settings, out, report)
+    for check in found.checks:
+        rows = f" (n = {check.n})" if check.n is not None else ""
+        print(
+            f"{check.status:14}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail"))
+        )
+    path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)], out))
+    print(f"{found.sentence}\nreport: {path}\nrecord: {out / page.RECORD}")
+
+
+def _diagnose(description: str, words: Sequence[str]) -> None:
+    from ..report import diagnosis
+
+    verb = Verb("diagnose", description, "runs/diagnose", "MODEL [MODEL ...]", 0, 1000)
+    settings, _, out = parse(verb, Diagnose, words, defaults.for_diagnose)
+    with _working("diagnose", out) as report:
+        found = run_diagnose(settings, out, report)
+    path, findings = diagnosis.write(out, plain(found))
+    for sentence in findings:
+        print(sentence)
+    print(f"report: {path}\nrecords: {out / 'diagnose.json'}, {out / 'tables'}")
+
+
+def _shifts(description: str, words: Sequence[str]) -> None:
+    from ..report import shifts as page
+
+    settings, _, out = parse(
+        Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, defaults.for_shifts
+    )
+    with _working("shifts", out) as report:
+        record = run_shifts(settings, out, report)
+    path = page.write_page(out, record)
+    print("\n".join(record["sentences"]))
+    print(f"report: {path}\nrecord: {out / RECORD}")
+
+
+def _reproduce(description: str, words: Sequence[str]) -> None:
+    systems = ", ".join(SYSTEMS)
+    verb = Verb("reproduce", f"{description}; SYSTEM: {systems}, all", "runs/reproduce", "[SYSTEM]", 0, 1)
+    settings, _, out = parse(
+        verb, Reproduce, words, lambda operands, given: ({}, {"system": operands[0]} if operands else {})
+    )
+    with _working("reproduce", out) as report:
+        table = reproduce(settings, out, report)
+    for one in table:
+        if settings.system in ("all", one["system"]):
+            print(f"{one['number']:4}{one['verdict']}" + (f" ({one['why']})" if one["why"] else "") + f": {one['claim']}")
+    print(f"report: {out / 'claims.html'}\nrecords: {out / 'claims.json'}, {out / 'claims.md'}, {out / 'cells'}")
+
+
+def _show(result: Result, out: Path) -> None:
+    """Write the report of one run and say what came out."""
+    from ..evaluation.artifacts import kept_examples
+    from ..report import page
+
+    path = page.write(out, [result], title=result.name, provenance=provenance(), examples=[kept_examples(out)])
+    e = result.evaluation
+    print(f"clean      {e.clean_accuracy}")
+    for name, score in e.per_attack.items():
+        print(f"{name:10} {score}")
+    if e.strongest:
+        print(f"protocol   {e.pair[0]}")
+    if e.single:
+        print(f"joint      {e.robust_accuracy}  (all rows of a batch attacked together)")
+        print(f"single     {e.single}  (n = {e.single.n} rows, each attacked among clean neighbours)")
+    worst, rows = e.headline, "coupled" if e.coupled else "independent"
+    which = f", of joint and single the lower: {'single' if worst is e.single else 'joint'}" if e.single else ""
+    print(f"worst case {worst}  (n = {worst.n} {worst.unit}, {rows} rows{which})")
+    print(f"broken by  {', '.join(f'{name} {count}' for name, count in e.broken_by.items()) or 'nothing'}")
+    for check in e.checks:
+        if check.status != "pass":
+            print(f"{check.status}: {check.name}: {check.measured}; {check.why}")
+    for curve in e.curves:
+        values = (f"{value:.4g}: {score}" for value, score in zip(curve.values, curve.scores, strict=True))
+        print(f"over {curve.over}: {', '.join(values)}")
+    print(f"report: {path}")
+
+
+KINDS: dict[str, Registry] = {
+    "norms": NORMS,
+    "attacks": ATTACKS,
+    "threats": THREATS,
+    "recipes": RECIPES,
+    "models": MODELS,
+    "data": DATA,
+    "diagnoses": DIAGNOSES,
+}
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """No settings."""
+
+
+def _list(description: str, words: Sequence[str]) -> None:
+    from .parser import option_texts
+
+    verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, corruptions, presets", "", "[KIND]", 0, 1)
+    _, operands, _ = parse(verb, _Nothing, words)
+    if operands and operands[0] not in [*KINDS, "corruptions", "presets"]:
+        raise unknown("kind", operands[0], [*KINDS, "corruptions", "presets"])
+    for kind, registry in KINDS.items():
+        if operands in ([], [kind]):
+            print(f"{kind}")
+            for name, one in registry.items():
+                print(f"  {name:16}{(one.__doc__ or '').strip().splitlines()[0]}")
+                if operands:
+                    for option, text in option_texts(one).items():
+                        print(f"      {option:18}{text.replace('%%', '%')}")
+    if operands in ([], ["corruptions"]):
+        print("corruptions")
+        for name, corruption in CORRUPTIONS.items():
+            print(f"  {name:18}{corruption.about}")
+    if operands in ([], ["presets"]):
+        print("presets")
+        for name, preset in PRESETS.items():
+            print(f"  {name:16}{preset.__doc__}")
+
+
+def _report(description: str, words: Sequence[str]) -> None:
+    verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 0, 1000)
+    settings, _, out = parse(
+        verb, Reports, words, lambda operands, given: ({}, {"runs": list(operands)} if operands else {})
+    )
+    with nothing_left(out):
+        for path in report(settings, out):
+            print(f"report: {path}")
+
+
+_VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
+    "bench": _bench,
+    "train": _train,
+    "evaluate": _evaluate,
+    "attack": _attack,
+    "audit": _audit,
+    "diagnose": _diagnose,
+    "shifts": _shifts,
+    "selftest": _selftest,
+    "reproduce": _reproduce,
+    "list": _list,
+    "report": _report,
+}

@@ -1,0 +1,88 @@
+"""What suits a command before its options are read: presets, and what run folders bring.
+
+Each function gets the operands and what was said of choices and texts, and returns what suits and what the operands say
+(`command.parse` lays the one below and the other above the settings of a file).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..auditing.attack_tests import SelfTest
+from ..auditing.auditor import Audit
+from ..config import read_yaml
+from ..diagnostics.run import Diagnose
+from ..experiments.evaluation_run import Evaluate
+from ..experiments.experiment import Experiment
+from ..experiments.grid import Bench
+from ..experiments.presets import PRESETS, data_name, suited
+from ..registry import plain, unknown
+from ..utils.run_folder import CONFIG
+from .parser import Layers
+
+
+def for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """The data bring a radius and a schedule."""
+    return _known(Bench, suited(data_name(given))), {}
+
+
+def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A network to start from keeps its norms, if no others are named."""
+    preset, start = data_name(given), str(given.get("start", ""))
+    if operands and operands[0] in PRESETS:
+        preset = operands[0]
+    elif operands:
+        start = operands[0]
+        if ":" not in start and not Path(start).exists():
+            raise unknown("preset or model", start, list(PRESETS))
+    suits = suited(preset) | {"norm": None, "model": plain(Experiment.model)} if start else suited(preset)
+    return suits, {"start": start}
+
+
+def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder brings its own data, threat model, attacks, seed and batch size."""
+    model = operands[0] if operands else str(given.get("model", ""))
+    folder = Path(model) if Path(model).is_dir() else Path(model).parent
+    there = bool(model) and Path(model).exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
+    brought = read_yaml(folder / CONFIG) if there else {}
+    base = suited(data_name(given, data_name(brought))) | brought
+    return _known(Evaluate, base | {"model": model, "weights": ""}), {"model": model}
+
+
+def read_evaluate(path: Path) -> Mapping[str, Any]:
+    """Read settings of an evaluation; those of a training run ask for the evaluation of the network beside them."""
+    settings = read_yaml(path)
+    return {"model": str(path.parent)} if isinstance(settings.get("model"), Mapping) else settings
+
+
+def for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder brings its own data, threat model and seed."""
+    suits, model = for_evaluate(operands, given)
+    return _known(Audit, {key: value for key, value in suits.items() if key != "batch_size"}), model
+
+
+def for_diagnose(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """The first of the networks, where it is a run folder, brings its own data, threat model and seed."""
+    suits, _ = for_audit(operands[:1], given)
+    return _known(Diagnose, suits), {"models": list(operands)} if operands else {}
+
+
+def for_shifts(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """The first run folder brings its own data and seed."""
+    suits, _ = for_evaluate(operands[:1], given)
+    own = {key: suits[key] for key in ("data", "seed") if key in suits}
+    return own, {"models": list(operands)} if operands else {}
+
+
+def for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder brings its own data and threat model."""
+    suits, model = for_evaluate(operands, given)
+    own = _known(SelfTest, suits)
+    return (own if model["model"] or "data" in given else {}), model
+
+
+def _known(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: settings[field.name] for field in dataclasses.fields(kind) if field.name in settings}

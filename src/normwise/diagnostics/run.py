@@ -1,0 +1,163 @@
+"""Diagnose several networks side by side, and keep the tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..config import choice, choices
+from ..data import DATA, Digits, find
+from ..diagnostics import DIAGNOSES
+from ..evaluation.coupling import measure_coupling
+from ..evaluation.predictor import check_network
+from ..models.loading import check_models, load, told
+from ..norms import norm_reads
+from ..records import provenance, to_json, write
+from ..registry import plain
+from ..seeding import generator
+from ..threats import THREATS, Linf
+from ..types import Batch, Data, ThreatModel
+from ..utils.model_state import device_of, digest, moved, refuse_lazy, running
+from ..utils.per_row import first_rows
+from ..utils.run import check_running, place
+from ..utils.run_folder import check_folder, keep_settings
+from .table import Diagnosis, Table
+
+RECORD, SCHEMA = "diagnose.json", 1
+Report = Callable[[str, int, int], None]
+EVERY: tuple[Diagnosis, ...] = tuple(kind() for kind in DIAGNOSES.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnose:
+    """Which networks are looked into, and how.
+
+    Options
+        models      run folders, weights files beside their model.json, or package.module:function
+        weights     a weights file for the function
+        data        the data set, by name or path
+        threat      what the attacker may do
+        only        the diagnoses to make
+        rows        test rows
+        seed        every random choice follows from it
+        batch_size  rows per batch
+        device      "cpu", "cuda", "cuda:1", or "auto"
+        threads     CPU threads; 0 leaves torch's choice
+    """
+
+    models: tuple[str, ...] = ()
+    weights: str = ""
+    data: Data = choice(DATA, Digits(), find)
+    threat: ThreatModel = choice(THREATS, Linf())
+    only: tuple[Diagnosis, ...] = choices(DIAGNOSES, EVERY)
+    rows: int = 200
+    seed: int = 0
+    batch_size: int = 50
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        check_models(self, "diagnose")
+        if not self.only:
+            raise ValueError(f"only names no diagnosis; give some of {', '.join(DIAGNOSES)}, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """One network: what it is, its tables by diagnosis, and the seconds that each took."""
+
+    model: str
+    digest: str
+    norm_reads: dict[str, int]
+    coupled: bool
+    tables: dict[str, Table]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosed:
+    """The record of a diagnosis. `n` counts the test rows that each network was looked at with."""
+
+    n: int
+    threat: dict[str, Any]
+    models: tuple[Patient, ...]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    schema: int = SCHEMA
+
+
+def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
+    """Diagnose networks and write `diagnose.json` and `config.yaml`.
+
+    Raises ValueError for a network or data that cannot be asked at all, and for a folder that anything else filled.
+    """
+    check_folder(settings, folder)
+    device = place(settings)
+    loaded = {name: load(name, settings.weights if ":" in name else "") for name in settings.models}
+    models = {name: moved(one.model, device) for name, one in loaded.items()}
+    batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
+    for name, model in models.items():
+        try:
+            check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    said = told(loaded.values(), report)
+    keep_settings(settings, folder)
+    patients = diagnose(models, batches, settings.threat, settings.only, seed=settings.seed, report=report)
+    found = Diagnosed(
+        n=sum(len(batch.y) for batch in batches),
+        threat=plain(settings.threat),
+        models=tuple(patients),
+        settings=plain(settings),
+        provenance=provenance() | said,
+    )
+    write(folder / RECORD, to_json(found))
+    return found
+
+
+def diagnose(
+    models: Mapping[str, nn.Module],
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    diagnoses: Sequence[Diagnosis] = EVERY,
+    *,
+    seed: int = 0,
+    report: Report = lambda text, done, total: None,
+) -> list[Patient]:
+    """Make every diagnosis of every network, all with the same images and the same draws.
+
+    A diagnosis that cannot be made says why in its table's note, and the others go on. The networks are left as they were.
+    Raises ValueError for a network with a lazy layer that has seen no batch.
+    """
+    for model in models.values():
+        refuse_lazy(model)
+    patients, total, done = [], len(models) * len(diagnoses), 0
+    for name, model in models.items():
+        tables, seconds = dict[str, Table](), dict[str, float]()
+        for diagnosis in diagnoses:
+            report(f"{diagnosis.name} of {name}", done, total)
+            started = time.perf_counter()
+            tables[diagnosis.name] = _made(diagnosis, model, batches, threat, seed)
+            seconds[diagnosis.name] = time.perf_counter() - started
+            done += 1
+        report(f"{name}: {sum(seconds.values()):.0f} s", done, total)
+        with running(model, "eval"):
+            coupled, read = measure_coupling(model, [batches[0].x.to(device_of(model))]).coupled, norm_reads(model)
+        patients.append(
+            Patient(model=name, digest=digest(model), norm_reads=read, coupled=coupled, tables=tables, seconds=seconds)
+        )
+    return patients
+
+
+def _made(diagnosis: Diagnosis, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, seed: int) -> Table:
+    try:
+        return diagnosis(model, batches, threat, generator=generator(seed, "diagnose", diagnosis.name))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return diagnosis.table((), f"could not be measured: {reason}")

@@ -1,0 +1,169 @@
+"""How far an attacker reaches into a coupled batch: one row among clean neighbours, or neighbours against untouched rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..attacks import PGD
+from ..records import Evaluation
+from ..seeding import generator
+from ..threats import Linf
+from ..threats.masked import MaskedRegion
+from ..types import Attack, Batch, Images, Region, ThreatModel
+from ..utils import intervals
+from ..utils.model_state import running
+from .predictor import DRAWS, Judge
+
+Report = Callable[[str, int, int], None]
+VICTIMS, ONE_ROW = 32, PGD(steps=20)  # whom an evaluation attacks one by one, and how
+
+
+class Reached(NamedTuple):
+    """Of so many victims, how many were right untouched, and how many are right after the attack.
+
+    `fell` names those that were right and are not: id, label, and what the model says now.
+    """
+
+    victims: int
+    clean: int
+    standing: int
+    fell: tuple[tuple[int, int, int], ...] = ()
+
+
+def with_single(
+    e: Evaluation,
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    craft_on: nn.Module | None = None,
+    report: Report = lambda text, done, total: None,
+) -> Evaluation:
+    """Return the evaluation with what `single` leaves (PGD-20, the first 32 rows of whole batches), if its rows are coupled.
+
+    An attack that cannot search here (no gradient to follow, for one) leaves the evaluation without.
+    """
+    if not e.coupled:
+        return e
+    whole = [batch for batch in batches if len(batch.y) == e.batch_size]
+    draws = DRAWS if e.coupling["random"] else 1
+    try:
+        found = single(model, whole, threat, ONE_ROW, seed=e.seed, craft_on=craft_on, draws=draws, report=report)
+    except ValueError:
+        return e
+    return dataclasses.replace(e, single=intervals.of_rows(found.standing, found.victims))
+
+
+def single(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    attack: Attack,
+    *,
+    victims: int = VICTIMS,
+    seed: int = 0,
+    craft_on: nn.Module | None = None,
+    draws: int = 1,
+    report: Report = lambda text, done, total: None,
+) -> Reached:
+    """The attacker owns one row of a batch and leaves its neighbours clean; each of the first `victims` rows in turn.
+
+    White-box through the statistics of the whole batch. A row counts as standing if the model, asked about the batch with
+    the attacker's image in place, still gives its label; one with noise of its own is asked `draws` times. `craft_on` is
+    searched instead. Where a fall in the search is not one before the judge, the search goes on to its end.
+    """
+    judge, clean, standing, tried = Judge(model, seed), 0, 0, 0
+    judge.draws = draws
+    how = {"independent": True} | ({} if craft_on is None and draws == 1 else {"stops": False})
+    with running(model, "eval"), running(craft_on or model, "eval"):
+        for batch in batches:
+            x, y = batch.x.to(judge.device), batch.y.to(judge.device)
+            right = judge.answers(x, y)[0] == y
+            for row in range(min(len(y), victims - tried)):
+                tried += 1
+                report("one row among clean neighbours", tried, victims)
+                if not right[row]:
+                    continue
+                clean += 1
+                beside, one = _Beside(craft_on or model, x, row), slice(row, row + 1)
+                rng = generator(seed, "single", tried)
+                x_adv = attack(beside, x[one], y[one], threat, generator=rng, **how).x_adv
+                standing += int(judge.answers(beside.batch(x_adv), y)[0][row] == y[row])
+            if tried == victims:
+                break
+    return Reached(tried, clean, standing)
+
+
+def peers(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    attack: Attack,
+    *,
+    share: float = 0.5,
+    eps: float = 1.0,
+    victims: int = 0,
+    seed: int = 0,
+) -> Reached:
+    """The attacker owns a share of each batch's rows and wants the others, which nobody touches, misclassified.
+
+    `victims`: begin no batch after so many of these; 0: all batches.
+
+    Malicious rows may be any image (eps 1). For a model with independent rows nothing can change.
+    Source: Wu et al. 2023, arXiv:2301.12576 (distribution invading attack). Differs: all victims of a batch at once.
+    """
+    judge, clean, standing, rows, fell = Judge(model, seed), 0, 0, 0, list[tuple[int, int, int]]()
+    with running(model, "eval"):
+        for number, batch in enumerate(batches):
+            if victims and rows >= victims:
+                break
+            x, y = batch.x.to(judge.device), batch.y.to(judge.device)
+            threat = _Malicious(share=share, eps=eps)
+            still = ~threat.movable(len(x)).to(x.device)
+            before = (judge.logits(x).argmax(1) == y) & still
+            x_adv = attack(model, x, y, threat, generator=generator(seed, "peers", number)).x_adv
+            said = judge.logits(x_adv).argmax(1)
+            after = (said == y) & still
+            clean, standing, rows = clean + int(before.sum()), standing + int(after.sum()), rows + int(still.sum())
+            lost = (before & ~after).cpu()
+            fell += zip(batch.ids[lost].tolist(), batch.y[lost].tolist(), said.cpu()[lost].tolist(), strict=True)
+    return Reached(rows, clean, standing, tuple(fell))
+
+
+class _Beside(nn.Module):
+    """The model as one row sees it: the other rows of the batch stay what they are."""
+
+    def __init__(self, model: nn.Module, x: Images, row: int) -> None:
+        super().__init__()
+        self.model, self.row = model, row
+        self.before, self.after = x[:row], x[row + 1 :]
+
+    def batch(self, one: Tensor) -> Tensor:
+        return torch.cat([self.before, one, self.after])
+
+    def forward(self, one: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.batch(one))
+        return logits[self.row : self.row + 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Malicious:
+    """The last rows of a batch may change, to hurt the others."""
+
+    name: ClassVar[str] = "peers"
+
+    share: float
+    eps: float
+
+    def movable(self, rows: int) -> Tensor:
+        return torch.arange(rows) >= round((1 - self.share) * rows)
+
+    def around(self, x: Images, *, generator: Generator) -> Region:
+        mask = self.movable(len(x)).to(x.device).view(-1, *[1] * (x.ndim - 1))
+        region = MaskedRegion(Linf(eps=self.eps).around(x, generator=generator), x, mask, "linf")
+        region.victims = ~mask.flatten()
+        return region

@@ -1,0 +1,122 @@
+"""Does a row's answer depend on the rows beside it? Measured, not declared."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from ..seeding import generator
+from ..types import Images
+from ..utils.forward import logits_of
+from ..utils.model_state import digest, modes_of, untouched
+from ..utils.per_row import over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """What repeating a forward pass, and changing a row's neighbours, does to the row's logits.
+
+    coupled         a row's logits moved when only other rows of its batch were replaced, or the rows were reordered
+    random          the same batch gives other logits when the model's own random draws are others, wherever it draws them
+    stateful        a forward pass, with a gradient asked for or without, changes a buffer, a parameter or a mode
+    largest_change  of a logit of an untouched row, relative to the largest logit of the batch
+    tolerance       what repeating the same pass explains, in the same units
+    flips           untouched rows whose decision changed with their neighbours, out of `rows`
+    """
+
+    coupled: bool
+    random: bool
+    stateful: bool
+    largest_change: float
+    tolerance: float
+    flips: int
+    rows: int
+
+
+def measure_coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) -> Coupling:
+    """Measure coupling on batches of one size, in the mode the model is in, leaving the model as it was.
+
+    Each row's logits are compared with those it has when half of its neighbours are replaced by rows of another batch
+    (of the same batch, rolled, if there is only one), by noise of black and white pixels, and when the rows are reordered.
+    First all that may matter is changed at once, neighbours of either kind, places and random draws: where nothing moves,
+    nothing matters, and three passes are enough. Else one thing is changed at a time, and only the pass that looks for
+    randomness sees other draws.
+
+    Raises ValueError for no batch, or logits that are not (rows, classes).
+    """
+    if not batches:
+        raise ValueError("coupling is measured on at least one batch of images; got none")
+    found = [_measure(model, x, batches[(i + 1) % len(batches)], seed) for i, x in enumerate(batches)]
+    worst = max(found, key=lambda one: one.largest_change)
+    return Coupling(
+        coupled=any(one.coupled for one in found),
+        random=any(one.random for one in found),
+        stateful=any(one.stateful for one in found),
+        largest_change=worst.largest_change,
+        tolerance=worst.tolerance,
+        flips=sum(one.flips for one in found),
+        rows=sum(one.rows for one in found),
+    )
+
+
+def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
+    stateful, coarse = False, {x.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
+
+    def ask(images: Tensor, draws: int = 0, graph: bool = False) -> Tensor:
+        nonlocal stateful
+        with torch.set_grad_enabled(graph), untouched(model, generator(seed, "coupling", draws)):
+            before = digest(model), modes_of(model)
+            logits = logits_of(model, images.clone().requires_grad_(graph))
+            stateful = stateful or (digest(model), modes_of(model)) != before
+            coarse.add(logits.dtype)
+        return logits.detach().double()
+
+    rng = generator(seed, "peers")
+    strangers = other if len(other) == len(x) and other is not x else x.roll(1, 0)
+    noise = torch.randint(0, 2, x.shape, generator=rng).to(x)
+    order = torch.randperm(len(x), generator=rng).to(x.device)
+    place = torch.arange(len(x), device=x.device)
+    halves = place % 2 == 0, place % 2 == 1
+
+    def apart(answer: Tensor, expected: Tensor) -> float:
+        found = float((answer - expected).abs().amax() / scale) if len(expected) else 0.0
+        return math.inf if math.isnan(found) else found  # a row that neighbours turn into no number is not left alone
+
+    base = None
+    with suppress(Exception):  # a model that cannot be differentiated is not stateful for what an attack does
+        base = ask(x, graph=True)
+    base = ask(x) if base is None else base
+    scale = base.abs().amax().clamp_min(1e-12)
+    tolerance = rounding = min(100 * max(torch.finfo(dtype).eps for dtype in coarse), 0.05)
+    random, flipped = False, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    both, change = torch.where(over(place % 4 < 2, x), noise, strangers), 0.0
+    for kept in halves:
+        if change <= rounding:
+            answer = ask(torch.where(over(kept, x), x, both)[order], draws=1)
+            change = max(change, apart(answer[kept[order]], base[order][kept[order]]))
+    if change > rounding:
+        base = ask(x)
+        repeated, redrawn = apart(ask(x), base), apart(ask(x, draws=1), base)
+        tolerance = max(10 * repeated, rounding)
+        random = max(repeated, redrawn) > rounding  # the model's own generator is not set back: repeating differs
+        change = 0.0
+        for kept, peers in product(halves, (strangers, noise)):
+            answer = ask(torch.where(over(kept, x), x, peers))
+            change = max(change, apart(answer[kept], base[kept]))
+            flipped |= kept & (answer.argmax(1) != base.argmax(1))
+        if not random:  # else a row in another place meets other draws
+            change = max(change, apart(ask(x[order]), base[order]))
+    return Coupling(
+        coupled=change > tolerance,
+        random=random,
+        stateful=stateful,
+        largest_change=change,
+        tolerance=tolerance,
+        flips=int(flipped.sum()),
+        rows=len(x),
+    )

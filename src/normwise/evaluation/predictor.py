@@ -1,0 +1,107 @@
+"""The judge: asks a network without lasting effect, and refuses what cannot be judged."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..losses import margin
+from ..seeding import generator
+from ..types import Batch, Images, Labels, Logits, Mode
+from ..utils.forward import NoLogits, in_parts, in_time, logits_of
+from ..utils.model_state import device_of, running, untouched
+
+DRAWS = 11  # answers of a random model, of which the most frequent one counts
+
+
+class _Answer(NamedTuple):
+    logits: Tensor
+
+
+class Judge:
+    """Asks the model, without lasting effect and without a graph; counts images.
+
+    `draws`: a model with noise of its own is asked so many times, and its most frequent answer counts. `divisible`: rows are
+    independent, so that a batch too large for memory may go through the model in parts.
+    """
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        self.model, self.device = model, device_of(model)
+        self.seed, self.draws, self.divisible = seed, 1, False
+        self.forwards = self.backwards = 0
+        self.classes: int | None = None
+
+    def logits(self, x: Images, draw: int = 0) -> Logits:
+        """The model's logits (b, classes), float32 at least. Raises ValueError where it answers anything else."""
+        in_time()
+        self.forwards += len(x)
+        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge", *[draw] * (draw > 0))):
+            x = x.to(self.device)
+            ask = in_parts if self.divisible else lambda model, work, x: work(x)
+            logits = ask(self.model, lambda part: _Answer(logits_of(self.model, part)), x).logits
+            return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def answers(self, x: Images, y: Labels) -> tuple[Tensor, Tensor]:
+        """The class of each row, and its margin: the largest wrong logit less the label's, mean over draws.
+
+        Raises ValueError for logits that are not finite.
+        """
+        votes, margins = torch.zeros(0), torch.zeros(0)
+        for draw in range(self.draws):
+            logits = self.logits(x, draw)
+            if not torch.isfinite(logits).all():
+                bad = int((~torch.isfinite(logits).all(1)).sum())
+                raise ValueError(
+                    f"the logits of {bad} of {len(x)} rows are not finite; a verdict needs numbers: find the layer that overflows"
+                )
+            vote, found = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]), margin(logits, y.to(logits.device))
+            votes, margins = (votes + vote, margins + found) if draw else (vote, found)
+        return votes.argmax(1), margins / self.draws
+
+
+def check_images(batch: Batch, classes: int | None = None) -> None:
+    """Refuse images and labels that cannot be, for a model of so many classes. Raises ValueError."""
+    x, y, ids = batch
+    problem = None
+    if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
+        problem = (
+            f"labels of dtype {y.dtype} and shape {tuple(y.shape)}; expected a whole number per row: y.flatten().long()"
+        )
+    elif len(ids) != len(y):
+        problem = f"{len(ids)} ids for {len(y)} labels; expected one per row"
+    elif x.ndim < 3 or len(x) != len(y) or len(y) == 0:
+        problem = f"images of shape {tuple(x.shape)} with {len(y)} labels; expected (b, c, ...) with b > 0 labels"
+    elif not x.is_floating_point():
+        problem = f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
+    elif not torch.isfinite(x).all():
+        problem = f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
+    elif x.min() < 0 or x.max() > 1:
+        problem = f"pixels from {float(x.min()):g} to {float(x.max()):g}; expected [0, 1]: divide by 255, put mean and std inside the model"
+    elif classes and (y.min() < 0 or y.max() >= classes):
+        problem = (
+            f"labels from {int(y.min())} to {int(y.max())}; expected 0 to {classes - 1}, as the model has {classes} classes"
+        )
+    if problem:
+        raise ValueError(f"cannot evaluate: got {problem}")
+
+
+def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
+    """Refuse images, labels and a network that do not go together. Raises ValueError."""
+    with running(model, mode):
+        check_images(batch)
+        check_images(batch, classes_of(Judge(model, 0), batch.x))
+
+
+def classes_of(judge: Judge, x: Images, called: str = "model") -> int:
+    """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
+    try:
+        return judge.logits(x).shape[1]
+    except (TimeoutError, NoLogits):
+        raise
+    except Exception as error:
+        first = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ValueError(
+            f"the {called} cannot take images of shape {tuple(x.shape)} and dtype {x.dtype}: {first}; give it images of its own kind"
+        ) from None

@@ -1,0 +1,84 @@
+"""Before anything is judged: who judges, what is searched, and what is known of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from ..types import Attack, Batch, ThreatModel
+from ..utils.model_state import digest
+from .acceleration import Speed, faster
+from .batch import check_attacks
+from .coupling import Coupling, measure_coupling
+from .predictor import DRAWS, Judge, check_images, classes_of
+
+Stateful = Literal["refuse", "restore", "sequence"]  # what becomes of a model that a forward pass changes
+
+PROBED = 64  # rows of a batch on which coupling is measured, at most
+CRAFTED = "model crafted on"
+
+
+class Court(NamedTuple):
+    """Who judges, what is searched on, what is known of the model, and which batches count."""
+
+    judge: Judge
+    attacked: list[nn.Module]
+    coupling: Coupling
+    batches: list[int]
+    size: int
+    speed: Speed
+    unlike: str  # why a faster copy that was made is not searched
+
+    def digests(self) -> list[str]:
+        """Of the model that judges, then of those that are searched: what no attack may change."""
+        return [digest(one) for one in (self.judge.model, *self.attacked)]
+
+
+def convene(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    attacks: Sequence[Attack],
+    craft_on: nn.Module | None,
+    stateful: Stateful,
+    speed: Speed,
+    seed: int,
+    coupling: Coupling | None = None,
+) -> Court:
+    """Try the model on the first batch, measure its coupling unless that is given, and refuse what cannot be judged. Raises ValueError."""
+    if len(batches) == 0:
+        raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
+    judge = Judge(model, seed)
+    check_images(batches[0])
+    judge.classes = classes_of(judge, batches[0].x[:PROBED])
+    found = judge.classes if craft_on is None else classes_of(Judge(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
+    if found != judge.classes:
+        raise ValueError(f"the {CRAFTED} has {found} classes, the model {judge.classes}; craft on one with the same classes")
+    check_attacks(attacks, threat, batches[0])
+    sizes = [len(b.y) for b in batches]
+    size = max(sizes)  # a row alone has no neighbours that it could show
+    largest = sizes.index(size)
+    probed = [b.x[:PROBED].to(judge.device) for b in batches[largest : largest + 2] if len(b.y) == size]
+    coupling = coupling or measure_coupling(model, probed, seed=seed)
+    if coupling.stateful and stateful == "refuse":
+        raise ValueError(
+            "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
+            "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass, or stateful='sequence' to "
+            "keep what each attacked batch leaves"
+        )
+    judge.draws = DRAWS if coupling.random else 1
+    judge.divisible = not coupling.coupled
+    attacked = [craft_on or model]
+    speed = speed.whole if coupling.coupled else speed
+    still = stateful != "sequence" or not coupling.stateful  # a copy would not move along
+    asked = probed[0] if coupling.coupled else probed[0][:8]
+    copies = faster(attacked[0], speed if still else speed.on_the_model, asked, seed)
+    attacked = [*copies.made, *attacked]
+    if coupling.coupled and any(one != size for one in sizes[:-1]):
+        raise ValueError(
+            f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
+        )
+    whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
+    return Court(judge, attacked, coupling, whole, size, speed, copies.unlike)

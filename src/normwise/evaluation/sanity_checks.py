@@ -1,0 +1,248 @@
+"""Reasons to doubt an evaluation: what `evaluate` attaches to every record, and what training and malicious neighbours add."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import losses
+from ..attacks import PGD
+from ..attacks.base import BaseAttack
+from ..attacks.oracle import Oracle
+from ..records import Check, Evaluation, Training
+from ..seeding import generator
+from ..types import Attack, Batch
+from ..utils.model_state import device_of, running, untouched
+from . import batch_attacks
+from .batch import label
+from .predictor import Judge
+
+ENOUGH_BATCHES = 20  # for a bootstrap over batches
+ROWS = 64  # of a batch that are asked about, at most
+SEVERAL, WIDE = 8, 0.5  # rows that must all lie in [0, 1], and how much of it they must span, to be probabilities
+
+
+def annotate(
+    evaluation: Evaluation, model: nn.Module, batch: Batch, attacks: Sequence[Attack] = (), unlike: str = ""
+) -> Evaluation:
+    """Return the evaluation with its checks; `batch` is one of the batches it was made on. One that has checks is returned as it is.
+
+    Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
+    they seem to. `unlike`: why a faster copy was not searched. Costs one look, forward and backward, at 64 rows at most.
+    `evaluate` has done this.
+    """
+    if evaluation.checks:
+        return evaluation
+    found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
+    found += _batches(evaluation) + _idle(attacks)
+    with (
+        running(model, "eval" if evaluation.mode == "eval" else "train"),
+        torch.inference_mode(False),
+        untouched(model, generator(evaluation.seed, "checks")),
+    ):
+        x, y = (part[:ROWS].to(device_of(model)).clone() for part in (batch.x, batch.y))
+        logits, gradient = _look(Oracle(model, divisible=not evaluation.coupled), x, y)
+    found += [_probabilities(logits), gradient, *_fallbacks(attacks, logits.shape[1])]
+    found += [_copy(unlike)] if unlike else []
+    return dataclasses.replace(evaluation, checks=tuple(found))
+
+
+def check(name: str, good: bool, measured: str, why: str, n: int | None) -> Check:
+    """A check that passes or warns."""
+    return Check(name=name, status="pass" if good else "warn", measured=measured, why=why, n=n)
+
+
+def _independence(e: Evaluation) -> Check:
+    c = e.coupling
+    return check(
+        "row independence",
+        not e.coupled,
+        f"largest change of an untouched row's logits: {c['largest_change']:.1e} (tolerance {c['tolerance']:.1e}); "
+        f"{c['flips']} of {c['rows']} untouched rows changed their decision",
+        "a row whose answer depends on its neighbours can be helped or broken by them: the verdict holds for these batches only",
+        c["rows"],
+    )
+
+
+def _randomness(e: Evaluation) -> Check:
+    random = bool(e.coupling["random"])
+    return check(
+        "determinism",
+        not random,
+        "other random draws inside the model give other logits" if random else "the model's own random draws change nothing",
+        "attacks that do not average over randomness are too weak for a random model",
+        e.coupling["rows"],
+    )
+
+
+def _memory(e: Evaluation) -> Check:
+    stateful = bool(e.coupling["stateful"])
+    return check(
+        "statelessness",
+        not stateful,
+        "a forward pass changes buffers (put back here after each pass)" if stateful else "a forward pass changes no buffer",
+        "a model that learns from its queries answers differently later",
+        e.coupling["rows"],
+    )
+
+
+def _order(e: Evaluation) -> Check:
+    fgsm, stronger = e.per_attack.get("fgsm"), [s for name, s in e.per_attack.items() if name.startswith("pgd-")]
+    if fgsm is None or not stronger:
+        return check("strength grows with steps", True, "not measured: needs fgsm and pgd", "a check that did not run", None)
+    pgd = min(score.value for score in stronger)
+    return check(
+        "strength grows with steps",
+        pgd <= fgsm.value + 1 / fgsm.rows,
+        f"fgsm leaves {100 * fgsm.value:.1f}%, pgd {100 * pgd:.1f}%",
+        "one step that beats many is a sign of a masked gradient",
+        fgsm.rows,
+    )
+
+
+def _batches(e: Evaluation) -> list[Check]:
+    if not e.coupled:
+        return []
+    batches = e.clean_accuracy.n
+    return [
+        check(
+            "enough batches",
+            batches >= ENOUGH_BATCHES,
+            f"{batches} whole batches of {e.batch_size}",
+            f"the interval of a coupled model is a bootstrap over batches; below {ENOUGH_BATCHES} it is too narrow",
+            e.clean_accuracy.rows,
+        )
+    ]
+
+
+def _idle(attacks: Sequence[Attack]) -> list[Check]:
+    """Attacks that were told to make no step search nothing: what they leave is clean accuracy, or that of noise."""
+    parts = [part for one in attacks for part in getattr(one, "parts", (one,))]
+    if not attacks or not all(0 in (getattr(part, "steps", 1), getattr(part, "restarts", 1)) for part in parts):
+        return []
+    measured = f"no attack searched: {', '.join(map(label, attacks))} makes no step"
+    return [
+        check("attacks search", False, measured, "what nobody searched for nobody finds: this is no robust accuracy", None)
+    ]
+
+
+def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
+    """The logits, and whether the gradient reaches the pixels."""
+    try:
+        grad, _, logits = oracle.gradient(x, y, losses.margin, torch.ones_like(y, dtype=torch.bool))
+        zero = int((grad.flatten(1) == 0).all(1).sum())
+        measured = f"{zero} of {len(y)} rows have a gradient of exactly 0 (margin loss)"
+    except TimeoutError:
+        raise
+    except Exception as error:  # cut, not finite, or of a layer that has none
+        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}".split("\n")[0]
+        zero, measured, logits = len(y), told, oracle.logits(x)
+    return logits, check(
+        "gradient reaches the pixels",
+        zero <= len(y) // 10,
+        measured,
+        "where the gradient is 0, gradient attacks stand still whatever the model's robustness",
+        len(y),
+    )
+
+
+def _copy(unlike: str) -> Check:
+    why = "searches run on a folded copy where it answers as the network does; here the network itself was searched, which takes longer"
+    return check("faster copy", True, f"not used: {unlike}", why, None)
+
+
+def _probabilities(logits: Tensor) -> Check:
+    """Rows that sum to 1 are a softmax's. A sigmoid's lie in [0, 1] and span it; logits that do so by chance would be few."""
+    low, high = float(logits.min()), float(logits.max())
+    sums = low >= 0 and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+    within = len(logits) >= SEVERAL and low >= 0 and high <= 1 and high - low > WIDE
+    measured = "the outputs are no probabilities"
+    if sums:
+        measured = "rows sum to 1 and none is negative: probabilities"
+    elif within:
+        measured = f"all outputs lie between 0 and 1, from {low:.2g} to {high:.2g}: probabilities, of a sigmoid perhaps"
+    return check(
+        "logits",
+        not (sums or within),
+        measured,
+        "a softmax or a sigmoid inside the model saturates, and gradients of a loss of it vanish",
+        len(logits),
+    )
+
+
+def _fallbacks(attacks: Sequence[Attack], classes: int) -> list[Check]:
+    """What is no reason to doubt, but has to be known: losses that need more classes than there are."""
+    parts = [part for one in attacks if isinstance(one, BaseAttack) for part in one.parts]
+    few = {label(part): part.classes for part in parts if part.classes > classes}
+    if not few:
+        return []
+    told = ", ".join(f"{name} is made for {needed} or more" for name, needed in few.items())
+    why = "the difference of logits ratio divides by the third logit, towards a target by the fourth too"
+    return [
+        check(
+            "losses for few classes",
+            True,
+            f"of {classes} classes, and {told}: the difference of two logits was raised",
+            why,
+            None,
+        )
+    ]
+
+
+def of_training(training: Training) -> tuple[Check, ...]:
+    """What training itself gives reason to doubt: with one step, whether the model came to withstand one step alone."""
+    why = "adversarial training takes a folded copy to craft on where it answers as the network does"
+    remarked = tuple(check("crafting", True, text, why, None) for text in training.remarks)
+    if "one_step" not in training.validation:
+        return remarked
+    one, many = (100 * training.validation[name] for name in ("one_step", "robust"))
+    kept = (
+        f"in the kept epoch {training.best_epoch} one step leaves {one:.1f}% of the validation rows, many leave {many:.1f}%"
+    )
+    first = training.overfitted_epoch
+    measured = f"many steps left less than half of what one left, first in epoch {first} of {training.epochs}; " * bool(
+        first
+    )
+    why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then of an earlier epoch, or of no robust model"
+    return (*remarked, check("no overfitting to one step", not first, measured + kept, why, None))
+
+
+def crafted_elsewhere(on: str) -> Check:
+    """Images that were made on another network than the one that is judged say little of its robustness."""
+    why = "who attacks another network, or sees a part of the gradient, is weaker than who sees it all: what is left is no robustness"
+    return check("attacked itself", False, f"crafted on {on}", why, None)
+
+
+def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:
+    """Do rows that nobody touched change their class when the other half of their batch is malicious?
+
+    On up to four batches; the victims are the half of each whose answers are least certain. Source: as `batch_attacks.peers`.
+    """
+    try:
+        least_certain = [_least_certain_first(model, batch, seed) for batch in batches[:4]]
+        r = batch_attacks.peers(model, least_certain, PGD(steps=20, relative_step=0.1), seed=seed)
+        measured = f"{len(r.fell)} of {r.victims} untouched rows fall when the other half of their batch is malicious"
+        measured += "".join(f"; row {row}, a {label}, is then taken for a {said}" for row, label, said in r.fell[:1])
+        good, n = not r.fell, r.victims
+    except ValueError as error:  # no gradient to follow, for one
+        measured, good, n = f"not measured: {error}", False, None
+    return check(
+        "untouched rows beside malicious ones",
+        good,
+        measured,
+        "an image that nobody touched must keep its class whatever is asked about beside it; read running statistics",
+        n,
+    )
+
+
+def _least_certain_first(model: nn.Module, batch: Batch, seed: int) -> Batch:
+    x, y, ids = (part[:ROWS] for part in batch)
+    with running(model, "eval"):
+        margin = Judge(model, seed).answers(x, y)[1].cpu()
+    order = torch.where(margin < 0, margin, -torch.inf).argsort(
+        descending=True, stable=True
+    )  # what is wrong has no class to lose
+    return Batch(x[order], y[order], ids[order])

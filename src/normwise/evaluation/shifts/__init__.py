@@ -1,0 +1,1 @@
+"""Natural shifts: accuracy under corruptions."""

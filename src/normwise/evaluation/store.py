@@ -1,0 +1,81 @@
+"""Finished batches of an evaluation: in memory, or in files from which a killed evaluation goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..records import write
+from ..registry import difference
+from .batch import Outcome, Trial
+
+KEY = "key.json"
+
+
+class Shelf:
+    """Outcomes by the index of their batch; with a folder they are written as soon as they exist, and not held.
+
+    `key` says what they are outcomes of. Raises ValueError for a folder that holds outcomes of something else.
+    """
+
+    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
+        self.folder, self._held = folder, dict[int, Outcome]()
+        self._key = json.loads(json.dumps(key))
+        if folder is not None and (folder / KEY).is_file():
+            before = json.loads((folder / KEY).read_text())
+            if told := difference(before, self._key):
+                raise ValueError(
+                    f"{folder} holds part of an evaluation whose {told}; give another folder, or delete this one"
+                )
+
+    def holds(self, index: int, mark: str) -> bool:
+        """Whether a batch is there. Raises ValueError if it was another one than the batch with this mark."""
+        if self.folder is None or not self._path(index).is_file():
+            return False
+        try:
+            about = self._about(index)
+        except Exception:  # torn: it is made anew
+            return False
+        if about["mark"] != mark:
+            raise ValueError(
+                f"{self.folder} holds part of an evaluation on other data (batch {index} differs); give another folder, or "
+                "delete this one"
+            )
+        return True
+
+    def get(self, index: int) -> Outcome:
+        """What became of a batch that is there."""
+        if self.folder is None:
+            return self._held[index]
+        from safetensors import safe_open
+
+        with safe_open(self._path(index), "pt") as file:
+            trial = Trial(*(file.get_tensor(name) for name in Trial._fields))
+        about = self._about(index)
+        return Outcome(trial, *(about[name] for name in Outcome._fields[1:]))
+
+    def put(self, index: int, mark: str, outcome: Outcome) -> None:
+        """Keep what became of a batch."""
+        if self.folder is None:
+            self._held[index] = outcome
+            return
+        from safetensors.torch import save
+
+        if not (self.folder / KEY).is_file():
+            write(self.folder / KEY, json.dumps(self._key, indent=1, sort_keys=True))
+        about = {**outcome._asdict(), "mark": mark}
+        tensors = {name: tensor.contiguous() for name, tensor in about.pop("trial")._asdict().items()}
+        write(self._path(index), save(tensors, {"about": json.dumps(about)}))
+
+    def _about(self, index: int) -> dict[str, Any]:
+        from safetensors import safe_open
+
+        with safe_open(self._path(index), "pt") as file:
+            found: dict[str, Any] = json.loads(file.metadata()["about"])
+        return found
+
+    def _path(self, index: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{index:06}.safetensors"

@@ -1,0 +1,1 @@
+"""Runs with settings of their own: one network, an evaluation, a grid, the four papers."""

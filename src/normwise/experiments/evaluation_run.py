@@ -1,0 +1,185 @@
+"""An evaluation is a value; running it judges a network, on one device or several, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..config import choice, choices
+from ..data import DATA, Digits, find
+from ..evaluation import curves, sanity_checks
+from ..evaluation.acceleration import Speed
+from ..evaluation.batch import check_attacks
+from ..evaluation.evaluator import Verdict, evaluate
+from ..evaluation.predictor import check_network
+from ..evaluation.preflight import Stateful
+from ..evaluation.sanity_checks import ROWS
+from ..models.abnn import detached
+from ..models.loading import Loaded, load, told
+from ..records import Result, to_json, write
+from ..registry import plain
+from ..threats import THREATS, Linf
+from ..types import Attack, Batch, Data, ThreatModel
+from ..utils.model_state import device_of, moved
+from ..utils.run import RESULT, check_running, place
+from ..utils.run_folder import check_folder, keep_settings
+from .experiment import completed, labelled
+
+PARTS = "parts"  # finished batches of an evaluation that goes on
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is judged, and on what.
+
+    Options
+        model           a run folder, a weights file beside its model.json, or package.module:function
+        weights         a weights file for the function: safetensors, or .pt/.pth/.th that holds tensors only
+        craft_on        attack this network instead (a surrogate, a straight-through copy), and judge on `model`
+        through_substitute  false: a weaker attacker of an ABNN, who sees the gradient of the target alone; no robustness
+        data            the data set, by name or path
+        threat          what the attacker may do
+        attacks         how the attacker searches
+        strongest       attacks that search further, on what `attacks` left standing; []: none do
+        stateful        a network that a forward pass changes is refused, or put back after each pass ("restore"), or judged in the
+                        order of the batches as each leaves it ("sequence")
+        speed           what makes the search faster
+        eps_curve       also robust accuracy at each of these radii, e.g. [1/255, 2/255, 4/255]
+        step_curve      also robust accuracy at each of these numbers of steps
+        seed            every random choice follows from it
+        batch_size      rows per batch
+        device          "cpu", "cuda", "cuda:1", "auto", or several with commas between, which share the batches
+        threads         CPU threads; 0 leaves torch's choice
+    """
+
+    model: str = ""
+    weights: str = ""
+    craft_on: str = ""
+    through_substitute: bool = True
+    data: Data = choice(DATA, Digits(), find)
+    threat: ThreatModel = choice(THREATS, Linf())
+    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    stateful: Stateful = "refuse"
+    speed: Speed = Speed()
+    eps_curve: tuple[float, ...] = ()
+    step_curve: tuple[int, ...] = ()
+    seed: int = 0
+    batch_size: int = 100
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        if self.craft_on and not self.through_substitute:
+            raise ValueError("craft_on and through_substitute: false both name what to attack; give one of them")
+        if self.stateful not in get_args(Stateful):
+            raise ValueError(f"stateful is {self.stateful!r}; give one of {', '.join(get_args(Stateful))}")
+        if self.stateful == "sequence" and "," in self.device:
+            raise ValueError(f"device is {self.device!r}, and batches in sequence cannot be shared out; name one device")
+        curves.check(self.threat, self.attacks, "eps", self.eps_curve)
+        curves.check(self.threat, self.attacks, "steps", self.step_curve)
+        if not self.model:
+            raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
+
+
+def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done, total: None) -> tuple[Result, Verdict]:
+    """Judge, and write `config.yaml` and `result.json`; finished batches are kept in `parts` until `clear` is called.
+
+    Raises ValueError as `evaluate` does, and for a folder that holds a run of other settings.
+    """
+    check_folder(e, folder)
+    devices = e.device.split(",")
+    for device in devices:
+        place(dataclasses.replace(e, device=device))
+    model, crafted_on, loaded = _networks(e, devices[0])
+    batches = e.data.test(batch_size=e.batch_size)
+    first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
+    check_network(model, first)
+    check_attacks((*e.attacks, *e.strongest), e.threat, first)
+    said = told(loaded, report)
+    keep_settings(e, folder)
+    if len(devices) > 1:
+        short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
+        _shared(e, folder, devices[: len(batches) - short], len(batches), report)
+    verdict = _judge(e, model, crafted_on, folder, (0, 1), report)
+    wanted: dict[Literal["eps", "steps"], Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
+    options: dict[str, Any] = {"seed": e.seed, "speed": e.speed, "craft_on": crafted_on, "stateful": e.stateful}
+    further: dict[str, Any] = {"eps": {"strongest": e.strongest}, "steps": {}}  # whose steps vary are the protocol's
+    found = [
+        curves.curve(model, batches, e.threat, e.attacks, over, values, report=report, **options, **further[over])
+        for over, values in wanted.items()
+        if values
+    ]
+    whole = completed(verdict.evaluation, model, batches, e.threat, crafted_on, report)
+    doubts = whole.checks
+    if crafted_on is not None:
+        on = e.craft_on or "the network itself, without the gradient through its substitute"
+        doubts = (sanity_checks.crafted_elsewhere(on), *doubts)
+    evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found), provenance=whole.provenance | said)
+    result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
+    write(folder / RESULT, to_json(result))
+    return result, dataclasses.replace(verdict, evaluation=evaluation)
+
+
+def clear(folder: Path) -> None:
+    """Take away what a killed evaluation would go on from: it has ended."""
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+
+
+def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None, list[Loaded]]:
+    """What is judged, what is attacked instead, and both as they were loaded."""
+    there = place(dataclasses.replace(e, device=device))
+    loaded = [load(e.model, e.weights), *([load(e.craft_on)] if e.craft_on else [])]
+    model, *others = [moved(one.model, there) for one in loaded]
+    if not e.through_substitute:
+        return model, detached(model), loaded
+    return model, others[0] if others else None, loaded
+
+
+def _judge(
+    e: Evaluate, model: nn.Module, crafted_on: nn.Module | None, folder: Path, shard: tuple[int, int], report: Report
+) -> Verdict:
+    return evaluate(
+        model,
+        e.data.test(batch_size=e.batch_size),
+        e.threat,
+        e.attacks,
+        strongest=e.strongest,
+        seed=e.seed,
+        craft_on=crafted_on,
+        stateful=e.stateful,
+        speed=e.speed,
+        folder=folder / PARTS,
+        shard=shard,
+        model_name=e.model,
+        data=plain(e.data),
+        report=report,
+    )
+
+
+def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report: Report) -> None:
+    """Let one process per device judge its share of the batches. Raises what the first of them raised."""
+    with ProcessPoolExecutor(len(devices), mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(_one_share, e, folder, device, k, len(devices)) for k, device in enumerate(devices)]
+        while not all(one.done() for one in waiting):
+            report(f"{len(devices)} devices", len(list((folder / PARTS).glob("*.safetensors"))), batches)
+            time.sleep(0.5)
+        for one in waiting:
+            one.result()
+
+
+def _one_share(e: Evaluate, folder: Path, device: str, number: int, count: int) -> None:
+    model, crafted_on, _ = _networks(e, device)
+    _judge(e, model, crafted_on, folder, (number, count), lambda text, done, total: None)

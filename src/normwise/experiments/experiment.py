@@ -1,0 +1,268 @@
+"""An experiment is a value; running it is a straight line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..config import choice, choices
+from ..data import DATA, Digits, find
+from ..data.augment import check_crop
+from ..evaluation import batch_attacks, sanity_checks
+from ..evaluation.batch import check_attacks
+from ..evaluation.evaluator import evaluate
+from ..evaluation.predictor import check_network
+from ..models import MODELS, ResNet, loading
+from ..models.abnn import Adaptive, abnn
+from ..norms import BN, NORMS
+from ..norms.surgery.conversion import convert
+from ..records import Evaluation, Result, provenance, read_result, to_json, write
+from ..registry import plain
+from ..seeding import derive, drawing
+from ..threats import THREATS, Linf
+from ..training.loop import Fitted, fit
+from ..training.recipes import RECIPES, Standard
+from ..training.schedule import Schedule, autocast
+from ..types import Attack, Batch, Data, Norm, Recipe, ThreatModel
+from ..utils.model_state import moved
+from ..utils.network_size import check_size
+from ..utils.run import RESULT, check_running, place
+from ..utils.run_folder import check_folder, keep_settings, same_settings
+from . import substitutes
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One network, trained in one way and judged under one threat model.
+
+    Options
+        data            the data set, by name or path
+        model           the network
+        norm            what normalizes at every site of the network; null for one that has none, or as `start` has them
+        recipe          what training minimizes
+        threat          what the attacker may do, in training and in the verdict
+        train_eps       radius in training, if another than the threat's
+        attacks         how the attacker searches when the network is judged
+        strongest       attacks that search further, on what `attacks` left standing; []: none do
+        schedule        how training proceeds
+        start           train from this model: a run folder or package.module:function; `model` is then not used
+        weights         a weights file for `start`
+        substitute      make the network an ABNN that listens to this one: a run folder, a weights file beside its card, or
+                        package.module:function; trained on whatever data, with whatever classes
+        substitute_weights  a weights file for `substitute`
+        adaptive        what the substitute delivers, and where (recipe abnn trains it)
+        seed            every random choice follows from it
+        batch_size      rows per batch when the network is judged
+        device          "cpu", "cuda", "cuda:1", or "auto"
+        threads         CPU threads; 0 leaves torch's choice
+    """
+
+    data: Data = choice(DATA, Digits(), find)
+    model: Any = choice(MODELS, ResNet(depth=8))
+    norm: Norm | None = choice(NORMS, BN())
+    recipe: Recipe = choice(RECIPES, Standard())
+    threat: ThreatModel = choice(THREATS, Linf())
+    train_eps: float | None = None
+    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    schedule: Schedule = Schedule()
+    start: str = ""
+    weights: str = ""
+    substitute: str = ""
+    substitute_weights: str = ""
+    adaptive: Adaptive = Adaptive()
+    seed: int = 0
+    batch_size: int = 100
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        _ = self.training_threat  # refuses a radius that cannot be
+        for option, file, of in (
+            ("weights", self.weights, "start"),
+            ("substitute_weights", self.substitute_weights, "substitute"),
+        ):
+            if file and not getattr(self, of):
+                raise ValueError(f"{option} is {file!r}, for no model; name one as {of}, or leave {option} out")
+        if self.adaptive != Adaptive() and not self.adapted:
+            raise ValueError(
+                f"adaptive is set (source {self.adaptive.source}), for no substitute; name a run folder as substitute"
+            )
+        if self.adaptive.source == "plain" and self.substitute:
+            raise ValueError(
+                f"substitute is {self.substitute!r}, to which adaptive source plain does not listen; leave one of them out"
+            )
+        if self.train_eps is not None and not self.recipe.robust:
+            raise ValueError(
+                f"train_eps is {self.train_eps:g}, and recipe {self.recipe.name} attacks nothing in training; leave it out"
+            )
+        if self.start and self.model != type(self).model:
+            raise ValueError(
+                f"model is set ({self.model.name}), and training starts from {self.start}, which brings its own; leave one out"
+            )
+        if self.norm is None and not self.start and getattr(self.model, "normalizes", True):
+            raise ValueError(
+                "norm is null, which keeps the norms of a model to start from; name a norm: none is no normalization"
+            )
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the network gets adaptive layers; plain ones need no substitute."""
+        return bool(self.substitute) or self.adaptive.source == "plain"
+
+    @property
+    def training_threat(self) -> ThreatModel:
+        """What the attacker may do in training."""
+        return self.threat if self.train_eps is None else dataclasses.replace(self.threat, eps=self.train_eps)  # type: ignore[type-var]
+
+
+def build(e: Experiment) -> nn.Module:
+    """Make the network of an experiment, untrained or from `start`; its initial weights follow from the seed."""
+    return _built(e)[0]
+
+
+def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
+    """The network of an experiment, and those that were loaded for it."""
+    loaded = []
+    about: dict[str, Any] = {} if e.start else {"classes": e.data.classes, "mean": e.data.mean, "std": e.data.std}
+    if not e.start:
+        check_size(lambda: e.model(e.norm, **about), e.model.name)
+    with drawing(derive(e.seed, "weights")):
+        if e.start:
+            loaded.append(loading.load(e.start, e.weights))
+            model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
+        else:
+            model = e.model(e.norm, **about)
+        if not e.adapted:
+            return model, loaded
+        substitutes.check(substitutes.card(e.start, e.weights), substitutes.card(e.substitute, e.substitute_weights))
+        if e.substitute:
+            loaded.append(loading.load(e.substitute, e.substitute_weights))
+        return abnn(model, loaded[-1].model if e.substitute else None, e.adaptive, shape=_shape(e)), loaded
+
+
+def _shape(e: Experiment) -> tuple[int, ...]:
+    return tuple(e.data.test(batch_size=2)[0].x.shape[1:])
+
+
+def prepared(e: Experiment, report: Report = lambda text, done, total: None) -> tuple[nn.Module, dict[str, str]]:
+    """Build the network on its device and try it on the data; returns what has to be said of weights too.
+
+    Raises ValueError for whatever training would stumble over.
+    """
+    device = place(e)
+    model, loaded = _built(e)
+    moved(model, device)
+    ready = e.recipe.prepare(model)
+    for rows in (2, e.schedule.batch_size):
+        batch = e.data.test(batch_size=rows)[0]
+        ends = (torch.arange(len(batch.y)) == 0) * (e.data.classes - 1)  # of the labels that training will meet
+        check_network(ready, batch._replace(y=ends), "train")
+    check_attacks((*e.attacks, *e.strongest), e.threat, batch)
+    e.data.train_batches(e.schedule.batch_size)
+    check_crop(batch.x, e.schedule.crop)
+    autocast(e.schedule, device)
+    return model, loading.told(loaded, report)
+
+
+def card(e: Experiment) -> dict[str, Any]:
+    """What a run folder holds so that its network can be built again: an ABNN's substitute too, whose weights are with its own."""
+    if e.adapted:
+        substitute = dict(substitutes.card(e.substitute, e.substitute_weights)) or None
+        around = {"options": plain(e.adaptive), "shape": list(_shape(e)), "substitute": substitute}
+        alone = dataclasses.replace(e, substitute="", substitute_weights="", adaptive=Adaptive())
+        return {**card(alone), "adaptive": around}
+    if e.start:
+        found = {**loading.card(e.start, e.weights), "data": plain(e.data)}
+        return found | {"norm": plain(e.norm)} if e.norm else found
+    d = e.data
+    own = {"start": "", "model": plain(e.model), "norm": plain(e.norm)}
+    return own | {"classes": d.classes, "mean": d.mean, "std": d.std, "data": plain(d)}
+
+
+def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str, str]]:
+    """Build and fit; every epoch is kept in the folder, and a stopped run goes on from there. Returns `prepared`'s words too."""
+    check_folder(e, folder)
+    model, said = prepared(e, report)
+    keep_settings(e, folder)
+    fitted = fit(
+        model,
+        e.data,
+        e.recipe,
+        e.training_threat,
+        e.schedule,
+        seed=e.seed,
+        device=place(e),
+        folder=folder,
+        card=card(e),
+        report=report,
+    )
+    return fitted, said
+
+
+def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
+    """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
+    options: dict[str, Any] = {"strongest": e.strongest, "seed": e.seed, "model_name": name, "data": plain(e.data)}
+    batches = e.data.test(batch_size=e.batch_size)
+    verdict = evaluate(model, batches, e.threat, e.attacks, report=report, **options)
+    return completed(verdict.evaluation, model, batches, e.threat, report=report)
+
+
+def completed(
+    found: Evaluation,
+    model: nn.Module,
+    batches: Sequence[Batch],
+    threat: ThreatModel,
+    craft_on: nn.Module | None = None,
+    report: Report = lambda text, done, total: None,
+) -> Evaluation:
+    """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran."""
+    found = batch_attacks.with_single(found, model, batches, threat, craft_on, report)
+    more = sanity_checks.beside_malicious(model, batches, found.seed)
+    return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
+
+
+def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda text, done, total: None) -> Result:
+    """Train, judge, and write `result.json`; a folder that holds the result of these very settings is read instead."""
+    path = folder / RESULT
+    if path.exists() and same_settings(e, folder):
+        return read_result(path)
+    fitted, said = train(e, folder, report)
+    evaluation = judge(e, fitted.model, report, name)
+    doubts = (*evaluation.checks, *sanity_checks.of_training(fitted.training))
+    evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)
+    heard = None
+    if e.substitute and e.adaptive.source != "plain":
+        batches = e.data.test(batch_size=e.batch_size)
+        heard = substitutes.described(e.substitute, e.substitute_weights, e.data, batches, e.threat, place(e))
+    result = Result(
+        name=name or folder.name,
+        experiment=labelled(e),
+        training=fitted.training,
+        evaluation=evaluation,
+        substitute=heard,
+    )
+    write(path, to_json(result))
+    return result
+
+
+def labelled(e: Any) -> dict[str, Any]:
+    """Settings as plain data for a record, with the label by which tables call each choice."""
+    data: dict[str, Any] = plain(e)
+    if getattr(e, "start", ""):  # its own network, which no setting names
+        data["model"] = substitutes.card(e.start, e.weights).get("model")
+    for key in ("norm", "recipe"):
+        label = getattr(getattr(e, key, None), "label", None)
+        if label:
+            data[key]["label"] = label
+    return data

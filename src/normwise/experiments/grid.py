@@ -1,0 +1,204 @@
+"""The main job: a grid of norms and recipes on one data set, trained and judged cell by cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+from threading import Thread, current_thread, main_thread
+from typing import Any, NamedTuple
+
+from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..config import build, choice, choices, merge
+from ..data import DATA, Digits, find
+from ..models import MODELS, ResNet
+from ..norms import BN, GN, NORMS, RN, RNT, BNwoT, NoNorm
+from ..records import Result
+from ..registry import plain
+from ..threats import THREATS, Linf
+from ..training.recipes import RECIPES, Adversarial, Standard
+from ..training.schedule import Schedule
+from ..types import Attack, Data, Norm, Recipe, ThreatModel
+from ..utils.run import check_running
+from ..utils.run_folder import check_folder, keep_settings
+from .experiment import Experiment, Report, prepared, run
+from .presets import DIGITS, EPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A grid, every norm with every recipe, and methods that stand in no grid; with every seed.
+
+    Options
+        data            the data set, by name or path
+        model           the network
+        norms           the rows of the grid
+        recipes         the columns of the grid
+        methods         rows beside the grid, in a YAML list: each a `name`, and any settings of `normwise train` in which it
+                        differs from what all share (norm, recipe, start, substitute, model, ...)
+        threat          what the attacker may do, in training and in the verdict
+        attacks         how the attacker searches when a network is judged
+        strongest       attacks that search further, on what `attacks` left standing; []: none do
+        schedule        how training proceeds, for every cell alike
+        seeds           number of seeds, from 0 on
+        batch_size      rows per batch when a network is judged
+        jobs            cells that run at a time, each in a process of its own
+        device          "cpu", "cuda", "cuda:1", or "auto"
+        threads         CPU threads per cell; 0 leaves torch's choice
+    """
+
+    data: Data = choice(DATA, Digits(), find)
+    model: Any = choice(MODELS, ResNet(depth=8))
+    norms: tuple[Norm, ...] = choices(NORMS, (BN(), BNwoT(), RNT(), RN(), GN(), NoNorm()))
+    recipes: tuple[Recipe, ...] = choices(RECIPES, (Standard(), Adversarial()))
+    methods: tuple[Mapping[str, Any], ...] = ()
+    threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
+    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    schedule: Schedule = DIGITS
+    seeds: int = 1
+    batch_size: int = 25
+    jobs: int = 2
+    device: str = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        if self.seeds < 1 or self.jobs < 1:
+            raise ValueError(f"seeds is {self.seeds} and jobs {self.jobs}; give whole numbers >= 1")
+        if not ((self.norms and self.recipes) or self.methods):
+            raise ValueError("a bench needs at least one norm and one recipe, or a method")
+        cells(self)  # refuses methods that cannot be
+
+
+class Finished(NamedTuple):
+    """What a bench leaves: the cells that ended, and why the others did not."""
+
+    results: list[Result]
+    failures: dict[str, str]
+
+
+def cells(bench: Bench) -> dict[str, Experiment]:
+    """The experiments, by name, the grid first; equal norms with other options are told apart by a number.
+
+    Raises ValueError for a method without a name of its own, and for settings that no experiment has.
+    """
+    shared = {
+        field.name: getattr(bench, field.name) for field in dataclasses.fields(Experiment) if hasattr(bench, field.name)
+    }
+    found: dict[str, Experiment] = {}
+    for seed in range(bench.seeds):
+        for recipe in bench.recipes:
+            for norm in bench.norms:
+                name = f"{norm.name}-{recipe.name}" + (f"-seed{seed}" if bench.seeds > 1 else "")
+                same = sum(other.split("~")[0] == name for other in found)
+                found[name + (f"~{same + 1}" if same else "")] = Experiment(**shared, norm=norm, recipe=recipe, seed=seed)
+        for method in bench.methods:
+            name = _named(method) + (f"-seed{seed}" if bench.seeds > 1 else "")
+            if name in found:
+                raise ValueError(f"two rows of the bench are called {name}; give each method a name of its own")
+            found[name] = _experiment(method, Experiment(**shared, seed=seed))
+    return found
+
+
+def _named(method: Mapping[str, Any]) -> str:
+    """The name of a method, which is that of its folder too. Raises ValueError where it has none."""
+    name = method.get("name") if isinstance(method, Mapping) else None
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"a method of a bench is {{name: WORD, setting: value, ...}}; got {method!r}")
+    if "seed" in method:
+        raise ValueError(f"method {name} sets seed, which all rows share; give the bench's seeds instead")
+    return name
+
+
+def _experiment(method: Mapping[str, Any], shared: Experiment) -> Experiment:
+    """What all share, with a method's own settings. A network to start from keeps its norms, if no others are named."""
+    own = {key: value for key, value in method.items() if key != "name"}
+    kept = {"norm": None, "model": plain(Experiment.model)} if own.get("start") else {}
+    try:
+        return build(Experiment, merge(Experiment, plain(shared), kept, own))
+    except ValueError as error:
+        raise ValueError(f"method {method['name']}: {error}") from None
+
+
+def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
+    """Run every cell that has no result yet; a cell that fails on the way is named, and the others go on.
+
+    Cells are written to `folder/cells/NAME`; a stopped bench goes on where it was, in the middle of a cell too.
+    """
+    check_folder(bench, folder)
+    grid = cells(bench)
+    for cell in grid.values():
+        prepared(cell, report)  # what cannot run is refused before anything is written
+    keep_settings(bench, folder)
+    report("", 0, len(grid))
+    results: dict[str, Result] = {}
+    failures: dict[str, str] = {}
+    for name, outcome in _outcomes(grid, folder, bench.jobs):
+        if isinstance(outcome, Result):
+            results[name] = outcome
+        else:
+            failures[name] = str(outcome).split("\n")[0] or type(outcome).__name__
+        report(_told(name, outcome), len(results) + len(failures), len(grid))
+    return Finished([results[name] for name in grid if name in results], failures)
+
+
+def _outcomes(grid: dict[str, Experiment], folder: Path, jobs: int) -> Iterator[tuple[str, Result | Exception]]:
+    """Run the cells side by side, the costly ones first; yields each as it ends. Whoever stops it stops the workers too."""
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
+    others = active_children()
+    with _unheard(signal.SIGINT):  # Ctrl-C is for this process alone
+        waiting = {pool.submit(run, grid[name], folder / "cells" / name, name=name): name for name in costly_first}
+    workers = [child for child in active_children() if child not in others]
+    try:
+        for future in as_completed(waiting):
+            error = future.exception()
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            yield waiting[future], future.result() if error is None else error
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """Let processes that are started inside ignore a signal from their first moment on (in the main thread; else do nothing)."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    handler = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """Make this process end when the one that started it is gone, killed or not: else it would wait for work for ever."""
+
+    def follow() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
+
+
+def _told(name: str, outcome: Result | Exception) -> str:
+    if isinstance(outcome, Exception):
+        return f"{name}: failed"
+    protocol, worst = outcome.evaluation.pair
+    pair = f"protocol {protocol}, worst case {worst}" if outcome.evaluation.strongest else f"worst case {worst}"
+    return f"{name}: clean {outcome.evaluation.clean_accuracy}, {pair}"

@@ -1,0 +1,259 @@
+"""What is measured on a trained network: who still stands at which radius, drift, smoothness, margins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...attacks import DDN, PGD
+from ...data import CORRUPTIONS, corruptions
+from ...data.corruptions.kind import SEVERITIES
+from ...diagnostics.inputs import shuffled
+from ...evaluation.coupling import Coupling
+from ...evaluation.evaluator import evaluate
+from ...evaluation.shifts.run import answered, judging
+from ...norms import sites
+from ...norms.layer import StatNorm
+from ...norms.moments import mean_and_variance
+from ...seeding import generator
+from ...threats import L2, Linf, Normalized
+from ...types import Attack, Batch, ThreatModel
+from ...utils.forward import logits_of
+from ...utils.model_state import device_of, untouched
+
+Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stands, 0 fell
+
+
+def standing(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    radii: Sequence[float],
+    attacks: Sequence[Attack],
+    seed: int,
+    earlier: tuple[Standing, Coupling] | None = None,
+    threat: Callable[[float], ThreatModel] = lambda radius: Linf(eps=radius),
+) -> tuple[Standing, Coupling]:
+    """Who still stands at each radius, worst case over the attacks and `earlier` ones; and how rows are coupled.
+
+    `earlier` is what an earlier call returned.
+
+    Independent rows that fell at a radius count as fallen at every larger one, for the image is allowed there too; those
+    that fell before are not attacked again. Of coupled rows a batch keeps whichever left fewer of it, and is not attacked again
+    once nothing of it is left.
+    """
+    rows = torch.cat([batch.ids for batch in batches])
+    before, coupling = earlier or ({"0": ""}, None)
+    found, left = dict(before), list(batches)
+    for radius in sorted(radii):
+        key, alive = f"{radius:.6g}", torch.zeros(0, dtype=rows.dtype)
+        if coupling and key in before:
+            left = _left(left, rows[_alive(before[key])], coupling.coupled)
+        if left:
+            verdict = evaluate(model, left, threat(radius), attacks, seed=seed, again=False, coupling=coupling)
+            coupling, ids = Coupling(**verdict.evaluation.coupling), verdict.rows.ids
+            alive = ids[verdict.rows.predictions == verdict.rows.y]
+            if not found["0"]:
+                found["0"] = _bits(rows, ids[verdict.rows.clean_predictions == verdict.rows.y])
+            left = _left(left, alive, coupling.coupled)
+        bits, sizes = _bits(rows, alive), [len(batch.y) for batch in batches]
+        found[key] = _fewer(bits, before[key], sizes) if earlier and earlier[1].coupled else bits
+    assert coupling is not None  # nothing has fallen before the first radius
+    return found, coupling
+
+
+def last(
+    model: nn.Module, batches: Sequence[Batch], radius: float, attack: Attack, before: Standing, seed: int
+) -> dict[str, Any]:
+    """What one more attack leaves at one radius of the independent rows that an earlier evaluation left.
+
+    "before" and "strongest" are shares of all rows, "broken_by" counts which part broke what.
+    """
+    rows, key = torch.cat([batch.ids for batch in batches]), f"{radius:.6g}"
+    left = _left(batches, rows[_alive(before[key])], coupled=False)
+    alive, by = torch.zeros(0, dtype=rows.dtype), dict[str, int]()
+    if left:
+        verdict = evaluate(model, left, Linf(eps=radius), (attack,), seed=seed, again=False)
+        alive = verdict.rows.ids[verdict.rows.predictions == verdict.rows.y]
+        by = dict(verdict.evaluation.broken_by)
+    after = _bits(rows, alive)
+    return {
+        "clean": share(before["0"]),
+        "coupled": False,
+        "before": {key: share(before[key])},
+        "strongest": {key: share(after)},
+        "broken_by": by,
+        "rows": {"strongest": {key: after}},
+    }
+
+
+def _fewer(one: str, other: str, sizes: Sequence[int]) -> str:
+    """Of every batch the side that left fewer standing."""
+    ends = torch.tensor(sizes).cumsum(0).tolist()
+    parts = [(one[end - size : end], other[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    return "".join(min(pair, key=lambda bits: bits.count("1")) for pair in parts)
+
+
+def _alive(bits: str) -> Tensor:
+    return torch.tensor([bit == "1" for bit in bits])
+
+
+def share(bits: str) -> float:
+    """The share of rows that stand."""
+    return bits.count("1") / len(bits)
+
+
+def _bits(rows: Tensor, alive: Tensor) -> str:
+    return "".join("1" if one else "0" for one in torch.isin(rows, alive).tolist())
+
+
+def _left(batches: Sequence[Batch], ids: Tensor, coupled: bool) -> list[Batch]:
+    """What is still worth attacking where these rows stand: they alone, or of coupled rows the whole batches that hold any."""
+    stand = [torch.isin(batch.ids, ids) for batch in batches]
+    kept = [(batch, slice(None) if coupled else rows) for batch, rows in zip(batches, stand, strict=True) if rows.any()]
+    return [Batch(*(part[rows] for part in batch)) for batch, rows in kept]
+
+
+def _beside(model: nn.Module, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels on the model's device."""
+    device = device_of(model)
+    return ((batch.x.to(device), batch.y.to(device)) for batch in batches)
+
+
+def drift(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> dict[str, dict[str, float]]:
+    """How far inputs of norms with running moments lie from these, per kind of image, as means over sites.
+
+    "shift" is |mean of the batch - running mean| / running deviation, averaged over channels; "variance" is the mean absolute
+    logarithm of the ratio of variances. Kinds: clean, adversarial (PGD-20 at eps), and noise: for each image the signs of
+    random pixels with the adversarial change's own sizes, shuffled, so that every lp norm is equal up to the box.
+    """
+    rng, found = generator(seed, "drift"), dict[str, list[tuple[float, float]]]()
+    for x, y in _beside(model, batches):
+        adversarial = PGD(steps=20)(model, x, y, Linf(eps=eps), generator=rng).x_adv
+        noise = (x + shuffled(adversarial - x, rng)).clamp(0, 1)
+        for kind, images in (("clean", x), ("noise", noise), ("adversarial", adversarial)):
+            found.setdefault(kind, []).append(_distance(model, images, rng))
+    return {
+        kind: {"shift": sum(a for a, _ in each) / len(each), "variance": sum(b for _, b in each) / len(each)}
+        for kind, each in found.items()
+    }
+
+
+def _distance(model: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[float, float]:
+    seen: list[tuple[float, float]] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        mean, variance = mean_and_variance(inputs[0])
+        tracked, spread = module.get_buffer("running_mean"), module.get_buffer("running_var") + 1e-5
+        shift = (mean - tracked).abs() / spread.sqrt()
+        ratio = ((variance + 1e-5) / spread).log().abs()
+        seen.append((shift.mean().item(), ratio.mean().item()))
+
+    layers = [model.get_submodule(path) for path in sites(model)]
+    hooks = [m.register_forward_pre_hook(look) for m in layers if isinstance(m, StatNorm) and m.measure == "moments"]
+    try:
+        with torch.no_grad(), untouched(model, rng):
+            logits_of(model, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        return math.nan, math.nan
+    return sum(a for a, _ in seen) / len(seen), sum(b for _, b in seen) / len(seen)
+
+
+def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> dict[str, float]:
+    """Two numbers for the claim of smoother models with larger margins; the paper's own metrics are not known.
+
+    "lipschitz": |logits(x') - logits(x)|_1 / |x' - x|_inf at the end of PGD-10 on cross-entropy at eps, mean over rows, with
+    logits scaled to unit deviation per model. "margin": the median smallest l2 change (DDN-100) that changes the
+    answer, over rows classified correctly.
+    """
+    rng = generator(seed, "smoothness")
+    slopes, margins, scales = [], [], []
+    for x, y in _beside(model, batches):
+        with torch.no_grad(), untouched(model, rng):
+            clean = logits_of(model, x)
+        scales.append(clean.std().item())
+        adversarial = PGD(steps=10)(model, x, y, Linf(eps=eps), generator=rng).x_adv
+        with torch.no_grad(), untouched(model, rng):
+            moved = (logits_of(model, adversarial) - clean).abs().sum(1)
+        slopes.append(moved / (adversarial - x).abs().flatten(1).amax(1).clamp_min(1e-6))
+        right = clean.argmax(1) == y
+        if right.any():
+            margins.append(
+                DDN(steps=100).distances(model, x[right], y[right], L2(eps=0.5), generator=rng, independent=True).distance
+            )
+    return {
+        "lipschitz": torch.cat(slopes).mean().item() / (sum(scales) / len(scales)),
+        "margin": torch.cat(margins).median().item() if margins else 0.0,
+    }
+
+
+def corrupted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str, Any]:
+    """Who is right under the 15 corruptions of Hendrycks and Dietterich (2019, arXiv:1903.12261), at all 5 severities.
+
+    "corruptions" holds accuracies and "rows" one character per row, by kind and severity. Images are made as in `data.corruptions`
+    from the seed and each row's id, so that two networks of one seed see the same ones.
+    """
+    judge, coupled = judging(model, batches, seed)
+    rows = {
+        kind: {
+            str(severity): answered(judge, [corruptions.corrupted(batch, corruption, severity, seed) for batch in batches])
+            for severity in SEVERITIES
+        }
+        for kind, corruption in CORRUPTIONS.items()
+    }
+    clean = answered(judge, batches)
+    return {
+        "clean": share(clean),
+        "coupled": coupled,
+        "corruptions": {kind: {severity: share(bits) for severity, bits in each.items()} for kind, each in rows.items()},
+        "rows": {"clean": clean, "corruptions": rows},
+    }
+
+
+def legacy(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    radii: Sequence[float],
+    data: Any,
+    attack: Attack,
+    seed: int,
+    coupling: Coupling,
+) -> dict[str, float]:
+    """Accuracy under an attack whose eps is in normalized units and whose box is what the batch spans (RobustNorm's code)."""
+    found = {}
+    for eps in radii:
+        threat = Normalized(eps=eps, mean=data.mean, std=data.std)
+        verdict = evaluate(model, batches, threat, (attack,), seed=seed, again=False, coupling=coupling)
+        found[f"{eps:g}"] = verdict.evaluation.robust_accuracy.value
+    return found
+
+
+def weaker(
+    model: nn.Module,
+    craft_on: nn.Module,
+    batches: Sequence[Batch],
+    radii: Sequence[float],
+    attack: Attack,
+    seed: int,
+    coupling: Coupling,
+) -> dict[str, float]:
+    """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model judges."""
+    found = {}
+    for radius in radii:
+        how: dict[str, Any] = {"seed": seed, "craft_on": craft_on, "again": False, "coupling": coupling}
+        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), **how)
+        found[f"{radius:.6g}"] = verdict.evaluation.robust_accuracy.value
+    return found
+
+
+def plain_numbers(figures: Any) -> Any:
+    """Numbers that are none (a network without norms has no drift) as null."""
+    if isinstance(figures, dict):
+        return {key: plain_numbers(value) for key, value in figures.items()}
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures

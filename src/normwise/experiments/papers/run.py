@@ -1,0 +1,245 @@
+"""Make cells one after the other, and decide the claims from what is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ...attacks import AutoAttack
+from ...records import provenance, to_json, write
+from ...registry import unknown
+from ...report.claims import Network, to_html, to_markdown
+from ...training.loop import Report, silent
+from ...utils.run import check_threads, place
+from ...utils.run_folder import check_folder, keep_settings
+from .cell import Workshop
+from .claims import CLAIMS
+from .decide import decide
+from .papers import CELLS, SYSTEMS
+from .scale import SCALES, size_of
+from .tables import beside
+
+Job = tuple[str, int]  # a cell and its seed
+Say = Callable[[str], None]
+TABLE = "claims.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Which part of which paper, at which size.
+
+    Options
+        system          robustnorm, nofrost, fragile-features, abnn, or all
+        preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10), gpu (PreActResNet-18), or
+                        gpu-resnet18, gpu-resnet26
+        only            cells to make, with all that they need; empty: those of the system that need no other data than the
+                        preset's (abnn-other does) and are no longer than others (affine-fragile-long is)
+        seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first alone, unless
+                        they are named
+        first_seed      the seed to begin with
+        max_minutes     begin no cell after so many minutes; 0: make all
+        device          "cpu", "cuda", "cuda:1", or "auto"
+        threads         CPU threads of each worker; 0 leaves torch's choice
+        workers         cells made side by side, each by a process of its own: on a CPU as many as cores, with one thread each
+    """
+
+    system: str = "all"
+    preset: str = "smoke"
+    only: tuple[str, ...] = ()
+    seeds: int = 0
+    first_seed: int = 0
+    max_minutes: float = 0.0
+    device: str = "auto"
+    threads: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.system not in (*SYSTEMS, "all"):
+            raise unknown("system", self.system, [*SYSTEMS, "all"])
+        if self.preset not in SCALES:
+            raise unknown("preset", self.preset, list(SCALES))
+        for cell in self.only:
+            if cell not in CELLS:
+                raise unknown("cell", cell, list(CELLS))
+        if min(self.seeds, self.first_seed, self.max_minutes) < 0:
+            got = f"{self.seeds}, {self.first_seed} and {self.max_minutes:g}"
+            raise ValueError(f"seeds, first_seed and max_minutes are numbers >= 0; got {got}")
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; give a whole number >= 1, such as the number of cores")
+        check_threads(self.threads)
+
+
+def wanted(settings: Reproduce) -> list[str]:
+    """The cells to make, each after those it needs."""
+    asked = settings.only or tuple(
+        name
+        for name, cell in CELLS.items()
+        if not cell.apart
+        and not _on_other_data(name)
+        and not _known(name, settings.preset)
+        and _part_of(name, settings.system)
+    )
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        for need in CELLS[name].needs:
+            visit(need)
+        if name not in order:
+            order.append(name)
+
+    for name in asked:
+        visit(name)
+    return order
+
+
+def _on_other_data(name: str) -> bool:
+    """Whether a cell, or one that it needs, is trained on other data, which need not be there."""
+    return CELLS[name].other or any(map(_on_other_data, CELLS[name].needs))
+
+
+def _known(name: str, preset: str) -> bool:
+    """Whether a cell asks what the preset's strongest evaluation asks of every cell."""
+    return CELLS[name].under == "autoattack" and any(isinstance(one, AutoAttack) for one in SCALES[preset]().strongest)
+
+
+def _part_of(name: str, system: str) -> bool:
+    """Whether a cell belongs to a system, or a claim of it is decided by that cell."""
+    claimed = any(name in claim.cells for claim in CLAIMS if claim.system == system)
+    return system in ("all", CELLS[name].system) or claimed
+
+
+def planned(settings: Reproduce) -> list[tuple[str, int]]:
+    """The cells to make, with their seeds: all seeds of what claims need or the user names, the first seed of other controls."""
+    names, decisive = wanted(settings), wanted(Reproduce(only=tuple(cell for claim in CLAIMS for cell in claim.cells)))
+    first = settings.first_seed
+    seeds = range(first, first + (settings.seeds or SCALES[settings.preset]().seeds))
+    return [(name, seed) for seed in seeds for name in names if settings.only or seed == first or name in decisive]
+
+
+def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[str, Any]]:
+    """Make what is wanted and not there yet, then write and return the claims table.
+
+    Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
+    stopped goes on. Several processes with one folder share the work: each makes what no other is making (on
+    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there, and for a
+    folder that anything else filled, or another preset.
+    """
+    check_folder(settings, folder, agree=("preset",), earlier=(TABLE, "locks"))
+    device = place(settings)
+    scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
+    shop = Workshop(CELLS, scale, folder, silent, device)
+    left = [job for job in work if shop.record(*job) is None]
+    keep_settings(settings, folder)
+
+    def over() -> bool:
+        return bool(settings.max_minutes) and time.monotonic() - started > 60 * settings.max_minutes
+
+    def say(text: str) -> None:
+        report(text, len(work) - len(left), len(work))
+
+    made = _side_by_side if settings.workers > 1 else _in_turn
+    made(settings, shop, left, over, say)
+    if left:
+        say(f"stopped after {settings.max_minutes:g} minutes: {len(left)} cells left")
+    return decided(folder, settings.preset)
+
+
+def _next(shop: Workshop, waiting: Sequence[Job], left: Sequence[Job]) -> Job | None:
+    """The first cell that waits for none of those left; rather one that no other process is making."""
+    ready = [job for job in waiting if not any((need, job[1]) in left for need in CELLS[job[0]].needs)]
+    return next((job for job in ready if shop.free(*job)), ready[0] if ready else None)
+
+
+def _in_turn(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
+    """Make the cells that are left one after the other, and take from the list what is made."""
+    while left and not over():
+        job = _next(shop, left, left)
+        assert job is not None  # the first that is left needs none of those after it
+        name, seed = job
+        if not shop.free(name, seed):
+            say(f"waiting for {name} seed {seed}, which another process makes")
+
+        def told(text: str, step: int, steps: int, name: str = name) -> None:
+            say(f"{name} {text.replace(': ', ' ')}")
+
+        shop.report = told
+        record = shop.make(name, seed)
+        left.remove(job)
+        say(f"{name} seed {seed}: {_sentence(record)}")
+
+
+def _side_by_side(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
+    """The same by several processes, each cell after those it needs. Raises what the first of them raised."""
+    waiting, running = list(left), dict[Future[dict[str, Any]], Job]()
+    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+        while running or (waiting and not over()):
+            while len(running) < settings.workers and not over() and (job := _next(shop, waiting, left)):
+                running[pool.submit(_make, settings, shop.folder, *job)] = job
+                waiting.remove(job)
+            say(f"making {', '.join(name for name, _ in running.values())}")
+            for done in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
+                name, seed = running.pop(done)
+                record = done.result()
+                left.remove((name, seed))
+                say(f"{name} seed {seed}: {_sentence(record)}")
+
+
+def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, Any]:
+    return Workshop(CELLS, SCALES[settings.preset](), folder, silent, place(settings)).make(name, seed)
+
+
+def decided(folder: Path, preset: str, out: Path | None = None) -> list[dict[str, Any]]:
+    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there, or in `out`."""
+    out = out or folder
+    scale = SCALES[preset]()
+    shop = Workshop(CELLS, scale, folder, silent)
+    seeds: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for path in sorted(folder.glob("cells/*/record.json")):
+        name, _, seed = path.parent.name.rpartition("-seed")
+        if name in CELLS and seed.isdigit() and (record := shop.record(name, int(seed))) is not None:
+            seeds.setdefault(int(seed), {})[name] = record
+    table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
+    write(out / TABLE, to_json(table))
+    networks, columns = _networks(seeds)
+    trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
+    size = size_of(scale, trained.get("trained_parameters"))
+    more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS})
+    write(out / "claims.md", to_markdown(table, networks, columns, more, preset, size))
+    write(out / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
+    return table
+
+
+def _sentence(record: Mapping[str, Any]) -> str:
+    f = record["figures"]
+    if "corruptions" in f:
+        kept = [share for severities in f["corruptions"].values() for share in severities.values()]
+        return (
+            f"clean {100 * f['clean']:.1f}%, {100 * sum(kept) / len(kept):.1f}% over corruptions, {record['seconds']:.0f} s"
+        )
+    worst = max(f["strongest"], key=float)
+    return (
+        f"clean {100 * f['clean']:.1f}%, {100 * f['strongest'][worst]:.1f}% at {float(worst):.3g}, {record['seconds']:.0f} s"
+    )
+
+
+def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> tuple[list[Network], list[str]]:
+    """The headline table and its columns: every network that was judged, the clean accuracy and then each radius."""
+    found, columns = [], list[str]()
+    for name, cell in CELLS.items():
+        if cell.under != "linf":
+            continue
+        figures = [records[name]["figures"] for records in seeds.values() if name in records]
+        if figures:
+            radii = list(figures[0]["paper"])
+            columns = ["clean" if radius == "0" else f"{255 * float(radius):.3g}/255" for radius in radii]
+            means = {
+                side: [sum(f[side][r] for f in figures) / len(figures) for r in radii] for side in ("paper", "strongest")
+            }
+            pairs = list(zip(means["paper"], means["strongest"], strict=True))
+            found.append(Network(name, cell.about, figures[0]["coupled"], len(figures), pairs))
+    return found, columns

@@ -1,0 +1,117 @@
+"""What stands beside the headline of the claims' page: the cost of training, other protocols, and what was not made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...report.claims import Table
+from .papers import CELLS
+
+
+def beside(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Table]:
+    """The tables that the records of these cells allow."""
+    known = {name: list(records[name]) for name in CELLS if records.get(name)}
+    made = [_patches(known), _autoattack(known), _training(known), _legacy(known), _weaker(known), _missing(known)]
+    return [table for table in made if table.rows]
+
+
+def _patches(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    rows, sizes = [], list[str]()
+    for name, records in known.items():
+        if CELLS[name].under == "patch":
+            paper, strongest = _each(records, "paper"), _each(records, "strongest")
+            sizes = [size for size in paper[0] if size != "0"]
+            clean = _percent(paper, "0")
+            rows.append((name, clean, *(f"{_percent(paper, size)} / {_percent(strongest, size)}" for size in sizes)))
+    return Table(
+        "Under patches",
+        "Accuracy in percent under one search / the strongest of eight, each at places of its own; a patch holds any pixels.",
+        ("network", "clean", *(f"{size} x {size} pixels" for size in sizes)),
+        rows,
+    )
+
+
+def _autoattack(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    rows = []
+    for name, records in known.items():
+        if CELLS[name].under == "autoattack":
+            before, after = _each(records, "before"), _each(records, "strongest")
+            (radius,) = after[0]
+            seeds = f"{len(records)}"
+            rows.append((CELLS[name].needs[0], _radius(radius), seeds, _percent(before, radius), _percent(after, radius)))
+    return Table(
+        "AutoAttack",
+        "Accuracy in percent under this preset's strongest attacks, and after AutoAttack (standard) on what they left.",
+        ("network", "radius", "seeds", "strongest", "AutoAttack"),
+        rows,
+    )
+
+
+def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    rows = []
+    for name, records in known.items():
+        trained = [record["training"] for record in records if record["training"]]
+        if trained:
+            rates = sorted({one["lr"] for one in trained})
+            epochs = trained[0]["epochs"]
+            seconds = _mean(trained, lambda one: one["seconds"])
+            told = (", ".join(f"{rate:g}" for rate in rates), f"{trained[0]['trained_parameters']:,}")
+            rows.append((name, f"{epochs}", f"{seconds:.0f}", f"{seconds / epochs:.0f}", *told))
+    return Table(
+        "Training",
+        "Seconds on one core, mean over seeds, without the search for the learning rate and without what a cell starts from or listens to.",
+        ("network", "epochs", "seconds", "per epoch", "learning rate", "parameters that train"),
+        rows,
+    )
+
+
+def _legacy(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    found = {name: each for name, records in known.items() if (each := _each(records, "legacy"))}
+    radii = list(next(iter(found.values()))[0]) if found else []
+    rows = [(name, *(_percent(each, radius) for radius in radii)) for name, each in found.items()]
+    return Table(
+        "RobustNorm's own protocol",
+        "Accuracy in percent under the paper's attack with eps in units of the normalized image (here of the data's own deviations) and the batch's span as box.",
+        ("network", *(f"eps {radius}" for radius in radii)),
+        rows,
+    )
+
+
+def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    rows, radii = [], list[str]()
+    attackers = {"detached": "gradient of the target alone", "fixed": "substitute held at the clean image"}
+    for name, records in known.items():
+        both = _each(records, "paper")
+        for key, told in attackers.items():
+            if each := _each(records, key):
+                radii = list(each[0])
+                rows.append((name, told, *(f"{_percent(each, r)} / {_percent(both, r)}" for r in radii)))
+    return Table(
+        "Weaker attackers of ABNN",
+        "Accuracy in percent under the paper's attack, searched so / through both networks. The first is no robustness.",
+        ("network", "attacker", *map(_radius, radii)),
+        rows,
+        words=2,
+    )
+
+
+def _missing(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    rows = [(name, cell.system, cell.about) for name, cell in CELLS.items() if name not in known]
+    return Table("Not made yet", "Cells without a record of these settings.", ("network", "system", "what"), rows, words=3)
+
+
+def _radius(radius: str) -> str:
+    return f"{255 * float(radius):.3g}/255"
+
+
+def _each(records: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
+    return [record["figures"][key] for record in records if key in record["figures"]]
+
+
+def _percent(each: Sequence[Mapping[str, Any]], key: str) -> str:
+    return f"{100 * _mean(each, lambda one: one[key]):.1f}"
+
+
+def _mean(each: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], float]) -> float:
+    return sum(map(of, each)) / len(each)

@@ -1,0 +1,167 @@
+"""Find a network: a run folder, a weights file with its card, or anybody's function that returns one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ..norms import NORMS
+from ..norms.surgery.conversion import convert
+from ..utils.errors import brief
+from ..utils.model_state import set_mode
+from . import checkpoints
+from .abnn import Adaptive, abnn
+from .checkpoints import CARD, WEIGHTS
+from .standardize import Standardize
+
+Report = Callable[[str, int, int], None]
+
+
+class Loaded(NamedTuple):
+    """A network in eval mode, the card that says how to build it again, and what has to be said of its weights."""
+
+    model: nn.Module
+    card: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def load(spec: str, weights: str = "") -> Loaded:
+    """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, or `package.module:function`.
+
+    The function is called without arguments and returns an nn.Module or a program of torch.export; it may be a class, or a
+    network itself. Modules are looked for in the current folder too.
+    `timm:NAME` is timm's network of that name, with its mean and std in front. `weights` is a safetensors or weights-only
+    file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. A run folder alone never
+    runs anybody's function, an ABNN's whose substitute is one neither.
+    Raises ValueError where there is no such network, or the weights do not fit.
+    """
+    path, found = Path(spec), card(spec, weights)
+    made_by, file = (
+        found.get("start") or _heard(found),
+        weights or str(path / WEIGHTS if path.is_dir() else path if path.is_file() else ""),
+    )
+    if made_by and path.exists():
+        raise ValueError(f"{spec} holds weights of {made_by}; to run that function, write {made_by} --weights {file}")
+    model = _call(spec) if found.get("start") else checkpoints.build(found, spec)
+    if found.get("start") and found.get("norm"):
+        model = convert(model, NORMS.make(found["norm"]))
+    if found.get("adaptive"):
+        model = _adapted(model, found["adaptive"], spec)
+    unnamed = f"no weights file was named for {spec}: its weights are as it makes them, random unless it loads some itself"
+    notes = checkpoints.give(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
+    return Loaded(set_mode(model, "eval"), found, notes)
+
+
+def told(loaded: Iterable[Loaded], report: Report) -> dict[str, str]:
+    """Report what has to be said of the weights of networks; returns it for the provenance of a record."""
+    notes = list(dict.fromkeys(note for one in loaded for note in one.notes))
+    for note in notes:
+        report(f"weights: {note}", 0, 0)
+    return {"weights": "; ".join(notes)} if notes else {}
+
+
+def card(spec: str, weights: str = "") -> Mapping[str, Any]:
+    """Say how to build the network that `spec` names, as plain data. Raises ValueError where it names none."""
+    path = Path(spec)
+    if path.is_dir():
+        return checkpoints.card(path)
+    if path.is_file():
+        if not (path.parent / CARD).is_file():
+            raise ValueError(f"{spec} has no {CARD} beside it; write package.module:function --weights {spec}")
+        return checkpoints.card(path.parent)
+    if ":" not in spec:
+        raise ValueError(
+            f"no model {spec!r}: neither a run folder, nor a weights file, nor package.module:function; give one of these"
+        )
+    folder = Path(weights).parent
+    beside = checkpoints.card(folder) if weights and (folder / CARD).is_file() else {}
+    return beside if spec in (beside.get("start"), _heard(beside)) else {"start": spec, "norm": None}
+
+
+def _heard(found: Mapping[str, Any]) -> Any:
+    """The function that makes the substitute of an ABNN's card, if one does."""
+    around = found.get("adaptive") or {}
+    return (around.get("substitute") or {}).get("start") if isinstance(around, Mapping) else None
+
+
+def check_models(settings: Any, verb: str) -> None:
+    """Refuse no network, one that is named twice, weights that belong to no single function, and no rows. Raises ValueError."""
+    if not settings.models:
+        raise ValueError(
+            f"no model is named; write normwise {verb} MODEL [MODEL ...]: run folders or package.module:function"
+        )
+    check_once("models", settings.models)
+    functions = [spec for spec in settings.models if ":" in spec]
+    if settings.weights and len(functions) != 1:
+        raise ValueError(f"weights is {settings.weights!r}, for {len(functions)} functions; name one function with it")
+    if settings.rows < 1:
+        raise ValueError(f"rows is {settings.rows}; give a whole number >= 1")
+
+
+def check_once(name: str, values: Sequence[Any]) -> None:
+    """Refuse values of which one stands twice. Raises ValueError."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} are {', '.join(map(str, values))}; name each once")
+
+
+def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Module:
+    """Put the adaptive layers and the substitute of an ABNN's card around its target, untrained. Raises ValueError."""
+    try:
+        options: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in around["options"].items()
+        }
+        other, shape = around["substitute"], tuple(around["shape"])
+        network = other and (_call(other["start"]) if other.get("start") else checkpoints.build(other, spec))
+        return abnn(model, network, Adaptive(**options), shape=shape)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the {CARD} of {spec} describes no adaptive layers ({brief(error)}); restore it, or train again"
+        ) from None
+
+
+def _call(spec: str) -> nn.Module:
+    module, _, function = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+        model = _standardized(found.create_model(function)) if module == "timm" else _made(getattr(found, function))
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "timm":
+            raise ValueError(f"{spec} needs timm, which is not installed; pip install 'normwise[timm]'") from None
+        raise ValueError(
+            f"{spec} gave no network ({brief(error)}); give package.module:function, importable from this "
+            "folder, that returns an nn.Module when called without arguments"
+        ) from None
+    finally:
+        sys.path.remove(here)
+    return model
+
+
+def _made(found: Any) -> nn.Module:
+    """The network that a function makes, or that stands there already. Raises TypeError for anything else."""
+    made = found if isinstance(found, nn.Module) else found()
+    if isinstance(made, torch.export.ExportedProgram):
+        made = made.module()
+    if not isinstance(made, nn.Module):
+        what = f"the class {made.__name__}, not a network of it" if isinstance(made, type) else type(made).__name__
+        raise TypeError(f"it returned {what}")
+    return made
+
+
+def _standardized(model: nn.Module) -> nn.Module:
+    """Put the mean and std that a network of timm's was made for in front of it; its weights keep their names."""
+    about: Any = model.pretrained_cfg
+    model.standardize = Standardize(about["mean"], about["std"])
+    model.register_forward_pre_hook(_standardize)
+    return model
+
+
+def _standardize(model: Any, args: Any) -> Any:
+    return (model.standardize(args[0]), *args[1:])

@@ -1,0 +1,244 @@
+"""Change the norms of a network: a new model comes out, the one given stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from ...types import Norm, Site
+from ...utils.model_state import copied, device_of, frozen, refuse_lazy, running
+from ..adaptive import AdaptiveNorm
+from ..layer import StatNorm
+from ..routed import Routed
+from ..site import reads, sites
+from .transfer import adopt, replaceable, take_settings
+from .unmapped import hidden, kind_of, norm_paths, remark
+
+
+def convert(model: nn.Module, norm: Norm) -> nn.Module:
+    """Return a copy of the model with every norm layer replaced by what `norm` makes.
+
+    Scale, shift, and the running statistics that both layers know are taken over, and so are each layer's mode, dtype,
+    device, hooks and `requires_grad`; tied layers and tied parameters stay tied. What a layer lacks (scale or shift) its
+    replacement lacks too, where it can. Momentum, and eps where it is added to the same thing, are the old layer's unless
+    `norm` says another than its default. A running statistic that the new layer tracks and the old one did not is unknown:
+    `unmapped` lists such layers, and evaluation that would read it raises until you `recalibrate` or train. Statistics that
+    the new layer does not track (any, for GroupNorm or no norm) are dropped. Routes are kept where their number and what
+    they share are the same, and the route in use unless `norm` names another than 0; else every route starts as the one in
+    use. LayerNorm and RMSNorm are left alone (they normalize tokens, not channels), and so are a frozen substitute and norms
+    that are not known to the letter: of other kinds, subclasses with methods of their own, layers whose forward was replaced or
+    whose weights are computed, with the norms inside them. `unmapped` tells what was dropped and left. The activation inside
+    timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
+
+    Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
+
+    >>> from normwise.norms import GN
+    >>> convert(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)), GN(groups=4))[1].num_groups
+    4
+    """
+    if not places(model):
+        kinds = sorted({kind_of(module) for module in model.modules()} - {kind_of(model)})
+        raise ValueError(
+            f"{kind_of(model)} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}{hidden(model)}"
+        )
+
+    def made(site: Site, old: nn.Module) -> nn.Module:
+        new = norm(site)
+        take_settings(new, old, norm)
+        return new
+
+    left, new = set(norm_paths(model)) - places(model).keys(), exchange(model, made)
+    for path, module in new.named_modules():
+        if path in left:
+            remark(module, f"{kind_of(module)} left as it is")
+    return new
+
+
+def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> nn.Module:
+    """Return a copy of the model with every norm layer replaced by what `make` gives for its site and for the layer itself.
+
+    A layer that `make` gives back stays as it is. What a new layer takes over is what `convert` says, settings excepted.
+    Raises ValueError for a lazy layer that has seen no batch.
+    """
+    refuse_lazy(model)
+    model = copied(model)
+    olds = {
+        model.get_submodule(path): site for path, site in reversed(places(model).items())
+    }  # a tied one at its first path
+    for old, site in reversed(olds.items()):
+        new = make(site, old)
+        if new is not old:
+            adopt(new, old)
+    return model
+
+
+def places(model: nn.Module) -> dict[str, Site]:
+    """The sites whose layers may be replaced, by path: of known kinds, and in nobody's hands.
+
+    That is: not within a frozen substitute, a norm that stays, or a convolution or linear layer, which may read it by name.
+    """
+    layers = {path: model.get_submodule(path) for path in sites(model)}
+    kept = frozen(model) | {layer for layer in layers.values() if not replaceable(layer)}
+    for holder in [*kept, *(module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear))]:
+        kept |= {one for name, child in holder.named_children() if name != "inserted" for one in child.modules()}
+    return {path: site for path, site in sites(model).items() if layers[path] not in kept}
+
+
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Return a copy of the model whose running statistics are the plain average over the batches of images.
+
+    Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
+    use; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Statistics that a layer reads and no
+    longer tracks (`track_running_stats` switched off) are measured anew too. Layers that no batch reaches, or that move nothing
+    (quantized ones), keep what they have, and `unmapped` names them.
+    (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
+
+    Raises ValueError for no batches, for a model without running statistics that move, and for a lazy layer that has seen no batch.
+    """
+    refuse_lazy(model)
+    model = copied(model)
+    resting = {s for m in model.modules() if isinstance(m, Routed) for s in m.statistics if s is not m.active}
+    resting |= set(frozen(model))
+    tracking: list[Any] = [m for m in model.modules() if _tracks(m) and m not in resting]
+    if not tracking:
+        raise ValueError(
+            f"{kind_of(model)} has no norms with running statistics; there is nothing to recalibrate{hidden(model)}"
+        )
+    settings, seen = [(m.momentum, getattr(m, "track_running_stats", None), _held(m)) for m in tracking], 0
+    with running(model, "eval"), torch.no_grad():
+        for module, (_, tracks, _) in zip(tracking, settings, strict=True):
+            if tracks is False:
+                module.track_running_stats = True
+            module.reset_running_stats()
+            module.train()
+        fresh = list(map(_held, tracking))
+        for seen, x in enumerate(batches, 1):
+            for module in tracking:  # not None, which torch's InstanceNorm takes for 0
+                module.momentum = 1 / seen
+            model(x.to(device_of(model), copy=True))
+    still = [all(map(torch.equal, _held(module), start)) for module, start in zip(tracking, fresh, strict=True)]
+    if not seen:
+        raise ValueError("recalibrate got no batches; give at least one batch of images")
+    if all(still):
+        raise ValueError(f"{kind_of(model)} moves no running statistics in training; there is nothing to recalibrate")
+    for module, (momentum, tracks, before), unmoved in zip(tracking, settings, still, strict=True):
+        module.momentum = momentum
+        if tracks is False:
+            module.track_running_stats = False
+        if unmoved:
+            for buffer, value in zip(module.buffers(recurse=False), before, strict=True):
+                buffer.copy_(value)
+            remark(module, "running statistics kept: no batch moved them")
+    return model
+
+
+def _held(module: nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in module.buffers(recurse=False)]
+
+
+def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
+    """Return a copy of the model with a new norm layer behind each module whose path is in `after`.
+
+    The new layer is the module's child `inserted`, so that every key of the old state dict stays as it was. Its number of
+    channels is what the module says of itself (`out_channels`, `out_features` or `num_features`).
+
+    Raises ValueError for a path that is not there, a module that already has one, is scripted or compiled, or does not say its
+    channels; and for a lazy layer that has seen no batch.
+
+    >>> from normwise.norms import BN
+    >>> sorted(insert(nn.Sequential(nn.Conv2d(3, 4, 1)), BN(), after=["0"]).state_dict())[:2]
+    ['0.bias', '0.inserted.bias']
+    """
+    refuse_lazy(model)
+    model = copied(model)
+    known = dict(model.named_modules())
+    for path in after:
+        if path not in known or not _open(path, known[path]):
+            fits = [name for name, module in known.items() if _outputs(module) and _open(name, module)]
+            raise ValueError(
+                f"cannot insert after {path!r}: it is no module, is scripted or compiled, or has an insertion already; "
+                f"there are: {', '.join(fits[:20]) or 'none'}"
+            )
+        layer = known[path]
+        channels = _outputs(layer)
+        if not channels:
+            raise ValueError(
+                f"cannot insert after {path!r}: {type(layer).__name__} does not say its channels; give a convolution's path"
+            )
+        new = norm(Site(channels, path)).to(next(layer.parameters(), torch.empty(0)))
+        layer.add_module("inserted", new.train(layer.training))
+        layer.register_forward_hook(_then_inserted)
+    return model
+
+
+def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
+    """Return a copy of the model whose BatchNorm layers share their batch statistics over the processes of `group`.
+
+    torch's own converter knows `nn.BatchNorm` alone and leaves this library's layers as they are; this one turns both into
+    `nn.SyncBatchNorm`, with weights, statistics and keys. Layers that read single samples need no synchronizing and stay as
+    they are; a model without BatchNorm comes back as a plain copy.
+
+    Raises ValueError for a layer that reads the batch and has no synchronized kind: one that reads it at inference,
+    measures anything but mean and variance, has routes, is a BatchNorm that `convert` would leave, or takes a substitute's
+    statistics over the batch; for one whose running statistics are unknown; for a scripted or exported model; and for a lazy
+    layer that has seen no batch.
+    """
+    refuse_lazy(model)
+    if hint := hidden(model):
+        raise ValueError(f"{kind_of(model)} may hold norms that cannot be seen{hint}")
+    fit = frozen(model) | {model.get_submodule(path) for path in places(model)}
+    for path, module in model.named_modules():
+        batch = module.reads_batch if isinstance(module, AdaptiveNorm) else isinstance(module, _BatchNorm)
+        if batch and module not in fit:
+            raise _alone(path, module)
+
+    def synchronized(site: Site, old: nn.Module) -> nn.Module:
+        plain = isinstance(old, StatNorm) and old._is_batchnorm and not (old.centre_share or old.spread_share)
+        if isinstance(old, Routed) or (isinstance(old, StatNorm) and not plain):
+            raise _alone(site.path, old)
+        if isinstance(old, StatNorm):
+            if old.unknown:
+                raise ValueError(f"{site.path} does not know its running statistics; recalibrate(model, batches) first")
+            return nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, process_group=group)
+        if not isinstance(old, _BatchNorm):
+            return old
+        tracked = old.running_mean is not None
+        new = nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, tracked, process_group=group)
+        new.track_running_stats = tracked and old.track_running_stats  # it may have been switched off since
+        return new
+
+    return exchange(model, synchronized)
+
+
+def _alone(path: str, layer: nn.Module) -> ValueError:
+    return ValueError(
+        f"{path}, a {type(layer).__name__} ({layer.extra_repr()}), has no synchronized kind: only running mean and variance "
+        'have; train it with stats="per-rank"'
+    )
+
+
+def _tracks(module: nn.Module) -> bool:
+    if isinstance(module, AdaptiveNorm):
+        return module.tracks
+    torchs = isinstance(module, _BatchNorm | _InstanceNorm) and "running" in (reads(module, training=False) or ())
+    return torchs or isinstance(module, StatNorm)
+
+
+def _outputs(module: nn.Module) -> int:
+    return next((int(n) for name in ("out_channels", "out_features", "num_features") if (n := getattr(module, name, 0))), 0)
+
+
+def _open(path: str, module: nn.Module) -> bool:
+    """Whether a layer may be put behind a module, by a hook that will be heard: what was compiled before would pass it by."""
+    compiled = isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in path.split(".")
+    return not compiled and not hasattr(module, "inserted")
+
+
+def _then_inserted(module: nn.Module, inputs: Any, y: Tensor) -> Tensor:
+    return module.inserted(y)  # type: ignore[operator]

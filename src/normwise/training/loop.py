@@ -1,0 +1,287 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .. import losses
+from ..data.augment import random_crop, random_flip
+from ..models import checkpoints
+from ..norms import AdaptiveNorm, StatNorm
+from ..norms.surgery.trainable import baked
+from ..norms.surgery.unmapped import remarks
+from ..records import Training, write
+from ..registry import difference, plain
+from ..seeding import derive, drawing, generator
+from ..types import Batch, Data, Recipe, ThreatModel
+from ..utils.hashing import mark_of
+from ..utils.layout import layout
+from ..utils.model_state import digest, frozen, moved, running, set_mode
+from . import schedule as scheduling
+from .schedule import Schedule
+from .validation import Validation, overfitted
+
+Report = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
+
+STATE, LOG = "last.pt", "log.jsonl"
+
+
+class Fitted(NamedTuple):
+    """A trained model, in eval mode, and what training it took."""
+
+    model: nn.Module
+    training: Training
+
+
+class Diverged(ValueError):
+    """The loss is no longer finite."""
+
+
+def silent(text: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    threat: ThreatModel,
+    schedule: Schedule,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    card: Mapping[str, Any] | None = None,
+    report: Report = silent,
+    stats: Literal["synchronized", "per-rank"] = "synchronized",
+) -> Fitted:
+    """Train a copy of the model as the recipe says; the model given stays as it is.
+
+    The checkpoint is chosen on the validation rows (cut from the training rows), never on the test rows: by accuracy under
+    a short PGD for recipes that train against an attack, by clean accuracy for the others. It is the last one within a
+    standard error of the best: smaller differences are the draw of the rows (Breiman et al. 1984, Classification and
+    Regression Trees, 3.4.3, choose so among trees).
+
+    With a `folder`, every epoch ends with `last.pt` (all that is needed to go on), a line in `log.jsonl`, and the chosen
+    model so far in `model.safetensors` with `card` beside it. A run that was stopped goes on from there and ends with the
+    same weights as one that was not, if everything that is trained, on and by is the same; the device may be another.
+
+    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, for a folder
+    that holds another training, naming what differs, and where a process group is up and norms read each process's own batch,
+    unless `stats` is "per-rank".
+    """
+    if dist.is_available() and dist.is_initialized() and stats != "per-rank":
+        fixed = frozen(model)
+        alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
+        if alone:
+            raise ValueError(
+                f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
+                'convert_sync(model) first, or say stats="per-rank"'
+            )
+    run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, torch.device(device), folder)
+    if folder:
+        run.resume(folder)
+    while run.state.epoch < schedule.epochs:
+        line = run.epoch(report)
+        if folder:
+            run.save(folder, line, card or {})
+        report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
+    return run.finish()
+
+
+@dataclass
+class _State:
+    """Where a run is: saved after each epoch, read back to go on."""
+
+    epoch: int = 0
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
+    best_epoch: int = 0
+    overfitted_epoch: int = 0
+    loss: float = 0.0  # the last epoch's
+    top: float = 0.0  # the best validation accuracy so far
+    best: dict[str, float] = field(default_factory=dict)  # scores of the chosen epoch
+    weights: dict[str, Tensor] = field(default_factory=dict)  # of the chosen epoch
+
+
+@dataclass
+class _Run:
+    """The parts of one training run."""
+
+    model: nn.Module
+    data: Data
+    recipe: Recipe
+    threat: ThreatModel
+    schedule: Schedule
+    seed: int
+    device: torch.device
+    folder: Path | None
+
+    def __post_init__(self) -> None:
+        schedule, device = self.schedule, self.device
+        self.layout = layout(self.model, device) if schedule.channels_last else torch.contiguous_format
+        self.model = moved(moved(self.model, device), memory_format=self.layout)
+        self.steps = self.data.train_batches(schedule.batch_size)
+        self.optimizer = scheduling.optimizer(self.model, schedule)
+        self.rates = scheduling.learning_rate(self.optimizer, schedule, schedule.epochs * self.steps)
+        self.average = scheduling.average(self.model, schedule)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
+        rows = self.data.validation(batch_size=250) if schedule.validate_every else []
+        self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device)
+        self.state = _State()
+        self.about = self._about() if self.folder else None
+
+    @property
+    def current(self) -> nn.Module:
+        """The model that would be used: the moving average where there is one."""
+        return self.average.module if self.average else self.model
+
+    def epoch(self, report: Report) -> dict[str, Any]:
+        """Train for one epoch, look at the validation rows, keep the model if it is as good as the best; returns the log line."""
+        started = time.perf_counter()
+        line = {"epoch": self.state.epoch + 1, **self._train(report)}
+        self.state.epoch += 1
+        self.state.loss = line["loss"]
+        aim = "robust" if self.recipe.robust else "clean"
+        scores: dict[str, float] = {}
+        if self.validation.batches and (
+            self.state.epoch % self.schedule.validate_every == 0 or self.state.epoch == self.schedule.epochs
+        ):
+            scores, spent = self.validation.of(self.current)
+            self.state.forwards += spent[0]
+            self.state.backwards += spent[1]
+            if overfitted(scores) and not self.state.overfitted_epoch:
+                self.state.overfitted_epoch = self.state.epoch
+            self.state.top = max(self.state.top, scores[aim])
+        enough = self.state.top - (self.validation.error(self.state.top) if scores else 0.0)
+        if not self.validation.batches or (scores and scores[aim] >= enough):
+            self.state.best, self.state.best_epoch = scores, self.state.epoch
+            self.state.weights = {name: value.detach().cpu().clone() for name, value in self.current.state_dict().items()}
+        self.state.seconds += time.perf_counter() - started
+        return line | {f"validation_{name}": value for name, value in scores.items()} | {"seconds": self.state.seconds}
+
+    def _train(self, report: Report) -> dict[str, float]:
+        epoch, rng = self.state.epoch, generator(self.seed, "train", self.state.epoch)
+        loss = right = seen = 0.0
+        with running(self.model, "train"), drawing(derive(self.seed, "noise", epoch), [self.device]):
+            for index, batch in enumerate(self.data.train(batch_size=self.schedule.batch_size, generator=rng)):
+                x, y = self._prepare(batch, rng)
+                with scheduling.autocast(self.schedule, self.device):
+                    cost = self.recipe.loss(self.model, x, y, self.threat, generator=rng)
+                if not torch.isfinite(cost.loss):
+                    kept = f"the last good checkpoint is of epoch {epoch}; " if epoch and self.folder else ""
+                    raise Diverged(
+                        f"the loss became {cost.loss.item()} in epoch {epoch + 1}, batch {index + 1}; {kept}lower schedule.lr"
+                    )
+                self.optimizer.zero_grad(set_to_none=True)
+                self.scaler.scale(cost.loss).backward()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.rates.step()
+                if self.average:
+                    self.average.update_parameters(self.model)
+                self.state.forwards += cost.forwards
+                self.state.backwards += cost.backwards
+                loss += cost.loss.item() * len(y)
+                right += int(losses.correct(cost.logits, y).sum())
+                seen += len(y)
+                text = f"epoch {epoch + 1}/{self.schedule.epochs}, loss {loss / seen:.3f}"
+                report(text, epoch * self.steps + index + 1, self.schedule.epochs * self.steps)
+        return {"loss": loss / seen, "train_accuracy": right / seen, "lr": float(self.rates.get_last_lr()[0])}
+
+    def _prepare(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        x, y = batch.x.to(self.device, non_blocking=True), batch.y.to(self.device, non_blocking=True)
+        if self.schedule.crop:
+            x = random_crop(x, self.schedule.crop, rng)
+        if self.schedule.flip:
+            x = random_flip(x, rng)
+        return (x.contiguous(memory_format=self.layout) if x.ndim == 4 else x), y
+
+    def finish(self) -> Fitted:
+        """Give the chosen weights to the model; returns it in eval mode on its device."""
+        self.current.load_state_dict(self.state.weights)
+        model = baked(self.current)
+        sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        training = Training(
+            seconds=self.state.seconds,
+            forwards=self.state.forwards,
+            backwards=self.state.backwards,
+            epochs=self.state.epoch,
+            best_epoch=self.state.best_epoch,
+            overfitted_epoch=self.state.overfitted_epoch,
+            loss=self.state.loss,
+            validation=self.state.best,
+            parameters=sum(count for count, _ in sizes),
+            trained_parameters=sum(count for count, trains in sizes if trains),
+            remarks=remarks(self.model),
+        )
+        return Fitted(set_mode(moved(model, memory_format=torch.contiguous_format), "eval"), training)
+
+    def save(self, folder: Path, line: Mapping[str, Any], card: Mapping[str, Any]) -> None:
+        """Write what is needed to go on, the chosen model so far, and the log."""
+        if self.state.best_epoch == self.state.epoch:
+            checkpoints.save(baked(self.current), folder, card)
+        buffer = io.BytesIO()
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        torch.save({"about": self.about, "state": asdict(self.state), **parts}, buffer)
+        write(folder / STATE, buffer.getvalue())
+        earlier = (folder / LOG).read_text().splitlines()[: self.state.epoch - 1] if (folder / LOG).exists() else []
+        write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the last finished epoch, if the folder holds one. Raises ValueError for a damaged file or another run's."""
+        path = folder / STATE
+        if not path.exists():
+            return
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+            if "about" not in saved or saved["state"].keys() != asdict(self.state).keys():
+                raise ValueError("another version of normwise wrote it")
+            if told := difference(saved["about"], self.about):
+                raise ValueError(f"it is of a training whose {told}")
+            for name, part in self._parts().items():
+                part.load_state_dict(saved[name])
+            self.state = _State(**saved["state"])
+        except Exception as error:
+            reason = str(error).split("\n")[0][:120]
+            raise ValueError(f"{path} cannot be gone on from ({reason}); give another folder, or delete it") from None
+
+    def _about(self) -> Any:
+        """What is trained, on what and how, as plain data: the untrained model and the first batch by their digests."""
+        first = next(iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0))))
+        told = {name: plain(getattr(self, name)) for name in ("recipe", "threat", "schedule", "seed")}
+        told |= {"data": mark_of(first), "model": digest(self.model)}
+        return json.loads(json.dumps(told, default=lambda value: type(value).__name__))
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
+        return parts | ({"average": self.average} if self.average else {})
+
+
+def _unsynchronized(module: nn.Module) -> bool:
+    if isinstance(module, AdaptiveNorm):
+        return module.reads_batch
+    return isinstance(module, StatNorm | _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+
+
+def _sentence(line: Mapping[str, Any], epochs: int) -> str:
+    """Put a log line in words."""
+    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, training {100 * line['train_accuracy']:.1f}%"
+    for name in ("clean", "robust"):
+        if f"validation_{name}" in line:
+            text += f", validation {name} {100 * line[f'validation_{name}']:.1f}%"
+    if overfitted({name: line.get(f"validation_{name}", 0.0) for name in ("clean", "one_step", "robust")}):
+        text += f": overfitted to one step, which leaves {100 * line['validation_one_step']:.1f}%"
+    return text

@@ -1,0 +1,83 @@
+"""What validation rows say of a network in training; they choose its checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from .. import losses
+from ..attacks import FGSM, PGD
+from ..norms import routed
+from ..seeding import generator
+from ..types import Attack, Batch, Recipe, ThreatModel
+from ..utils.forward import logits_of
+from ..utils.model_state import running, untouched
+from . import schedule as scheduling
+from .schedule import Schedule
+
+# The search that ranks checkpoints of robust recipes: short, since it only has to rank.
+ATTACK = PGD(steps=7, keep="last")
+
+
+class Validation:
+    """Scores networks on the same rows with the same draws, each time."""
+
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        recipe: Recipe,
+        threat: ThreatModel,
+        schedule: Schedule,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.batches, self.threat, self.schedule = batches, threat, schedule
+        self.seed, self.device = seed, device
+        self.rows = sum(len(batch.y) for batch in batches)
+        self.attacks: dict[str, Attack] = {"robust": ATTACK} if recipe.robust else {}
+        if getattr(recipe, "one_step", False):
+            self.attacks["one_step"] = FGSM()
+        self.route: int | None = getattr(recipe, "chosen_by", None)
+
+    def of(self, model: nn.Module) -> tuple[dict[str, float], tuple[int, int]]:
+        """Accuracy on clean images; under a short PGD where the recipe's aim is robustness, and under one step where it
+        trains with one; on the route that the recipe has chosen by, if it has. And what that took: images forward and backward."""
+        right, forwards, backwards = dict.fromkeys(("clean", *self.attacks), 0), 0, 0
+        rng = generator(self.seed, "validation")
+        on = nullcontext() if self.route is None else routed(model, self.route)
+        with on, running(model, "eval"), scheduling.autocast(self.schedule, self.device):
+            for batch in self.batches:
+                x, y = batch.x.to(self.device), batch.y.to(self.device)
+                looks = {"clean": x}
+                for name, attack in self.attacks.items():
+                    crafted = attack(model, x, y, self.threat, generator=rng)
+                    looks[name] = crafted.x_adv
+                    forwards, backwards = forwards + crafted.forwards, backwards + crafted.backwards
+                with torch.no_grad(), untouched(model, rng):
+                    for name, image in looks.items():
+                        right[name] += int(losses.correct(logits_of(model, image), y).sum())
+                        forwards += len(y)
+        return {name: count / self.rows for name, count in right.items()}, (forwards, backwards)
+
+    def error(self, share: float) -> float:
+        """One standard error of an accuracy on these rows."""
+        return math.sqrt(share * (1 - share) / self.rows)
+
+
+def overfitted(scores: Mapping[str, float]) -> bool:
+    """Whether the model withstands one step alone.
+
+    So it is called where one step leaves at least half of the clean accuracy, and many steps leave less than half of what one
+    leaves, and 0.1 less. That is catastrophic overfitting, which training with one step may end in: accuracy under one step
+    stays high, or rises, while accuracy under many drops to 0.
+    Source: Wong et al. 2020, arXiv:2001.03994, sec. 5. Differs: they watch the drop on training rows.
+
+    >>> overfitted({"clean": 0.8, "one_step": 0.5, "robust": 0.42}), overfitted({"clean": 0.9, "one_step": 0.8, "robust": 0.01})
+    (False, True)
+    """
+    clean, one, many = (scores.get(name, 0.0) for name in ("clean", "one_step", "robust"))
+    return one >= clean / 2 and many < one / 2 and one - many > 0.1

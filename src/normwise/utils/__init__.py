@@ -1,0 +1,1 @@
+"""What every package needs and none owns: modes and copies of a network, asking it, rows, hashing, files."""

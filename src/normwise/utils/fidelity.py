@@ -1,0 +1,57 @@
+"""Does a faster copy answer as the network does? Its logits and its gradients are compared on real images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import losses
+from ..seeding import generator
+from ..types import Images, Labels, Logits
+from .forward import logits_of
+from .model_state import untouched
+from .per_row import l2
+
+LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference, as a share of the logits' spread
+STEEPER = 10  # gradients may differ by so many times that share: a unit at its kink turns a few of their entries
+AT_MOST = 0.5  # and never by more than this
+
+
+def unlike(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: str = "float32") -> str:
+    """How a copy's answers to the images x (b, c, ...) differ from the model's, in words; empty where they agree.
+
+    Logits are compared by their largest difference, relative to the logits' largest distance from their row's mean; gradients
+    in pixels (of the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks
+    are left as they were, and draw the same noise.
+    """
+    expected, slope = _look(model, x, None, seed)
+    got, other = _look(made, x, expected.argmax(1), seed)
+    spread = (expected - expected.mean(1, keepdim=True)).abs().amax().clamp_min(1e-12)
+    apart = float((got.double() - expected.double()).abs().amax() / spread) if got.shape == expected.shape else float("nan")
+    if not apart <= LOGITS[precision]:
+        return f"its logits differ by {100 * apart:.2g}% of their spread"
+    if (slope is None) != (other is None):
+        return "a gradient arrives in the pixels of one of the two alone"
+    if slope is None or other is None:
+        return ""
+    turned = float((l2(other - slope) / l2(slope).clamp_min(1e-30)).nan_to_num(0.0).median())
+    if turned > min(STEEPER * LOGITS[precision], AT_MOST):
+        return f"its gradients differ by {100 * turned:.2g}%"
+    return ""
+
+
+def _look(model: nn.Module, x: Images, y: Labels | None, seed: int) -> tuple[Logits, Tensor | None]:
+    """Logits, and the gradient in pixels of the margins against y (None: the model's answers); none where there is none."""
+    asked = x.detach().clone()
+    with torch.inference_mode(False), untouched(model, generator(seed, "judge")):
+        try:
+            with torch.enable_grad():
+                logits = logits_of(model, asked.requires_grad_())
+                total = losses.margin(logits, logits.argmax(1) if y is None else y).sum()
+                grad = torch.autograd.grad(total, asked, allow_unused=True)[0] if total.requires_grad else None
+            return logits.detach(), grad
+        except TimeoutError:
+            raise
+        except Exception:  # it answers, perhaps, and cannot be differentiated
+            with torch.no_grad():
+                return logits_of(model, asked.detach()), None

@@ -1,0 +1,85 @@
+"""The folder of a run: whether it may be written into. Every run leaves its settings there, as `config.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..config import read_yaml, to_yaml
+from ..records import write
+from ..registry import plain
+
+CONFIG = "config.yaml"
+
+
+def check_folder(e: Any, folder: Path, agree: Sequence[str] = (), earlier: Sequence[str] = ()) -> None:
+    """Refuse a folder that cannot be written, or that anybody but this run filled; leaves nothing there. Raises ValueError.
+
+    It may be new, empty (but for hidden files), or hold a run of the same settings; where several runs share a folder, of
+    settings that `agree` in these. `earlier`: what such runs left before they left their settings.
+    """
+    made: list[Path] = []
+    try:
+        _check_filled(e, folder, agree, earlier)
+        _check_images(e, folder)
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        write(folder / f".{CONFIG}", "").unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write in {folder}: {error.strerror or error}; give another --out") from None
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+
+
+@contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """Take the folder away again, if a run that ends in an error has left nothing there but its settings."""
+    fresh, held = [place for place in (folder, *folder.parents) if not place.exists()], (folder / CONFIG).exists()
+    try:
+        yield
+    except BaseException:
+        if not held and folder.is_dir() and {one.name for one in folder.iterdir()} <= {CONFIG}:
+            (folder / CONFIG).unlink(missing_ok=True)
+            for place in fresh:
+                with suppress(OSError):
+                    place.rmdir()
+        raise
+
+
+def keep_settings(e: Any, folder: Path) -> None:
+    """Write `config.yaml`, which `--config` reads back."""
+    write(folder / CONFIG, to_yaml(e))
+
+
+def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
+    """Whether the folder was made with these settings; how many processes share the work is none of them."""
+    now = plain(e)
+    try:
+        held = read_yaml(folder / CONFIG)
+    except ValueError:
+        return False
+    if agree:
+        return held.keys() == now.keys() and all(held[key] == now[key] for key in agree)
+    return {**held, "jobs": None} == {**now, "jobs": None}
+
+
+def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
+    if (folder / CONFIG).exists():
+        if not same_settings(e, folder, agree):
+            raise ValueError(f"{folder} holds a run of other settings (see its {CONFIG}); give another --out, or delete it")
+    elif folder.is_dir() and not any((folder / one).exists() for one in earlier):
+        held = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+        if held:
+            some = ", ".join(held[:3]) + f" and {len(held) - 3} more" * (len(held) > 3)
+            raise ValueError(f"{folder} holds what this run did not make ({some}); give a new or an empty folder as --out")
+
+
+def _check_images(e: Any, folder: Path) -> None:
+    """Refuse a place inside a folder of images, which would be read as images of a class."""
+    data = getattr(e, "data", None)
+    root = Path(getattr(data, "root", "")).expanduser().resolve() if getattr(data, "name", "") == "folder" else None
+    if root and folder.expanduser().resolve().is_relative_to(root):
+        raise ValueError(f"{folder} is inside {root}, whose images are the data; give a place outside as --out")
