@@ -41,13 +41,13 @@ def data(tmp_path_factory):
     return str(path)
 
 
-def run(capsys, *words):
+def run(capsys, *words, statuses=(0, 2)):
     """The status; a refusal is one line on stderr, and no traceback."""
     status = main([*words])
     told = capsys.readouterr()
     last = [line for line in told.err.splitlines() if line.startswith("normwise: ")]
     assert "Traceback" not in told.err + told.out
-    assert status in (0, 2)
+    assert status in statuses
     assert len(last) == (status == 2), told.err
     return status, (last or [""])[0], told.out
 
@@ -69,6 +69,27 @@ def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
     assert clean == pytest.approx(float((answer == torch.arange(16) % CLASSES).double().mean()))
     few = ["--only", "[{name: margins}]", "--rows", "8"]
     assert run(capsys, "diagnose", *given, *few, "--out", str(tmp_path / "d"))[0] == 0
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("name", KINDS)
+def test_attack_shifts_and_selftest(name, data, tmp_path, capsys):
+    kind = KINDS[name]
+    given = [f"networks:{name}", "--data", data, "--device", "cpu", "--batch_size", "8"]
+    search = ["--attacks", "[{name: square, steps: 3}]", "--strongest", "[]", "--threat.eps", "0.05"]
+    verbs = {
+        "attack": search,
+        "shifts": ["--kinds", "[brightness]", "--severities", "[1]", "--rows", "8", "--adapt", "[]"],
+        "selftest": ["--attack", "square", "--attack.steps", "5", "--rows", "4"],
+    }
+    for verb, settings in verbs.items():
+        status, line, _ = run(capsys, verb, *given, *settings, "--out", str(tmp_path / verb), statuses=(0, 1, 2))
+        if kind.refused:
+            assert (status, (tmp_path / verb).exists()) == (2, False), line
+        else:
+            assert status == 0 or verb == "selftest", (
+                line
+            )  # which may find, or have to say, that the attack cannot work there
 
 
 @pytest.mark.filterwarnings(*QUIET)

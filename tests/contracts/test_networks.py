@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import normwise as nw
-from networks import KINDS, images
+from networks import KINDS, SHAPE, images
 from normwise.attacks import APGD, FAB, Square
 from normwise.diagnostics import DIAGNOSES
 from normwise.diagnostics.drift import Drift
@@ -153,6 +153,17 @@ def test_surgery_that_changes_something_answers_or_says_why_not(name, unchanged)
             one_line(error)
             continue
         assert torch.isfinite(answer(made, batches[0].x)).all()
+    for work in (
+        lambda: nw.only(model, "head"),
+        lambda: nw.abnn(model, KINDS["plain"].make(), nw.Adaptive(taps=("conv2",)), shape=SHAPE),
+        lambda: nw.abnn(model, None, nw.Adaptive(source="plain", taps=("conv1",)), shape=SHAPE),
+    ):
+        try:
+            assert torch.isfinite(answer(work(), batches[0].x)).all()
+        except ValueError as error:
+            one_line(error)
+    assert set(nw.norm_reads(model)) <= {"running", "batch", "sample", "none"}
+    assert len(nw.sites(model)) >= sum(nw.norm_reads(model).values())
     try:
         made = nw.recalibrate(model, [batch.x for batch in batches])
     except ValueError as error:

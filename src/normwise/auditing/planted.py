@@ -28,7 +28,7 @@ class Planted(nn.Module):
         self.register_buffer("level", level)
 
     def forward(self, x: Tensor) -> Tensor:
-        score = logits_of(self.features, x) @ self.weight - self.level
+        score = logits_of(self.features, x).to(self.weight) @ self.weight - self.level
         return torch.stack([torch.zeros_like(score), score], 1)
 
 

@@ -259,6 +259,8 @@ def _hook(network: nn.Module, tap: str, after: Any, before: Any) -> Any:
 
 def _probe(network: nn.Module, taps: Sequence[str], shape: Sequence[int], called: str) -> list[tuple[int, ...]]:
     """The shapes of the features of one input at the taps. Raises ValueError as `abnn`."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError(f"the {called} is scripted, and its features cannot be read; give the network that was scripted")
     names = [name for name, _ in network.named_modules() if name]
     for tap in taps:
         if tap.removesuffix(READ) not in names:
