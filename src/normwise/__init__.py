@@ -11,34 +11,81 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the same list for the interpreter
+    from .attacks import APGD as APGD
     from .attacks import ATTACKS as ATTACKS
+    from .attacks import BIM as BIM
+    from .attacks import CW as CW
+    from .attacks import DDN as DDN
+    from .attacks import FAB as FAB
     from .attacks import FGSM as FGSM
+    from .attacks import FMN as FMN
+    from .attacks import MIM as MIM
     from .attacks import PGD as PGD
+    from .attacks import STRONGEST as STRONGEST
     from .attacks import AutoAttack as AutoAttack
+    from .attacks import Corner as Corner
+    from .attacks import DeepFool as DeepFool
+    from .attacks import MultiTargeted as MultiTargeted
+    from .attacks import Square as Square
     from .attacks import worst_case as worst_case
     from .attacks.bpda import straight_through as straight_through
     from .auditing.attack_tests import selftest as selftest
     from .auditing.auditor import audit as audit
     from .data import DATA as DATA
+    from .data import ArrayFile as ArrayFile
+    from .data import Cifar10 as Cifar10
+    from .data import Cifar10C as Cifar10C
+    from .data import Cifar100 as Cifar100
+    from .data import Cifar101 as Cifar101
+    from .data import Digits as Digits
+    from .data import FashionMnist as FashionMnist
+    from .data import ImageFolder as ImageFolder
+    from .data import Mnist as Mnist
+    from .data import Svhn as Svhn
+    from .data import TensorData as TensorData
     from .diagnostics.run import diagnose as diagnose
     from .evaluation.acceleration import Speed as Speed
     from .evaluation.coupling import Coupling as Coupling
     from .evaluation.coupling import measure_coupling as measure_coupling
+    from .evaluation.craft import attack as attack
     from .evaluation.curves import curve as curve
-    from .evaluation.evaluator import Verdict as Verdict
     from .evaluation.evaluator import evaluate as evaluate
-    from .evaluation.sanity_checks import annotate as annotate
+    from .evaluation.verdict import Verdict as Verdict
     from .experiments.experiment import Experiment as Experiment
     from .experiments.experiment import run as run
     from .experiments.grid import Bench as Bench
     from .experiments.grid import run_bench as run_bench
     from .models import MODELS as MODELS
+    from .models import VGG as VGG
+    from .models import NFResNet as NFResNet
+    from .models import NFResNet26 as NFResNet26
+    from .models import NFResNet50 as NFResNet50
+    from .models import PreActResNet18 as PreActResNet18
+    from .models import ResNet as ResNet
+    from .models import ResNet18 as ResNet18
+    from .models import Standardize as Standardize
+    from .models import WideResNet as WideResNet
     from .models.abnn import Adaptive as Adaptive
     from .models.abnn import abnn as abnn
     from .models.abnn import detached as detached
     from .models.abnn import fixed_at as fixed_at
     from .models.loading import load as load
+    from .norms import BN as BN
+    from .norms import BNM as BNM
+    from .norms import GN as GN
+    from .norms import IN as IN
+    from .norms import LN as LN
+    from .norms import MBN as MBN
     from .norms import NORMS as NORMS
+    from .norms import RN as RN
+    from .norms import RNM as RNM
+    from .norms import RNT as RNT
+    from .norms import AlphaBN as AlphaBN
+    from .norms import BNwoT as BNwoT
+    from .norms import MeanOnly as MeanOnly
+    from .norms import MedianNorm as MedianNorm
+    from .norms import NoNorm as NoNorm
+    from .norms import PowerBN as PowerBN
     from .norms import RobustNorm1d as RobustNorm1d
     from .norms import RobustNorm2d as RobustNorm2d
     from .norms import RobustNorm3d as RobustNorm3d
@@ -56,12 +103,24 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .norms.surgery.trainable import only_affine as only_affine
     from .norms.surgery.unmapped import unmapped as unmapped
     from .seeding import generator as generator
+    from .threats import L1 as L1
     from .threats import L2 as L2
     from .threats import THREATS as THREATS
+    from .threats import Frame as Frame
     from .threats import Linf as Linf
+    from .threats import Normalized as Normalized
+    from .threats import Patch as Patch
     from .training.loop import fit as fit
+    from .training.recipes import FGSMRS as FGSMRS
+    from .training.recipes import NFGSM as NFGSM
     from .training.recipes import RECIPES as RECIPES
+    from .training.recipes import TRADES as TRADES
     from .training.recipes import Adversarial as Adversarial
+    from .training.recipes import AlignedBN as AlignedBN
+    from .training.recipes import Mixed as Mixed
+    from .training.recipes import NoFrost as NoFrost
+    from .training.recipes import NoFrostStar as NoFrostStar
+    from .training.recipes import Routes as Routes
     from .training.recipes import Standard as Standard
     from .training.schedule import Schedule as Schedule
     from .types import Batch as Batch
@@ -69,84 +128,37 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "attacks": (
-        "ATTACKS",
-        "FGSM",
-        "PGD",
-        "AutoAttack",
-        "worst_case",
-    ),
-    "attacks.bpda": ("straight_through",),
-    "auditing.attack_tests": ("selftest",),
-    "auditing.auditor": ("audit",),
-    "data": ("DATA",),
-    "diagnostics.run": ("diagnose",),
-    "evaluation.acceleration": ("Speed",),
-    "evaluation.coupling": (
-        "Coupling",
-        "measure_coupling",
-    ),
-    "evaluation.curves": ("curve",),
-    "evaluation.evaluator": (
-        "Verdict",
-        "evaluate",
-    ),
-    "evaluation.sanity_checks": ("annotate",),
-    "experiments.experiment": (
-        "Experiment",
-        "run",
-    ),
-    "experiments.grid": (
-        "Bench",
-        "run_bench",
-    ),
-    "models": ("MODELS",),
-    "models.abnn": (
-        "Adaptive",
-        "abnn",
-        "detached",
-        "fixed_at",
-    ),
-    "models.loading": ("load",),
-    "norms": (
-        "NORMS",
-        "RobustNorm1d",
-        "RobustNorm2d",
-        "RobustNorm3d",
-        "StatNorm",
-        "norm_reads",
-        "routed",
-        "sites",
-    ),
-    "norms.surgery.adaptation": ("with_share",),
-    "norms.surgery.conversion": (
-        "convert",
-        "convert_sync",
-        "insert",
-        "recalibrate",
-    ),
-    "norms.surgery.folding": ("fold",),
-    "norms.surgery.trainable": (
-        "only",
-        "only_affine",
-    ),
-    "norms.surgery.unmapped": ("unmapped",),
-    "seeding": ("generator",),
-    "threats": (
-        "L2",
-        "THREATS",
-        "Linf",
-    ),
-    "training.loop": ("fit",),
-    "training.recipes": (
-        "RECIPES",
-        "Adversarial",
-        "Standard",
-    ),
-    "training.schedule": ("Schedule",),
-    "types": ("Batch",),
+    "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN MIM MultiTargeted PGD STRONGEST Square worst_case",
+    "attacks.bpda": "straight_through",
+    "auditing.attack_tests": "selftest",
+    "auditing.auditor": "audit",
+    "data": "ArrayFile Cifar10 Cifar100 Cifar101 Cifar10C DATA Digits FashionMnist ImageFolder Mnist Svhn TensorData",
+    "diagnostics.run": "diagnose",
+    "evaluation.acceleration": "Speed",
+    "evaluation.coupling": "Coupling measure_coupling",
+    "evaluation.craft": "attack",
+    "evaluation.curves": "curve",
+    "evaluation.evaluator": "evaluate",
+    "evaluation.verdict": "Verdict",
+    "experiments.experiment": "Experiment run",
+    "experiments.grid": "Bench run_bench",
+    "models": "MODELS NFResNet NFResNet26 NFResNet50 PreActResNet18 ResNet ResNet18 Standardize VGG WideResNet",
+    "models.abnn": "Adaptive abnn detached fixed_at",
+    "models.loading": "load",
+    "norms": "AlphaBN BN BNM BNwoT GN IN LN MBN MeanOnly MedianNorm NORMS NoNorm PowerBN RN RNM RNT RobustNorm1d RobustNorm2d RobustNorm3d StatNorm norm_reads routed sites",
+    "norms.surgery.adaptation": "with_share",
+    "norms.surgery.conversion": "convert convert_sync insert recalibrate",
+    "norms.surgery.folding": "fold",
+    "norms.surgery.trainable": "only only_affine",
+    "norms.surgery.unmapped": "unmapped",
+    "seeding": "generator",
+    "threats": "Frame L1 L2 Linf Normalized Patch THREATS",
+    "training.loop": "fit",
+    "training.recipes": "Adversarial AlignedBN FGSMRS Mixed NFGSM NoFrost NoFrostStar RECIPES Routes Standard TRADES",
+    "training.schedule": "Schedule",
+    "types": "Batch",
 }
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 __all__ = list(_HOME)
 
 
@@ -157,4 +169,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted([*__all__, "__version__"])

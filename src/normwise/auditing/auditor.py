@@ -30,6 +30,7 @@ from ..training.loop import fit
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
 from ..types import Attack, Batch, Data, ThreatModel
+from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
 from ..utils.model_state import digest, moved
 from ..utils.per_row import first_rows
@@ -197,7 +198,7 @@ def _twin(settings: Audit, report: Report) -> nn.Module | None:
 
 def audit(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Rows,
     threat: ThreatModel,
     *,
     claim: float | None = None,
@@ -225,7 +226,7 @@ def audit(
     """
     case = Case(
         model,
-        batches,
+        as_batches(batches),
         threat,
         claim=claim,
         twin=twin,

@@ -22,6 +22,7 @@ from ..registry import plain
 from ..seeding import generator
 from ..threats import THREATS, Linf
 from ..types import Batch, Data, ThreatModel
+from ..utils.batches import Rows, as_batches
 from ..utils.model_state import device_of, digest, moved, refuse_lazy, running
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
@@ -123,7 +124,7 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
 
 def diagnose(
     models: Mapping[str, nn.Module],
-    batches: Sequence[Batch],
+    batches: Rows,
     threat: ThreatModel,
     diagnoses: Sequence[Diagnosis] = EVERY,
     *,
@@ -137,6 +138,7 @@ def diagnose(
     """
     for model in models.values():
         refuse_lazy(model)
+    batches = as_batches(batches)
     patients, total, done = [], len(models) * len(diagnoses), 0
     for name, model in models.items():
         tables, seconds = dict[str, Table](), dict[str, float]()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..records import write
 from .batch import broken_by
-from .evaluator import Verdict
+from .verdict import Verdict
 
 SHOWN = 12  # rows of the sheet
 EXAMPLES = "examples.json"

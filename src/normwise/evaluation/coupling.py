@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ..seeding import generator
 from ..types import Images
+from ..utils.batches import Rows, images_of
 from ..utils.forward import logits_of
-from ..utils.model_state import digest, modes_of, untouched
+from ..utils.model_state import device_of, digest, modes_of, untouched
 from ..utils.per_row import over
 
 
@@ -38,7 +39,7 @@ class Coupling:
     rows: int
 
 
-def measure_coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) -> Coupling:
+def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupling:
     """Measure coupling on batches of one size, in the mode the model is in, leaving the model as it was.
 
     Each row's logits are compared with those it has when half of its neighbours are replaced by rows of another batch
@@ -47,8 +48,10 @@ def measure_coupling(model: nn.Module, batches: list[Images], *, seed: int = 0) 
     nothing matters, and three passes are enough. Else one thing is changed at a time, and only the pass that looks for
     randomness sees other draws.
 
-    Raises ValueError for no batch, or logits that are not (rows, classes).
+    `batches` are images, or rows as `evaluate` takes them; shorter ones are left out. Raises ValueError for no batch, or logits that are not (rows, classes).
     """
+    batches = [x.to(device_of(model)) for x in images_of(batches)]
+    batches = [x for x in batches if len(x) == max(map(len, batches))]
     if not batches:
         raise ValueError("coupling is measured on at least one batch of images; got none")
     found = [_measure(model, x, batches[(i + 1) % len(batches)], seed) for i, x in enumerate(batches)]

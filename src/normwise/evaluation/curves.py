@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from ..records import Curve, Score
 from ..types import Attack, Batch, ThreatModel
 from ..utils import intervals
+from ..utils.batches import Rows, as_batches
 from .coupling import Coupling
-from .evaluator import Verdict, evaluate
+from .evaluator import evaluate
+from .verdict import Verdict
 
 
 def curve(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Rows,
     threat: ThreatModel,
     attacks: Sequence[Attack],
     over: Literal["eps", "steps"],
@@ -39,6 +41,7 @@ def curve(
     given = sorted(set(values))
     if not given:
         raise ValueError(f"a curve over {over} needs at least one value; got none")
+    batches = as_batches(batches)
     left, scores, least = list(batches), list[Score](), torch.empty(0)
     known = {"again": False, **options}
     rows = sum(len(batch.y) for batch in batches)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..attacks import FGSM, PGD, STRONGEST
 from ..norms.site import norm_reads
 from ..records import Evaluation, Score
 from ..registry import plain
 from ..seeding import generator
-from ..types import Attack, Batch, Images, Mode, ThreatModel
+from ..types import Attack, Batch, Mode, ThreatModel
 from ..utils import intervals
+from ..utils.batches import Rows, as_batches
 from ..utils.hashing import mark_of, settings_of
 from ..utils.model_state import answer_for_good, copied, digest, running
 from .acceleration import FAST, Speed
@@ -27,49 +29,20 @@ from .predictor import Judge
 from .preflight import CRAFTED, Court, Stateful, convene
 from .sanity_checks import annotate
 from .store import Shelf
+from .verdict import Verdict
 
 Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
 
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The record, and row by row what it stands on.
-
-    `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `Trial`), without images. Images are read batch by
-    batch with `images()`; `x` and `x_adv` read them all.
-    """
-
-    evaluation: Evaluation
-    attacks: Sequence[Attack]
-    rows: Trial
-    batches: Sequence[Batch]
-    adversarial: Callable[[int], Tensor]  # of the batch with this number
-
-    def images(self) -> Iterator[tuple[Images, Images]]:
-        """The clean images and the worst case found, batch by batch."""
-        for number, batch in enumerate(self.batches):
-            yield batch.x.cpu(), self.adversarial(number)
-
-    @property
-    def x(self) -> Images:
-        """All clean images."""
-        return torch.cat([x for x, _ in self.images()])
-
-    @property
-    def x_adv(self) -> Images:
-        """All images of the worst case found."""
-        return torch.cat([x_adv for _, x_adv in self.images()])
-
-
 def evaluate(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Rows,
     threat: ThreatModel,
-    attacks: Sequence[Attack],
+    attacks: Sequence[Attack] | Attack | None = None,
     *,
-    strongest: Sequence[Attack] = (),
+    strongest: Sequence[Attack] | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     craft_on: nn.Module | None = None,
@@ -84,6 +57,9 @@ def evaluate(
     report: Report = lambda text, done, total: None,
 ) -> Verdict:
     """Judge a model under one threat model, on the device it is on.
+
+    `batches` are batches, a DataLoader, pairs (images, labels), or two tensors (see `as_batches`). `attacks` are one or several;
+    without any, they are what the command line takes: FGSM and PGD, and APGD as the strongest.
 
     First it is measured whether rows are coupled. Independent rows: an attack sees only rows that are classified
     correctly, the worst case is taken row by row, intervals are Wilson's. Coupled rows: batches stay whole, the worst case
@@ -124,7 +100,9 @@ def evaluate(
     model, for one that leaves it or the model changed, for a `craft_on` of other classes or images, and for a folder that
     holds part of an evaluation of another model, other data or other settings.
     """
-    started = time.perf_counter()
+    started, batches = time.perf_counter(), as_batches(batches)
+    strongest = strongest if strongest is not None else STRONGEST if attacks is None else ()
+    attacks = (FGSM(), PGD()) if attacks is None else [attacks] if isinstance(attacks, Attack) else attacks
     for given, name in ((attacks, "attacks"), (strongest, "strongest")):
         if not isinstance(given, Sequence) or not all(callable(attack) for attack in given):
             raise ValueError(f"{name} is {given!r}; expected a list of attacks, such as [PGD()]")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..losses import margin
 from ..seeding import generator
 from ..types import Batch, Images, Labels, Logits, Mode
+from ..utils.batches import beyond
 from ..utils.forward import NoLogits, in_parts, in_time, logits_of
 from ..utils.model_state import device_of, running, untouched
 
@@ -77,8 +78,8 @@ def check_images(batch: Batch, classes: int | None = None) -> None:
         problem = f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
     elif not torch.isfinite(x).all():
         problem = f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
-    elif x.min() < 0 or x.max() > 1:
-        problem = f"pixels from {float(x.min()):g} to {float(x.max()):g}; expected [0, 1]: divide by 255, put mean and std inside the model"
+    elif told := beyond(x):
+        problem = told
     elif classes and (y.min() < 0 or y.max() >= classes):
         problem = (
             f"labels from {int(y.min())} to {int(y.max())}; expected 0 to {classes - 1}, as the model has {classes} classes"

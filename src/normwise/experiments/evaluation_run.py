@@ -20,10 +20,11 @@ from ..data import DATA, Digits, find
 from ..evaluation import curves, sanity_checks
 from ..evaluation.acceleration import Speed
 from ..evaluation.batch import check_attacks
-from ..evaluation.evaluator import Verdict, evaluate
+from ..evaluation.evaluator import evaluate
 from ..evaluation.predictor import check_network
 from ..evaluation.preflight import Stateful
 from ..evaluation.sanity_checks import ROWS
+from ..evaluation.verdict import Verdict
 from ..models.abnn import detached
 from ..models.loading import Loaded, load, told
 from ..records import Result, to_json, write

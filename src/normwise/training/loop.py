@@ -25,10 +25,12 @@ from ..records import Training, write
 from ..registry import difference, plain
 from ..seeding import derive, drawing, generator
 from ..types import Batch, Data, Recipe, ThreatModel
+from ..utils.batches import Rows
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
 from ..utils.model_state import digest, frozen, moved, running, set_mode
 from . import schedule as scheduling
+from .loaders import as_data
 from .schedule import Schedule
 from .validation import Validation, overfitted
 
@@ -54,7 +56,7 @@ def silent(text: str, done: int, total: int) -> None:
 
 def fit(
     model: nn.Module,
-    data: Data,
+    data: Data | Rows,
     recipe: Recipe,
     threat: ThreatModel,
     schedule: Schedule,
@@ -67,6 +69,9 @@ def fit(
     stats: Literal["synchronized", "per-rank"] = "synchronized",
 ) -> Fitted:
     """Train a copy of the model as the recipe says; the model given stays as it is.
+
+    `data` is a data set, or training rows alone: a DataLoader, pairs (images, labels), or two tensors, pixels in [0, 1]. Without
+    validation rows the last epoch is kept.
 
     The checkpoint is chosen on the validation rows (cut from the training rows), never on the test rows: by accuracy under
     a short PGD for recipes that train against an attack, by clean accuracy for the others. It is the last one within a
@@ -81,6 +86,7 @@ def fit(
     that holds another training, naming what differs, and where a process group is up and norms read each process's own batch,
     unless `stats` is "per-rank".
     """
+    data = as_data(data)
     if dist.is_available() and dist.is_initialized() and stats != "per-rank":
         fixed = frozen(model)
         alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
@@ -260,7 +266,10 @@ class _Run:
 
     def _about(self) -> Any:
         """What is trained, on what and how, as plain data: the untrained model and the first batch by their digests."""
-        first = next(iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0))))
+        with drawing(derive(self.seed, "first")):  # a DataLoader shuffles by torch's own random state
+            first = next(
+                iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0)))
+            )
         told = {name: plain(getattr(self, name)) for name in ("recipe", "threat", "schedule", "seed")}
         told |= {"data": mark_of(first), "model": digest(self.model)}
         return json.loads(json.dumps(told, default=lambda value: type(value).__name__))

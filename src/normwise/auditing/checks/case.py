@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ...attacks import PGD
 from ...evaluation.batch import label
 from ...evaluation.coupling import Coupling
-from ...evaluation.evaluator import Verdict, evaluate
+from ...evaluation.evaluator import evaluate
 from ...evaluation.preflight import Stateful
+from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
 from ...types import Attack, Batch, Images, ThreatModel
 from ...utils.model_state import device_of

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ...evaluation.evaluator import Verdict
+from ...evaluation.verdict import Verdict
 
 
 class Example(NamedTuple):

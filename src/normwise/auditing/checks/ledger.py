@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ...evaluation.evaluator import Verdict
+from ...evaluation.verdict import Verdict
 from ...records import Score
 from ...utils import intervals
 

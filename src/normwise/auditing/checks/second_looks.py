@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...evaluation.evaluator import Verdict
 from ...evaluation.predictor import DRAWS, Judge
+from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
 from ...seeding import generator
 from ...types import Batch, Images, Labels, ThreatModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ...types import Norm, Site
+from ...utils.batches import Rows, images_of
 from ...utils.model_state import copied, device_of, frozen, refuse_lazy, running
+from .. import NORMS
 from ..adaptive import AdaptiveNorm
 from ..layer import StatNorm
 from ..routed import Routed
@@ -21,8 +23,8 @@ from .transfer import adopt, replaceable, take_settings
 from .unmapped import hidden, kind_of, norm_paths, remark
 
 
-def convert(model: nn.Module, norm: Norm) -> nn.Module:
-    """Return a copy of the model with every norm layer replaced by what `norm` makes.
+def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
+    """Return a copy of the model with every norm layer replaced by what `norm` makes: RNT(power=0.5), or a name such as "rnt".
 
     Scale, shift, and the running statistics that both layers know are taken over, and so are each layer's mode, dtype,
     device, hooks and `requires_grad`; tied layers and tied parameters stay tied. What a layer lacks (scale or shift) its
@@ -42,6 +44,7 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
     >>> convert(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)), GN(groups=4))[1].num_groups
     4
     """
+    made_by = NORMS.make(norm) if isinstance(norm, str) else norm
     if not places(model):
         kinds = sorted({kind_of(module) for module in model.modules()} - {kind_of(model)})
         raise ValueError(
@@ -49,8 +52,8 @@ def convert(model: nn.Module, norm: Norm) -> nn.Module:
         )
 
     def made(site: Site, old: nn.Module) -> nn.Module:
-        new = norm(site)
-        take_settings(new, old, norm)
+        new = made_by(site)
+        take_settings(new, old, made_by)
         return new
 
     left, new = set(norm_paths(model)) - places(model).keys(), exchange(model, made)
@@ -90,7 +93,7 @@ def places(model: nn.Module) -> dict[str, Site]:
     return {path: site for path, site in sites(model).items() if layers[path] not in kept}
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
@@ -118,7 +121,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
             module.reset_running_stats()
             module.train()
         fresh = list(map(_held, tracking))
-        for seen, x in enumerate(batches, 1):
+        for seen, x in enumerate(images_of(batches), 1):
             for module in tracking:  # not None, which torch's InstanceNorm takes for 0
                 module.momentum = 1 / seen
             model(x.to(device_of(model), copy=True))

@@ -1,0 +1,71 @@
+"""What an evaluation returns: the record, and row by row what it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import torch
+from torch import Tensor
+
+from ..records import Evaluation, Score
+from ..types import Attack, Batch, Images
+from .batch import Trial, labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The record, and row by row what it stands on.
+
+    `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `Trial`), without images. Images are read batch by
+    batch with `images()`; `x` and `x_adv` read them all.
+    """
+
+    evaluation: Evaluation
+    attacks: Sequence[Attack]
+    rows: Trial
+    batches: Sequence[Batch]
+    adversarial: Callable[[int], Tensor]  # of the batch with this number
+
+    def images(self) -> Iterator[tuple[Images, Images]]:
+        """The clean images and the worst case found, batch by batch."""
+        for number, batch in enumerate(self.batches):
+            yield batch.x.cpu(), self.adversarial(number)
+
+    @property
+    def clean_accuracy(self) -> Score:
+        """The share of untouched rows that are right, with its interval and `n`."""
+        return self.evaluation.clean_accuracy
+
+    @property
+    def robust_accuracy(self) -> Score:
+        """The share that is right under every attack, with its interval and `n`: the figure to quote."""
+        return self.evaluation.headline
+
+    @property
+    def _told(self) -> dict[str, str]:
+        e = self.evaluation
+        of = f"{e.n} rows" + (f" of {e.data['name']}" if e.data.get("name") else "")
+        threat = ", ".join(f"{key} {value:g}" if isinstance(value, float) else str(value) for key, value in e.threat.items())
+        names = labels(self.attacks)
+        coupled = "coupled: whole batches were attacked" if e.coupled else "independent"
+        figures = {"clean accuracy": str(self.clean_accuracy), "robust accuracy": str(self.robust_accuracy)}
+        return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"rows": coupled}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:16}{value}" for name, value in self._told.items())
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._told.items())
+        return f"<table>{''.join(rows)}</table>"
+
+    @property
+    def x(self) -> Images:
+        """All clean images."""
+        return torch.cat([x for x, _ in self.images()])
+
+    @property
+    def x_adv(self) -> Images:
+        """All images of the worst case found."""
+        return torch.cat([x_adv for _, x_adv in self.images()])

@@ -1,0 +1,90 @@
+"""One kind of batch, of whatever people have: batches, a DataLoader, pairs of images and labels, or two tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..types import Batch, Images
+
+Rows = Any  # Batch, (images, labels), or an iterable of these, such as a DataLoader
+
+ROWS = 100  # of a batch, where two tensors are split
+
+
+def as_batches(rows: Rows) -> Sequence[Batch]:
+    """The rows as batches of images (b, c, ...), labels (b,) and each row's number.
+
+    `rows` is a list of batches; a DataLoader, or another iterable of pairs (images, labels), which is read once and held; or a
+    pair of tensors, which is split into batches of 100. Raises ValueError for anything else.
+
+    >>> [len(batch.y) for batch in as_batches((torch.rand(250, 3, 4, 4), torch.zeros(250, dtype=torch.long)))]
+    [100, 100, 50]
+    """
+    if isinstance(rows, Sequence) and all(isinstance(one, Batch) for one in rows) and not isinstance(rows, Batch):
+        return rows
+    if isinstance(rows, Batch):
+        return [rows]
+    if isinstance(rows, tuple | list) and len(rows) == 2 and all(isinstance(one, Tensor) for one in rows):
+        images, labels = rows
+        return (
+            _numbered(zip(images.split(ROWS), labels.split(ROWS), strict=False))
+            if len(images) == len(labels)
+            else _one(rows)
+        )
+    if isinstance(rows, Tensor) or not isinstance(rows, Iterable):
+        raise ValueError(
+            f"the rows are a {type(rows).__name__}; give a DataLoader, (images, labels), or a list of such pairs"
+        )
+    return _numbered(rows)
+
+
+def images_of(rows: Rows) -> Iterable[Tensor]:
+    """The images alone: of rows as `as_batches` takes them, or of an iterable of images."""
+    if isinstance(rows, Tensor):
+        return [rows]
+    if (
+        isinstance(rows, tuple | list)
+        and len(rows) == 2
+        and all(isinstance(one, Tensor) for one in rows)
+        and rows[1].ndim == 1
+    ):
+        return [batch.x for batch in as_batches(rows)]
+    return (one if isinstance(one, Tensor) else one[0] for one in rows)
+
+
+def beyond(x: Images) -> str:
+    """What is wrong with pixels outside [0, 1], and how to mend it; empty where none is."""
+    low, high = float(x.min()), float(x.max())
+    if low >= 0 and high <= 1:
+        return ""
+    mend = "divide by 255, put mean and std inside the model"
+    if low < 0 and high < 20:
+        mend = (
+            "they look normalized: take Normalize(mean, std) out of the data and put it into the model, "
+            "nn.Sequential(nw.Standardize(mean, std), model)"
+        )
+    return f"pixels from {low:g} to {high:g}; expected [0, 1]: {mend}"
+
+
+def _one(rows: Any) -> Sequence[Batch]:
+    return _numbered([rows])
+
+
+def _numbered(pairs: Iterable[Any]) -> list[Batch]:
+    found, first = list[Batch](), 0
+    for pair in pairs:
+        if isinstance(pair, Batch):
+            found.append(pair)
+            continue
+        if not isinstance(pair, tuple | list) or len(pair) < 2 or not all(isinstance(one, Tensor) for one in pair[:2]):
+            raise ValueError(
+                f"a batch is a {type(pair).__name__}; expected (images, labels), two tensors: let the DataLoader give these"
+            )
+        x, y = pair[:2]
+        found.append(Batch(x, y, torch.arange(first, first + len(y))))
+        first += len(y)
+    return found

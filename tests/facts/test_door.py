@@ -1,0 +1,118 @@
+"""The front door takes what people have: loaders, tensors, names; and gives what they ask for."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import normwise as nw
+from normwise.attacks import STRONGEST
+from normwise.utils.batches import as_batches
+from worlds import THREAT, Stripes, balanced, images, trained
+
+X = images(40)
+MODEL = balanced()
+Y = MODEL(X).argmax(1)
+FORMS = {
+    "batches": lambda: as_batches((X, Y)),
+    "loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=16),
+    "pairs": lambda: [(X[:16], Y[:16]), (X[16:], Y[16:])],
+    "tensors": lambda: (X, Y),
+    "generator": lambda: iter([(X, Y)]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_every_form_are_judged_alike(form):
+    result = nw.evaluate(MODEL, FORMS[form](), THREAT, nw.PGD(steps=5))
+    assert result.clean_accuracy.value == 1
+    assert result.evaluation.n == 40
+    assert result.robust_accuracy.value < 1
+    assert nw.measure_coupling(MODEL, FORMS[form]()).coupled is False
+    (patient,) = nw.diagnose({"net": MODEL}, FORMS[form](), THREAT, [])
+    assert patient.coupled is False
+    made = nw.recalibrate(MODEL, FORMS[form]())
+    assert torch.isfinite(made.norm.running_mean).all()
+
+
+def test_what_is_no_rows_is_named():
+    for rows, told in (
+        ("abc", "a batch is a str"),
+        (3, "the rows are a int"),
+        (X, "the rows are a Tensor"),
+        ([[1, 2]], "two tensors"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            nw.evaluate(MODEL, rows, THREAT)
+
+
+def test_without_attacks_an_evaluation_is_as_hard_as_the_command_lines():
+    e = nw.evaluate(MODEL, (X, Y), THREAT).evaluation
+    assert [one["name"] for one in e.attacks] == ["fgsm", "pgd"]
+    assert [one["name"] for one in e.strongest] == [one.name for one in STRONGEST]
+    assert nw.evaluate(MODEL, (X, Y), THREAT, [nw.FGSM()]).evaluation.strongest == []
+
+
+def test_a_result_says_what_it_is_in_few_lines():
+    result = nw.evaluate(MODEL, (X, Y), THREAT, nw.PGD(steps=2))
+    told = str(result).splitlines()
+    assert len(told) == 6
+    assert told[0].split() == ["data", "40", "rows"]
+    assert "linf, eps 0.05" in told[1]
+    assert str(result.robust_accuracy) in told[4]
+    assert told[5].endswith("independent")
+    assert result._repr_html_().count("<tr>") == 6
+
+
+def test_images_that_look_normalized_are_told_from_others():
+    with pytest.raises(ValueError, match=r"look normalized.*nw\.Standardize"):
+        nw.evaluate(MODEL, ((X - 0.5) / 0.25, Y), THREAT)
+    with pytest.raises(ValueError, match="divide by 255"):
+        nw.evaluate(MODEL, (255 * X, Y), THREAT)
+    with pytest.raises(ValueError, match=r"cannot train: .*look normalized"):
+        nw.fit(trained(), ((X - 0.5) / 0.25, Y), nw.Standard(), THREAT, nw.Schedule(epochs=1), seed=0)
+    inside = nn.Sequential(nw.Standardize((0.5, 0.5), (0.25, 0.25)), MODEL).eval()
+    assert nw.evaluate(inside, (X, Y), THREAT, nw.FGSM()).evaluation.n == 40
+
+
+def test_a_loader_trains_goes_on_and_ends_alike(tmp_path):
+    x, y = Stripes().arrays()[:2]
+
+    def loader():
+        return DataLoader(TensorDataset(x, y), batch_size=24, shuffle=True)
+
+    how = nw.Standard(), THREAT, nw.Schedule(epochs=8, optimizer="adamw", lr=0.01, decay="constant")
+    made, training = nw.fit(trained(), loader(), *how, seed=0)
+    assert (made(x).argmax(1) == y).double().mean() > 0.6
+    assert training.best_epoch == training.epochs == 8
+    short = nw.Standard(), THREAT, nw.Schedule(epochs=8, optimizer="adamw", lr=0.01, decay="constant")
+
+    class Stop(Exception):
+        pass
+
+    def stop(text, done, total):
+        if text.startswith("epoch 3/8:"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        nw.fit(trained(), loader(), *short, seed=0, folder=tmp_path, report=stop)
+    again, _ = nw.fit(trained(), loader(), *short, seed=0, folder=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(made.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_an_attack_alone_returns_images():
+    x_adv = nw.attack(MODEL, X, Y, THREAT, nw.PGD(steps=5))
+    assert (MODEL(x_adv).argmax(1) != Y).any()
+    assert (x_adv - X).abs().max() <= 0.05 + 1e-6
+    assert nw.attack(MODEL, X[:1], Y[:1], THREAT).shape == X[:1].shape
+
+
+def test_norms_by_name_and_every_choice_at_the_door():
+    assert nw.convert(MODEL, "rnt").norm.power == nw.convert(MODEL, nw.RNT()).norm.power
+    with pytest.raises(ValueError, match="no norm is named 'rmt'"):
+        nw.convert(MODEL, "rmt")
+    for registry in (nw.ATTACKS, nw.THREATS, nw.NORMS, nw.MODELS, nw.RECIPES, nw.DATA):
+        for kind in registry.values():
+            if kind.__module__.startswith("normwise."):
+                assert getattr(nw, kind.__name__) is kind
+    assert dir(nw) == sorted([*nw.__all__, "__version__"])
