@@ -115,4 +115,5 @@ def test_norms_by_name_and_every_choice_at_the_door():
         for kind in registry.values():
             if kind.__module__.startswith("normwise."):
                 assert getattr(nw, kind.__name__) is kind
+    assert nw.Linf(0.05) == nw.Linf(eps=0.05)
     assert dir(nw) == sorted([*nw.__all__, "__version__"])

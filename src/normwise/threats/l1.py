@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -26,7 +26,7 @@ class L1:
 
     name: ClassVar[str] = "l1"
 
-    eps: float = 12.0
+    eps: float = field(default=12.0, kw_only=False)
 
     def __post_init__(self) -> None:
         check_eps(self.name, self.eps, math.inf, "")

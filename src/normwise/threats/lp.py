@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -27,7 +27,7 @@ class Linf:
 
     name: ClassVar[str] = "linf"
 
-    eps: float = 8 / 255
+    eps: float = field(default=8 / 255, kw_only=False)
 
     def __post_init__(self) -> None:
         check_eps(self.name, self.eps, 1, "an image and any other lie within 1")
@@ -49,7 +49,7 @@ class L2:
 
     name: ClassVar[str] = "l2"
 
-    eps: float = 0.5
+    eps: float = field(default=0.5, kw_only=False)
 
     def __post_init__(self) -> None:
         check_eps(self.name, self.eps, math.inf, "")
