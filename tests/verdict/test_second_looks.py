@@ -160,7 +160,7 @@ def test_what_is_hardly_better_than_chance_was_never_learned(right, rows, chance
 
 
 BROUGHT = """
-from normwise.illusions import Remembers
+from normwise.auditing.broken_defenses import Remembers
 from test_second_looks import Fragile
 
 class Shared(Remembers):
