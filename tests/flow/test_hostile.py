@@ -64,6 +64,8 @@ HOSTILE = [
     (f"{E} --out torn", "config.yaml"),
     (f"{E} --out mine", "holds a run of other settings"),
     (f"{E} --data pictures --out pictures/runs", "is inside"),
+    (f"{T} --out pictures/dog", "whose folders hold images by class"),
+    (f"{T} --out pictures/cat/more/deep", "whose folders hold images by class"),
     (f"{E} --data pictures --out pictures/cat/more", "is inside"),
     (f"{E} --out odd.py", "cannot write in odd.py"),
     (f"{E} --out odd.py/below", "cannot write in odd.py/below"),

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..seeding import generator
+from ..utils.run_folder import IMAGES
 from .array_checks import Arrays, need
 from .files import reading
 from .tensors import TensorData, stratified
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 UNREAD = (
     ".tif",
     ".tiff",
@@ -178,9 +178,9 @@ def _images(folder: Path, names: tuple[str, ...], missing: bool = False) -> list
             continue
         inside = _files(folder / name)
         unread = next((path for path in inside if path.suffix.lower() in UNREAD), None)
-        kinds = ", ".join(SUFFIXES)
+        kinds = ", ".join(IMAGES)
         need(unread is None, f"{folder / name} needs images of {kinds}", f"{unread}", "convert them, or move them away")
-        found = [(path, label) for path in inside if path.suffix.lower() in SUFFIXES]
+        found = [(path, label) for path in inside if path.suffix.lower() in IMAGES]
         need(found, f"class {name} needs images ({kinds}) in {folder / name}", "none", "add some, or remove that folder")
         files += found
     need(len(files) > 1, f"{folder} needs images", len(files), "point at another folder")

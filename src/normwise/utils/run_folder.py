@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from ..records import write
 from ..registry import plain
 
 CONFIG = "config.yaml"
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+MANY = 1000  # entries of a folder that are looked at
 
 
 def check_folder(e: Any, folder: Path, agree: Sequence[str] = (), earlier: Sequence[str] = ()) -> None:
@@ -22,8 +26,8 @@ def check_folder(e: Any, folder: Path, agree: Sequence[str] = (), earlier: Seque
     """
     made: list[Path] = []
     try:
-        _check_filled(e, folder, agree, earlier)
         _check_images(e, folder)
+        _check_filled(e, folder, agree, earlier)
         made = [place for place in (folder, *folder.parents) if not place.exists()]
         write(folder / f".{CONFIG}", "").unlink()
     except OSError as error:
@@ -78,8 +82,28 @@ def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[
 
 
 def _check_images(e: Any, folder: Path) -> None:
-    """Refuse a place inside a folder of images, which would be read as images of a class."""
-    data = getattr(e, "data", None)
+    """Refuse a place inside a folder of images, which would be read as images of a class: of the run's data, or of anybody's."""
+    data, place = getattr(e, "data", None), folder.expanduser().resolve()
     root = Path(getattr(data, "root", "")).expanduser().resolve() if getattr(data, "name", "") == "folder" else None
-    if root and folder.expanduser().resolve().is_relative_to(root):
+    if root and place.is_relative_to(root):
         raise ValueError(f"{folder} is inside {root}, whose images are the data; give a place outside as --out")
+    for inside in (place, *place.parents):
+        if inside.parent.is_dir() and _holds_classes(inside.parent, inside):
+            raise ValueError(
+                f"{folder} is inside {inside.parent}, whose folders hold images by class; give a place outside as --out"
+            )
+
+
+def _holds_classes(parent: Path, but: Path) -> bool:
+    """Whether all folders there, one perhaps excepted, hold images and no run, two at least: they are the classes of a data set."""
+    with os.scandir(parent) as found:
+        there = [one for one in islice(found, MANY) if one.name[0] not in "._" and one.is_dir()]
+    others = [one for one in there if not _is_class(one)]
+    return len(there) - len(others) > 1 and all(one.path == str(but) for one in others)
+
+
+def _is_class(folder: os.DirEntry[str]) -> bool:
+    with suppress(OSError), os.scandir(folder) as found:
+        names = [one.name for one in islice(found, MANY)]
+        return CONFIG not in names and any(name.lower().endswith(IMAGES) for name in names)
+    return False
