@@ -7,8 +7,9 @@ import pytest
 
 from normwise.attacks import AutoAttack, Square
 from normwise.evaluation.evaluator import evaluate
-from normwise.experiments import leaderboard as robustbench
+from normwise.experiments import leaderboard
 from normwise.registry import plain
+from normwise.report import robustbench
 from worlds import THREAT, Neighbours, agreeing, balanced, batches
 
 KEYS = ["link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps"]
@@ -29,23 +30,23 @@ def judged(model=None, attacks=(QUICK,)):
 
 def test_an_entry_is_written_as_the_leaderboard_stores_it():
     e = judged()
-    found = robustbench.entry(dataclasses.replace(e, threat={"name": "linf", "eps": 8 / 255}), name="Mine", venue="N/A")
+    found = leaderboard.entry(dataclasses.replace(e, threat={"name": "linf", "eps": 8 / 255}), name="Mine", venue="N/A")
     data = json.loads(found.to_json())
     assert list(data) == KEYS
     assert (data["eps"], data["clean_acc"], data["name"]) == ("8/255", "100.0", "Mine")
     assert data["autoattack_acc"] == str(round(100 * e.robust_accuracy.value, 2))
     assert data["unreliable"] is False
     assert found.to_json() == json.dumps(data, indent=2)
-    assert robustbench.entry(dataclasses.replace(e, threat={"name": "l2", "eps": 0.5})).eps == "0.5"
+    assert leaderboard.entry(dataclasses.replace(e, threat={"name": "l2", "eps": 0.5})).eps == "0.5"
 
 
 def test_a_lower_accuracy_by_another_attack_is_external_and_coupled_rows_are_unreliable():
     e = judged(attacks=(QUICK, Square(steps=300)))
     lower = dataclasses.replace(e.robust_accuracy, value=e.per_attack["autoattack-standard"].value - 0.1)
-    found = robustbench.entry(dataclasses.replace(e, robust_accuracy=lower))
+    found = leaderboard.entry(dataclasses.replace(e, robust_accuracy=lower))
     assert found.robust == pytest.approx(lower.value, abs=1e-4)
     assert float(found.external) < float(found.autoattack_acc)
-    coupled = robustbench.entry(judged(Neighbours(balanced())))
+    coupled = leaderboard.entry(judged(Neighbours(balanced())))
     assert coupled.unreliable
     assert "coupled" in coupled.footnote
 
@@ -83,13 +84,13 @@ def test_what_is_read_is_written_again(tmp_path):
 
 def test_what_the_leaderboard_does_not_have_is_refused():
     with pytest.raises(ValueError, match="needs autoattack-standard; got square-5"):
-        robustbench.entry(judged(attacks=(Square(steps=5),)))
+        leaderboard.entry(judged(attacks=(Square(steps=5),)))
     with pytest.raises(ValueError, match="linf and l2; got patch"):
-        robustbench.entry(dataclasses.replace(judged(), threat={"name": "patch", "eps": 1.0}))
+        leaderboard.entry(dataclasses.replace(judged(), threat={"name": "patch", "eps": 1.0}))
 
 
 def test_only_the_published_settings_are_the_leaderboards():
     with pytest.raises(ValueError, match="needs autoattack-standard; got autoattack-standard-steps1-queries1"):
-        robustbench.entry(judged(attacks=(AutoAttack(steps=1, queries=1),)))
+        leaderboard.entry(judged(attacks=(AutoAttack(steps=1, queries=1),)))
     with pytest.raises(ValueError, match="with its published settings"):  # a record that calls other settings so
-        robustbench.entry(dataclasses.replace(judged(), attacks=[plain(QUICK)]))
+        leaderboard.entry(dataclasses.replace(judged(), attacks=[plain(QUICK)]))

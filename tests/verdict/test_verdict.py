@@ -502,12 +502,12 @@ def test_surrogates_that_cannot_be_are_refused(given, told):
         evaluate(**{"model": balanced(), "batches": batches(), "threat": THREAT, "attacks": ()} | given)
 
 
-def test_an_attack_without_its_list_is_refused():
+def test_what_is_no_attack_is_refused():
     import jaxtyping
 
     jaxtyping.config.update("jaxtyping_disable", True)  # its complaint would come first
     try:
         with pytest.raises(ValueError, match="expected a list of attacks"):
-            evaluate(balanced(), batches(), THREAT, PGD())
+            evaluate(balanced(), batches(), THREAT, "pgd")
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

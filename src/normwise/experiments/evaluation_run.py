@@ -6,9 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,6 +33,7 @@ from ..utils.model_state import device_of, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from .experiment import completed, labelled
+from .launch import launched
 
 PARTS = "parts"  # finished batches of an evaluation that goes on
 Report = Callable[[str, int, int], None]
@@ -172,8 +171,8 @@ def _judge(
 
 def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report: Report) -> None:
     """Let one process per device judge its share of the batches. Raises what the first of them raised."""
-    with ProcessPoolExecutor(len(devices), mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(_one_share, e, folder, device, k, len(devices)) for k, device in enumerate(devices)]
+    with launched(len(devices)) as workers:
+        waiting = [workers.submit(_one_share, e, folder, device, k, len(devices)) for k, device in enumerate(devices)]
         while not all(one.done() for one in waiting):
             report(f"{len(devices)} devices", len(list((folder / PARTS).glob("*.safetensors"))), batches)
             time.sleep(0.5)

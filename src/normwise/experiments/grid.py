@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import signal
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
 from typing import Any, NamedTuple
 
 from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
@@ -29,6 +24,7 @@ from ..types import Attack, Data, Norm, Recipe, ThreatModel
 from ..utils.run import check_running
 from ..utils.run_folder import check_folder, keep_settings
 from .experiment import Experiment, Report, prepared, run
+from .launch import launched
 from .presets import DIGITS, EPS
 
 
@@ -152,48 +148,14 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
 
 def _outcomes(grid: dict[str, Experiment], folder: Path, jobs: int) -> Iterator[tuple[str, Result | Exception]]:
     """Run the cells side by side, the costly ones first; yields each as it ends. Whoever stops it stops the workers too."""
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
     costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
-    others = active_children()
-    with _unheard(signal.SIGINT):  # Ctrl-C is for this process alone
-        waiting = {pool.submit(run, grid[name], folder / "cells" / name, name=name): name for name in costly_first}
-    workers = [child for child in active_children() if child not in others]
-    try:
+    with launched(jobs) as workers:
+        waiting = {workers.submit(run, grid[name], folder / "cells" / name, name=name): name for name in costly_first}
         for future in as_completed(waiting):
             error = future.exception()
             if error is not None and not isinstance(error, Exception):
                 raise error
             yield waiting[future], future.result() if error is None else error
-    except BaseException:
-        for worker in workers:
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _unheard(number: signal.Signals) -> Iterator[None]:
-    """Let processes that are started inside ignore a signal from their first moment on (in the main thread; else do nothing)."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    handler = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(number, handler)
-
-
-def _end_with_parent() -> None:
-    """Make this process end when the one that started it is gone, killed or not: else it would wait for work for ever."""
-
-    def follow() -> None:
-        if parent := parent_process():
-            parent.join()
-            os._exit(1)
-
-    Thread(target=follow, daemon=True).start()
 
 
 def _told(name: str, outcome: Result | Exception) -> str:

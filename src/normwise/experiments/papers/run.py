@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ...report.claims import Network, to_html, to_markdown
 from ...training.loop import Report, silent
 from ...utils.run import check_threads, place
 from ...utils.run_folder import check_folder, keep_settings
+from ..launch import launched
 from .cell import Workshop
 from .claims import CLAIMS
 from .decide import decide
@@ -176,10 +176,10 @@ def _in_turn(settings: Reproduce, shop: Workshop, left: list[Job], over: Callabl
 def _side_by_side(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
     """The same by several processes, each cell after those it needs. Raises what the first of them raised."""
     waiting, running = list(left), dict[Future[dict[str, Any]], Job]()
-    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+    with launched(settings.workers) as workers:
         while running or (waiting and not over()):
             while len(running) < settings.workers and not over() and (job := _next(shop, waiting, left)):
-                running[pool.submit(_make, settings, shop.folder, *job)] = job
+                running[workers.submit(_make, settings, shop.folder, *job)] = job
                 waiting.remove(job)
             say(f"making {', '.join(name for name, _ in running.values())}")
             for done in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
