@@ -466,7 +466,11 @@ def _one_entry(y: Tensor) -> Any:
 
 
 def _pair(y: Tensor) -> Any:
-    return y, y.repeat(1, 2)
+    return y, y.square().mean(1)
+
+
+def _features_first(y: Tensor) -> Any:
+    return y.repeat(1, 2), y
 
 
 def _list(y: Tensor) -> Any:
@@ -497,6 +501,7 @@ for _name, _form, _refused in (
     ("a_dict", _dict, ""),
     ("a_dict_of_one", _one_entry, ""),
     ("a_pair", _pair, ""),
+    ("features_and_logits", _features_first, "2 of whose entries may be them"),
     ("a_list", _list, ""),
     ("a_dataclass", Output, ""),
     ("a_named_tuple", _named, ""),

@@ -26,7 +26,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     """Ask the model about the images x (b, c, ...): its logits (b, classes), in its own dtype.
 
     It gets a copy of x, for some networks write into their input. Of a model that answers more than a tensor the logits are
-    what it calls `logits` (a key, or an attribute), the first entry of a tuple, or the only entry that is (b, classes).
+    what it calls `logits` (a key, or an attribute), or the only entry that is (b, classes).
     Raises NoLogits, a ValueError, for an answer that holds none.
     """
     answer = model(x.clone())
@@ -36,29 +36,31 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def logits_in(answer: Any, rows: int) -> Tensor:
-    """The logits in what a model answered to so many rows. Raises NoLogits where there are none, or none is meant."""
-    found = answer
-    if not isinstance(answer, Tensor):
-        named = answer if isinstance(answer, Mapping) else getattr(answer, "__dict__", {})
-        entries = list(answer) if isinstance(answer, tuple | list) else list(named.values())
-        fitting = [one for one in entries if isinstance(one, Tensor) and one.ndim == 2 and len(one) == rows]
-        found = named.get("logits", getattr(answer, "logits", None))
-        if found is None and isinstance(answer, tuple | list):
-            found = entries[0] if entries else None
-        if found is None and len(fitting) == 1:
-            found = fitting[0]
-        if not isinstance(found, Tensor):
-            told = f" of {', '.join(map(str, named))}" if named else ""
-            raise NoLogits(
-                f"the model answers a {type(answer).__name__}{told}, which names no logits; "
-                "return logits of shape (b, classes), alone or as `logits`"
-            )
+    """The logits in what a model answered to so many rows. Raises NoLogits where there are none, or several that may be meant."""
+    found = answer if isinstance(answer, Tensor) else _named(answer, rows)
     if found.ndim != 2 or len(found) != rows or found.shape[1] < 2 or not found.is_floating_point():
         raise NoLogits(
             f"the model answers {tuple(found.shape)} ({found.dtype}) to {rows} images; expected logits of shape (b, classes), "
             "two classes or more"
         )
     return found
+
+
+def _named(answer: Any, rows: int) -> Tensor:
+    """The tensor that a dict, an object or a tuple calls `logits`, or its only one with a row for each image."""
+    named = answer if isinstance(answer, Mapping) else getattr(answer, "__dict__", {})
+    found = named.get("logits", getattr(answer, "logits", None))
+    if isinstance(found, Tensor):
+        return found
+    entries = answer if isinstance(answer, tuple | list) else named.values()
+    fitting = [one for one in entries if isinstance(one, Tensor) and one.ndim == 2 and len(one) == rows]
+    if len(fitting) != 1:  # features beside logits, say: taking the wrong one would be a wrong figure
+        told = f", {len(fitting)} of whose entries may be them" if fitting else ""
+        raise NoLogits(
+            f"the model answers a {type(answer).__name__}, which names no logits{told}; "
+            "return logits of shape (b, classes), alone or as `logits`"
+        )
+    return fitting[0]
 
 
 @contextmanager

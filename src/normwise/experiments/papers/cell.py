@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -28,7 +27,7 @@ from ...threats import Linf, Patch
 from ...training.loop import Diverged, Fitted, Report, fit
 from ...training.schedule import Schedule
 from ...types import Data, Norm, Recipe
-from ...utils.model_state import running, set_mode
+from ...utils.model_state import copied, running, set_mode
 from . import figures
 from .scale import OTHER, Scale, check_other, other
 
@@ -264,7 +263,7 @@ class Workshop:
             "strongest": {radius: figures.share(bits) for radius, bits in strongest.items()},
             "rows": {"paper": paper, "strongest": strongest},
         }
-        with running(copy.deepcopy(model), "eval") as still:
+        with running(copied(model), "eval") as still:
             still.requires_grad_(False)
             if "drift" in cell.extras:
                 found["drift"] = figures.drift(still, batches, scale.eps, seed)
