@@ -67,6 +67,29 @@ def test_the_two_parts_are_what_they_are_called(monkeypatch):
     assert asked(Sturdy(), monkeypatch).verdict == "trustworthy"
 
 
+class Damped(nn.Module):
+    """On the grid of 255 grey levels as fragile as can be; off it a fifth of that, which is too little to fall, and leads the same way."""
+
+    def __init__(self):
+        super().__init__()
+        self.fragile, self.sturdy = Fragile(), Sturdy()
+
+    def forward(self, x):
+        on = ((255 * x - (255 * x).round()).abs().flatten(1).amax(1) < 1e-3)[:, None]
+        fragile, sturdy = self.fragile(x), self.sturdy(x)
+        return torch.where(on, fragile, 0.8 * sturdy + 0.2 * fragile)
+
+
+def test_what_any_search_finds_is_judged_rounded_too():
+    case = Case(Damped().eval(), BATCHES, THREAT)
+    case.check = "some check"
+    left = case.judge(PGD(steps=10)).robust_accuracy.value
+    bound, found_by = case.bound()
+    assert left > 0.9
+    assert bound.value < 0.5  # the chequered pattern says nothing of the third class
+    assert max(found_by, key=found_by.get) == "pgd-10, rounded to the grid"
+
+
 class Sums(nn.Module):
     """Two classes, told apart by how bright a picture is."""
 
