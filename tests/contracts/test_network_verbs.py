@@ -16,7 +16,10 @@ from normwise.data.array_checks import Arrays
 from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest
 
-QUIET = "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+pytestmark = pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, and of what torch.compile looks at
+    r"ignore:quantized..linear_dynamic. an autograd kernel:UserWarning",
+    r"ignore:The .grad attribute of a Tensor:UserWarning",
+)
 SHORT = ["--device", "cpu", "--threat.eps", "0.05"]
 SEARCH = ["--attacks", "[{name: pgd, steps: 2}]", "--strongest", "[{name: square, steps: 5}]"]
 TRAINED = [
@@ -52,7 +55,6 @@ def run(capsys, *words, statuses=(0, 2)):
     return status, (last or [""])[0], told.out
 
 
-@pytest.mark.filterwarnings(*QUIET)
 @pytest.mark.parametrize("name", KINDS)
 def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
     kind = KINDS[name]
@@ -71,7 +73,6 @@ def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
     assert run(capsys, "diagnose", *given, *few, "--out", str(tmp_path / "d"))[0] == 0
 
 
-@pytest.mark.filterwarnings(*QUIET)
 @pytest.mark.parametrize("name", KINDS)
 def test_attack_shifts_and_selftest(name, data, tmp_path, capsys):
     kind = KINDS[name]
@@ -92,7 +93,6 @@ def test_attack_shifts_and_selftest(name, data, tmp_path, capsys):
             )  # which may find, or have to say, that the attack cannot work there
 
 
-@pytest.mark.filterwarnings(*QUIET)
 @pytest.mark.parametrize("name", [*TRAINED, COMPILED, "scripted", "exported"])
 def test_train_goes_on_from_it(name, data, tmp_path, capsys):
     given = ["--start", f"networks:{name}", "--norm", "null", "--data", data, *SHORT, *SEARCH]
@@ -101,7 +101,6 @@ def test_train_goes_on_from_it(name, data, tmp_path, capsys):
     assert status == 0 or name in ("scripted", "exported"), line
 
 
-@pytest.mark.filterwarnings(*QUIET)
 @pytest.mark.parametrize("name", [*TRAINED, COMPILED, "pruned", "a_pair", "data_parallel"])
 def test_audit_says_one_of_its_words(name, data, tmp_path, capsys):
     few = ["--rows", "8", "--victims", "2", "--twin", "none", "--batch_size", "8"]
@@ -123,7 +122,6 @@ class Thirds(TensorData):
         return Arrays(x[:72], y[:72], x[72:], y[72:], ("left", "middle", "right"))
 
 
-@pytest.mark.filterwarnings(*QUIET)
 @pytest.mark.parametrize("name", [*TRAINED[:-1], COMPILED])
 def test_fit_trains_a_copy(name):
     model = KINDS[name].make()

@@ -25,6 +25,10 @@ from normwise.types import Batch
 from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest, modes_of
 
+pytestmark = pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, and of what torch.compile looks at
+    r"ignore:quantized..linear_dynamic. an autograd kernel:UserWarning",
+    r"ignore:The .grad attribute of a Tensor:UserWarning",
+)
 THREAT = nw.Linf(eps=0.08)
 REACH = [name for name, kind in KINDS.items() if not kind.refused]
 SEARCH = [nw.PGD(steps=5), Square(steps=20)]
@@ -78,7 +82,6 @@ def unchanged():
         assert all(torch.equal(batch.x, one) for batch, one in zip(batches, x, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", REACH)
 def test_every_kind_of_network_is_judged_as_one_of_which_nothing_is_known(name, unchanged):
     model, batches = world(name)
@@ -94,7 +97,6 @@ def test_every_kind_of_network_is_judged_as_one_of_which_nothing_is_known(name, 
     assert coupling.coupled == kind.coupled
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.refused])
 def test_what_cannot_be_asked_is_refused_in_one_line(name):
     model, x = KINDS[name].make(), images(6)
@@ -119,7 +121,6 @@ SURGERY = {  # each leaves the function as it is
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", REACH)
 def test_surgery_that_changes_nothing_changes_nothing(name, unchanged):
     model, batches = world(name)
@@ -140,7 +141,6 @@ def test_surgery_that_changes_nothing_changes_nothing(name, unchanged):
         )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", REACH)
 def test_surgery_that_changes_something_answers_or_says_why_not(name, unchanged):
     model, batches = world(name)
@@ -172,7 +172,6 @@ def test_surgery_that_changes_something_answers_or_says_why_not(name, unchanged)
         assert torch.isfinite(answer(made, batches[0].x)).all()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", REACH)
 def test_every_kind_of_network_is_diagnosed(name, unchanged):
     """What cannot be measured is named in the table; nothing raises."""
@@ -186,7 +185,6 @@ def test_every_kind_of_network_is_diagnosed(name, unchanged):
         assert table.rows or table.note, called
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("attack", [name for name in nw.ATTACKS if name not in ("autoattack",)])
 @pytest.mark.parametrize("name", ["float64", "float64_far_from_zero", "bfloat16", "float16", "subtracts_in_place", "a_dict"])
 def test_every_attack_answers_on_other_dtypes_forms_and_writers(name, attack, unchanged):
