@@ -29,6 +29,7 @@ from normwise.seeding import generator
 from normwise.threats import Linf, Normalized
 from normwise.training.loop import fit
 from normwise.training.recipes import Adversarial, AlignedBN, Mixed, Routes, Standard
+from normwise.types import silent
 
 EPS = 0.2
 ROWS = 200
@@ -180,7 +181,7 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
         resnet20(checkpoints / "akamaster_resnet20_cifar10.th"),
         cnn_a(checkpoints / "cnn_a_adv_cifar10.pth"),
     )
-    shop = Workshop(CELLS, cpu(), cells, lambda text, done, total: None)
+    shop = Workshop(CELLS, cpu(), cells, silent)
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(published, BNwoT()), None, False, 8 / 255
     for name, make in ILLUSIONS.items():

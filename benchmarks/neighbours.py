@@ -13,13 +13,14 @@ from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
 from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
+from normwise.types import silent
 
 ROOT = Path(__file__).parents[1] / "results" / "reproduce" / "cpu"
 
 
 def main(out: str) -> None:
     scale, found = cpu(), []
-    shop = Workshop(CELLS, scale, ROOT, lambda text, done, total: None)
+    shop = Workshop(CELLS, scale, ROOT, silent)
     for name in ("bnwot", "bn-standard"):
         model = shop.network(name, 0)
         for share in (0.1, 0.5):

@@ -9,6 +9,7 @@ from normwise.auditing.broken_defenses import Noise
 from normwise.models import ResNet, ResNet18, Standardize
 from normwise.models.checkpoints import give, weights
 from normwise.norms import BN
+from normwise.types import silent
 
 
 def small(channels: int, features: int) -> nn.Module:
@@ -59,7 +60,7 @@ def _reproduced(name: str) -> nn.Module:
     from normwise.experiments.papers.papers import CELLS
     from normwise.experiments.papers.scale import cpu
 
-    return Workshop(CELLS, cpu(), Path("results/reproduce/cpu"), lambda text, done, total: None).network(name, 0)
+    return Workshop(CELLS, cpu(), Path("results/reproduce/cpu"), silent).network(name, 0)
 
 
 def resnet8_bn() -> nn.Module:

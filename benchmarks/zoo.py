@@ -33,6 +33,7 @@ from normwise.norms import BN
 from normwise.records import provenance, write
 from normwise.threats import Linf
 from normwise.training.recipes import Standard
+from normwise.types import silent
 
 
 def look(animal, batches, twin, minutes: float) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def main() -> None:
         few = given.rows or FEW
         batches = Cifar10(test_limit=few).test(batch_size=few // 2)
         animals = list(second_zoo(given.checkpoints, given.cells, given.folder / "grown"))
-        twin = Workshop(CELLS, cpu(), given.cells, lambda text, done, total: None).network("bn-standard", 1)
+        twin = Workshop(CELLS, cpu(), given.cells, silent).network("bn-standard", 1)
     paths = {one[0]: given.folder / "animals" / f"{one[0].replace(' ', '-').replace(',', '')}.json" for one in animals}
     rows, (first, count) = sum(len(batch.y) for batch in batches), given.part
     for animal in [one for one in animals if given.only in one[0]][first - 1 :: count]:

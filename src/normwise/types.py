@@ -15,6 +15,11 @@ Rows = Bool[Tensor, "b"]  # one answer per row
 PerRow = Float[Tensor, "b"]  # one number per row
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> one number per row; larger is worse for the model
 Mode = Literal["eval", "train"]
+Report = Callable[[str, int, int], None]  # progress: what is going on, parts done, parts in all
+
+
+def silent(text: str, done: int, total: int) -> None:
+    """A `Report` that says nothing."""
 
 
 class Batch(NamedTuple):

@@ -24,7 +24,7 @@ from normwise.experiments.papers.run import Reproduce, planned, reproduce
 from normwise.experiments.papers.scale import SCALES, smoke
 from normwise.norms import BN
 from normwise.training.loop import fit
-from normwise.types import Batch
+from normwise.types import Batch, silent
 from normwise.utils.model_state import digest
 from worlds import Stripes, batches, trained
 
@@ -66,7 +66,7 @@ def test_a_corrupted_cell_holds_what_the_network_answers(folder):
     assert {kind: list(each) for kind, each in figures["corruptions"].items()} == {
         kind: list("12345") for kind in CORRUPTIONS
     }
-    shop = Workshop(CELLS, smoke(), folder, lambda text, done, total: None)
+    shop = Workshop(CELLS, smoke(), folder, silent)
     network, (first, *_) = shop.network("bn-standard", 0), shop.scale.data.test(batch_size=50)
     for bits, batch in (
         (figures["rows"]["clean"], first),
@@ -168,7 +168,7 @@ def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tm
     monkeypatch.setattr("normwise.experiments.papers.cell.fit", watched)
     for name in ("bn-eighth", "affine-random"):  # one as it is, one whose learning rate is chosen first
         with pytest.raises(Stopped):
-            reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, lambda text, done, total: None)
+            reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, silent)
     here, there = (Workshop(CELLS, smoke(), tmp_path, lambda *told: None, device) for device in ("cpu", "meta"))
     assert here.digest("bnwot", 0) == there.digest("bnwot", 0)
 
@@ -179,7 +179,7 @@ def test_what_a_stopped_process_trained_counts_in_a_cells_seconds(monkeypatch, t
         return fitted._replace(training=replace(fitted.training, seconds=1000 + fitted.training.seconds))
 
     monkeypatch.setattr("normwise.experiments.papers.cell.fit", resumed)
-    record = Workshop(CELLS, smoke(), tmp_path, lambda text, done, total: None).make("bn-eighth", 0)
+    record = Workshop(CELLS, smoke(), tmp_path, silent).make("bn-eighth", 0)
     assert 1000 < record["training"]["seconds"] < record["seconds"] < 1200
 
 
@@ -206,7 +206,7 @@ def test_controls_that_no_claim_needs_are_made_once():
 
 def test_records_that_are_kept_fit_the_cells_of_today():
     kept = Path(__file__).parents[2] / "results/reproduce/cpu"
-    shop = Workshop(CELLS, SCALES["cpu"](), kept, lambda text, done, total: None)
+    shop = Workshop(CELLS, SCALES["cpu"](), kept, silent)
     found = [path.parent.name.rpartition("-seed") for path in kept.glob("cells/*/record.json")]
     assert len(found) >= 17
     assert not [name for name, _, seed in found if shop.record(name, int(seed)) is None]
@@ -217,7 +217,7 @@ def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tm
     asked = planned(Reproduce(preset="cpu", only=("abnn-other",), seeds=1))
     assert asked == [("other-standard", 0), ("abnn-other", 0)]
     monkeypatch.setenv("NORMWISE_DATA", str(tmp_path))
-    cpu = Workshop(CELLS, SCALES["cpu"](), tmp_path, lambda text, done, total: None)
+    cpu = Workshop(CELLS, SCALES["cpu"](), tmp_path, silent)
     assert cpu.scale_of(CELLS["other-standard"]).data.size == 32
     assert cpu.scale_of(CELLS["abnn-other"]) == cpu.scale
     for preset, reason in (("cpu", f"put it at {tmp_path / 'tiny-imagenet-20'}"), ("smoke", "no data but digits comes")):

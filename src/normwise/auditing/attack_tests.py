@@ -28,14 +28,13 @@ from ..threats import THREATS, Linf
 from ..training.loop import fit
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
-from ..types import Attack, Batch, Data, ThreatModel
+from ..types import Attack, Batch, Data, Report, ThreatModel, silent
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, moved, running, untouched
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from .planted import planted_images
 
-Report = Callable[[str, int, int], None]
 RECORD = "selftest.json"
 PASSES = 0.95  # share of the planted images that has to be found
 
@@ -112,7 +111,7 @@ def selftest(
     attack: Attack,
     *,
     seed: int = 0,
-    report: Report = lambda text, done, total: None,
+    report: Report = silent,
 ) -> list[Check]:
     """Test an attack on a network, in evaluation mode, on the rows of one batch: five checks, "pass", "warn" or "fail".
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..threats import THREATS, Linf, Normalized
 from ..training.loop import fit
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
-from ..types import Attack, Batch, Data, ThreatModel
+from ..types import Attack, Batch, Data, Report, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
 from ..utils.model_state import digest, moved
@@ -38,7 +38,6 @@ from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from .checks import CHECKS, DECLARABLE, Audited, Case, Elsewhere, Found, closed, copy_of, in_a_process
 
-Report = Callable[[str, int, int], None]
 TWIN_PIXELS = 60_000 * 32 * 32  # that the twin sees in training, with repetitions
 KEPT, SHARE = 1 / 3, 1 / 2  # of the budget, what the last check is kept; of what is left beside that, what one may take
 
@@ -209,7 +208,7 @@ def audit(
     elsewhere: Elsewhere | None = None,
     seed: int = 0,
     budget: float = 30.0,
-    report: Report = lambda text, done, total: None,
+    report: Report = silent,
 ) -> Audited:
     """Put a claim of robust accuracy to the test: a battery of checks on a network in evaluation mode.
 

@@ -31,11 +31,12 @@ from ..records import RESULTS, Result, commit, provenance, write
 from ..registry import Registry, plain, unknown
 from ..threats import THREATS
 from ..training.recipes import RECIPES
+from ..types import Report
 from ..utils.run import RESULT
 from ..utils.run_folder import nothing_left
 from . import defaults
 from .parser import Verb, parse
-from .progress import Report, progress
+from .progress import progress
 from .reports import Reports, report
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-Report = Callable[[str, int, int], None]
+from ..types import Report
+
 QUIET = 30  # seconds without a word, at most, where there is no bar to look at
 
 

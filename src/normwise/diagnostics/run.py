@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..records import provenance, to_json, write
 from ..registry import plain
 from ..seeding import generator
 from ..threats import THREATS, Linf
-from ..types import Batch, Data, ThreatModel
+from ..types import Batch, Data, Report, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.model_state import device_of, digest, moved, refuse_lazy, running
 from ..utils.per_row import first_rows
@@ -30,7 +30,6 @@ from ..utils.run_folder import check_folder, keep_settings
 from .table import Diagnosis, Table
 
 RECORD, SCHEMA = "diagnose.json", 1
-Report = Callable[[str, int, int], None]
 EVERY: tuple[Diagnosis, ...] = tuple(kind() for kind in DIAGNOSES.values())
 
 
@@ -129,7 +128,7 @@ def diagnose(
     diagnoses: Sequence[Diagnosis] = EVERY,
     *,
     seed: int = 0,
-    report: Report = lambda text, done, total: None,
+    report: Report = silent,
 ) -> list[Patient]:
     """Make every diagnosis of every network, all with the same images and the same draws.
 

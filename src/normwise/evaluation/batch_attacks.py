@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -15,12 +15,11 @@ from ..records import Evaluation
 from ..seeding import generator
 from ..threats import Linf
 from ..threats.masked import MaskedRegion
-from ..types import Attack, Batch, Images, Region, ThreatModel
+from ..types import Attack, Batch, Images, Region, Report, ThreatModel, silent
 from ..utils import intervals
 from ..utils.model_state import running
 from .predictor import DRAWS, Judge
 
-Report = Callable[[str, int, int], None]
 VICTIMS, ONE_ROW = 32, PGD(steps=20)  # whom an evaluation attacks one by one, and how
 
 
@@ -42,7 +41,7 @@ def with_single(
     batches: Sequence[Batch],
     threat: ThreatModel,
     craft_on: nn.Module | None = None,
-    report: Report = lambda text, done, total: None,
+    report: Report = silent,
 ) -> Evaluation:
     """Return the evaluation with what `single` leaves (PGD-20, the first 32 rows of whole batches), if its rows are coupled.
 
@@ -69,7 +68,7 @@ def single(
     seed: int = 0,
     craft_on: nn.Module | None = None,
     draws: int = 1,
-    report: Report = lambda text, done, total: None,
+    report: Report = silent,
 ) -> Reached:
     """The attacker owns one row of a batch and leaves its neighbours clean; each of the first `victims` rows in turn.
 

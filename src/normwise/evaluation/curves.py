@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..records import Curve, Score
-from ..types import Attack, Batch, ThreatModel
+from ..types import Attack, Batch, Report, ThreatModel, silent
 from ..utils import intervals
 from ..utils.batches import Rows, as_batches
 from .coupling import Coupling
@@ -26,7 +26,7 @@ def curve(
     over: Literal["eps", "steps"],
     values: Sequence[float],
     *,
-    report: Callable[[str, int, int], None] = lambda text, done, total: None,
+    report: Report = silent,
     **options: Any,
 ) -> Curve:
     """Robust accuracy at each of the values of `over`: "eps" of the threat model (pixels), or "steps" of the attacks.

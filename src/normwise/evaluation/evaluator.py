@@ -17,7 +17,7 @@ from ..norms.site import norm_reads
 from ..records import Evaluation, Score
 from ..registry import plain
 from ..seeding import generator
-from ..types import Attack, Batch, Mode, ThreatModel
+from ..types import Attack, Batch, Mode, Report, ThreatModel, silent
 from ..utils import intervals
 from ..utils.batches import Rows, as_batches
 from ..utils.hashing import mark_of, settings_of
@@ -30,8 +30,6 @@ from .preflight import CRAFTED, Court, Stateful, convene
 from .sanity_checks import annotate
 from .store import Shelf
 from .verdict import Verdict
-
-Report = Callable[[str, int, int], None]  # what is going on, parts done, parts in all
 
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
@@ -54,7 +52,7 @@ def evaluate(
     shard: tuple[int, int] = (0, 1),
     model_name: str = "",
     data: Mapping[str, Any] | None = None,
-    report: Report = lambda text, done, total: None,
+    report: Report = silent,
 ) -> Verdict:
     """Judge a model under one threat model, on the device it is on.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,7 +28,7 @@ from ..models.loading import Loaded, load, told
 from ..records import Result, to_json, write
 from ..registry import plain
 from ..threats import THREATS, Linf
-from ..types import Attack, Batch, Data, ThreatModel
+from ..types import Attack, Batch, Data, Report, ThreatModel, silent
 from ..utils.model_state import device_of, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
@@ -36,7 +36,6 @@ from .experiment import completed, labelled
 from .launch import launched
 
 PARTS = "parts"  # finished batches of an evaluation that goes on
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ class Evaluate:
             raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
 
 
-def run_evaluation(e: Evaluate, folder: Path, report: Report = lambda text, done, total: None) -> tuple[Result, Verdict]:
+def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[Result, Verdict]:
     """Judge, and write `config.yaml` and `result.json`; finished batches are kept in `parts` until `clear` is called.
 
     Raises ValueError as `evaluate` does, and for a folder that holds a run of other settings.
@@ -182,4 +181,4 @@ def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report:
 
 def _one_share(e: Evaluate, folder: Path, device: str, number: int, count: int) -> None:
     model, crafted_on, _ = _networks(e, device)
-    _judge(e, model, crafted_on, folder, (number, count), lambda text, done, total: None)
+    _judge(e, model, crafted_on, folder, (number, count), silent)

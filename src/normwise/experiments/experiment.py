@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,12 @@ from ..threats import THREATS, Linf
 from ..training.loop import Fitted, fit
 from ..training.recipes import RECIPES, Standard
 from ..training.schedule import Schedule, autocast
-from ..types import Attack, Batch, Data, Norm, Recipe, ThreatModel
+from ..types import Attack, Batch, Data, Norm, Recipe, Report, ThreatModel, silent
 from ..utils.model_state import moved
 from ..utils.network_size import check_size
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings, same_settings
 from . import substitutes
-
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +153,7 @@ def _shape(e: Experiment) -> tuple[int, ...]:
     return tuple(e.data.test(batch_size=2)[0].x.shape[1:])
 
 
-def prepared(e: Experiment, report: Report = lambda text, done, total: None) -> tuple[nn.Module, dict[str, str]]:
+def prepared(e: Experiment, report: Report = silent) -> tuple[nn.Module, dict[str, str]]:
     """Build the network on its device and try it on the data; returns what has to be said of weights too.
 
     Raises ValueError for whatever training would stumble over.
@@ -224,7 +222,7 @@ def completed(
     batches: Sequence[Batch],
     threat: ThreatModel,
     craft_on: nn.Module | None = None,
-    report: Report = lambda text, done, total: None,
+    report: Report = silent,
 ) -> Evaluation:
     """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran."""
     found = batch_attacks.with_single(found, model, batches, threat, craft_on, report)
@@ -232,7 +230,7 @@ def completed(
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 
-def run(e: Experiment, folder: Path, *, name: str = "", report: Report = lambda text, done, total: None) -> Result:
+def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent) -> Result:
     """Train, judge, and write `result.json`; a folder that holds the result of these very settings is read instead."""
     path = folder / RESULT
     if path.exists() and same_settings(e, folder):

@@ -20,10 +20,10 @@ from ..registry import plain
 from ..threats import THREATS, Linf
 from ..training.recipes import RECIPES, Adversarial, Standard
 from ..training.schedule import Schedule
-from ..types import Attack, Data, Norm, Recipe, ThreatModel
+from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel
 from ..utils.run import check_running
 from ..utils.run_folder import check_folder, keep_settings
-from .experiment import Experiment, Report, prepared, run
+from .experiment import Experiment, prepared, run
 from .launch import launched
 from .presets import DIGITS, EPS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,13 @@ from torch import nn
 
 from ..norms import NORMS
 from ..norms.surgery.conversion import convert
+from ..types import Report
 from ..utils.errors import brief
 from ..utils.model_state import set_mode
 from . import checkpoints
 from .abnn import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
 from .standardize import Standardize
-
-Report = Callable[[str, int, int], None]
 
 
 class Loaded(NamedTuple):

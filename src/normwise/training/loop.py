@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
 from ..registry import difference, plain
 from ..seeding import derive, drawing, generator
-from ..types import Batch, Data, Recipe, ThreatModel
+from ..types import Batch, Data, Recipe, Report, ThreatModel, silent
 from ..utils.batches import Rows
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
@@ -33,8 +33,6 @@ from . import schedule as scheduling
 from .loaders import as_data
 from .schedule import Schedule
 from .validation import Validation, overfitted
-
-Report = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
 STATE, LOG = "last.pt", "log.jsonl"
 
@@ -48,10 +46,6 @@ class Fitted(NamedTuple):
 
 class Diverged(ValueError):
     """The loss is no longer finite."""
-
-
-def silent(text: str, done: int, total: int) -> None:
-    """Report nothing."""
 
 
 def fit(

@@ -26,7 +26,7 @@ from ...norms.surgery.adaptation import share_of, unshared, with_share
 from ...records import SCHEMA, provenance, to_json, write
 from ...registry import plain, unknown
 from ...seeding import generator
-from ...types import Batch, Data
+from ...types import Batch, Data, Report, silent
 from ...utils.hashing import mark_of
 from ...utils.model_state import digest, moved, set_mode
 from ...utils.run import check_running, place
@@ -41,7 +41,6 @@ Right = dict[int, NDArray[np.bool_]]  # by severity: whether each row is right
 CLEAN, OTHER = "clean", "cifar10.1"
 PROBED = 64  # rows on which coupling is measured, at most
 SHOWN = 2  # images in the examples
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,7 @@ class _State(NamedTuple):
     coupled: bool
 
 
-def run_shifts(settings: Shifts, folder: Path, report: Report = lambda text, done, total: None) -> dict[str, Any]:
+def run_shifts(settings: Shifts, folder: Path, report: Report = silent) -> dict[str, Any]:
     """Measure, and write `shifts.json`, `shifts.csv`, `config.yaml` and example images; returns the record as plain data.
 
     Answers to each kind are kept in `cells` as soon as they are there, and a killed run goes on from them. Raises ValueError

@@ -24,9 +24,9 @@ from ...records import provenance, to_json, write
 from ...registry import plain
 from ...seeding import derive, drawing
 from ...threats import Linf, Patch
-from ...training.loop import Diverged, Fitted, Report, fit
+from ...training.loop import Diverged, Fitted, fit
 from ...training.schedule import Schedule
-from ...types import Data, Norm, Recipe
+from ...types import Data, Norm, Recipe, Report
 from ...utils.model_state import copied, running, set_mode
 from . import figures
 from .scale import OTHER, Scale, check_other, other

@@ -13,7 +13,7 @@ from ...attacks import AutoAttack
 from ...records import provenance, to_json, write
 from ...registry import unknown
 from ...report.claims import Network, to_html, to_markdown
-from ...training.loop import Report, silent
+from ...types import Report, silent
 from ...utils.run import check_threads, place
 from ...utils.run_folder import check_folder, keep_settings
 from ..launch import launched
