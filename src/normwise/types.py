@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -15,6 +16,7 @@ Rows = Bool[Tensor, "b"]  # one answer per row
 PerRow = Float[Tensor, "b"]  # one number per row
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) -> one number per row; larger is worse for the model
 Mode = Literal["eval", "train"]
+Goal = Literal["misclassified", "targeted"]  # what the attacker wants of a row
 Report = Callable[[str, int, int], None]  # progress: what is going on, parts done, parts in all
 
 
@@ -43,6 +45,27 @@ class Proposal(NamedTuple):
     forwards: int
     backwards: int
     part: Int[Tensor, b] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What an attack may count on when it searches, and what it is after.
+
+    independent  no row's answer depends on another row (measured by `coupling`): each row leaves the search as soon as it has
+                 reached the goal, and keeps its own best image; else batches are kept whole
+    stops        reaching the goal ends a row's search; False for a model that is not the one the images are checked on, or
+                 that draws noise of its own: such a row is searched to the end
+    give_up      a long search may leave rows that look hopeless
+    goal         "misclassified": any class but the label y; "targeted": the class y itself
+    """
+
+    independent: bool = False
+    stops: bool = True
+    give_up: bool = True
+    goal: Goal = "misclassified"
+
+
+WHOLE = Search()  # nothing is known of the rows: batches are kept whole
 
 
 @runtime_checkable
@@ -108,14 +131,9 @@ class Attack(Protocol):
         threat: ThreatModel,
         *,
         generator: Generator,
-        independent: bool = False,
-        stops: bool = True,
+        search: Search = WHOLE,
     ) -> Proposal:
-        """Propose images inside `threat.around(x)`. `independent`: no row's answer depends on another row.
-
-        `stops=False`: `model` is not the judge, or its answers are random; a row that fell once is searched to the end. It is
-        given only where it is False, so that attacks without it work on a model without noise of its own.
-        """
+        """Propose images inside `threat.around(x)`; `y` are the labels, or the classes to reach (see `Search`)."""
 
 
 class Site(NamedTuple):

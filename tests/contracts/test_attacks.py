@@ -11,7 +11,7 @@ from normwise.losses import margin
 from normwise.norms import NORMS, BNwoT
 from normwise.seeding import generator
 from normwise.threats import L1, L2, THREATS, Linf
-from normwise.types import Attack
+from normwise.types import Attack, Search
 from normwise.utils.model_state import digest
 from worlds import Linear, Small, fitting, images, labels, quick, trained
 
@@ -29,7 +29,7 @@ def threat(request):
 def refused(attack, threat):
     """Whether the attack is not defined in this geometry; it then has to say so in one line."""
     try:
-        attack.check_kind(threat.around(images(1), generator=generator(0)))
+        attack.check(threat.around(images(1), generator=generator(0)))
     except ValueError:
         with pytest.raises(ValueError, match=rf"^\w+ needs [\w, ]*\b(linf|l2|l1); got {threat.name}$"):
             attack(trained(), images(), labels(), threat, generator=generator(0))
@@ -50,7 +50,7 @@ def test_images_are_allowed_and_as_many_as_asked(attack, threat, shape, independ
     if refused(attack, threat):
         return
     x, y = images(8, shape), labels(8, 2)
-    proposal = attack(Linear(shape), x, y, threat, generator=generator(0), independent=independent)
+    proposal = attack(Linear(shape), x, y, threat, generator=generator(0), search=Search(independent=independent))
     assert proposal.x_adv.shape == x.shape
     assert proposal.x_adv.dtype == x.dtype
     assert not proposal.x_adv.requires_grad
@@ -105,7 +105,7 @@ def test_at_radius_zero_it_returns_the_clean_images(attack, threat):
     model, x, y = trained(), images(4), labels(4)
     for independent in (True, False):
         none = dataclasses.replace(threat, eps=0.0)
-        x_adv = attack(model, x, y, none, generator=generator(0), independent=independent).x_adv
+        x_adv = attack(model, x, y, none, generator=generator(0), search=Search(independent=independent)).x_adv
         assert torch.equal(x_adv, x)
 
 
@@ -202,7 +202,7 @@ def test_the_least_radius_at_which_a_linear_model_falls_is_found_within_5_percen
     for row, least in enumerate(_nearest(model, x, y, threat).tolist()):
         for factor, falls in ((1.05, True), (0.99, False)):
             around = type(threat)(eps=factor * least)
-            x_adv = FAB(steps=10)(model, x, y, around, generator=generator(0), independent=True).x_adv
+            x_adv = FAB(steps=10)(model, x, y, around, generator=generator(0), search=Search(independent=True)).x_adv
             assert bool(margin(model(x_adv), y)[row] > 0) == falls
 
 
@@ -212,8 +212,8 @@ def test_keeping_the_best_is_never_weaker_than_keeping_the_last():
         model.linear.bias.sub_(model(x).mean(0))  # else one class wins everywhere
     y, threat = model(x).argmax(1), Linf(eps=0.02)
     last = PGD(steps=10, keep="last")(model, x, y, threat, generator=generator(0))
-    best = PGD(steps=10)(model, x, y, threat, generator=generator(0), independent=True)
-    more = PGD(steps=10, restarts=5)(model, x, y, threat, generator=generator(0), independent=True)
+    best = PGD(steps=10)(model, x, y, threat, generator=generator(0), search=Search(independent=True))
+    more = PGD(steps=10, restarts=5)(model, x, y, threat, generator=generator(0), search=Search(independent=True))
     fallen = [int((model(p.x_adv).argmax(1) != y).sum()) for p in (last, best, more)]
     assert fallen[0] <= fallen[1] <= fallen[2]
     assert 0 < fallen[2] < 40  # else this test could not fail
@@ -224,7 +224,9 @@ def test_rows_that_fell_are_not_paid_for_again():
     y = model(x).argmax(1)
     y[:20] = (y[:20] + 1) % 3  # half are wrong before the first step
     whole = PGD(steps=10, random_start=False)(model, x, y, Linf(eps=0.001), generator=generator(0))
-    rows = PGD(steps=10, random_start=False)(model, x, y, Linf(eps=0.001), generator=generator(0), independent=True)
+    rows = PGD(steps=10, random_start=False)(
+        model, x, y, Linf(eps=0.001), generator=generator(0), search=Search(independent=True)
+    )
     assert whole.backwards == 400
     assert rows.backwards <= 40 + 9 * 20
     assert (rows.first_hit[:20] == 0).all()
@@ -287,7 +289,7 @@ def test_where_a_fall_decides_nothing_rows_search_on(attack, home):
     for row, least in enumerate((margin(model(x), y).abs() / dual).tolist()):
         one, label, threat = x[row : row + 1], y[row : row + 1], dataclasses.replace(home, eps=3 * least)
         early, late = (
-            attack(model, one, label, threat, generator=generator(0), independent=True, stops=stops)
+            attack(model, one, label, threat, generator=generator(0), search=Search(independent=True, stops=stops))
             for stops in (True, False)
         )
         assert margin(model(late.x_adv), label) >= margin(model(early.x_adv), label) - 1e-5

@@ -49,7 +49,7 @@ def test_attacks_search_there_as_here(name):
     attack, suit = ATTACKS[name](**{field: few for field, few in FEW.items() if hasattr(ATTACKS[name], field)}), []
     for threat in (fitting(THREATS[threat]) for threat in ("linf", *THREATS)):
         with suppress(ValueError):  # it is not defined there
-            attack.check_kind(threat.around(images(1), generator=generator(0)))
+            attack.check(threat.around(images(1), generator=generator(0)))
             suit.append(threat)
     for threat in suit if name in ("apgd", "square") else suit[:1]:  # two that meet all that regions and walks can do
         here, there = here_and_there(lambda device: judged(trained(), device, threat, attack))  # noqa: B023

@@ -21,7 +21,7 @@ from normwise.diagnostics.slices import Slices
 from normwise.diagnostics.smoothness import Smoothness
 from normwise.evaluation.acceleration import EAGER
 from normwise.seeding import generator
-from normwise.types import Batch
+from normwise.types import Batch, Search
 from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest, modes_of
 
@@ -199,7 +199,7 @@ def test_every_attack_answers_on_other_dtypes_forms_and_writers(name, attack, un
         if not made.kinds or one.name in made.kinds
     )
     x, y, _ = batches[0]
-    found = made(model, x, y, threat, generator=generator(0), independent=True)
+    found = made(model, x, y, threat, generator=generator(0), search=Search(independent=True))
     assert found.x_adv.dtype == x.dtype
     assert threat.around(x, generator=generator(0)).contains(found.x_adv).all()
     fell = answer(model, found.x_adv).argmax(1) != y

@@ -10,6 +10,7 @@ from normwise.attacks import APGD, PGD
 from normwise.attacks.apgd import _checkpoints
 from normwise.seeding import generator
 from normwise.threats import L1, Linf
+from normwise.types import Search
 from worlds import images, labels, trained
 
 
@@ -61,7 +62,7 @@ def test_it_is_at_least_as_strong_as_pgd_at_the_same_number_of_gradients(threat)
     y = model(x).argmax(1)
     standing = []
     for attack in (PGD(steps=40), APGD(steps=40), APGD(steps=40, loss="dlr"), APGD(steps=40, targets=2)):
-        x_adv = attack(model, x, y, threat, generator=generator(0), independent=True).x_adv
+        x_adv = attack(model, x, y, threat, generator=generator(0), search=Search(independent=True)).x_adv
         standing.append(int((model(x_adv).argmax(1) == y).sum()))
     assert max(standing[1:]) <= standing[0]
     assert 0 < standing[0] < 60
@@ -77,7 +78,9 @@ def watched(steps, threat, *, independent=True, rows=6):
             return inner(x) + torch.tensor([1000.0, 0, 0])
 
     x, y = images(rows), torch.zeros(rows, dtype=torch.long)
-    proposal = APGD(steps=steps, loss="margin")(Sure(), x, y, threat, generator=generator(0), independent=independent)
+    proposal = APGD(steps=steps, loss="margin")(
+        Sure(), x, y, threat, generator=generator(0), search=Search(independent=independent)
+    )
     return x, asked, proposal
 
 

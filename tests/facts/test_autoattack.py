@@ -6,6 +6,7 @@ import torch
 from normwise.attacks import APGD, ATTACKS, FAB, PGD, AutoAttack, Square, worst_case
 from normwise.seeding import generator
 from normwise.threats import L1, Linf
+from normwise.types import Search
 from worlds import Neighbours, images, trained
 
 THREAT = Linf(eps=0.012)
@@ -37,7 +38,7 @@ def test_it_is_at_least_as_strong_as_each_part_and_pays_only_for_rows_that_stand
     attack = AutoAttack(steps=10, queries=50)
 
     def standing(one):
-        proposal = one(model, x, y, threat, generator=generator(0), independent=True)
+        proposal = one(model, x, y, threat, generator=generator(0), search=Search(independent=True))
         return int((model(proposal.x_adv).argmax(1) == y).sum()), proposal
 
     whole, proposal = standing(attack)
@@ -51,7 +52,7 @@ def test_it_says_which_part_broke_a_row_and_at_which_step():
     model, x, y = world()
     attack = worst_case(PGD(steps=0, random_start=False), PGD(steps=3, relative_step=0.3), APGD(steps=20))
     y[:5] = (y[:5] + 1) % 3  # wrong already: the first part, which does nothing, finds them at step 0
-    proposal = attack(model, x, y, THREAT, generator=generator(0), independent=True)
+    proposal = attack(model, x, y, THREAT, generator=generator(0), search=Search(independent=True))
     fallen = model(proposal.x_adv).argmax(1) != y
     assert torch.equal(fallen, proposal.first_hit >= 0)
     assert (proposal.part[:5] == 0).all()

@@ -8,6 +8,7 @@ from normwise.attacks.cw import narrowed
 from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L2
+from normwise.types import Search
 from worlds import Linear, Watched, decided, images
 
 
@@ -54,6 +55,6 @@ def test_independent_rows_abort_alone():
     for early in (True, False):
         attack = CW(steps=60, binary_steps=2, lr=0.05, early_abort=early)
         asked = Watched(model)
-        attack.distances(asked, x, y, L2(), generator=generator(0), independent=True)
+        attack.distances(asked, x, y, L2(), generator=generator(0), search=Search(independent=True))
         spent[early] = sum(map(len, asked.asked))
     assert spent[True] < 0.7 * spent[False]

@@ -6,6 +6,7 @@ import torch
 from normwise.attacks import DeepFool
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
+from normwise.types import Search
 from worlds import Linear, Watched, images, shortest
 
 
@@ -14,7 +15,9 @@ def test_it_is_across_a_linear_boundary_in_one_step_with_its_overshoot(threat):
     model, x = Linear((20,)), images(5, (20,)).clamp(0.4, 0.6)
     y = (model(x)[:, 1] > 0).long()
     watched = Watched(model)
-    _, distance = DeepFool(overshoot=0.1).distances(watched, x, y, threat(), generator=generator(0), independent=True)
+    _, distance = DeepFool(overshoot=0.1).distances(
+        watched, x, y, threat(), generator=generator(0), search=Search(independent=True)
+    )
     torch.testing.assert_close(distance, 1.1 * shortest(model, x, threat.name).float(), rtol=1e-4, atol=0)
     assert len(watched.asked) == 3  # to choose classes, to step, to see that it is over
 
@@ -33,5 +36,5 @@ def test_it_goes_to_the_nearest_of_all_classes(threat):
     nearest = torch.where(slope > 0, gap / slope, torch.inf).amin(1)
     for targets, as_near in ((0, True), (9, True), (1, False)):
         attack = DeepFool(targets=targets)
-        distance = attack.distances(model, x, y, threat(), generator=generator(0), independent=True).distance
+        distance = attack.distances(model, x, y, threat(), generator=generator(0), search=Search(independent=True)).distance
         assert torch.allclose(distance, 1.02 * nearest, rtol=1e-3, atol=0) == as_near

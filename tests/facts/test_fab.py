@@ -12,6 +12,7 @@ from normwise.attacks.fab import shortest_way
 from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L1, L2, Linf
+from normwise.types import Search
 from worlds import Linear, Neighbours, images, labels, trained, undecided
 
 
@@ -112,7 +113,9 @@ def test_the_distance_to_a_linear_boundary_is_found_within_5_percent(threat, sha
         for factor, falls in ((1.05, True), (0.99, False)):
             attack, around = FAB(steps=10), threat(eps=factor * distance)
             one = slice(row, row + 1)
-            x_adv = attack(model, x[one], y[one], around, generator=generator(0), independent=independent).x_adv
+            x_adv = attack(
+                model, x[one], y[one], around, generator=generator(0), search=Search(independent=independent)
+            ).x_adv
             assert bool(margin(model(x_adv), y[one]) > 0) == falls
 
 
@@ -126,7 +129,7 @@ def test_the_distance_is_found_where_the_box_binds_too(kind):
     for row in range(12):
         threat = (Linf if kind == "linf" else L2)(eps=1.05 * float(length[row]))
         one = slice(row, row + 1)
-        x_adv = FAB(steps=20)(model, x[one], y[one], threat, generator=generator(0), independent=True).x_adv
+        x_adv = FAB(steps=20)(model, x[one], y[one], threat, generator=generator(0), search=Search(independent=True)).x_adv
         assert margin(model(x_adv), y[one]) >= 0
 
 
@@ -138,7 +141,9 @@ def fallen(model, proposal, y):
 def test_untargeted_targeted_and_restarted_searches_agree(threat):
     model, x, y = undecided()
     counts = [
-        fallen(model, attack(model, x, y, threat, generator=generator(0), independent=True, give_up=give_up), y)
+        fallen(
+            model, attack(model, x, y, threat, generator=generator(0), search=Search(independent=True, give_up=give_up)), y
+        )
         for give_up in (True, False)
         for attack in (FAB(steps=30), FAB(steps=30, targets=0), FAB(steps=30, restarts=3))
     ]
@@ -152,12 +157,14 @@ def test_untargeted_targeted_and_restarted_searches_agree(threat):
 def test_rows_that_fell_are_not_paid_for_again_and_hopeless_targets_are_left():
     model, x, y = undecided()
     whole = FAB(steps=40)(model, x, y, Linf(eps=0.001), generator=generator(0))
-    stubborn = FAB(steps=40)(model, x, y, Linf(eps=0.001), generator=generator(0), independent=True, give_up=False)
-    rows = FAB(steps=40)(model, x, y, Linf(eps=0.001), generator=generator(0), independent=True)
+    stubborn = FAB(steps=40)(
+        model, x, y, Linf(eps=0.001), generator=generator(0), search=Search(independent=True, give_up=False)
+    )
+    rows = FAB(steps=40)(model, x, y, Linf(eps=0.001), generator=generator(0), search=Search(independent=True))
     assert whole.backwards == 2 * 40 * 40  # two wrong classes
     assert rows.backwards < 0.5 * stubborn.backwards
     assert stubborn.backwards == whole.backwards
-    easy = FAB(steps=40)(model, x, y, Linf(eps=0.5), generator=generator(0), independent=True)
+    easy = FAB(steps=40)(model, x, y, Linf(eps=0.5), generator=generator(0), search=Search(independent=True))
     assert easy.backwards < 40 * 8
     assert (easy.first_hit > 0).all()
 
@@ -176,7 +183,7 @@ def test_coupled_rows_fall_in_a_batch_that_the_model_saw():
         y = model(x).argmax(1)
     proposal = FAB(steps=20)(model, x, y, Linf(eps=0.02), generator=generator(0))
     assert any(torch.equal(one, proposal.x_adv) for one in seen)
-    alone = FAB(steps=20)(inner, x, y, Linf(eps=0.02), generator=generator(0), independent=True)
+    alone = FAB(steps=20)(inner, x, y, Linf(eps=0.02), generator=generator(0), search=Search(independent=True))
     assert fallen(model, proposal, y) >= 0.7 * fallen(inner, alone, y) > 0
 
 
@@ -184,7 +191,7 @@ def test_a_radius_of_zero_changes_nothing():
     x, y = images(), labels()
     for threat in (Linf(eps=0), L2(eps=0), L1(eps=0)):
         for independent in (True, False):
-            proposal = FAB(steps=5)(trained(), x, y, threat, generator=generator(0), independent=independent)
+            proposal = FAB(steps=5)(trained(), x, y, threat, generator=generator(0), search=Search(independent=independent))
             assert torch.equal(proposal.x_adv, x)
 
 

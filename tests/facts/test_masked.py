@@ -6,6 +6,7 @@ import torch
 from normwise.attacks import APGD, PGD, Square
 from normwise.seeding import generator
 from normwise.threats import THREATS, Frame, Patch
+from normwise.types import Search
 from worlds import images, labels, trained
 
 
@@ -66,6 +67,6 @@ def test_each_restart_draws_another_place_for_a_patch(attack):
 
     x, y = torch.full((4, 1, 3, 3), 0.9), torch.ones(4, dtype=torch.long)
     threat = Patch(size=1)
-    proposal = attack(OnePixel(), x, y, threat, generator=generator(0), independent=True)
+    proposal = attack(OnePixel(), x, y, threat, generator=generator(0), search=Search(independent=True))
     assert (OnePixel()(proposal.x_adv).argmax(1) == 0).all()
     assert threat.around(x, generator=generator(1)).contains(proposal.x_adv).all()

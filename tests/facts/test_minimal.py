@@ -8,6 +8,7 @@ from normwise.attacks.minimal import MinimalNorm
 from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L2, THREATS, Linf
+from normwise.types import Search
 from normwise.utils.model_state import digest
 from normwise.utils.per_row import l2
 from worlds import Linear, Neighbours, Watched, decided, images, labels, quick, shortest, trained
@@ -26,7 +27,7 @@ def test_the_distance_to_a_linear_boundary_is_found_within_5_percent_of_the_shor
     model, x = Linear(shape), images(rows, shape)
     y = (model(x)[:, 1] > 0).long()
     attack = SURE if attack is CW else attack()
-    x_adv, distance = attack.distances(model, x, y, threat(), generator=generator(0), independent=rows != 3)
+    x_adv, distance = attack.distances(model, x, y, threat(), generator=generator(0), search=Search(independent=rows != 3))
     ratio = distance / shortest(model, x, threat.name)
     assert ((ratio > 1 - 1e-4) & (ratio < 1.05)).all()
     assert (margin(model(x_adv), y) >= 0).all()
@@ -37,20 +38,20 @@ def test_the_distance_to_a_linear_boundary_is_found_within_5_percent_of_the_shor
 def test_one_search_serves_the_radius_and_the_distance(attack, threat):
     model, x, y = decided()
     attack = CW(steps=40, binary_steps=4, lr=0.05, initial_const=0.1) if attack is CW else attack()
-    x_adv, distance = attack.distances(model, x, y, threat(), generator=generator(0), independent=True)
+    x_adv, distance = attack.distances(model, x, y, threat(), generator=generator(0), search=Search(independent=True))
     assert torch.isfinite(distance).all()
     assert (model(x_adv).argmax(1) != y).all()
     region = threat().around(x, generator=generator(0))
     torch.testing.assert_close(region.distance(x_adv), distance)
     eps = 1.0001 * float(distance.median())
-    proposal = attack(model, x, y, threat(eps=eps), generator=generator(0), independent=True)
+    proposal = attack(model, x, y, threat(eps=eps), generator=generator(0), search=Search(independent=True))
     fallen = model(proposal.x_adv).argmax(1) != y
     assert fallen[distance <= eps].all()
     assert not fallen[distance > 1.5 * eps].any()
     assert torch.equal(fallen, proposal.first_hit >= 0)
     assert torch.equal(proposal.x_adv[~fallen], x[~fallen])
     assert 0 < fallen.sum() < 40
-    wide = attack(model, x, y, threat(eps=1.0), generator=generator(0), independent=True)
+    wide = attack(model, x, y, threat(eps=1.0), generator=generator(0), search=Search(independent=True))
     if attack.name != "deepfool":  # which ends where a row falls, however far
         assert wide.backwards < proposal.backwards  # rows left earlier
         assert region.distance(wide.x_adv).mean() > distance.mean()
@@ -61,7 +62,9 @@ def test_a_point_beyond_the_radius_is_tried_once_more_after_projection():
     model, x = Linear((20,)), images(6, (20,)).clamp(0.4, 0.6)
     y = (model(x)[:, 1] > 0).long()
     eps = 1.5 * float(shortest(model, x, "l2").max())
-    proposal = DDN(steps=1, init_norm=3 * eps)(model, x, y, L2(eps=eps), generator=generator(0), independent=True)
+    proposal = DDN(steps=1, init_norm=3 * eps)(
+        model, x, y, L2(eps=eps), generator=generator(0), search=Search(independent=True)
+    )
     assert (proposal.first_hit > 0).all()
     torch.testing.assert_close(l2(proposal.x_adv - x), torch.full((6,), eps))
 
@@ -91,10 +94,12 @@ def test_clean_images_are_exact(attack, threat, independent):
             return 0 * super().forward(x) + torch.tensor([1.0, 0.0])
 
     x, y, short = images(5), torch.tensor([0, 1, 0, 1, 0]), quick(attack)
-    kept, distance = short.distances(Stubborn(x[0].shape), x, y, threat(), generator=generator(0), independent=independent)
+    kept, distance = short.distances(
+        Stubborn(x[0].shape), x, y, threat(), generator=generator(0), search=Search(independent=independent)
+    )
     assert distance.tolist() == [torch.inf, 0, torch.inf, 0, torch.inf]
     assert torch.equal(kept, x)
-    proposal = short(trained(), x, y, threat(eps=0.0), generator=generator(0), independent=independent)
+    proposal = short(trained(), x, y, threat(eps=0.0), generator=generator(0), search=Search(independent=independent))
     assert torch.equal(proposal.x_adv, x)
     none, empty = short.distances(Stubborn(x[0].shape), x[:0], y[:0], threat(), generator=generator(0))
     assert none.shape == x[:0].shape
@@ -107,7 +112,7 @@ def test_any_precision(attack, threat, dtype):
     model, x = Linear((20,)).to(dtype), images(8, (20,)).to(dtype)
     y = model(x).argmax(1)
     attack = CW(steps=100, binary_steps=4, lr=0.1, initial_const=1.0) if attack is CW else attack()
-    x_adv, distance = attack.distances(model, x, y, threat(), generator=generator(0), independent=True)
+    x_adv, distance = attack.distances(model, x, y, threat(), generator=generator(0), search=Search(independent=True))
     assert x_adv.dtype == distance.dtype == dtype
     assert torch.isfinite(distance).all()
     assert (model(x_adv).argmax(1) != y).all()
@@ -124,7 +129,7 @@ def test_coupled_rows_fall_in_a_batch_that_the_model_saw(attack, threat):
     x_adv = attack(model, x, y, around, generator=generator(0)).x_adv
     assert any(torch.equal(one, x_adv) for one in model.asked)
     assert all(len(one) == 40 for one in model.asked)
-    alone = attack(inner, x, y, around, generator=generator(0), independent=True).x_adv
+    alone = attack(inner, x, y, around, generator=generator(0), search=Search(independent=True)).x_adv
     fallen = int((model(x_adv).argmax(1) != y).sum())
     assert fallen >= 0.7 * int((inner(alone).argmax(1) != y).sum()) > 0
 

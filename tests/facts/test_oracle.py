@@ -9,6 +9,7 @@ from normwise.attacks.oracle import Oracle
 from normwise.norms import BNwoT
 from normwise.seeding import generator
 from normwise.threats import Linf
+from normwise.types import Search
 from worlds import Linear, Small, images, labels, trained
 
 EVERY = torch.ones(12, dtype=torch.bool)
@@ -73,7 +74,9 @@ def test_a_batch_too_large_for_memory_goes_through_in_parts():
     cramped, roomy = Cramped().eval(), Small().eval()
     x, y = images(), labels()
     for attack in (PGD(steps=3, targets=2), APGD(steps=3, targets=2)):
-        whole, parts = (attack(m, x, y, Linf(), generator=generator(0), independent=True) for m in (roomy, cramped))
+        whole, parts = (
+            attack(m, x, y, Linf(), generator=generator(0), search=Search(independent=True)) for m in (roomy, cramped)
+        )
         torch.testing.assert_close(parts.x_adv, whole.x_adv)
     with pytest.raises(torch.OutOfMemoryError):  # coupled rows cannot be parted
         PGD(steps=3)(cramped, x, y, Linf(), generator=generator(0))

@@ -7,6 +7,7 @@ from normwise.attacks import APGD, FAB, Square
 from normwise.attacks.pruning import FASTER, LEFT, Pace
 from normwise.seeding import generator
 from normwise.threats import Linf
+from normwise.types import Search
 from worlds import undecided
 
 
@@ -38,7 +39,7 @@ def test_leaving_hopeless_rows_pays_and_the_same_rows_fall(attack):
     model, x, y = undecided()
 
     def searched(eps, **how):
-        found = attack(model, x, y, Linf(eps=eps), generator=generator(0), independent=True, **how)
+        found = attack(model, x, y, Linf(eps=eps), generator=generator(0), search=Search(independent=True, **how))
         return (model(found.x_adv).argmax(1) != y).tolist(), found.forwards
 
     patient = searched(0.001, give_up=False)[1]
@@ -55,7 +56,9 @@ def test_short_searches_leave_nobody():
     model, x, y = undecided()
     for attack in (APGD(steps=99), Square(steps=999)):
         found = [
-            attack(model, x, y, Linf(eps=0.001), generator=generator(0), independent=True, give_up=give_up).forwards
+            attack(
+                model, x, y, Linf(eps=0.001), generator=generator(0), search=Search(independent=True, give_up=give_up)
+            ).forwards
             for give_up in (True, False)
         ]
         assert found[0] == found[1]

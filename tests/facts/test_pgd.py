@@ -9,6 +9,7 @@ from normwise import losses
 from normwise.attacks import BIM, FGSM, MIM, PGD
 from normwise.seeding import generator
 from normwise.threats import Linf
+from normwise.types import Search
 from worlds import Linear, Small, images, labels, trained
 
 THREAT = Linf(eps=0.02)
@@ -50,7 +51,7 @@ def test_mim_follows_its_formula():
 def test_steps_and_restarts_are_counted():
     model, x = Linear((2, 6, 6)), images()
     proposal = PGD(steps=5, restarts=3)(
-        model, x, model(x).argmax(1), Linf(eps=1e-4), generator=generator(0), independent=True
+        model, x, model(x).argmax(1), Linf(eps=1e-4), generator=generator(0), search=Search(independent=True)
     )
     assert (proposal.backwards, proposal.forwards) == (3 * 5 * 12, 3 * 6 * 12)
     assert (proposal.first_hit == -1).all()

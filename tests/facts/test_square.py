@@ -8,6 +8,7 @@ from normwise.attacks.square_patches import bump, patch_sides
 from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L1, L2, Linf
+from normwise.types import Search
 from worlds import Linear, Neighbours, images, labels, trained
 
 
@@ -71,7 +72,7 @@ def test_linf_changes_one_patch_of_extreme_pixels_at_a_time(shape):
     """Every image asked about is at the ends of the ball; it differs from an earlier one in a box, by one sign per channel."""
     x, eps = images(1, shape), 0.05
     model = Watched(Linear(shape))
-    Square(steps=60)(model, x, model(x).argmax(1), Linf(eps=eps), generator=generator(0), independent=True)
+    Square(steps=60)(model, x, model(x).argmax(1), Linf(eps=eps), generator=generator(0), search=Search(independent=True))
     low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
     asked = torch.cat(model.asked[2:])  # the first was ours, the second the clean image
     assert ((asked == low) | (asked == high)).all()
@@ -112,7 +113,9 @@ def test_it_comes_near_the_optimum_of_a_linear_model(threat, shape, l2_share):
             return super().forward(x) - torch.tensor([100.0, 0.0])  # no row falls
 
     model = Sure(shape)
-    x_adv = Square(steps=1000)(model, x, y, threat, generator=generator(0), independent=True, give_up=False).x_adv
+    x_adv = Square(steps=1000)(
+        model, x, y, threat, generator=generator(0), search=Search(independent=True, give_up=False)
+    ).x_adv
     most = 0.95 * 0.1 * model.w.abs().sum() if threat.name == "linf" else l2_share * 0.5 * model.w.norm()
     assert (margin(model(x_adv), y) - margin(model(x), y) >= most).all()
 
@@ -121,7 +124,7 @@ def test_no_row_is_asked_twice_about_one_image():
     x = images(3, (1, 5, 5))
     model = Watched(Linear((1, 5, 5)))
     y = model(x).argmax(1)
-    proposal = Square(steps=400)(model, x, y, Linf(eps=1e-4), generator=generator(0), independent=True)
+    proposal = Square(steps=400)(model, x, y, Linf(eps=1e-4), generator=generator(0), search=Search(independent=True))
     assert proposal.first_hit.tolist() == [-1, -1, -1]
     assert proposal.forwards < 3 * 250
     asked = torch.cat(model.asked[2:-1])
@@ -148,7 +151,7 @@ def test_coupled_rows_fall_together_in_a_batch_that_the_model_saw(threat):
     fallen = int((model(proposal.x_adv).argmax(1) != y).sum())
     assert fallen == max(int((model.inner(asked).argmax(1) != y).sum()) for asked in model.asked)
     assert any(torch.equal(asked, proposal.x_adv) for asked in model.asked[:-1])
-    alone = Square(steps=150)(inner, x, y, threat, generator=generator(0), independent=True).x_adv
+    alone = Square(steps=150)(inner, x, y, threat, generator=generator(0), search=Search(independent=True)).x_adv
     assert fallen >= 0.8 * int((inner(alone).argmax(1) != y).sum()) > 0
 
 
@@ -160,7 +163,7 @@ def test_more_restarts_are_never_weaker():
     fallen = []
     for restarts in (1, 4):
         attack = Square(steps=20, restarts=restarts)
-        x_adv = attack(model, x, y, threat, generator=generator(0), independent=True).x_adv
+        x_adv = attack(model, x, y, threat, generator=generator(0), search=Search(independent=True)).x_adv
         fallen.append(int((model(x_adv).argmax(1) != y).sum()))
     assert 0 < fallen[0] < fallen[1] < 40
 
@@ -171,7 +174,8 @@ def test_a_radius_of_zero_changes_nothing():
         for independent in (True, False):
             attack = Square(steps=10)
             assert torch.equal(
-                attack(trained(), x, labels(), threat, generator=generator(0), independent=independent).x_adv, x
+                attack(trained(), x, labels(), threat, generator=generator(0), search=Search(independent=independent)).x_adv,
+                x,
             )
 
 
@@ -199,5 +203,7 @@ def test_other_geometries_are_refused():
 def test_in_l2_its_images_stay_in_the_ball_in_float64_too():
     model, x = Linear((1, 8, 8)).double(), images(8, (1, 8, 8)).double()
     threat = L2(eps=0.5)
-    x_adv = Square(steps=3)(model, x, model(x).argmax(1), threat, generator=generator(0), independent=True).x_adv
+    x_adv = Square(steps=3)(
+        model, x, model(x).argmax(1), threat, generator=generator(0), search=Search(independent=True)
+    ).x_adv
     assert (threat.around(x, generator=generator(0)).distance(x_adv) <= 0.5 + 1e-12).all()

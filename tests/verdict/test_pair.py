@@ -25,9 +25,9 @@ class Asked:
     inner: PGD = STRONGER[0]
     rows: list[int] = field(default_factory=list, compare=False)
 
-    def __call__(self, model, x, y, threat, *, generator, independent=False) -> Proposal:
+    def __call__(self, model, x, y, threat, *, generator, search) -> Proposal:
         self.rows.append(len(x))
-        return self.inner(model, x, y, threat, generator=generator, independent=independent)
+        return self.inner(model, x, y, threat, generator=generator, search=search)
 
 
 def test_stronger_attacks_search_on_what_the_protocol_left_standing():

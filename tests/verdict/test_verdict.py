@@ -170,7 +170,7 @@ class Cheat:
     name = "cheat"
     harm: str = "outside"
 
-    def __call__(self, model, x, y, threat, *, generator, independent=False):
+    def __call__(self, model, x, y, threat, *, generator, search):
         if self.harm == "outside":
             x_adv = x.clone()
             x_adv[::2] = 1 - x[::2].round()
@@ -342,7 +342,7 @@ class Half:
     name = "half"
     first: int
 
-    def __call__(self, model, x, y, threat, *, generator, **how):
+    def __call__(self, model, x, y, threat, *, generator, search):
         found = PGD(steps=10)(model, x, y, threat, generator=generator)
         mine = torch.arange(len(x)) % 2 == self.first
         return found._replace(

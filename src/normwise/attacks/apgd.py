@@ -79,9 +79,9 @@ class APGD(BaseAttack):
     def classes(self) -> int:
         return losses.CLASSES["targeted dlr"] if self.targets else super().classes
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
-        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
+        best = Best(x, region.victims, oracle.how)
         goals: list[Labels | None] = [None]
         if self.targets:
             goals = list(losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1))
@@ -129,7 +129,7 @@ class _Climb:
         self.attack, self.oracle, self.best, self.region = attack, oracle, best, region
         self.y, self.rows, self.goal = y, rows, goal
         self.step, steps = 0, attack.steps
-        self.pace = Pace((steps // 4, steps // 2) if steps >= 100 and best.leaves and oracle.give_up else ())
+        self.pace = Pace((steps // 4, steps // 2) if steps >= 100 and best.leaves and oracle.how.give_up else ())
 
     def run(self) -> None:
         self._begin(self.region.start(), 2 * self.region.radius)
@@ -161,12 +161,12 @@ class _Climb:
     def _look(self) -> None:
         """Look at the loss from the present point, remember the best, let fallen rows go."""
         label = self.y
-        raised = losses.named(self.attack.loss) if self.goal is None else losses.targeted_dlr
+        raised = self.oracle.loss(self.attack.loss if self.goal is None else losses.targeted_dlr)
         more = () if self.goal is None else (self.goal,)
         leaves = self.best.leaves and self.allowed  # with the next look at what has fallen
         look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not leaves)
-        fallen = ~losses.correct(look.logits, label) & self.allowed
-        margin = losses.margin(look.logits, label)
+        fallen = self.oracle.reached(look.logits, label) & self.allowed
+        margin = self.oracle.margin(look.logits, label)
         if self.allowed:
             self.best.offer(self.rows, self.x, margin, fallen, self.step)
         self.gap = torch.minimum(self.gap, -margin)

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .. import losses
-from ..types import Images, Labels, Proposal, Region, ThreatModel
+from ..types import WHOLE, Goal, Images, Labels, Proposal, Region, Search, ThreatModel
 from ..utils.model_state import untouched
 from .oracle import Oracle
 
@@ -29,6 +29,7 @@ class BaseAttack(ABC):
     name: ClassVar[str]
     black_box: ClassVar[bool] = False  # it never asks for a gradient
     kinds: ClassVar[tuple[str, ...]] = ()  # the only geometries it is defined for; empty: all
+    goals: ClassVar[tuple[Goal, ...]] = ("misclassified", "targeted")
 
     @property
     def label(self) -> str:
@@ -57,18 +58,15 @@ class BaseAttack(ABC):
         threat: ThreatModel,
         *,
         generator: Generator,
-        independent: bool = False,
-        stops: bool = True,
-        give_up: bool = True,
+        search: Search = WHOLE,
     ) -> Proposal:
-        """Search for images in `threat.around(x)` that the model misclassifies.
+        """Search for images in `threat.around(x)` that the model misclassifies, or with the goal "targeted" classifies as y.
 
-        `independent=True` (measured by `coupling`) lets each row go as soon as it has fallen and keeps each row's best
-        image; otherwise batches are kept whole. `stops=False` lets no row go: for a model that is not the judge, or that
-        draws noise. `give_up=False` forbids shortcuts past rows that look hopeless, to all parts. An empty batch gives an empty proposal.
+        x are images (b, c, ...) with pixels in [0, 1], y labels or classes to reach (b,); see `Search` for what it may count on.
+        An empty batch gives an empty proposal. Raises ValueError for a threat model or a goal that the attack is not defined for.
         """
-        with self._facing(model, x, y, threat, generator, independent, stops, give_up) as (oracle, region, x, y):
-            found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y, independent)
+        with self._facing(model, x, y, threat, generator, search) as (oracle, region, x, y):
+            found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y)
         return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
 
     @contextmanager
@@ -79,27 +77,31 @@ class BaseAttack(ABC):
         y: Labels,
         threat: ThreatModel,
         generator: Generator,
-        independent: bool,
-        stops: bool = True,
-        give_up: bool = True,
+        search: Search,
     ) -> Iterator[tuple[Oracle, Region, Images, Labels]]:
         """Let the attack ask the model about x; afterwards the model is as it was."""
         with torch.inference_mode(False), untouched(model, generator):
             x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
             region = threat.around(x, generator=generator)
-            self.check_kind(region)
-            yield Oracle(model, divisible=independent, stops=stops, give_up=give_up), region, x, y
+            self.check(region, search.goal)
+            yield Oracle(model, search), region, x, y
 
-    def check_kind(self, region: Region) -> None:
-        """Refuse a region whose geometry the attack is not defined for. Raises ValueError."""
+    def check(self, region: Region, goal: Goal = "misclassified") -> None:
+        """Refuse a region whose geometry, or a goal that the attack is not defined for. Raises ValueError."""
         for part in self.parts:
+            if goal not in part.goals:
+                raise ValueError(
+                    f"{part.name} looks for any misclassified image; for the goal {goal} take apgd, pgd or square"
+                )
             if part.kinds and region.kind not in part.kinds:
                 *most, last = part.kinds
                 raise ValueError(f"{part.name} needs {', '.join(most)}{' or ' * bool(most)}{last}; got {region.kind}")
 
     @abstractmethod
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        """Return images inside the region and, per row, the step at which the row was first seen to fall (-1: never).
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        """Return images inside the region and, per row, the step at which the goal was first seen to be reached (-1: never).
+
+        What the search may count on is in `oracle.how`; `oracle.margin`, `oracle.reached` and `oracle.loss` know the goal.
 
         An attack with parts also returns, per row, which of them found the image.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..types import Images, PerRow, Rows
+from ..types import Images, PerRow, Rows, Search
 
 
 class Best:
@@ -19,11 +19,11 @@ class Best:
     judges, or the model's own noise; a fallen row then goes on to a larger loss.
     """
 
-    def __init__(self, x: Images, victims: Rows, *, independent: bool, stops: bool) -> None:
+    def __init__(self, x: Images, victims: Rows, how: Search) -> None:
         self.x_adv = x.clone()
         self.victims = victims
-        self.independent = independent
-        self.stops, self.leaves = stops, independent and stops
+        self.independent = how.independent
+        self.stops, self.leaves = how.stops, how.independent and how.stops
         self.first_hit = torch.full((len(x),), -1, device=x.device)
         self.part = torch.zeros_like(self.first_hit)  # whose image it is, if several attacks offer
         self._fell = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # whether the image kept did

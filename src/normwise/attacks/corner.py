@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .. import losses
 from ..types import Images, Labels, Region
 from .base import BaseAttack, at_least
 from .best_iterate import Best
@@ -39,10 +38,10 @@ class Corner(BaseAttack):
     def __post_init__(self) -> None:
         at_least(self.name, 0, others=self.others)
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
-        look = oracle.gradient(x, y, losses.margin, region.victims)
-        best.offer(best.standing, x, look.loss, ~losses.correct(look.logits, y), 0)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        best = Best(x, region.victims, oracle.how)
+        look = oracle.gradient(x, y, oracle.margin, region.victims)
+        best.offer(best.standing, x, look.loss, oracle.reached(look.logits, y), 0)
         ends = [(1 + look.grad.sign()) / 2, torch.zeros_like(x), torch.ones_like(x), torch.full_like(x, 0.5)]
         ends += [x.roll(shift, 0) for shift in range(1, min(self.others, len(x) - 1) + 1)]
         for step, end in enumerate(ends, 1):
@@ -51,5 +50,5 @@ class Corner(BaseAttack):
                 break
             x_adv = region.select(rows).project(end[rows])
             logits = oracle.logits(x_adv)
-            best.offer(rows, x_adv, losses.margin(logits, y[rows]), ~losses.correct(logits, y[rows]), step)
+            best.offer(rows, x_adv, oracle.margin(logits, y[rows]), oracle.reached(logits, y[rows]), step)
         return best.x_adv, best.first_hit

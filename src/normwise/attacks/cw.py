@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
-from .. import losses
 from ..types import Labels, Logits, PerRow, Rows
 from ..utils.per_row import flat
 from .base import at_least, positive
@@ -72,9 +72,9 @@ class CW(MinimalNorm):
             found = self._descend(track, const)
             low, high, const = narrowed(low, high, const, found)
 
-    def _lacks(self, logits: Logits, y: Labels, const: PerRow) -> PerRow:
+    def _lacks(self, track: Track, logits: Logits, y: Labels, const: PerRow) -> PerRow:
         """What the margin lacks of the confidence, weighed, as a loss to raise: it is 0 where nothing lacks."""
-        return const * (losses.margin(logits, y) - self.confidence).clamp_max(0)
+        return const * (track.oracle.margin(logits, y) - self.confidence).clamp_max(0)
 
     def _descend(self, track: Track, const: PerRow) -> Rows:
         """Descend with these constants. Returns the rows of which a misclassified point was found."""
@@ -87,7 +87,7 @@ class CW(MinimalNorm):
         for step in range(self.steps if len(walk) else 0):
             z = (w.tanh() + 1) / 2
             look, wrong, (z, w, mean, square, c, lowest, before) = walk.look(
-                z, self._lacks, z, w, mean, square, c, lowest, before, more=(c,)
+                z, partial(self._lacks, track), z, w, mean, square, c, lowest, before, more=(c,)
             )
             if len(walk) == 0:
                 break

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 
-from .. import losses
 from ..types import Images
 from ..utils.per_row import l2, over
 from .base import at_least, positive
@@ -56,7 +55,7 @@ class DDN(MinimalNorm):
         z, limit = walk.x, farthest(walk.region, walk.x)
         radius = torch.full_like(limit, self.init_norm)
         for step in range(self.steps):
-            look, wrong, (z, radius, limit) = walk.look(z, losses.cross_entropy, z, radius, limit)
+            look, wrong, (z, radius, limit) = walk.look(z, track.oracle.loss("ce"), z, radius, limit)
             if len(walk) == 0:
                 return
             way = _somewhere(look.grad, walk.region.generator)

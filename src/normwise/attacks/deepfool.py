@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import losses
-from ..types import Images, PerRow
+from ..types import Goal, Images, PerRow
 from ..utils.per_row import l1, l2, over
 from .base import at_least
 from .minimal import MinimalNorm, Track, Walk
@@ -37,10 +37,11 @@ class DeepFool(MinimalNorm):
     their sum alone, so that one look says whether the row has fallen; no step is shorter than 1e-4; images stay in the box;
     the ten likeliest classes, as in the authors' code.
 
-    >>> x_adv = DeepFool()(model, x, y, L2(eps=0.5), generator=generator, independent=True).x_adv
+    >>> x_adv = DeepFool()(model, x, y, L2(eps=0.5), generator=generator, search=Search(independent=True)).x_adv
     """
 
     name: ClassVar[str] = "deepfool"
+    goals: ClassVar[tuple[Goal, ...]] = ("misclassified",)
     kinds: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     steps: int = 50

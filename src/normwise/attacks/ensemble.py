@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import losses
 from ..types import Images, Labels, Region
 from .apgd import APGD
 from .base import BaseAttack, at_least, one_of
@@ -33,18 +32,18 @@ class Ensemble(BaseAttack):
     def parts(self) -> tuple[BaseAttack, ...]:
         """The attacks, in order."""
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        best = Best(x, region.victims, oracle.how)
         for number, part in enumerate(self.parts_in(region.kind)):
             left = best.standing
             if len(left) == 0:
                 break
-            x_adv, hit = part.search(oracle, region.select(left), x[left], y[left], independent)[:2]
+            x_adv, hit = part.search(oracle, region.select(left), x[left], y[left])[:2]
             asked = hit < 0 if best.leaves else hit >= -1  # rows that left were seen to fall
             fallen, margin = hit >= 0, torch.zeros_like(hit, dtype=x.dtype)
             if asked.any():
                 logits = oracle.logits(x_adv[asked])
-                fallen[asked], margin[asked] = ~losses.correct(logits, y[left][asked]), losses.margin(logits, y[left][asked])
+                fallen[asked], margin[asked] = oracle.reached(logits, y[left][asked]), oracle.margin(logits, y[left][asked])
             seen = torch.where(hit < 0, getattr(part, "steps", 1), hit)  # what only the last image shows, fell at the end
             best.offer(left, x_adv, margin, fallen, seen, number)
         return best.x_adv, best.first_hit, best.part

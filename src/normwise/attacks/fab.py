@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..types import Images, Labels, Logits, PerRow, Region
+from ..types import Goal, Images, Labels, Logits, PerRow, Region
 from ..utils.per_row import flat, over, spend
 from .base import BaseAttack, at_least
 from .best_iterate import Best
@@ -55,10 +55,11 @@ class FAB(BaseAttack):
     found where it was, which spares a look per step and came as near or nearer (in l2 it did not); projections are found by
     Newton's method on the multiplier instead of by sorting (the points are the same); it stops at the radius; it gives up.
 
-    >>> x_adv = FAB(steps=10)(model, x, y, Linf(eps=8 / 255), generator=generator, independent=True).x_adv
+    >>> x_adv = FAB(steps=10)(model, x, y, Linf(eps=8 / 255), generator=generator, search=Search(independent=True)).x_adv
     """
 
     name: ClassVar[str] = "fab"
+    goals: ClassVar[tuple[Goal, ...]] = ("misclassified",)
     kinds: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
@@ -82,45 +83,35 @@ class FAB(BaseAttack):
     def label(self) -> str:
         return "fab-t" if self.targets else "fab"
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        best = Best(x, region.victims, oracle.how)
         logits = oracle.logits(x)
-        best.offer(best.standing, x, losses.margin(logits, y), ~losses.correct(logits, y), 0)
+        best.offer(best.standing, x, oracle.margin(logits, y), oracle.reached(logits, y), 0)
         goals = losses.likely_wrong(logits, y, self.targets).unbind(1) if self.targets else (None,)
         for goal in goals:
             for restart in range(self.restarts):
                 rows = best.standing
                 if len(rows):
-                    self._approach(oracle, region.select(rows), x, y, goal, rows, best, at_random=restart > 0)
+                    around, left = region.select(rows), _Left(rows, x[rows], y[rows], None if goal is None else goal[rows])
+                    start = (left.x + around.start()) / 2 if restart else left.x
+                    self._approach(oracle, around, left, start, best)
         return best.x_adv, best.first_hit
 
-    def _approach(
-        self,
-        oracle: Oracle,
-        region: Region,
-        x: Images,
-        y: Labels,
-        goal: Labels | None,
-        rows: Tensor,
-        best: Best,
-        *,
-        at_random: bool,
-    ) -> None:
-        """One search, from one start and for one target, over the rows that still stand."""
-        x, y, goal = x[rows], y[rows], None if goal is None else goal[rows]
-        now = (x + region.start()) / 2 if at_random else x
+    def _approach(self, oracle: Oracle, region: Region, left: _Left, now: Images, best: Best) -> None:
+        """One search from the images `now`, for one target, over the rows that are left."""
+        rows, x, y, goal = left
         nearest, least = now.clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         pace = Pace(k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10)
         for step in range(self.steps):
             plane, logits = self._plane(oracle, region, now, y, goal)
-            wrong, length = ~losses.correct(logits, y), region.distance(now)
+            wrong, length = oracle.reached(logits, y), region.distance(now)
             closer = wrong & (length < least)
             nearest, least = torch.where(over(closer, x), now, nearest), torch.where(closer, length, least)
             if best.independent:
                 fallen = wrong & (length <= region.radius)
-                best.offer(rows[fallen], now[fallen], losses.margin(logits, y)[fallen], fallen[fallen], step)
+                best.offer(rows[fallen], now[fallen], oracle.margin(logits, y)[fallen], fallen[fallen], step)
                 stay = ~(fallen & best.leaves)
-                if oracle.give_up and (then := pace.half(step, least)) is not None:
+                if oracle.how.give_up and (then := pace.half(step, least)) is not None:
                     soonest = least * (least / then) ** (3 * math.log2(self.steps / step))  # nan, 0: no point was found
                     stay &= ~(soonest > 1.1 * region.radius)
                 if not stay.all():
@@ -142,7 +133,7 @@ class FAB(BaseAttack):
                 self._offer(oracle, region, now, y, rows, best, step + 1)
         if best.independent:
             logits = oracle.logits(now)
-            closer = ~losses.correct(logits, y) & (region.distance(now) < least)
+            closer = oracle.reached(logits, y) & (region.distance(now) < least)
             nearest = torch.where(over(closer, x), now, nearest)
             self._offer(oracle, region, nearest, y, rows, best, self.steps)
             if not best.leaves:  # what lies just across the boundary of one model need not cross another's: go further
@@ -179,7 +170,16 @@ class FAB(BaseAttack):
         """Offer the allowed images nearest to these."""
         x_adv = region.project(images)
         logits = oracle.logits(x_adv)
-        best.offer(rows, x_adv, losses.margin(logits, y), ~losses.correct(logits, y), step)
+        best.offer(rows, x_adv, oracle.margin(logits, y), oracle.reached(logits, y), step)
+
+
+class _Left(NamedTuple):
+    """Rows that are still searched: their indices, clean images, labels, and the classes to go to (None: the nearest)."""
+
+    rows: Tensor
+    x: Images
+    y: Labels
+    goal: Labels | None
 
 
 class _Plane(NamedTuple):

@@ -34,7 +34,7 @@ class FGSM(BaseAttack):
     def __post_init__(self) -> None:
         losses.named(self.loss)
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        look = oracle.gradient(x, y, losses.named(self.loss), region.victims)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        look = oracle.gradient(x, y, oracle.loss(self.loss), region.victims)
         x_adv = region.project(region.ascend(x, look.grad, region.radius))
         return x_adv, torch.full_like(y, -1)  # the image is not looked at

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 
-from .. import losses
 from ..types import Images, PerRow
 from ..utils.per_row import flat, l1, l2, linf, over
 from .base import at_least, positive
@@ -37,7 +36,7 @@ class FMN(MinimalNorm):
     points; the radius grows by g_k at least while none was found (where the box cuts steps short, the boundary is otherwise
     neared, not crossed) and never exceeds the distance of the farthest corner of the box.
 
-    >>> x_adv = FMN(steps=20)(model, x, y, Linf(eps=8 / 255), generator=generator, independent=True).x_adv
+    >>> x_adv = FMN(steps=20)(model, x, y, Linf(eps=8 / 255), generator=generator, search=Search(independent=True)).x_adv
     """
 
     name: ClassVar[str] = "fmn"
@@ -67,7 +66,7 @@ class FMN(MinimalNorm):
         for step in range(self.steps):
             alpha = cosine(self.alpha, self.alpha_last, step / self.steps)
             gamma = cosine(self.gamma, self.gamma_last, step / self.steps)
-            look, wrong, (z, radius, limit) = walk.look(z, losses.margin, z, radius, limit)
+            look, wrong, (z, radius, limit) = walk.look(z, track.oracle.margin, z, radius, limit)
             if len(walk) == 0:
                 return
             nearest, dual = track.distance[walk.rows], DUAL[walk.region.kind](look.grad)

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from .. import losses
-from ..types import Images, Labels, Logits, PerRow, Region, ThreatModel
+from ..types import WHOLE, Images, Labels, Logits, PerRow, Region, Search, ThreatModel
 from ..utils.per_row import l2, over
 from .base import BaseAttack
 from .best_iterate import Best
@@ -45,21 +44,21 @@ class MinimalNorm(BaseAttack):
         threat: ThreatModel,
         *,
         generator: Generator,
-        independent: bool = False,
+        search: Search = WHOLE,
     ) -> Nearest:
         """Find each row's nearest misclassified image in the box, in the geometry of `threat`, whose radius does not count.
 
         The model is left as it was, as by a call. Distances are per row: of coupled rows each was seen in a batch of its own.
         """
-        with self._facing(model, x, y, threat, generator, independent) as (oracle, region, x, y):
-            track = Track(oracle, region, x, y, independent, None)
+        with self._facing(model, x, y, threat, generator, search) as (oracle, region, x, y):
+            track = Track(oracle, region, x, y, None)
             if len(x):
                 self.approach(track)
         return Nearest(track.nearest.detach(), track.distance)
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
-        track = Track(oracle, region, x, y, independent, best)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        best = Best(x, region.victims, oracle.how)
+        track = Track(oracle, region, x, y, best)
         self.approach(track)
         track.offer_nearest()
         return best.x_adv, best.first_hit
@@ -75,10 +74,11 @@ class Track:
     `best` takes what falls within the radius; without it distances alone are wanted.
     """
 
-    def __init__(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool, best: Best | None) -> None:
-        self.oracle, self.region, self.x, self.y, self.independent, self.best = oracle, region, x, y, independent, best
+    def __init__(self, oracle: Oracle, region: Region, x: Images, y: Labels, best: Best | None) -> None:
+        self.oracle, self.region, self.x, self.y, self.best = oracle, region, x, y, best
+        self.independent = oracle.how.independent
         self.stops = best is None or best.stops
-        self.leaves = independent and self.stops
+        self.leaves = self.independent and self.stops
         reached = 0.0 if best is None else region.radius
         self.enough = reached if self.stops else -1.0  # a row with a misclassified point this near is done
         self.confidence = 0.0  # the margin from which on a point counts as misclassified
@@ -97,7 +97,7 @@ class Track:
         x_adv = region.project(points)
         if logits is None or not torch.equal(x_adv, points):
             logits = self.oracle.logits(x_adv)
-        loss, fallen = losses.margin(logits, self.y[rows]), ~losses.correct(logits, self.y[rows])
+        loss, fallen = self.oracle.margin(logits, self.y[rows]), self.oracle.reached(logits, self.y[rows])
         kept = fallen if self.independent else torch.ones_like(fallen)  # of a row that stands, the clean image is kept
         self.best.offer(rows[kept], x_adv[kept], loss[kept], fallen[kept], self.looks)
 
@@ -149,7 +149,7 @@ class Walk:
     def see(self, points: Images, logits: Logits) -> tuple[Tensor, Tensor]:
         """Remember the misclassified points that are nearer than any before. Returns which are misclassified, which rows are done."""
         track, rows, length = self.track, self.rows, self.region.distance(points)
-        wrong = ~losses.correct(logits, self.y) & (losses.margin(logits, self.y) >= track.confidence)
+        wrong = track.oracle.reached(logits, self.y) & (track.oracle.margin(logits, self.y) >= track.confidence)
         closer = wrong & (length < track.distance[rows])
         if not track.stops:  # by noise, or for another model, the clean image may fall: no reason to stay there
             closer &= length > 0

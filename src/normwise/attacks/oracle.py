@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ..types import Images, Labels, Logits, PerRow, Rows
+from .. import losses
+from ..types import WHOLE, Images, Labels, Logits, PerRow, Rows, Search
 from ..utils.forward import in_parts, in_time, logits_of
 from ..utils.per_row import over
 
@@ -33,15 +34,28 @@ class Oracle:
     """A model seen by an attack, with the images counted that went forward and backward.
 
     Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. Losses are reckoned in the
-    logits' own precision; what comes out is of the pixels' dtype, float32 at least. `divisible`: rows are
-    independent, so that a batch too large for memory may go through the model in parts. `stops`: a fall seen here ends a row's
-    search; not where another model judges, or noise decides. `give_up`: a search may leave a row that looks hopeless.
+    logits' own precision; what comes out is of the pixels' dtype, float32 at least. `how` says what the search may count on:
+    independent rows may go through the model in parts, where a batch is too large for memory.
     """
 
-    def __init__(self, model: nn.Module, *, divisible: bool = False, stops: bool = True, give_up: bool = True) -> None:
-        self.model, self.divisible, self.stops, self.give_up = model, divisible, stops, give_up
+    def __init__(self, model: nn.Module, how: Search = WHOLE) -> None:
+        self.model, self.how = model, how
+        self.targeted = how.goal == "targeted"
         self.forwards = 0
         self.backwards = 0
+
+    def reached(self, logits: Logits, y: Labels) -> Rows:
+        """Whether the attacker's goal is reached: another class than the label y, or the class y itself."""
+        return losses.correct(logits, y) if self.targeted else ~losses.correct(logits, y)
+
+    def margin(self, logits: Logits, y: Labels) -> PerRow:
+        """Positive exactly where the goal is reached; see `losses.margin`."""
+        return self.loss(losses.margin)(logits, y)
+
+    def loss(self, raised: str | Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The loss to raise, by its name or itself: towards a class it is lowered instead."""
+        loss = losses.named(raised) if isinstance(raised, str) else raised
+        return (lambda *given: -loss(*given)) if self.targeted else loss
 
     def logits(self, x: Images) -> Logits:
         """The model's answer, without a graph."""
@@ -53,7 +67,7 @@ class Oracle:
     ) -> Look:
         """The gradient in pixels of `loss(logits, y, *more)` summed over the victims; `more` has one value per row each.
 
-        `fallen=False`: rows that are misclassified need no gradient; where they are many it is 0, and not paid for.
+        `fallen=False`: rows that have reached the goal need no gradient; where they are many it is 0, and not paid for.
 
         Raises ValueError where there is none (the logits do not depend on x through anything differentiable) or where it
         is not finite: an attack that goes on without a gradient only seems to be defended against.
@@ -81,7 +95,7 @@ class Oracle:
             per_row = loss(logits, y, *more)
         look = Look(torch.zeros_like(x), per_row.detach().to(_like(x)), _as_pixels(logits.detach(), x))
         if not fallen:
-            stands = look.logits.argmax(1) == y
+            stands = ~self.reached(look.logits, y)
             if 3 * stands.sum() < 2 * len(x):  # cheaper to look at these once more than to go back through all
                 if stands.any():
                     rest = (part[stands] for part in more)
@@ -97,7 +111,7 @@ class Oracle:
         return look._replace(grad=grad)
 
     def _pass(self, work: Callable[..., T], *tensors: Tensor) -> T:
-        return in_parts(self.model, work, *tensors) if self.divisible else work(*tensors)
+        return in_parts(self.model, work, *tensors) if self.how.independent else work(*tensors)
 
     def _forward(self, x: Images) -> Tensor:
         in_time()
@@ -128,7 +142,7 @@ class Averaged(Oracle):
     """
 
     def __init__(self, oracle: Oracle, draws: int, peers: Images | None, generator: Generator) -> None:
-        super().__init__(oracle.model, divisible=oracle.divisible, stops=oracle.stops, give_up=oracle.give_up)
+        super().__init__(oracle.model, oracle.how)
         self.oracle, self.draws, self.peers, self.generator = oracle, draws, peers, generator
 
     def logits(self, x: Images) -> Logits:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import ClassVar, Literal
 
@@ -85,9 +84,10 @@ class PGD(BaseAttack):
     def classes(self) -> int:
         return 2 if self.targets else super().classes  # towards a target it is such a difference anyhow
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
-        best = Best(x, region.victims, independent=independent and self.keep == "best", stops=oracle.stops)
+        whole = self.keep == "last"  # one image of all rows: none leaves
+        best = Best(x, region.victims, replace(oracle.how, independent=False) if whole else oracle.how)
         goals: list[tuple[Tensor, ...]] = [()]
         if self.targets:
             goals = [(goal,) for goal in losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1)]
@@ -105,7 +105,7 @@ class PGD(BaseAttack):
         self, oracle: Oracle, region: Region, x_adv: Images, y: Labels, goal: list[Tensor], rows: Tensor, best: Best
     ) -> Tensor:
         """One search over the rows that still stand, from `x_adv`; returns its last images."""
-        loss: Callable[..., Tensor] = losses.gap if goal else losses.named(self.loss)
+        loss = oracle.loss(losses.gap if goal else self.loss)
         earlier = torch.zeros_like(x_adv)
         for step in range(self.steps):
             look = oracle.gradient(x_adv, y, loss, region.victims, *goal, fallen=not best.leaves)
@@ -114,8 +114,9 @@ class PGD(BaseAttack):
                 direction = self.decay * earlier + direction / views.over(views.l1(direction).clamp_min(_TINY), direction)
                 earlier = direction
             if self.keep == "best":
-                fallen = ~losses.correct(look.logits, y)
-                best.offer(rows, x_adv, self._rank(look.loss, look.logits, y), fallen, step)
+                fallen = oracle.reached(look.logits, y)
+                margin = oracle.margin(look.logits, y)
+                best.offer(rows, x_adv, margin if goal else look.loss, fallen, step)
                 if best.leaves and fallen.any():
                     rows, y, x_adv, direction, earlier, *goal = (
                         part[~fallen] for part in (rows, y, x_adv, direction, earlier, *goal)
@@ -126,12 +127,9 @@ class PGD(BaseAttack):
             x_adv = region.project(region.ascend(x_adv, direction, self.relative_step * region.radius))
         if self.keep == "best":
             logits = oracle.logits(x_adv)
-            best.offer(rows, x_adv, self._rank(loss(logits, y, *goal), logits, y), ~losses.correct(logits, y), self.steps)
+            rank = oracle.margin(logits, y) if goal else loss(logits, y)  # losses for several targets cannot be compared
+            best.offer(rows, x_adv, rank, oracle.reached(logits, y), self.steps)
         return x_adv
-
-    def _rank(self, loss: Tensor, logits: Tensor, y: Labels) -> Tensor:
-        """What tells better images from worse: losses for different targets cannot be compared."""
-        return losses.margin(logits, y) if self.targets else loss
 
 
 @dataclass(frozen=True, kw_only=True)

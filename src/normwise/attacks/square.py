@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import losses
-from ..types import Images, Labels, Logits, Loss, PerRow, Region, Rows
+from ..types import Images, Labels, PerRow, Region, Rows
 from .base import BaseAttack, at_least
 from .best_iterate import Best
 from .oracle import Oracle
@@ -52,7 +52,7 @@ class Square(BaseAttack):
     rows spend every second query on the batch in which each row keeps its new patch if its own loss rose, and move to that
     batch only if it is better as a whole.
 
-    >>> x_adv = Square(steps=50)(model, x, y, Linf(eps=8 / 255), generator=generator, independent=True).x_adv
+    >>> x_adv = Square(steps=50)(model, x, y, Linf(eps=8 / 255), generator=generator, search=Search(independent=True)).x_adv
     """
 
     name: ClassVar[str] = "square"
@@ -75,16 +75,16 @@ class Square(BaseAttack):
     def label(self) -> str:
         return f"square-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, independent=independent, stops=oracle.stops)
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
+        best = Best(x, region.victims, oracle.how)
         logits = oracle.logits(x)
-        best.offer(best.standing, x, losses.margin(logits, y), ~losses.correct(logits, y), 0)
+        best.offer(best.standing, x, oracle.margin(logits, y), oracle.reached(logits, y), 0)
         for _ in range(self.restarts):
             rows = best.standing
             if len(rows) == 0:
                 break
             walk = WALKS[region.kind](region.select(rows), x[rows])
-            (self._alone if independent else self._together)(oracle, walk, y[rows], rows, best)
+            (self._alone if oracle.how.independent else self._together)(oracle, walk, y[rows], rows, best)
         return best.x_adv, best.first_hit
 
     def share(self, step: int) -> float:
@@ -93,12 +93,12 @@ class Square(BaseAttack):
 
     def _alone(self, oracle: Oracle, walk: Walk, y: Labels, rows: Tensor, best: Best) -> None:
         """Every row walks for itself, and leaves when it has fallen, where rows leave."""
-        loss, fallen, margin = self._judge(oracle.logits(walk.images), y)
+        loss, fallen, margin = self._judge(oracle, walk.images, y)
         best.offer(rows, walk.images, margin, fallen, 0)
         if best.leaves:
             walk.keep(~fallen)
             rows, y, loss, margin = rows[~fallen], y[~fallen], loss[~fallen], margin[~fallen]
-        patient = self.steps < 1000 or not (best.leaves and oracle.give_up)
+        patient = self.steps < 1000 or not (best.leaves and oracle.how.give_up)
         pace, gap = Pace(() if patient else (self.steps // share for share in (8, 4, 2))), -margin
         for step in range(self.steps):
             if (slow := pace.hopeless(step, self.steps, gap)) is not None:
@@ -111,7 +111,7 @@ class Square(BaseAttack):
             asked, trial = walk.propose(self.share(step))
             if len(asked) == 0:
                 continue
-            new, fallen, margin = self._judge(oracle.logits(trial), y[asked])
+            new, fallen, margin = self._judge(oracle, trial, y[asked])
             better = new > loss[asked]
             moved = asked[better]
             walk.move(moved, trial[better])
@@ -127,14 +127,14 @@ class Square(BaseAttack):
                 pace.keep(stay)
                 rows, y, loss, gap = rows[stay], y[stay], loss[stay], gap[stay]
         if len(rows):
-            _, fallen, margin = self._judge(oracle.logits(walk.images), y)
+            _, fallen, margin = self._judge(oracle, walk.images, y)
             best.offer(rows, walk.images, margin, fallen, self.steps)
 
     def _together(self, oracle: Oracle, walk: Walk, y: Labels, rows: Tensor, best: Best) -> None:
         """The batch walks as a whole: it moves to images that it has been seen to hold together."""
 
         def look(images: Images, step: int) -> tuple[PerRow, tuple[int, float]]:
-            loss, fallen, margin = self._judge(oracle.logits(images), y)
+            loss, fallen, margin = self._judge(oracle, images, y)
             best.offer(rows, images, margin, fallen, step)
             return loss, (int((fallen & best.victims).sum()), float(loss[best.victims].mean()))
 
@@ -156,7 +156,9 @@ class Square(BaseAttack):
             else:
                 walk.move(asked, before)
 
-    def _judge(self, logits: Logits, y: Labels) -> tuple[PerRow, Rows, PerRow]:
-        margin = losses.margin(logits, y)
-        loss: Loss = losses.named(self.loss)
-        return (margin if self.loss == "margin" else loss(logits, y)), ~losses.correct(logits, y), margin
+    def _judge(self, oracle: Oracle, images: Images, y: Labels) -> tuple[PerRow, Rows, PerRow]:
+        """The loss of each row, whether the goal is reached, and the margin."""
+        logits = oracle.logits(images)
+        margin = oracle.margin(logits, y)
+        loss = margin if self.loss == "margin" else oracle.loss(self.loss)(logits, y)
+        return loss, oracle.reached(logits, y), margin

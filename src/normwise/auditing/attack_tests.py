@@ -28,7 +28,7 @@ from ..threats import THREATS, Linf
 from ..training.loop import fit
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
-from ..types import Attack, Batch, Data, Report, ThreatModel, silent
+from ..types import Attack, Batch, Data, Report, Search, ThreatModel, silent
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, moved, running, untouched
 from ..utils.run import check_running, place
@@ -152,7 +152,9 @@ def _planted(model: nn.Module, batch: Batch, threat: ThreatModel, attack: Attack
             if made is None:
                 continue
             test, one = made[0], x[row : row + 1]
-            x_adv = attack(test, one, label, threat, generator=generator(seed, "found", row), independent=True).x_adv
+            x_adv = attack(
+                test, one, label, threat, generator=generator(seed, "found", row), search=Search(independent=True)
+            ).x_adv
             others = threat.around(one.expand(200, *one.shape[1:]), generator=generator(seed, "chance", row)).start()
             with torch.no_grad():
                 found += int(test(x_adv).argmax(1) == 1)
@@ -257,7 +259,7 @@ def _linear_optimum(seed: int) -> Check:
                 continue
             tested += 1
             threat = THREATS[kind](eps=far)
-            x_adv = attack(model, x, y, threat, generator=generator(seed, name), independent=True).x_adv
+            x_adv = attack(model, x, y, threat, generator=generator(seed, name), search=Search(independent=True)).x_adv
             if (model(x_adv).argmax(1) == y).any():
                 failed.append(f"{name} in {kind}")
     return Check(

@@ -13,7 +13,7 @@ from ..attacks import FMN
 from ..evaluation.coupling import measure_coupling
 from ..losses import correct
 from ..seeding import draw
-from ..types import Batch, ThreatModel
+from ..types import Batch, Search, ThreatModel
 from .table import Diagnosis
 from .taps import ask
 
@@ -59,7 +59,7 @@ class Margins(Diagnosis):
         for batch in batches:
             right = correct(ask(model, batch.x, draw(rng)), batch.y)
             nearest = FMN(steps=self.steps).distances(
-                model, batch.x, batch.y, threat, generator=rng, independent=independent
+                model, batch.x, batch.y, threat, generator=rng, search=Search(independent=independent)
             )
             found.append(nearest.distance[right].double().cpu())
         distances, kind = torch.cat(found), threat.around(batches[0].x[:1], generator=rng).kind

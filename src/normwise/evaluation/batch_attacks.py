@@ -15,7 +15,7 @@ from ..records import Evaluation
 from ..seeding import generator
 from ..threats import Linf
 from ..threats.masked import MaskedRegion
-from ..types import Attack, Batch, Images, Region, Report, ThreatModel, silent
+from ..types import Attack, Batch, Images, Region, Report, Search, ThreatModel, silent
 from ..utils import intervals
 from ..utils.model_state import running
 from .predictor import DRAWS, Judge
@@ -78,7 +78,7 @@ def single(
     """
     judge, clean, standing, tried = Judge(model, seed), 0, 0, 0
     judge.draws = draws
-    how = {"independent": True} | ({} if craft_on is None and draws == 1 else {"stops": False})
+    search = Search(independent=True, stops=craft_on is None and draws == 1)
     with running(model, "eval"), running(craft_on or model, "eval"):
         for batch in batches:
             x, y = batch.x.to(judge.device), batch.y.to(judge.device)
@@ -91,7 +91,7 @@ def single(
                 clean += 1
                 beside, one = _Beside(craft_on or model, x, row), slice(row, row + 1)
                 rng = generator(seed, "single", tried)
-                x_adv = attack(beside, x[one], y[one], threat, generator=rng, **how).x_adv
+                x_adv = attack(beside, x[one], y[one], threat, generator=rng, search=search).x_adv
                 standing += int(judge.answers(beside.batch(x_adv), y)[0][row] == y[row])
             if tried == victims:
                 break

@@ -6,7 +6,7 @@ from torch import nn
 
 from ..attacks import PGD
 from ..seeding import generator
-from ..types import Attack, Batch, Images, Labels, Mode, ThreatModel
+from ..types import Attack, Batch, Images, Labels, Mode, Search, ThreatModel
 from ..utils.model_state import device_of, running
 from .coupling import measure_coupling
 from .predictor import check_network
@@ -32,4 +32,6 @@ def attack(
     check_network(model, Batch(x, y, y), mode)
     with running(model, mode):
         coupled = len(x) > 1 and measure_coupling(model, [x], seed=seed).coupled
-        return (by or PGD())(model, x, y, threat, generator=generator(seed, "attack"), independent=not coupled).x_adv
+        return (by or PGD())(
+            model, x, y, threat, generator=generator(seed, "attack"), search=Search(independent=not coupled)
+        ).x_adv

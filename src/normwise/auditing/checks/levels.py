@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from ...attacks.bpda import Pass
 from ...evaluation.batch import label
-from ...types import Attack, Batch, Images, Labels, Proposal, Region, ThreatModel
+from ...types import WHOLE, Attack, Batch, Images, Labels, Proposal, Region, Search, ThreatModel
 from ...utils.per_row import over
 
 SLACK = 1e-3  # of a level: what float32 may be off
@@ -69,15 +69,14 @@ class OnGrid:
         threat: ThreatModel,
         *,
         generator: Generator,
-        independent: bool = False,
-        stops: bool = True,
+        search: Search = WHOLE,
     ) -> Proposal:
         """Search through the rounding."""
-        whole, how = threat, {"independent": independent} | ({} if stops else {"stops": False})
+        whole = threat
         if threat.name == "linf":
             eps = math.floor(threat.eps * self.levels + SLACK) / self.levels  # type: ignore[attr-defined]
             whole = dataclasses.replace(threat, eps=eps)  # type: ignore[type-var]
-        found = self.attack(_Rounded(model, self.levels), x, y, whole, generator=generator, **how)
+        found = self.attack(_Rounded(model, self.levels), x, y, whole, generator=generator, search=search)
         region, nearest = threat.around(x, generator=generator), _nearest(found.x_adv, self.levels)
         allowed = over(region.contains(nearest), nearest)
         return found._replace(x_adv=torch.where(allowed, nearest, towards(x, found.x_adv, self.levels, region)))

@@ -21,7 +21,7 @@ from ...norms.layer import StatNorm
 from ...norms.moments import mean_and_variance
 from ...seeding import generator
 from ...threats import L2, Linf, Normalized
-from ...types import Attack, Batch, ThreatModel
+from ...types import Attack, Batch, Search, ThreatModel
 from ...utils.forward import logits_of
 from ...utils.model_state import device_of, untouched
 
@@ -185,7 +185,9 @@ def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int
         right = clean.argmax(1) == y
         if right.any():
             margins.append(
-                DDN(steps=100).distances(model, x[right], y[right], L2(eps=0.5), generator=rng, independent=True).distance
+                DDN(steps=100)
+                .distances(model, x[right], y[right], L2(eps=0.5), generator=rng, search=Search(independent=True))
+                .distance
             )
     return {
         "lipschitz": torch.cat(slopes).mean().item() / (sum(scales) / len(scales)),

@@ -104,7 +104,7 @@ class NoisyStep(BaseAttack):
     k: float = 2.0
     relative_step: float = 1.0
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         noise = torch.empty(x.shape).uniform_(-1, 1, generator=region.generator).to(x)
         start = (x + self.k * region.radius * noise).clamp(0, 1)
         look = oracle.gradient(start, y, losses.cross_entropy, region.victims)

@@ -35,7 +35,7 @@ class Diverge(BaseAttack):
     steps: int = 10
     relative_step: float = 0.25
 
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels, independent: bool) -> tuple[Tensor, ...]:
+    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         clean = oracle.logits(x).log_softmax(1)
         noise = torch.empty(x.shape).normal_(generator=region.generator).to(x)
         x_adv = region.project(x + 0.001 * noise)
