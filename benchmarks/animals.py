@@ -17,6 +17,7 @@ from normwise.attacks import FGSM, PGD, Square
 from normwise.auditing.broken_defenses import ILLUSIONS, RELATIVES, TWO_FACED
 from normwise.data import Cifar10, Digits
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.experiments.papers.cell import Workshop
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
@@ -56,7 +57,7 @@ def plain_pgd(model: nn.Module, batches, threat, steps: int = 20) -> float:
 
 def own(model, batches, threat, *attacks) -> float:
     """What our own attacks leave."""
-    return evaluate(model, batches, threat, attacks, stateful="restore").evaluation.robust_accuracy.value
+    return evaluate(model, batches, AttackPlan(threat, attacks, stateful="restore")).evaluation.robust_accuracy.value
 
 
 def fgsm(model, batches, threat) -> float:

@@ -20,6 +20,7 @@ from normwise.attacks import PGD, AutoAttack
 from normwise.data import Digits
 from normwise.evaluation.acceleration import EAGER, FAST, faster
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.experiments.presets import DIGITS, EPS
 from normwise.models import ResNet, ResNet18
 from normwise.norms import BN
@@ -48,7 +49,9 @@ def verdicts(args):
     start = ResNet(depth=8)(BN(), classes=data.classes, mean=data.mean, std=data.std)
     model = fit(start, data, Adversarial(), threat, schedule, seed=0, device=args.device).model
     for device, name in [("cpu", "off"), *((args.device, name) for name in WAYS)]:
-        judged = evaluate(model.to(device), data.test(batch_size=250), threat, (AutoAttack(),), speed=WAYS[name]).evaluation
+        judged = evaluate(
+            model.to(device), data.test(batch_size=250), AttackPlan(threat, (AutoAttack(),), speed=WAYS[name])
+        ).evaluation
         found = {"clean": judged.clean_accuracy.value, "robust": judged.robust_accuracy.value, "seconds": judged.seconds}
         yield {"device": device, "way": name, **found}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from normwise.attacks import PGD
 from normwise.evaluation import evaluator as verdict
+from normwise.evaluation.plan import AttackPlan
 from normwise.experiments import experiment, presets
 from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
@@ -27,7 +28,7 @@ def main(path: Path) -> None:
         model = fit(experiment.build(e), e.data, e.recipe, e.threat, e.schedule, seed=seed, device=experiment.place(e)).model
         for eps in CANDIDATES:
             found = verdict.evaluate(
-                model, e.data.validation(batch_size=100), Linf(eps=eps), (PGD(steps=20),), seed=seed
+                model, e.data.validation(batch_size=100), AttackPlan(Linf(eps=eps), (PGD(steps=20),), seed=seed)
             ).evaluation
             rows.append({"seed": seed, "eps": eps, "clean": found.clean_accuracy, "pgd-20": found.robust_accuracy})
             print(rows[-1])

@@ -33,6 +33,7 @@ from normwise.attacks import APGD, PGD, AutoAttack, Square
 from normwise.data import find
 from normwise.evaluation.acceleration import EAGER, FAST, Speed, faster
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.records import provenance, to_json, write
 from normwise.seeding import generator
 from normwise.threats import Linf
@@ -145,7 +146,9 @@ def apgd(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
     for seed in range(args.seeds):
         for name, speed in (("normwise", FAST), ("normwise, bfloat16", Speed(precision="bfloat16"))):
             started = time.perf_counter()
-            e = evaluate(model, [batch], Linf(eps=args.eps), (APGD(steps=args.steps),), seed=seed, speed=speed).evaluation
+            e = evaluate(
+                model, [batch], AttackPlan(Linf(eps=args.eps), (APGD(steps=args.steps),), seed=seed, speed=speed)
+            ).evaluation
             runs.append(
                 {"who": name, "seed": seed, "seconds": time.perf_counter() - started, "robust": e.robust_accuracy.value}
             )
@@ -168,7 +171,7 @@ def strength(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
 
     for seed in range(args.seeds):
         for attack in (PGD(steps=args.steps), APGD(steps=args.steps), Square(steps=args.queries)):
-            verdict = evaluate(model, [batch], Linf(eps=args.eps), (attack,), seed=seed)
+            verdict = evaluate(model, [batch], AttackPlan(Linf(eps=args.eps), (attack,), seed=seed))
             note(attack.name, "normwise", seed, verdict.x_adv)
         for name, make in others.PGD.items():
             if others.there(name):
@@ -198,7 +201,7 @@ def switches(args: argparse.Namespace, model: nn.Module, batch: Batch) -> dict:
     ways = {name: speed for name, speed in ways.items() if name in (args.ways or ways)}
     for seed in range(args.seeds):
         for name, speed in ways.items():
-            e = evaluate(model, parts, Linf(eps=args.eps), (attack,), seed=seed, speed=speed).evaluation
+            e = evaluate(model, parts, AttackPlan(Linf(eps=args.eps), (attack,), seed=seed, speed=speed)).evaluation
             runs.append({"who": name, "seed": seed, "seconds": e.seconds, "robust": e.robust_accuracy.value})
             print(runs[-1], flush=True)
     return {"switches": runs}

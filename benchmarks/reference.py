@@ -24,6 +24,8 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+from normwise.evaluation.plan import AttackPlan
+
 
 class Parts:
     """What each part of an attack was given and cost, by its name; `counts` tells images forward and back so far."""
@@ -69,7 +71,7 @@ def ours(model, batch, given):
         watched(kind, parts)
     attack, threat = AutoAttack(version=given.version), THREATS[given.threat](eps=given.eps)
     speed = Speed(precision=given.precision)
-    e = (found := evaluate(model, [batch], threat, (attack,), seed=given.seed, speed=speed)).evaluation
+    e = (found := evaluate(model, [batch], AttackPlan(threat, (attack,), seed=given.seed, speed=speed))).evaluation
     return found.x_adv, {
         "broken_by": e.broken_by,
         "forwards": e.forwards,

@@ -174,9 +174,10 @@ def test_every_public_name_has_a_docstring():
 def test_examples_in_docstrings_run():
     from normwise.seeding import generator
     from normwise.threats import L2, Linf
+    from normwise.types import Search
     from worlds import images, labels, trained
 
-    world = {"model": trained(), "x": images(), "y": labels(), "generator": generator(0), "Linf": Linf, "L2": L2}
+    world = {"model": trained(), "x": images(), "y": labels(), "generator": generator(0), "Linf": Linf, "L2": L2, "Search": Search}
     tried = 0
     for module in pkgutil.walk_packages([str(SOURCE)], "normwise."):
         result = doctest.testmod(importlib.import_module(module.name), extraglobs=world)

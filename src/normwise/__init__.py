@@ -49,7 +49,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .evaluation.coupling import measure_coupling as measure_coupling
     from .evaluation.craft import attack as attack
     from .evaluation.curves import curve as curve
+    from .evaluation.evaluator import Shard as Shard
     from .evaluation.evaluator import evaluate as evaluate
+    from .evaluation.plan import AttackPlan as AttackPlan
     from .evaluation.verdict import Verdict as Verdict
     from .experiments.experiment import Experiment as Experiment
     from .experiments.experiment import run as run
@@ -124,6 +126,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .training.recipes import Standard as Standard
     from .training.schedule import Schedule as Schedule
     from .types import Batch as Batch
+    from .types import Search as Search
 
 __version__ = "0.1.0"
 
@@ -138,7 +141,8 @@ _ROOMS = {
     "evaluation.coupling": "Coupling measure_coupling",
     "evaluation.craft": "attack",
     "evaluation.curves": "curve",
-    "evaluation.evaluator": "evaluate",
+    "evaluation.evaluator": "Shard evaluate",
+    "evaluation.plan": "AttackPlan",
     "evaluation.verdict": "Verdict",
     "experiments.experiment": "Experiment run",
     "experiments.grid": "Bench run_bench",
@@ -156,7 +160,7 @@ _ROOMS = {
     "training.loop": "fit",
     "training.recipes": "Adversarial AlignedBN FGSMRS Mixed NFGSM NoFrost NoFrostStar RECIPES Routes Standard TRADES",
     "training.schedule": "Schedule",
-    "types": "Batch",
+    "types": "Batch Search",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 __all__ = list(_HOME)

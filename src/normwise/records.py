@@ -86,7 +86,8 @@ class Evaluation:
     where rows are independent: it was measured that who stands beside a row does not matter). `single`, of coupled rows: what
     is left where the attacker owns one row among clean neighbours (`batch_attacks.single`; its cost is not counted here); None: rows
     are independent, or nobody asked.
-    `broken_by` counts, per attack (or part of one), the rows that it was the first to break.
+    `broken_by` counts, per attack (or part of one), the rows that it was the first to break. `goal`: "misclassified", or
+    "targeted": a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
     `forwards` and `backwards` count images through the network, attacks and judging together.
     """
 
@@ -118,6 +119,7 @@ class Evaluation:
     curves: tuple[Curve, ...] = ()
     single: Score | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    goal: str = "misclassified"
 
     @property
     def pair(self) -> tuple[Score, Score]:

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from normwise.attacks import APGD, ATTACKS, FAB, PGD
+from normwise.attacks.oracle import Oracle
 from normwise.losses import margin
 from normwise.norms import NORMS, BNwoT
 from normwise.seeding import generator
 from normwise.threats import L1, L2, THREATS, Linf
 from normwise.types import Attack, Search
 from normwise.utils.model_state import digest
-from worlds import Linear, Small, fitting, images, labels, quick, trained
+from worlds import Linear, Small, balanced, fitting, images, labels, quick, trained
 
 
 @pytest.fixture(params=ATTACKS, ids=str)
@@ -295,3 +296,37 @@ def test_where_a_fall_decides_nothing_rows_search_on(attack, home):
         assert margin(model(late.x_adv), label) >= margin(model(early.x_adv), label) - 1e-5
         if early.first_hit >= 0:  # it looked, and left
             assert late.forwards > early.forwards
+
+
+@pytest.mark.parametrize("independent", [True, False], ids=["independent", "whole batch"])
+def test_towards_a_class_an_attack_reaches_that_class_or_says_that_it_cannot(attack, home, independent):
+    model, x = balanced(), images(12)
+    aim, wide = model(x).argsort(1)[:, 1], dataclasses.replace(home, eps=0.2)
+    search = Search(independent=independent, goal="targeted")
+    if "targeted" not in attack.goals:
+        with pytest.raises(ValueError, match="for the goal targeted take apgd, pgd or square"):
+            attack(model, x, aim, wide, generator=generator(0), search=search)
+        return
+    if any("targeted" not in part.goals for part in attack.parts):
+        with pytest.raises(ValueError, match="fab looks for any misclassified image"):
+            attack(model, x, aim, wide, generator=generator(0), search=search)
+        return
+    found = attack(model, x, aim, wide, generator=generator(0), search=search)
+    after = model(found.x_adv).argmax(1) == aim
+    assert wide.around(x, generator=generator(0)).contains(found.x_adv).all()
+    assert after.any()
+    assert after[found.first_hit >= 0].all() or not independent
+    third = 3 - aim - model(x).argmax(1)  # neither the answer nor the class to reach: misclassified, and no success
+    assert not ((found.first_hit >= 0) & (model(found.x_adv).argmax(1) == third)).any() or not independent
+
+
+def test_towards_a_class_the_gradient_is_that_of_the_loss_to_lower():
+    model, x, aim = trained(), images(4), labels(4)
+    where = torch.ones(4, dtype=torch.bool)
+    for name in ("ce", "margin", "dlr"):
+        away, towards = Oracle(model), Oracle(model, Search(goal="targeted"))
+        one = away.gradient(x, aim, away.loss(name), where).grad
+        assert torch.equal(towards.gradient(x, aim, towards.loss(name), where).grad, -one)
+    logits = model(x)
+    assert torch.equal(towards.margin(logits, aim), -margin(logits, aim))
+    assert torch.equal(towards.reached(logits, aim), logits.argmax(1) == aim)

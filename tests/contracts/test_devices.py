@@ -8,6 +8,7 @@ import torch
 
 from normwise.attacks import APGD, ATTACKS, PGD
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import MBN, NORMS, NoNorm
 from normwise.norms.surgery.conversion import convert, recalibrate
@@ -26,7 +27,7 @@ BALL, SHORT = Linf(eps=0.1), PGD(steps=3)
 
 
 def judged(model, device, threat=BALL, attack=SHORT, strongest=()):
-    verdict = evaluate(copy.deepcopy(model).to(device), BATCHES, threat, [attack], strongest=strongest)
+    verdict = evaluate(copy.deepcopy(model).to(device), BATCHES, AttackPlan(threat, [attack], strongest=strongest))
     return verdict.x_adv, verdict.rows.predictions.double(), verdict.rows.step.double()
 
 

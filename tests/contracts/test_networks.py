@@ -20,6 +20,7 @@ from normwise.diagnostics.margins import Margins
 from normwise.diagnostics.slices import Slices
 from normwise.diagnostics.smoothness import Smoothness
 from normwise.evaluation.acceleration import EAGER
+from normwise.evaluation.evaluator import searched
 from normwise.seeding import generator
 from normwise.types import Batch, Search
 from normwise.utils.forward import logits_in
@@ -88,8 +89,8 @@ def test_every_kind_of_network_is_judged_as_one_of_which_nothing_is_known(name, 
     unchanged(model, batches)
     kind = KINDS[name]
     search, strongest = ([Square(steps=20)], [Square(steps=40)]) if kind.blind else (SEARCH, STRONGEST)
-    found = nw.evaluate(model, batches, THREAT, search, strongest=strongest, again=False).evaluation
-    truth = nw.evaluate(Beside(model), batches, THREAT, search, strongest=strongest, speed=EAGER, again=False).evaluation
+    found = searched(model, batches, nw.AttackPlan(THREAT, search, strongest=strongest)).evaluation
+    truth = searched(Beside(model), batches, nw.AttackPlan(THREAT, search, strongest=strongest, speed=EAGER)).evaluation
     assert found.clean_accuracy.value == truth.clean_accuracy.value == pytest.approx(10 / 12)
     assert found.coupled == truth.coupled == kind.coupled
     assert abs(found.robust_accuracy.value - truth.robust_accuracy.value) <= 1 / 12 + 1e-9
@@ -103,7 +104,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(name):
     batches = [Batch(x, torch.arange(6) % 3, torch.arange(6))]
     for ask in (
         lambda: nw.evaluate(model, batches, THREAT, SEARCH),
-        lambda: nw.curve(model, batches, THREAT, SEARCH, "eps", [0.1]),
+        lambda: nw.curve(model, batches, nw.AttackPlan(THREAT, SEARCH), "eps", [0.1]),
     ):
         with pytest.raises(ValueError, match=KINDS[name].refused) as told:
             ask()

@@ -10,6 +10,7 @@ from normwise.attacks import ATTACKS, FGSM, PGD
 from normwise.data import DATA
 from normwise.diagnostics import DIAGNOSES
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.records import Result, Substitute, Training, commit, provenance, read_result, to_json, write
@@ -72,7 +73,7 @@ def test_a_record_from_before_the_pair_is_read_as_one_number(tmp_path):
 
 def test_a_pair_and_a_substitute_are_the_same_after_json(tmp_path):
     batches = [Batch(images(), labels(), labels())]
-    evaluation = evaluate(trained(), batches, Linf(), (FGSM(),), strongest=(PGD(steps=2),)).evaluation
+    evaluation = evaluate(trained(), batches, AttackPlan(Linf(), (FGSM(),), strongest=(PGD(steps=2),))).evaluation
     heard = Substitute(source="runs/a", trained_on=plain(DATA["digits"]()), clean_accuracy=evaluation.clean_accuracy)
     before = dataclasses.replace(result(), evaluation=evaluation, substitute=heard)
     assert read_result(write(tmp_path / "result.json", to_json(before))) == before

@@ -93,7 +93,7 @@ def test_on_a_cpu_independent_rows_go_through_in_parts_that_stay_small():
     x = torch.rand(20, 2, 2**15, generator=generator(0))
     y = x.flatten(2).mean(2).argmax(1)
     looks = {
-        divisible: Oracle(Watching(), divisible=divisible).gradient(x, y, losses.margin, torch.ones(20).bool())
+        divisible: Oracle(Watching(), Search(independent=divisible)).gradient(x, y, losses.margin, torch.ones(20).bool())
         for divisible in (True, False)
     }
     assert seen == [8, 8, 4, 20]  # some 2 ** 19 pixels at a time; coupled rows stay together

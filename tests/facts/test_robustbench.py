@@ -22,7 +22,7 @@ QUICK = AutoAttack(steps=5, queries=20)
 def judged(model=None, attacks=(QUICK,)):
     """An evaluation by a quick AutoAttack, recorded as if it had been the published one."""
     model = model or balanced()
-    e = evaluate(model, agreeing(model, batches(3)), THREAT, attacks, data={"name": "cifar10"}).evaluation
+    e = evaluate(model, agreeing(model, batches(3)), THREAT, attacks).named("", {"name": "cifar10"}).evaluation
     scores = {name.removesuffix("-steps5-queries20"): score for name, score in e.per_attack.items()}
     recorded = [plain(AutoAttack()) if attack == plain(QUICK) else attack for attack in e.attacks]
     return dataclasses.replace(e, per_attack=scores, attacks=recorded)

@@ -16,6 +16,7 @@ from normwise.auditing.checks import CHECKS, Case, cutting_layers
 from normwise.data import Mnist
 from normwise.evaluation.batch_attacks import peers, single
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.models.abnn import Adaptive, abnn, fixed_at
 from normwise.norms import BN, GN, MBN, RNT, BNwoT, NoNorm
 from normwise.norms.surgery.conversion import convert
@@ -46,11 +47,10 @@ def tuned(recipe):
     return fit(honest(), Stripes(), recipe, THREAT, QUICK, seed=0).model.eval()
 
 
-def naive_accuracy(model, **options):
+def naive_accuracy(model, craft_on=None, **options):
     """What its own protocol claims."""
-    return evaluate(
-        model, BATCHES, **{"threat": THREAT, "attacks": [PGD(steps=20)], **options}
-    ).evaluation.robust_accuracy.value
+    plan = AttackPlan(**{"threat": THREAT, "attacks": [PGD(steps=20)], **options})
+    return evaluate(model, BATCHES, plan, craft_on=craft_on).evaluation.robust_accuracy.value
 
 
 def normalized_claim(model):

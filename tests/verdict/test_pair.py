@@ -9,6 +9,7 @@ import torch
 
 from normwise.attacks import PGD, STRONGEST, Square
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.threats import Linf
 from normwise.types import Batch, Proposal
 from worlds import THREAT, Linear, Neighbours, agreeing, balanced, batches, images
@@ -34,7 +35,7 @@ def test_stronger_attacks_search_on_what_the_protocol_left_standing():
     model, asked = balanced(), Asked()
     parts = agreeing(model, batches(last=3))
     alone = evaluate(model, parts, THREAT, PROTOCOL).evaluation
-    verdict = evaluate(model, parts, THREAT, PROTOCOL, strongest=(asked,))
+    verdict = evaluate(model, parts, AttackPlan(THREAT, PROTOCOL, strongest=(asked,)))
     e = verdict.evaluation
     assert alone.protocol_accuracy is None
     assert alone.pair == (alone.robust_accuracy, alone.robust_accuracy)
@@ -53,7 +54,7 @@ def test_of_coupled_rows_every_batch_is_searched_whole_and_the_fewest_survivors_
     model, asked = Neighbours(balanced()), Asked()
     parts = agreeing(model, batches())
     alone = {attacks: evaluate(model, parts, THREAT, attacks) for attacks in (PROTOCOL, STRONGER)}
-    verdict = evaluate(model, parts, THREAT, PROTOCOL, strongest=(asked,))
+    verdict = evaluate(model, parts, AttackPlan(THREAT, PROTOCOL, strongest=(asked,)))
     e = verdict.evaluation
     assert asked.rows == [10] * 4
     assert e.protocol_accuracy == alone[PROTOCOL].evaluation.robust_accuracy
@@ -70,7 +71,9 @@ def test_of_coupled_rows_every_batch_is_searched_whole_and_the_fewest_survivors_
 
 def test_where_all_have_fallen_nothing_is_left_to_ask():
     model, asked = balanced(), Asked()
-    e = evaluate(model, agreeing(model, batches()), Linf(eps=1.0), (PGD(steps=10),), strongest=(asked,)).evaluation
+    e = evaluate(
+        model, agreeing(model, batches()), AttackPlan(Linf(eps=1.0), (PGD(steps=10),), strongest=(asked,))
+    ).evaluation
     assert e.pair[0].value == e.pair[1].value == 0
     assert sum(asked.rows) == 0
 
@@ -81,7 +84,9 @@ def test_the_default_works_with_fewer_classes_than_its_targets(classes):
     x = images(40)
     y = model(x).argmax(1)
     grad = model.w.sign() if classes == 2 else torch.zeros(())
-    e = evaluate(model, [Batch(x, y, torch.arange(40))], THREAT, (Square(steps=1),), strongest=STRONGEST).evaluation
+    e = evaluate(
+        model, [Batch(x, y, torch.arange(40))], AttackPlan(THREAT, (Square(steps=1),), strongest=STRONGEST)
+    ).evaluation
     assert e.robust_accuracy.value < e.protocol_accuracy.value
     if classes == 2:  # known on paper: the far corner of each row's ball
         corner = (x - THREAT.eps * (2 * y - 1)[:, None, None, None] * grad).clamp(0, 1)

@@ -12,7 +12,8 @@ from normwise.attacks import FAB, FGSM, PGD, worst_case
 from normwise.evaluation.acceleration import EAGER, FAST, Speed, _Filled, faster
 from normwise.evaluation.artifacts import COLUMNS, keep_images, keep_rows
 from normwise.evaluation.curves import curve
-from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.evaluator import Shard, evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.types import Batch
@@ -69,17 +70,21 @@ def test_a_stopped_evaluation_goes_on_to_the_same_verdict(make, tmp_path):
 )
 def test_parts_of_another_evaluation_are_refused(change, told, tmp_path):
     given = {"model": balanced(), "batches": batches(), "threat": THREAT, "attacks": ATTACKS}
-    evaluate(**given, folder=tmp_path)
+
+    def asked(model, batches, craft_on=None, **plan):
+        return evaluate(model, batches, AttackPlan(**plan), craft_on=craft_on, folder=tmp_path)
+
+    asked(**given)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=f"holds part of an evaluation .*{told}"):
-        evaluate(**{**given, **change}, folder=tmp_path)
+        asked(**{**given, **change})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_shards_add_up_to_the_whole(tmp_path):
     model = balanced()
     parts = agreeing(model, batches(5))
-    halves = [evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path, shard=(k, 2)).evaluation.n for k in range(2)]
+    halves = [evaluate(model, parts, THREAT, ATTACKS, folder=Shard(tmp_path, k, 2)).evaluation.n for k in range(2)]
     assert halves == [30, 20]
     seen = []
     merged = evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path, report=lambda *told: seen.append(told))
@@ -92,7 +97,7 @@ def test_shards_add_up_to_the_whole(tmp_path):
     )
     for shard in ((2, 2), (-1, 2), (5, 6)):
         with pytest.raises(ValueError, match="shard is"):
-            evaluate(model, parts, THREAT, ATTACKS, shard=shard)
+            evaluate(model, parts, THREAT, ATTACKS, folder=Shard(tmp_path, *shard))
 
 
 def test_the_table_of_rows_says_what_broke_each_and_the_archive_holds_the_images(tmp_path):
@@ -128,8 +133,9 @@ def test_curves_fall_from_clean_to_nothing_and_never_rise(make):
     model = make()
     parts = agreeing(model, batches())
     clean = evaluate(model, parts, THREAT, ()).evaluation.clean_accuracy.value
-    over_eps = curve(model, parts, THREAT, (PGD(steps=5),), "eps", (0.0, 0.02, 0.05, 0.1, 1.0))
-    over_steps = curve(model, parts, THREAT, (PGD(steps=5),), "steps", (0, 1, 2, 5, 20))
+    plan = AttackPlan(THREAT, (PGD(steps=5),))
+    over_eps = curve(model, parts, plan, "eps", (0.0, 0.02, 0.05, 0.1, 1.0))
+    over_steps = curve(model, parts, plan, "steps", (0, 1, 2, 5, 20))
     for found in (over_eps, over_steps):
         values = [score.value for score in found.scores]
         assert values == sorted(values, reverse=True)
@@ -143,9 +149,9 @@ def test_curves_fall_from_clean_to_nothing_and_never_rise(make):
 
 def test_a_curve_over_what_is_not_there_is_refused():
     with pytest.raises(ValueError, match="steps to vary"):
-        curve(balanced(), batches(), THREAT, (FGSM(),), "steps", (1, 2))
+        curve(balanced(), batches(), AttackPlan(THREAT, (FGSM(),)), "steps", (1, 2))
     with pytest.raises(ValueError, match="at least one value"):
-        curve(balanced(), batches(), THREAT, (FGSM(),), "eps", ())
+        curve(balanced(), batches(), AttackPlan(THREAT, (FGSM(),)), "eps", ())
 
 
 @pytest.mark.parametrize(
@@ -157,25 +163,25 @@ def test_a_curve_over_what_is_not_there_is_refused():
 def test_every_switch_gives_true_successes_and_as_many(speed, threat):
     model = balanced()
     parts = agreeing(model, batches(10))
-    found, plain = (evaluate(model, parts, threat, (PGD(steps=10),), speed=s) for s in (speed, EAGER))
+    found, plain = (evaluate(model, parts, AttackPlan(threat, (PGD(steps=10),), speed=s)) for s in (speed, EAGER))
     assert torch.equal(model(found.x_adv).argmax(1) != found.rows.y, found.rows.broken_by >= 0)
     off = abs(found.evaluation.robust_accuracy.value - plain.evaluation.robust_accuracy.value)
     assert off <= 1.001 / 100  # one image
     assert 0 < plain.evaluation.robust_accuracy.value < 1
 
 
-def linear():
+def linear(speed=EAGER):
     """A linear model in float64, images, and attacks that break some of them."""
     model = Linear((2, 6, 6)).double()
     parts = [b._replace(x=b.x.double(), y=model(b.x.double()).argmax(1)) for b in batches()]
-    return model, parts, THREAT, (PGD(steps=10), FAB(steps=20, targets=1))
+    return model, parts, AttackPlan(THREAT, (PGD(steps=10), FAB(steps=20, targets=1)), speed=speed)
 
 
 def test_on_a_linear_model_in_float64_every_switch_gives_the_same_rows():
-    plain = evaluate(*linear(), speed=EAGER)
+    plain = evaluate(*linear())
     assert 0 < plain.evaluation.robust_accuracy.value < 1
     for speed in (FAST, *SWITCHED):
-        found = evaluate(*linear(), speed=speed)
+        found = evaluate(*linear(speed))
         assert torch.equal(found.rows.broken_by, plain.rows.broken_by), speed
 
 
@@ -185,7 +191,7 @@ def test_on_a_linear_model_in_float64_what_is_compiled_gives_the_same_rows():
     model, parts, *_ = linear()
     compiled = Speed(compile=True)
     assert faster(model, compiled, parts[0].x[:8], 0).made  # there is a copy to search on
-    found, plain = (evaluate(*linear(), speed=speed) for speed in (compiled, EAGER))
+    found, plain = (evaluate(*linear(speed)) for speed in (compiled, EAGER))
     assert torch.equal(found.rows.broken_by, plain.rows.broken_by)
 
 
@@ -235,7 +241,8 @@ def test_where_no_row_is_dropped_every_attack_searches_every_right_row_to_the_en
     parts[0].y[:5] = (parts[0].y[:5] + 1) % 3
     attacks, strongest = (PGD(steps=4), worst_case(PGD(steps=3), PGD(steps=2))), (PGD(steps=6),)
     drops, keeps = (
-        evaluate(model, parts, THREAT, attacks, strongest=strongest, speed=speed) for speed in (FAST, Speed(drop=False))
+        evaluate(model, parts, AttackPlan(THREAT, attacks, strongest=strongest, speed=speed))
+        for speed in (FAST, Speed(drop=False))
     )
     assert 0 < drops.evaluation.robust_accuracy.value < 1
     assert keeps.evaluation.backwards == 35 * (4 + 3 + 2 + 6) > drops.evaluation.backwards
@@ -246,7 +253,7 @@ def test_what_looks_hopeless_is_searched_on_where_giving_up_is_switched_off():
     model = balanced()
     parts = agreeing(model, batches())
     quick, stubborn = (
-        evaluate(model, parts, Linf(eps=0.02), (worst_case(FAB(steps=40, targets=1)),), speed=speed).evaluation
+        evaluate(model, parts, AttackPlan(Linf(eps=0.02), (worst_case(FAB(steps=40, targets=1)),), speed=speed)).evaluation
         for speed in (FAST, Speed(give_up=False))
     )
     assert stubborn.backwards > quick.backwards
@@ -262,7 +269,9 @@ def test_what_a_search_in_lower_precision_barely_misses_falls_after_all():
     ways = (logits.gather(1, y[:, None]) - logits) / (weight[y][:, None] - weight).abs().sum(-1)  # 0 / 0 for the label
     for row, distance in enumerate(ways.nan_to_num(torch.inf).amin(1).tolist()):
         one, threat = Batch(x[row : row + 1], y[row : row + 1], torch.tensor([row])), Linf(eps=1.001 * distance)
-        found = evaluate(model, [one], threat, (PGD(steps=20, loss="margin"),), speed=Speed(precision="bfloat16"))
+        found = evaluate(
+            model, [one], AttackPlan(threat, (PGD(steps=20, loss="margin"),), speed=Speed(precision="bfloat16"))
+        )
         assert found.evaluation.robust_accuracy.value == 0, row
 
 
@@ -291,7 +300,7 @@ def test_a_search_in_float16_follows_the_gradients_of_a_confident_model():
         model.linear.weight.mul_(1000)
         model.linear.bias.mul_(1000)
     found, plain = (
-        evaluate(model, parts, THREAT, (PGD(steps=10),), speed=speed).evaluation.robust_accuracy.value
+        evaluate(model, parts, AttackPlan(THREAT, (PGD(steps=10),), speed=speed)).evaluation.robust_accuracy.value
         for speed in (Speed(precision="float16"), EAGER)
     )
     assert found <= plain + 1 / 40 < 0.9

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import nn
 
-from normwise.attacks import FGSM, PGD, worst_case
+from normwise.attacks import FAB, FGSM, PGD, worst_case
 from normwise.evaluation.acceleration import EAGER, FAST, Copies
 from normwise.evaluation.coupling import measure_coupling
-from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.evaluator import Shard, evaluate, searched
+from normwise.evaluation.plan import AttackPlan
 from normwise.norms import BNwoT
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
@@ -52,7 +53,7 @@ def test_coupled_rows_are_judged_in_batches_that_existed(make):
     model = make()
     mode = "train" if model.training else "eval"
     parts = batches(last=3)
-    verdict = evaluate(model, parts, THREAT, (FGSM(), PGD(steps=5)), mode=mode, stateful="restore")
+    verdict = evaluate(model, parts, AttackPlan(THREAT, (FGSM(), PGD(steps=5)), mode=mode, stateful="restore"))
     e = verdict.evaluation
     assert e.coupled
     assert e.n == 40  # the short batch is left out
@@ -69,7 +70,8 @@ def test_coupled_rows_are_judged_in_batches_that_existed(make):
 
 @pytest.mark.parametrize("make", [balanced, lambda: Neighbours(balanced())], ids=["independent", "coupled"])
 def test_images_are_judged_again_unless_nobody_asks(make):
-    asked, unasked = (evaluate(make(), batches(), THREAT, (FGSM(),), again=again) for again in (True, False))
+    plan = AttackPlan(THREAT, (FGSM(),))
+    asked, unasked = (judge(make(), batches(), plan) for judge in (evaluate, searched))
     assert torch.equal(asked.x_adv, unasked.x_adv)
     assert unasked.evaluation.rebatched_accuracy is unasked.evaluation.alone_accuracy is None
     passes = 2 if asked.evaluation.coupled else 1
@@ -91,7 +93,7 @@ def test_coupling_that_is_given_is_not_measured_again():
     verdicts, passes = [], []
     for coupling in (None, known):
         seen.clear()
-        verdicts.append(evaluate(model, batches(), THREAT, (FGSM(),), again=False, coupling=coupling))
+        verdicts.append(searched(model, batches(), AttackPlan(THREAT, (FGSM(),)), coupling=coupling))
         passes.append(len(seen))
     first, second = verdicts
     assert first.evaluation.coupled
@@ -199,7 +201,7 @@ def test_a_cheating_attack_is_named(harm, told):
 
 def test_a_model_that_remembers_is_refused_unless_told():
     with pytest.raises(ValueError, match="stateful='restore'"):
-        evaluate(Small().train(), batches(), THREAT, (), mode="train")
+        evaluate(Small().train(), batches(), AttackPlan(THREAT, (), mode="train"))
 
 
 def test_the_mode_is_explicit_and_put_back():
@@ -283,7 +285,7 @@ def test_searching_on_a_folded_copy_gives_the_same_verdict():
     try:
         model = balanced()
         parts = agreeing(model, batches(20))
-        fast, slow = (evaluate(model, parts, THREAT, (PGD(steps=10),), speed=speed) for speed in (FAST, EAGER))
+        fast, slow = (evaluate(model, parts, AttackPlan(THREAT, (PGD(steps=10),), speed=speed)) for speed in (FAST, EAGER))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
     assert abs(fast.evaluation.robust_accuracy.value - slow.evaluation.robust_accuracy.value) <= 1 / 200
@@ -312,7 +314,7 @@ def test_coupled_rows_are_searched_on_a_copy_too_and_again_where_the_judge_disag
 
     def survivors(speed):
         asked.clear()
-        verdict = evaluate(model, batches(), THREAT, (Watching(steps=5),), speed=speed)
+        verdict = evaluate(model, batches(), AttackPlan(THREAT, (Watching(steps=5),), speed=speed))
         return verdict.evaluation.robust_accuracy.value
 
     plain = survivors(EAGER)
@@ -359,7 +361,7 @@ def test_of_coupled_rows_the_most_damaging_images_of_all_attacks_are_judged_side
         return (rows.predictions == rows.y).view(8, 10).sum(1)
 
     assert left(*halves).sum() < torch.minimum(*map(left, halves)).sum()  # fewer than the worse half of each batch
-    verdict = evaluate(model, parts, THREAT, halves, strongest=(PGD(steps=0),))
+    verdict = evaluate(model, parts, AttackPlan(THREAT, halves, strongest=(PGD(steps=0),)))
     e = verdict.evaluation
     assert e.robust_accuracy.value == e.protocol_accuracy.value  # of the protocol's attacks alone
     assert set(verdict.rows.broken_by.tolist()) >= {0, 1}
@@ -381,7 +383,7 @@ def test_evaluation_moves_neither_a_counting_models_buffers_nor_the_global_rando
 
     model = Counts().eval()
     state = torch.random.get_rng_state()
-    e = evaluate(model, batches(), THREAT, (PGD(steps=2),), stateful="restore").evaluation
+    e = evaluate(model, batches(), AttackPlan(THREAT, (PGD(steps=2),), stateful="restore")).evaluation
     assert (e.coupling["stateful"], int(model.asked)) == (True, 0)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -408,18 +410,18 @@ def test_in_sequence_a_batch_is_judged_by_what_those_before_it_left(tmp_path):
         if done == 2:
             raise InterruptedError
 
-    kept = evaluate(model, parts, THREAT, (), stateful="restore").evaluation.clean_accuracy.value
-    whole = evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence")
+    kept = evaluate(model, parts, AttackPlan(THREAT, (), stateful="restore")).evaluation.clean_accuracy.value
+    whole = evaluate(model, parts, AttackPlan(THREAT, (FGSM(),), stateful="sequence"))
     with pytest.raises(InterruptedError):
-        evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence", folder=tmp_path, report=stop)
-    resumed = evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence", folder=tmp_path)
+        evaluate(model, parts, AttackPlan(THREAT, (FGSM(),), stateful="sequence"), folder=tmp_path, report=stop)
+    resumed = evaluate(model, parts, AttackPlan(THREAT, (FGSM(),), stateful="sequence"), folder=tmp_path)
     assert (kept, whole.evaluation.clean_accuracy.value) == (1, 3 / 5)
     assert torch.equal(resumed.rows.predictions, whole.rows.predictions)
     assert torch.equal(resumed.x_adv, whole.x_adv)
     assert int(model.asked) == 0
     assert whole.evaluation.digest_before == whole.evaluation.digest_after
     with pytest.raises(ValueError, match="cannot be shared out"):
-        evaluate(model, parts, THREAT, (FGSM(),), stateful="sequence", shard=(0, 2))
+        evaluate(model, parts, AttackPlan(THREAT, (FGSM(),), stateful="sequence"), folder=Shard(tmp_path, 0, 2))
 
 
 def test_a_fall_of_the_surrogate_does_not_end_a_transfer_attack():
@@ -511,3 +513,52 @@ def test_what_is_no_attack_is_refused():
             evaluate(balanced(), batches(), THREAT, "pgd")
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_with_a_class_to_reach_only_that_class_counts():
+    """Three classes, logits (0, a, b) of one pixel each: which of them an attacker reaches at a radius is known on paper."""
+
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            return torch.cat([torch.full_like(x[:, :1, 0, 0], 0.5), x[:, 0, 0, :2] * self.weight], 1)
+
+    model = Two()
+    x = torch.tensor([[0.3, 0.1], [0.1, 0.3], [0.45, 0.45], [0.9, 0.2]])[:, None, None]
+    parts = [Batch(x, torch.tensor([0, 0, 0, 0]), torch.arange(4))]  # the last is misclassified untouched
+    threat, search = Linf(eps=0.25), (PGD(steps=20),)
+
+    def left(**plan):
+        found = evaluate(model, parts, AttackPlan(threat, search, **plan))
+        assert (found.evaluation.goal, int(found.correct.sum())) == (plan["goal"], round(4 * found.robust_accuracy.value))
+        return found.correct.tolist()
+
+    assert left(goal="misclassified") == [False, False, False, False]
+    assert left(goal="targeted") == [False, True, False, False]  # the class after the label, 1
+    assert left(goal="targeted", classes=(2, 2, 1, 1)) == [True, False, False, False]
+    for classes, told in (
+        ((1, 1), "2 classes to reach for 4 images"),
+        ((0, 1, 1, 1), "own label"),
+        ((1, 1, 1, 3), "from 0 to 2"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            left(goal="targeted", classes=classes)
+    with pytest.raises(ValueError, match="say goal='targeted'"):
+        left(goal="misclassified", classes=(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="fab looks for any misclassified image"):
+        evaluate(model, parts, AttackPlan(threat, (FAB(),), goal="targeted"))
+
+
+def test_coupled_rows_have_a_class_to_reach_too():
+    model = Neighbours(balanced())
+    parts = agreeing(model, batches(8))
+    found = evaluate(model, parts, AttackPlan(Linf(eps=0.3), (PGD(steps=10),), goal="targeted", strongest=(PGD(steps=30),)))
+    right = found.rows.clean_predictions == found.rows.y
+    reached = found.rows.predictions == (found.rows.y + 1) % 3
+    assert found.evaluation.coupled
+    assert int((right & reached).sum()) > 0
+    assert torch.equal(found.correct, right & ~reached)
+    assert int(found.correct.sum()) == round(len(right) * found.robust_accuracy.value)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..attacks import ATTACKS, AutoAttack, Corner, Square
 from ..config import choice
 from ..data import DATA, Digits, find
-from ..evaluation.batch import check_attacks
 from ..evaluation.evaluator import evaluate
+from ..evaluation.plan import AttackPlan, check_attacks
 from ..evaluation.predictor import check_network
 from ..models import ResNet
 from ..models.loading import Loaded, load, told
@@ -168,7 +168,9 @@ def _planted(model: nn.Module, batch: Batch, threat: ThreatModel, attack: Attack
 
 
 def _robust(model: nn.Module, batch: Batch, threat: ThreatModel, attacks: Sequence[Attack], seed: int) -> float:
-    return evaluate(model, [batch], threat, attacks, seed=seed, stateful="restore").evaluation.robust_accuracy.value
+    return evaluate(
+        model, [batch], AttackPlan(threat, attacks, seed=seed, stateful="restore")
+    ).evaluation.robust_accuracy.value
 
 
 def _radius_one(model: nn.Module, batch: Batch, attack: Attack, seed: int) -> Check:

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..config import choice
 from ..data import DATA, Digits, find
-from ..evaluation.batch import check_attacks
+from ..evaluation.plan import check_attacks
 from ..evaluation.predictor import check_network
 from ..models import ResNet
 from ..models.loading import load, told

@@ -25,11 +25,12 @@ class Judge:
     """Asks the model, without lasting effect and without a graph; counts images.
 
     `draws`: a model with noise of its own is asked so many times, and its most frequent answer counts. `divisible`: rows are
-    independent, so that a batch too large for memory may go through the model in parts.
+    independent, so that a batch too large for memory may go through the model in parts. `targeted`: attackers are after the
+    class y, not after any other.
     """
 
-    def __init__(self, model: nn.Module, seed: int) -> None:
-        self.model, self.device = model, device_of(model)
+    def __init__(self, model: nn.Module, seed: int, *, targeted: bool = False) -> None:
+        self.model, self.device, self.targeted = model, device_of(model), targeted
         self.seed, self.draws, self.divisible = seed, 1, False
         self.forwards = self.backwards = 0
         self.classes: int | None = None
@@ -45,7 +46,7 @@ class Judge:
             return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def answers(self, x: Images, y: Labels) -> tuple[Tensor, Tensor]:
-        """The class of each row, and its margin: the largest wrong logit less the label's, mean over draws.
+        """The class of each row, and its margin (the largest other logit less that of y; turned for a class to reach), mean over draws.
 
         Raises ValueError for logits that are not finite.
         """
@@ -59,7 +60,11 @@ class Judge:
                 )
             vote, found = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]), margin(logits, y.to(logits.device))
             votes, margins = (votes + vote, margins + found) if draw else (vote, found)
-        return votes.argmax(1), margins / self.draws
+        return votes.argmax(1), (-margins if self.targeted else margins) / self.draws
+
+    def reached(self, answers: Tensor, y: Labels) -> Tensor:
+        """Where the attackers' goal is reached: another class than the label y, or the class y."""
+        return (answers == y) == self.targeted
 
 
 def check_images(batch: Batch, classes: int | None = None) -> None:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from torch import nn
 
-from ..types import Attack, Batch, ThreatModel
+from ..types import Batch, Labels
 from ..utils.model_state import digest
-from .acceleration import Speed, faster
-from .batch import check_attacks
+from .acceleration import faster
 from .coupling import Coupling, measure_coupling
+from .plan import AttackPlan, check_attacks
 from .predictor import DRAWS, Judge, check_images, classes_of
-
-Stateful = Literal["refuse", "restore", "sequence"]  # what becomes of a model that a forward pass changes
 
 PROBED = 64  # rows of a batch on which coupling is measured, at most
 CRAFTED = "model crafted on"
 
 
 class Court(NamedTuple):
-    """Who judges, what is searched on, what is known of the model, and which batches count."""
+    """Who judges, on which networks is searched, what is known of the model, which batches count, and what attacks are after.
+
+    `attacked`: the network to search on first, and the last for rows on which the judge does not agree (see `batch`).
+    """
 
     judge: Judge
+    plan: AttackPlan
     attacked: list[nn.Module]
     coupling: Coupling
     batches: list[int]
     size: int
-    speed: Speed
+    aims: list[Labels]  # per batch, what attacks are given as y
     unlike: str  # why a faster copy that was made is not searched
 
     def digests(self) -> list[str]:
@@ -39,24 +42,23 @@ class Court(NamedTuple):
 def convene(
     model: nn.Module,
     batches: Sequence[Batch],
-    threat: ThreatModel,
-    attacks: Sequence[Attack],
-    craft_on: nn.Module | None,
-    stateful: Stateful,
-    speed: Speed,
-    seed: int,
+    plan: AttackPlan,
+    craft_on: nn.Module | None = None,
     coupling: Coupling | None = None,
 ) -> Court:
     """Try the model on the first batch, measure its coupling unless that is given, and refuse what cannot be judged. Raises ValueError."""
     if len(batches) == 0:
         raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
-    judge = Judge(model, seed)
+    seed, stateful = plan.seed, plan.stateful
+    speed = plan.speed if plan.mode == "eval" else plan.speed.on_the_model
+    judge = Judge(model, seed, targeted=plan.targeted)
     check_images(batches[0])
     judge.classes = classes_of(judge, batches[0].x[:PROBED])
     found = judge.classes if craft_on is None else classes_of(Judge(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
     if found != judge.classes:
         raise ValueError(f"the {CRAFTED} has {found} classes, the model {judge.classes}; craft on one with the same classes")
-    check_attacks(attacks, threat, batches[0])
+    aims = plan.aims(batches, judge.classes)
+    check_attacks(plan.every, plan.threat, batches[0], plan.goal)
     sizes = [len(b.y) for b in batches]
     size = max(sizes)  # a row alone has no neighbours that it could show
     largest = sizes.index(size)
@@ -81,4 +83,4 @@ def convene(
             f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
         )
     whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
-    return Court(judge, attacked, coupling, whole, size, speed, copies.unlike)
+    return Court(judge, replace(plan, speed=speed), attacked, coupling, whole, size, aims, copies.unlike)

@@ -14,7 +14,7 @@ from ..attacks.base import BaseAttack
 from ..attacks.oracle import Oracle
 from ..records import Check, Evaluation, Training
 from ..seeding import generator
-from ..types import Attack, Batch
+from ..types import Attack, Batch, Search
 from ..utils.model_state import device_of, running, untouched
 from . import batch_attacks
 from .batch import label
@@ -44,7 +44,7 @@ def annotate(
         untouched(model, generator(evaluation.seed, "checks")),
     ):
         x, y = (part[:ROWS].to(device_of(model)).clone() for part in (batch.x, batch.y))
-        logits, gradient = _look(Oracle(model, divisible=not evaluation.coupled), x, y)
+        logits, gradient = _look(Oracle(model, Search(independent=not evaluation.coupled)), x, y)
     found += [_probabilities(logits), gradient, *_fallbacks(attacks, logits.shape[1])]
     found += [_copy(unlike)] if unlike else []
     return dataclasses.replace(evaluation, checks=tuple(found))

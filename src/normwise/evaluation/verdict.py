@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,16 @@ class Verdict:
         for number, batch in enumerate(self.batches):
             yield batch.x.cpu(), self.adversarial(number)
 
+    def named(self, model: str, data: Mapping[str, Any]) -> Verdict:
+        """The same with the model's name and the data set's settings in the record."""
+        return replace(self, evaluation=replace(self.evaluation, model=model or self.evaluation.model, data=dict(data)))
+
+    @property
+    def correct(self) -> Tensor:
+        """Per row, whether it stays correct: against attacks with a class to reach, whether that is not reached either."""
+        rows = self.rows
+        return rows.broken_by == -1 if self.evaluation.goal == "targeted" else rows.predictions == rows.y
+
     @property
     def clean_accuracy(self) -> Score:
         """The share of untouched rows that are right, with its interval and `n`."""
@@ -49,6 +60,7 @@ class Verdict:
         of = f"{e.n} rows" + (f" of {e.data['name']}" if e.data.get("name") else "")
         threat = ", ".join(f"{key} {value:g}" if isinstance(value, float) else str(value) for key, value in e.threat.items())
         names = labels(self.attacks)
+        threat += f", goal {e.goal}" * (e.goal != "misclassified")
         coupled = "coupled: whole batches were attacked" if e.coupled else "independent"
         figures = {"clean accuracy": str(self.clean_accuracy), "robust accuracy": str(self.robust_accuracy)}
         return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"rows": coupled}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import nn
 
@@ -17,10 +17,9 @@ from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..evaluation import curves, sanity_checks
 from ..evaluation.acceleration import Speed
-from ..evaluation.batch import check_attacks
-from ..evaluation.evaluator import evaluate
+from ..evaluation.evaluator import Shard, evaluate
+from ..evaluation.plan import AttackPlan, Stateful, check_attacks
 from ..evaluation.predictor import check_network
-from ..evaluation.preflight import Stateful
 from ..evaluation.sanity_checks import ROWS
 from ..evaluation.verdict import Verdict
 from ..models.abnn import detached
@@ -28,7 +27,7 @@ from ..models.loading import Loaded, load, told
 from ..records import Result, to_json, write
 from ..registry import plain
 from ..threats import THREATS, Linf
-from ..types import Attack, Batch, Data, Report, ThreatModel, silent
+from ..types import Attack, Batch, Data, Goal, Report, ThreatModel, silent
 from ..utils.model_state import device_of, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
@@ -51,6 +50,7 @@ class Evaluate:
         threat          what the attacker may do
         attacks         how the attacker searches
         strongest       attacks that search further, on what `attacks` left standing; []: none do
+        goal            "misclassified": any wrong class; "targeted": the class after the label, and that alone
         stateful        a network that a forward pass changes is refused, or put back after each pass ("restore"), or judged in the
                         order of the batches as each leaves it ("sequence")
         speed           what makes the search faster
@@ -70,6 +70,7 @@ class Evaluate:
     threat: ThreatModel = choice(THREATS, Linf())
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
     strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    goal: Goal = "misclassified"
     stateful: Stateful = "refuse"
     speed: Speed = Speed()
     eps_curve: tuple[float, ...] = ()
@@ -83,12 +84,13 @@ class Evaluate:
         check_running(self)
         if self.craft_on and not self.through_substitute:
             raise ValueError("craft_on and through_substitute: false both name what to attack; give one of them")
-        if self.stateful not in get_args(Stateful):
-            raise ValueError(f"stateful is {self.stateful!r}; give one of {', '.join(get_args(Stateful))}")
+        plan = plan_of(self)
         if self.stateful == "sequence" and "," in self.device:
             raise ValueError(f"device is {self.device!r}, and batches in sequence cannot be shared out; name one device")
-        curves.check(self.threat, self.attacks, "eps", self.eps_curve)
-        curves.check(self.threat, self.attacks, "steps", self.step_curve)
+        for radius in self.eps_curve:
+            curves.at(plan, "eps", radius)
+        for steps in self.step_curve:
+            curves.at(plan, "steps", steps)
         if not self.model:
             raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
 
@@ -106,18 +108,19 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     batches = e.data.test(batch_size=e.batch_size)
     first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
     check_network(model, first)
-    check_attacks((*e.attacks, *e.strongest), e.threat, first)
+    check_attacks((*e.attacks, *e.strongest), e.threat, first, e.goal)
     said = told(loaded, report)
     keep_settings(e, folder)
     if len(devices) > 1:
         short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
         _shared(e, folder, devices[: len(batches) - short], len(batches), report)
-    verdict = _judge(e, model, crafted_on, folder, (0, 1), report)
-    wanted: dict[Literal["eps", "steps"], Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
-    options: dict[str, Any] = {"seed": e.seed, "speed": e.speed, "craft_on": crafted_on, "stateful": e.stateful}
-    further: dict[str, Any] = {"eps": {"strongest": e.strongest}, "steps": {}}  # whose steps vary are the protocol's
+    verdict = evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=folder / PARTS, report=report)
+    verdict = verdict.named(e.model, plain(e.data))
+    wanted: dict[curves.Over, Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
+    ours = plan_of(e)
+    plans = {"eps": ours, "steps": dataclasses.replace(ours, strongest=())}  # whose steps vary are the protocol's
     found = [
-        curves.curve(model, batches, e.threat, e.attacks, over, values, report=report, **options, **further[over])
+        curves.curve(model, batches, plans[over], over, values, craft_on=crafted_on, report=report)
         for over, values in wanted.items()
         if values
     ]
@@ -147,25 +150,10 @@ def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None, li
     return model, others[0] if others else None, loaded
 
 
-def _judge(
-    e: Evaluate, model: nn.Module, crafted_on: nn.Module | None, folder: Path, shard: tuple[int, int], report: Report
-) -> Verdict:
-    return evaluate(
-        model,
-        e.data.test(batch_size=e.batch_size),
-        e.threat,
-        e.attacks,
-        strongest=e.strongest,
-        seed=e.seed,
-        craft_on=crafted_on,
-        stateful=e.stateful,
-        speed=e.speed,
-        folder=folder / PARTS,
-        shard=shard,
-        model_name=e.model,
-        data=plain(e.data),
-        report=report,
-    )
+def plan_of(e: Evaluate) -> AttackPlan:
+    """How the network is attacked."""
+    how: dict[str, Any] = {name: getattr(e, name) for name in ("strongest", "seed", "stateful", "speed", "goal")}
+    return AttackPlan(e.threat, e.attacks, **how)
 
 
 def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report: Report) -> None:
@@ -181,4 +169,5 @@ def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report:
 
 def _one_share(e: Evaluate, folder: Path, device: str, number: int, count: int) -> None:
     model, crafted_on, _ = _networks(e, device)
-    _judge(e, model, crafted_on, folder, (number, count), silent)
+    batches = e.data.test(batch_size=e.batch_size)
+    evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=Shard(folder / PARTS, number, count))

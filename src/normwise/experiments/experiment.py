@@ -16,8 +16,8 @@ from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..data.augment import check_crop
 from ..evaluation import batch_attacks, sanity_checks
-from ..evaluation.batch import check_attacks
 from ..evaluation.evaluator import evaluate
+from ..evaluation.plan import AttackPlan, check_attacks
 from ..evaluation.predictor import check_network
 from ..models import MODELS, ResNet, loading
 from ..models.abnn import Adaptive, abnn
@@ -210,9 +210,9 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
 
 def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
-    options: dict[str, Any] = {"strongest": e.strongest, "seed": e.seed, "model_name": name, "data": plain(e.data)}
     batches = e.data.test(batch_size=e.batch_size)
-    verdict = evaluate(model, batches, e.threat, e.attacks, report=report, **options)
+    plan = AttackPlan(e.threat, e.attacks, strongest=e.strongest, seed=e.seed)
+    verdict = evaluate(model, batches, plan, report=report).named(name, plain(e.data))
     return completed(verdict.evaluation, model, batches, e.threat, report=report)
 
 

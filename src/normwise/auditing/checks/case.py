@@ -14,7 +14,7 @@ from ...attacks import PGD
 from ...evaluation.batch import label
 from ...evaluation.coupling import Coupling
 from ...evaluation.evaluator import evaluate
-from ...evaluation.preflight import Stateful
+from ...evaluation.plan import AttackPlan, Stateful
 from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
 from ...types import Attack, Batch, Images, ThreatModel
@@ -186,15 +186,8 @@ class Case:
         asked = repr((attacks, threat, id(craft_on), rows, stateful))
         if asked not in self._asked:
             given = self.batches if batches is None else batches
-            verdict = evaluate(
-                self.model,
-                given,
-                threat or self.threat,
-                attacks,
-                craft_on=craft_on,
-                seed=self.seed,
-                stateful=stateful,
-            )
+            plan = AttackPlan(threat or self.threat, attacks, seed=self.seed, stateful=stateful)
+            verdict = evaluate(self.model, given, plan, craft_on=craft_on)
             self._asked[asked] = verdict.evaluation, craft_on
             if self.clean is None and batches is None:
                 self.clean = clean_of(verdict)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ...attacks import PGD, Square
 from ...evaluation.batch import label
-from ...evaluation.evaluator import evaluate
+from ...evaluation.evaluator import searched
+from ...evaluation.plan import AttackPlan
 from ...seeding import generator
 from ...types import Attack, Batch, Images
 from ...utils.forward import in_time, logits_in, logits_of
@@ -169,10 +170,8 @@ def _attacked(case: Case) -> Iterator[tuple[str, int, int]]:
     e = case.judge(attack, batches=alone, called=f"{label(attack)} on one row at a time")
     yield "alone", e.n - round(e.robust_accuracy.value * e.n), e.n
     try:
-        coarse = evaluate(
-            _InAutocast(case.model), [rows], case.threat, [attack], seed=case.seed, stateful="restore", again=False
-        )
-        e = coarse.evaluation
+        plan = AttackPlan(case.threat, [attack], seed=case.seed, stateful="restore")
+        e = searched(_InAutocast(case.model), [rows], plan).evaluation
         yield "in autocast", round((e.clean_accuracy.value - e.robust_accuracy.value) * e.n), e.n
     except TimeoutError:
         raise

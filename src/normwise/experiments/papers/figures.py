@@ -14,7 +14,8 @@ from ...data import CORRUPTIONS, corruptions
 from ...data.corruptions.kind import SEVERITIES
 from ...diagnostics.inputs import shuffled
 from ...evaluation.coupling import Coupling
-from ...evaluation.evaluator import evaluate
+from ...evaluation.evaluator import searched
+from ...evaluation.plan import AttackPlan
 from ...evaluation.shifts.run import answered, judging
 from ...norms import sites
 from ...norms.layer import StatNorm
@@ -53,7 +54,7 @@ def standing(
         if coupling and key in before:
             left = _left(left, rows[_alive(before[key])], coupling.coupled)
         if left:
-            verdict = evaluate(model, left, threat(radius), attacks, seed=seed, again=False, coupling=coupling)
+            verdict = searched(model, left, AttackPlan(threat(radius), attacks, seed=seed), coupling=coupling)
             coupling, ids = Coupling(**verdict.evaluation.coupling), verdict.rows.ids
             alive = ids[verdict.rows.predictions == verdict.rows.y]
             if not found["0"]:
@@ -76,7 +77,7 @@ def last(
     left = _left(batches, rows[_alive(before[key])], coupled=False)
     alive, by = torch.zeros(0, dtype=rows.dtype), dict[str, int]()
     if left:
-        verdict = evaluate(model, left, Linf(eps=radius), (attack,), seed=seed, again=False)
+        verdict = searched(model, left, AttackPlan(Linf(eps=radius), (attack,), seed=seed))
         alive = verdict.rows.ids[verdict.rows.predictions == verdict.rows.y]
         by = dict(verdict.evaluation.broken_by)
     after = _bits(rows, alive)
@@ -231,7 +232,7 @@ def legacy(
     found = {}
     for eps in radii:
         threat = Normalized(eps=eps, mean=data.mean, std=data.std)
-        verdict = evaluate(model, batches, threat, (attack,), seed=seed, again=False, coupling=coupling)
+        verdict = searched(model, batches, AttackPlan(threat, (attack,), seed=seed), coupling=coupling)
         found[f"{eps:g}"] = verdict.evaluation.robust_accuracy.value
     return found
 
@@ -248,8 +249,8 @@ def weaker(
     """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model judges."""
     found = {}
     for radius in radii:
-        how: dict[str, Any] = {"seed": seed, "craft_on": craft_on, "again": False, "coupling": coupling}
-        verdict = evaluate(model, batches, Linf(eps=radius), (attack,), **how)
+        plan = AttackPlan(Linf(eps=radius), (attack,), seed=seed)
+        verdict = searched(model, batches, plan, craft_on=craft_on, coupling=coupling)
         found[f"{radius:.6g}"] = verdict.evaluation.robust_accuracy.value
     return found
 
