@@ -111,6 +111,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .threats import Normalized as Normalized
     from .threats import Patch as Patch
     from .training.loop import fit as fit
+    from .training.options import FitOptions as FitOptions
     from .training.recipes import FGSMRS as FGSMRS
     from .training.recipes import NFGSM as NFGSM
     from .training.recipes import RECIPES as RECIPES
@@ -154,6 +155,7 @@ _ROOMS = {
     "seeding": "generator",
     "threats": "Frame L1 L2 Linf Normalized Patch THREATS",
     "training.loop": "fit",
+    "training.options": "FitOptions",
     "training.recipes": "Adversarial AlignedBN FGSMRS Mixed NFGSM NoFrost NoFrostStar RECIPES Routes Standard TRADES",
     "training.schedule": "Schedule",
     "types": "Batch",

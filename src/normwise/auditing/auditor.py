@@ -27,6 +27,7 @@ from ..registry import plain
 from ..seeding import derive, drawing
 from ..threats import THREATS, Linf, Normalized
 from ..training.loop import fit
+from ..training.options import FitOptions
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
 from ..types import Attack, Batch, Data, Report, ThreatModel, silent
@@ -191,7 +192,15 @@ def _twin(settings: Audit, report: Report) -> nn.Module | None:
     def told(text: str, done: int, total: int) -> None:
         report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
 
-    made = fit(small, data, Standard(), settings.threat, schedule, seed=settings.seed, device=place(settings), report=told)
+    made = fit(
+        moved(small, place(settings)),
+        data,
+        Standard(),
+        settings.threat,
+        schedule,
+        seed=settings.seed,
+        options=FitOptions(report=told),
+    )
     return made.model
 
 
