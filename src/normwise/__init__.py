@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .attacks.bpda import straight_through as straight_through
     from .auditing.attack_tests import selftest as selftest
     from .auditing.auditor import audit as audit
+    from .auditing.options import AuditOptions as AuditOptions
     from .data import DATA as DATA
     from .data import ArrayFile as ArrayFile
     from .data import Cifar10 as Cifar10
@@ -133,6 +134,7 @@ _ROOMS = {
     "attacks.bpda": "straight_through",
     "auditing.attack_tests": "selftest",
     "auditing.auditor": "audit",
+    "auditing.options": "AuditOptions",
     "data": "ArrayFile Cifar10 Cifar100 Cifar101 Cifar10C DATA Digits FashionMnist ImageFolder Mnist Svhn TensorData",
     "diagnostics.run": "diagnose",
     "evaluation.acceleration": "Speed",
