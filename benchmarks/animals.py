@@ -29,6 +29,7 @@ from normwise.norms.surgery.conversion import convert
 from normwise.seeding import generator
 from normwise.threats import Linf, Normalized
 from normwise.training.loop import fit
+from normwise.training.options import FitOptions
 from normwise.training.recipes import Adversarial, AlignedBN, Mixed, Routes, Standard
 from normwise.types import silent
 
@@ -172,7 +173,7 @@ def untrained() -> nn.Module:
 def grown(folder: Path, start: nn.Module, recipe: Any, eps: float, epochs: int) -> nn.Module:
     """A network trained on 2,000 images of CIFAR-10; the folder keeps it, and a stopped training goes on."""
     schedule = replace(DIGITS, epochs=epochs, validate_every=0)  # the last epoch is kept, overfitted or not
-    return fit(start, GROWN, recipe, Linf(eps=eps), schedule, seed=0, folder=folder).model.eval()
+    return fit(start, GROWN, recipe, Linf(eps=eps), schedule, seed=0, options=FitOptions(folder=folder)).model.eval()
 
 
 def second_zoo(checkpoints: Path, cells: Path, folder: Path):

@@ -47,7 +47,7 @@ def verdicts(args):
     data, threat = Digits(test_limit=args.rows), Linf(eps=EPS["digits"])
     schedule = replace(DIGITS, epochs=args.epochs, validate_every=args.epochs)
     start = ResNet(depth=8)(BN(), classes=data.classes, mean=data.mean, std=data.std)
-    model = fit(start, data, Adversarial(), threat, schedule, seed=0, device=args.device).model
+    model = fit(start.to(args.device), data, Adversarial(), threat, schedule, seed=0).model
     for device, name in [("cpu", "off"), *((args.device, name) for name in WAYS)]:
         judged = evaluate(
             model.to(device), data.test(batch_size=250), AttackPlan(threat, (AutoAttack(),), speed=WAYS[name])

@@ -17,6 +17,7 @@ from normwise.experiments import experiment, presets
 from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
 from normwise.training.loop import fit
+from normwise.utils.model_state import moved
 
 CANDIDATES, FALLEN = (0.1, 0.15, 0.2, 0.3), 0.05
 
@@ -25,7 +26,8 @@ def main(path: Path) -> None:
     started, rows = time.perf_counter(), []
     for seed in range(3):
         e = dataclasses.replace(presets.digits(), seed=seed)
-        model = fit(experiment.build(e), e.data, e.recipe, e.threat, e.schedule, seed=seed, device=experiment.place(e)).model
+        start = moved(experiment.build(e), experiment.place(e))
+        model = fit(start, e.data, e.recipe, e.threat, e.schedule, seed=seed).model
         for eps in CANDIDATES:
             found = verdict.evaluate(
                 model, e.data.validation(batch_size=100), AttackPlan(Linf(eps=eps), (PGD(steps=20),), seed=seed)

@@ -135,12 +135,12 @@ def robust(given, images, seed):
     """The share of rows that are right on these images; of a random network, by the mean of many answers."""
     import torch
 
-    from normwise.evaluation.coupling import measure_coupling
-    from normwise.evaluation.predictor import DRAWS, Judge
+    from normwise.evaluation.coupling import measure_coupling, probed
+    from normwise.evaluation.predictor import Judge
 
     model, batch = prepared(given)
     judge = Judge(model, seed)
-    judge.draws = DRAWS if measure_coupling(model, [batch.x[:64]], seed=seed).random else 1
+    judge.adjust(measure_coupling(model, probed([batch]), seed=seed))
     return (judge.answers(torch.load(images), batch.y)[0] == batch.y).double().mean().item()
 
 

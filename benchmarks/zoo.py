@@ -25,6 +25,7 @@ import torch
 from animals import FEW, ROWS, faces, first_zoo, second_zoo, trained
 
 from normwise.auditing.auditor import audit
+from normwise.auditing.options import AuditOptions
 from normwise.data import Cifar10, Digits
 from normwise.experiments.papers.cell import Workshop
 from normwise.experiments.papers.papers import CELLS
@@ -41,7 +42,7 @@ def look(animal, batches, twin, minutes: float) -> dict[str, Any]:
     name, make, claim, honest, eps = animal
     threat, model, started = Linf(eps=eps), make().eval(), time.perf_counter()
     claimed = None if claim is None else claim(model, batches, threat)
-    found = audit(model, batches, threat, claim=claimed, twin=twin, budget=minutes)
+    found = audit(model, batches, threat, claim=claimed, options=AuditOptions(twin=twin, budget=minutes))
     row = {
         "name": name,
         "honest": honest,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .attacks.bpda import straight_through as straight_through
     from .auditing.attack_tests import selftest as selftest
     from .auditing.auditor import audit as audit
+    from .auditing.options import AuditOptions as AuditOptions
     from .data import DATA as DATA
     from .data import ArrayFile as ArrayFile
     from .data import Cifar10 as Cifar10
@@ -113,6 +114,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
     from .threats import Normalized as Normalized
     from .threats import Patch as Patch
     from .training.loop import fit as fit
+    from .training.options import FitOptions as FitOptions
     from .training.recipes import FGSMRS as FGSMRS
     from .training.recipes import NFGSM as NFGSM
     from .training.recipes import RECIPES as RECIPES
@@ -135,6 +137,7 @@ _ROOMS = {
     "attacks.bpda": "straight_through",
     "auditing.attack_tests": "selftest",
     "auditing.auditor": "audit",
+    "auditing.options": "AuditOptions",
     "data": "ArrayFile Cifar10 Cifar100 Cifar101 Cifar10C DATA Digits FashionMnist ImageFolder Mnist Svhn TensorData",
     "diagnostics.run": "diagnose",
     "evaluation.acceleration": "Speed",
@@ -158,6 +161,7 @@ _ROOMS = {
     "seeding": "generator",
     "threats": "Frame L1 L2 Linf Normalized Patch THREATS",
     "training.loop": "fit",
+    "training.options": "FitOptions",
     "training.recipes": "Adversarial AlignedBN FGSMRS Mixed NFGSM NoFrost NoFrostStar RECIPES Routes Standard TRADES",
     "training.schedule": "Schedule",
     "types": "Batch Search",

@@ -18,6 +18,7 @@ from normwise.training.loop import fit
 from normwise.training.recipes import RECIPES
 from normwise.training.schedule import Schedule
 from normwise.types import Batch
+from normwise.utils.model_state import moved
 from otherdevice import elsewhere
 from worlds import Stripes, fitting, images, labels, trained
 
@@ -88,7 +89,7 @@ def test_recipes_train_there_as_here(name):
     model = special.get(name, trained)()
 
     def train(device):
-        return fit(model, Stripes(), recipe, BALL, schedule, seed=0, device=device).model.state_dict().values()
+        return fit(moved(model, device), Stripes(), recipe, BALL, schedule, seed=0).model.state_dict().values()
 
     here, there = here_and_there(train)
     torch.testing.assert_close(there, list(here), rtol=1e-3, atol=1e-4)

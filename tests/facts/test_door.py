@@ -95,8 +95,8 @@ def test_a_loader_trains_goes_on_and_ends_alike(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        nw.fit(trained(), loader(), *short, seed=0, folder=tmp_path, report=stop)
-    again, _ = nw.fit(trained(), loader(), *short, seed=0, folder=tmp_path)
+        nw.fit(trained(), loader(), *short, seed=0, options=nw.FitOptions(folder=tmp_path, report=stop))
+    again, _ = nw.fit(trained(), loader(), *short, seed=0, options=nw.FitOptions(folder=tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(made.state_dict().values(), again.state_dict().values(), strict=True))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normwise import PGD, Linf, Schedule, evaluate, fit, fold
+from normwise import PGD, FitOptions, Linf, Schedule, evaluate, fit, fold
 from normwise.evaluation.acceleration import FAST, faster
 from normwise.training.recipes import Adversarial
 from normwise.utils.fidelity import unlike
@@ -88,11 +88,11 @@ def test_training_crafts_on_the_network_itself_where_its_copy_misleads(wrong, mo
     folded = []
     monkeypatch.setattr("normwise.training.recipes.crafting.fold", lambda model: folded.append(1) or wrong(model))
     how = Adversarial(steps=2), Linf(eps=0.1), Schedule(epochs=2, lr=0.01, batch_size=48)
-    made = fit(trained(), Stripes(), *how, seed=0, folder=tmp_path).training
+    made = fit(trained(), Stripes(), *how, seed=0, options=FitOptions(folder=tmp_path)).training
     assert made.remarks[0].startswith("attacked itself in training, not its folded copy: its")
     assert len(folded) == 1, "once in a training"
     (tmp_path / "last.pt").unlink()
-    fit(trained(), Stripes(), *how, seed=0, folder=tmp_path)
+    fit(trained(), Stripes(), *how, seed=0, options=FitOptions(folder=tmp_path))
     assert len(folded) == 2, "and once where it goes on or begins again"
 
 

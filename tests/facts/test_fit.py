@@ -16,6 +16,7 @@ from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.training import schedule as scheduling
 from normwise.training.loop import fit
+from normwise.training.options import FitOptions
 from normwise.training.recipes import Adversarial, Standard
 from normwise.training.schedule import Schedule
 from normwise.utils.model_state import digest
@@ -36,11 +37,11 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe):
             raise Stopped
 
     model = trained()  # with dropout: the noise of training is part of what must be the same
-    whole = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, folder=tmp_path / "whole")
+    whole = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, options=FitOptions(folder=tmp_path / "whole"))
     with pytest.raises(Stopped):
-        fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, folder=tmp_path / "cut", report=stop)
+        fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, options=FitOptions(folder=tmp_path / "cut", report=stop))
     assert len((tmp_path / "cut" / "log.jsonl").read_text().splitlines()) == 2
-    resumed = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, folder=tmp_path / "cut")
+    resumed = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, options=FitOptions(folder=tmp_path / "cut"))
     assert digest(resumed.model) == digest(whole.model)
     assert resumed.training.forwards == whole.training.forwards
     logs = [
@@ -58,7 +59,15 @@ def test_another_seed_gives_another_network():
 
 
 def test_it_learns_and_keeps_the_last_epoch_as_good_as_the_best(tmp_path):
-    fitted = fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=12, batch_size=16, lr=0.1), seed=0, folder=tmp_path)
+    fitted = fit(
+        trained(),
+        DATA,
+        Standard(),
+        Linf(),
+        Schedule(epochs=12, batch_size=16, lr=0.1),
+        seed=0,
+        options=FitOptions(folder=tmp_path),
+    )
     scores = [json.loads(line)["validation_clean"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     best = max(scores)
     assert best > 0.8
@@ -103,7 +112,15 @@ def test_a_checkpoint_is_named_only_where_there_is_one(tmp_path, monkeypatch):
     for folder, told in ((None, "epoch 2, batch 1; lower"), (tmp_path, "; the last good checkpoint is of epoch 1; lower")):
         left = DATA.train_batches(16)
         with pytest.raises(ValueError, match=told):
-            fit(trained(), DATA, Standard(), Linf(), Schedule(batch_size=16, epochs=3), seed=0, folder=folder)
+            fit(
+                trained(),
+                DATA,
+                Standard(),
+                Linf(),
+                Schedule(batch_size=16, epochs=3),
+                seed=0,
+                options=FitOptions(folder=folder),
+            )
 
 
 @pytest.mark.parametrize("buffers", ["average", "copy"])
@@ -130,7 +147,7 @@ def test_the_average_is_its_formula_and_treats_buffers_as_told(buffers):
 def test_the_average_of_a_converted_network_knows_what_training_found_out(buffers, tmp_path):
     model = convert(trained(), RNT())  # its running range is not known before the first step
     schedule = Schedule(epochs=1, batch_size=16, lr=0.01, ema=0.9, ema_buffers=buffers)
-    fitted = fit(model, DATA, Standard(), Linf(), schedule, seed=0, folder=tmp_path).model
+    fitted = fit(model, DATA, Standard(), Linf(), schedule, seed=0, options=FitOptions(folder=tmp_path)).model
     assert not unmapped(fitted)
     again = trained(RNT())
     checkpoints.give(again, checkpoints.weights(tmp_path / "model.safetensors"))
@@ -279,7 +296,7 @@ def test_images_are_crafted_in_the_mode_that_is_asked_for(mode):
 
 
 def test_the_state_of_another_version_is_refused(tmp_path):
-    options = {"seed": 0, "folder": tmp_path}
+    options = {"seed": 0, "options": FitOptions(folder=tmp_path)}
     fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=1, batch_size=16, lr=0.1), **options)
     saved = torch.load(tmp_path / "last.pt", weights_only=True)
     del saved["state"]["top"]
@@ -302,10 +319,10 @@ def test_the_state_of_another_version_is_refused(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_state_of_another_training_is_refused_and_what_differs_is_named(tmp_path, changed, told):
-    run = {"model": trained(), "data": DATA, "recipe": Standard(), "threat": Linf(eps=0.1), "seed": 0, "folder": tmp_path}
-    run["schedule"] = Schedule(epochs=1, batch_size=16, lr=0.1)
+    run = {"model": trained(), "data": DATA, "recipe": Standard(), "threat": Linf(eps=0.1), "seed": 0}
+    run |= {"schedule": Schedule(epochs=1, batch_size=16, lr=0.1), "options": FitOptions(folder=tmp_path)}
     first = fit(**run).model
-    assert digest(fit(**run, card={"another": "card"}).model) == digest(first)
+    assert digest(fit(**run | {"options": FitOptions(folder=tmp_path, card={"another": "card"})}).model) == digest(first)
     before = (tmp_path / "last.pt").read_bytes()
     with pytest.raises(ValueError, match=f"last.pt cannot be gone on from .*{told}.*; give another folder, or delete it"):
         fit(**run | changed)

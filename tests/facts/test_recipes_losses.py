@@ -17,6 +17,7 @@ from normwise.norms.surgery.folding import fold
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.training.loop import fit
+from normwise.training.options import FitOptions
 from normwise.training.recipes import FGSMRS, NFGSM, RECIPES, TRADES, Mixed, NoFrost, NoFrostStar, Routes, Standard, crafting
 from normwise.training.recipes.trades import Diverge
 from normwise.training.schedule import Schedule
@@ -248,8 +249,7 @@ def test_a_planted_model_that_withstands_one_step_alone_triggers_the_sentinel(tm
         THREAT,
         quick,
         seed=0,
-        folder=tmp_path,
-        report=lambda t, *_: said.append(t),
+        options=FitOptions(folder=tmp_path, report=lambda t, *_: said.append(t)),
     )
     line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     assert line["validation_one_step"] > 0.8

@@ -34,6 +34,7 @@ from normwise.norms.surgery.unmapped import unmapped
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.training.loop import fit
+from normwise.training.options import FitOptions
 from normwise.training.recipes import Routes, Standard
 from normwise.training.schedule import Schedule
 from normwise.types import Site
@@ -288,7 +289,7 @@ def test_training_in_a_process_group_wants_synchronized_norms_or_a_word(tmp_path
     try:
         with pytest.raises(ValueError, match=r"1 norms would read each process's own rows \(norm, ...\); convert_sync"):
             fit(trained(), *settings, seed=0)
-        fit(trained(), *settings, seed=0, stats="per-rank")
+        fit(trained(), *settings, seed=0, options=FitOptions(stats="per-rank"))
         fit(trained(GN(groups=4)), *settings, seed=0)
         for source, scope, alone in (
             ("features", "sample", "adaptive.0.norm"),

@@ -12,6 +12,7 @@ from normwise.norms.surgery.conversion import convert
 from normwise.norms.surgery.trainable import baked, frozen_statistics, only, redrawn_scales, shuffled
 from normwise.threats import Linf
 from normwise.training.loop import fit
+from normwise.training.options import FitOptions
 from normwise.training.recipes import Adversarial, Standard
 from normwise.training.schedule import Schedule
 from normwise.utils.model_state import digest
@@ -74,7 +75,7 @@ def test_the_networks_own_parametrizations_are_trained_and_saved_as_they_are(tmp
         weight_norm(model.conv2)
         return model
 
-    fitted = fit(own(), Stripes(), Standard(), Linf(), HARSH, seed=0, folder=tmp_path).model
+    fitted = fit(own(), Stripes(), Standard(), Linf(), HARSH, seed=0, options=FitOptions(folder=tmp_path)).model
     saved = own()
     checkpoints.give(saved, checkpoints.weights(tmp_path / "model.safetensors"))
     assert digest(saved) == digest(fitted)

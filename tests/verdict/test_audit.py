@@ -13,6 +13,7 @@ from normwise.attacks import APGD, PGD
 from normwise.auditing.auditor import Audit, audit, claimed
 from normwise.auditing.broken_defenses import ILLUSIONS, Cut, before
 from normwise.auditing.checks import CHECKS, Case, cutting_layers
+from normwise.auditing.options import AuditOptions
 from normwise.data import Mnist
 from normwise.evaluation.batch_attacks import peers, single
 from normwise.evaluation.evaluator import evaluate
@@ -105,7 +106,7 @@ PLANTED = {  # the network, what its own protocol claims (None: the audit's defa
     "normalized eps": (honest, normalized_claim, "stronger search"),
     "clean substitute": (clean_substitute, clean_substitute_claim, "stronger search"),
 }
-QUICKER = {"twin": honest(), "strongest": APGD(steps=20, targets=2), "victims": 4}
+QUICKER = AuditOptions(twin=honest(), strongest=APGD(steps=20, targets=2), victims=4)
 
 
 COSTLY = ("more steps", "more starts", "other losses", "radius curve", "random search", "transfer from an undefended twin")
@@ -116,7 +117,7 @@ def test_an_illusion_is_caught_and_named(name, monkeypatch):
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name not in COSTLY])
     make, claim, where = PLANTED[name]
     model = make().eval()
-    found = audit(model, BATCHES, THREAT, claim=claim(model) if claim else None, **QUICKER)
+    found = audit(model, BATCHES, THREAT, claim=claim(model) if claim else None, options=QUICKER)
     named = {check.name for check in found.checks if check.status == "fail"}
     assert where in named or any(where in reason for reason in found.reasons), found.sentence
     assert found.verdict == "doubtful" or where in ("outputs", "size of the logits")
@@ -137,7 +138,7 @@ HONEST = {
 def test_an_honest_network_is_not_accused(name):
     model = HONEST[name]()
     bits = digest(model)
-    found = audit(model, BATCHES, THREAT, **QUICKER)
+    found = audit(model, BATCHES, THREAT, options=QUICKER)
     assert found.verdict == "trustworthy", found.sentence
     assert not [check for check in found.checks if check.status in ("fail", "could not run")]
     assert digest(model) == bits
@@ -145,15 +146,15 @@ def test_an_honest_network_is_not_accused(name):
 
 
 def test_costly_checks_see_a_masked_gradient_too():
-    found = audit(ILLUSIONS["rounded pixels"](honest()), BATCHES, THREAT, **QUICKER)
+    found = audit(ILLUSIONS["rounded pixels"](honest()), BATCHES, THREAT, options=QUICKER)
     failed = {check.name for check in found.checks if check.status == "fail"}
     assert {"loss surface", "transfer from an undefended twin", "random search", "gradients per layer"} <= failed
 
 
 def test_a_claim_above_the_truth_is_doubtful_and_one_below_is_not(monkeypatch):
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name not in COSTLY])
-    assert audit(honest(), BATCHES, THREAT, claim=0.9, **QUICKER).verdict == "doubtful"
-    assert audit(honest(), BATCHES, THREAT, claim=0.0, **QUICKER).verdict == "trustworthy"
+    assert audit(honest(), BATCHES, THREAT, claim=0.9, options=QUICKER).verdict == "doubtful"
+    assert audit(honest(), BATCHES, THREAT, claim=0.0, options=QUICKER).verdict == "trustworthy"
 
 
 def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
@@ -169,7 +170,7 @@ def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
                 raise RuntimeError("at least two rows, please")
             return self.inner(x)
 
-    found = audit(OneByOne(), BATCHES, THREAT, **QUICKER)
+    found = audit(OneByOne(), BATCHES, THREAT, options=QUICKER)
     assert "batch size" in found.missing
     assert "at least two rows" in next(c.measured for c in found.checks if c.name == "batch size")
     assert [c.status for c in found.checks if c.name == "gradients per layer"] == ["pass"]
@@ -178,7 +179,7 @@ def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
 
 
 def test_where_nothing_could_run_nothing_is_trusted():
-    found = audit(honest(), BATCHES, THREAT, budget=1e-9)
+    found = audit(honest(), BATCHES, THREAT, options=AuditOptions(budget=1e-9))
     assert (found.verdict, found.upper_bound, found.n) == ("not established", 1.0, 0)
     assert found.sentence == "not established: no attack could run: 0.00 minutes were not enough, of a budget of 1e-09"
 
@@ -198,7 +199,7 @@ def test_a_search_that_takes_too_long_is_stopped_within(monkeypatch):
     monkeypatch.setattr(passes, "time", clock)
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in ("outputs", "more steps")])
     monkeypatch.setattr(module, "SHARE", 1.0)
-    found = audit(Slow(), BATCHES, THREAT, budget=3)
+    found = audit(Slow(), BATCHES, THREAT, options=AuditOptions(budget=3))
     assert found.missing == ("more steps",)
     assert 150 < len(asked) < 210  # of 800
 

@@ -12,6 +12,7 @@ from normwise.attacks import PGD
 from normwise.auditing.broken_defenses import ILLUSIONS, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
 from normwise.auditing.checks import CHECKS, Case, closed, parts, searches
 from normwise.auditing.checks.gradients import gradients_by_layer
+from normwise.auditing.options import AuditOptions
 from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import BN, RN, Routed
 from normwise.seeding import generator
@@ -192,7 +193,7 @@ def test_a_guilty_network_raises_the_check(name):
         batches = [batch._replace(x=(16 * batch.x).round() / 16) for batch in BATCHES]
     if name == "label leaking":
         batches = [batch._replace(y=(batch.y + 1) % 3) for batch in BATCHES]
-    case = Case(model, batches, WIDE, claim=claim, victims=4, twin=Reader())
+    case = Case(model, batches, WIDE, claim=claim, options=AuditOptions(victims=4, twin=Reader()))
     if name != "repeated and lonely answers":
         BY_NAME["repeated and lonely answers"].ask(case)
     found = BY_NAME[name].ask(case)
@@ -212,7 +213,7 @@ def test_searches_that_find_more_raise_the_check(name, monkeypatch):
 
 
 def test_the_honest_reader_passes_all():
-    case = Case(Reader(), BATCHES, Linf(eps=0.1), twin=trained(BN()))
+    case = Case(Reader(), BATCHES, Linf(eps=0.1), options=AuditOptions(twin=trained(BN())))
     found = {check.name: check.ask(case) for check in CHECKS if check.name != "stronger search"}
     assert {name: one.measured for name, one in found.items() if one.status == "fail"} == {}
     assert {name for name, one in found.items() if one.n is None} == ASIDE
@@ -228,13 +229,15 @@ def test_of_coupled_rows_whole_batches_are_counted():
 
 
 def test_a_declared_violation_is_no_reason():
-    silent, told = (Case(Moody(), BATCHES, Linf(eps=0.1), declares=declared) for declared in ((), ("coupled",)))
+    silent, told = (
+        Case(Moody(), BATCHES, Linf(eps=0.1), options=AuditOptions(declares=declared)) for declared in ((), ("coupled",))
+    )
     assert BY_NAME["repeated and lonely answers"].ask(silent).status == "fail"
     assert BY_NAME["repeated and lonely answers"].ask(told).status == "warn"
     assert silent.grave
     assert not told.grave
     with pytest.raises(ValueError, match="declares names fast; give some of random, stateful, coupled"):
-        Case(Moody(), BATCHES, Linf(eps=0.1), declares=("fast",))
+        Case(Moody(), BATCHES, Linf(eps=0.1), options=AuditOptions(declares=("fast",)))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +291,9 @@ def test_a_cut_that_no_layer_can_be_blamed_for_fails_all_the_same(layer):
     model = nn.Sequential(layer, Reader()) if layer else nn.Sequential(Detached())
     for name in ("gradients per layer", "straight through"):
         assert BY_NAME[name].ask(Case(model.eval(), BATCHES, WIDE, claim=1.0)).status == "fail", name
-    found = BY_NAME["stronger search"].ask(Case(model.eval(), BATCHES, WIDE, claim=1.0, strongest=PGD(steps=5)))
+    found = BY_NAME["stronger search"].ask(
+        Case(model.eval(), BATCHES, WIDE, claim=1.0, options=AuditOptions(strongest=PGD(steps=5)))
+    )
     assert found.status == "fail"
     assert "after square" in found.measured
 

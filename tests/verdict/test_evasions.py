@@ -3,6 +3,7 @@
 import copy
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from normwise.attacks import APGD, PGD
 from normwise.auditing.auditor import Audit, audit
 from normwise.auditing.broken_defenses import before
 from normwise.auditing.checks import CHECKS, Case, cutting_layers
+from normwise.auditing.options import AuditOptions
 from normwise.evaluation.coupling import measure_coupling
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.predictor import Judge, classes_of
@@ -27,7 +29,7 @@ module = sys.modules["normwise.auditing.auditor"]
 BATCHES = Stripes(test_limit=30).test(batch_size=15)
 THREAT = Linf(eps=0.2)
 BY_NAME = {check.name: check for check in CHECKS}
-QUICKER = {"twin": None, "strongest": APGD(steps=10), "victims": 4}
+QUICKER = AuditOptions(strongest=APGD(steps=10), victims=4)
 
 
 class Around(nn.Module):
@@ -121,11 +123,11 @@ def cheap(monkeypatch):
 def test_what_changes_while_nobody_looks_is_doubtful(monkeypatch, model, reason):
     cheap(monkeypatch)
     made = model().eval()
-    found = audit(made, BATCHES, THREAT, **QUICKER)
+    found = audit(made, BATCHES, THREAT, options=QUICKER)
     assert found.verdict == "doubtful"
     assert any(reason in one for one in found.reasons), found.reasons
     assert not any(part.training for part in made.modules())
-    declared = audit(made, BATCHES, THREAT, declares=("stateful", "coupled"), **QUICKER)
+    declared = audit(made, BATCHES, THREAT, options=replace(QUICKER, declares=("stateful", "coupled")))
     assert not any(reason in one for one in declared.reasons)
 
 
@@ -178,9 +180,9 @@ def test_a_slow_check_does_not_cost_the_last_search_its_time_and_without_that_no
     monkeypatch.setattr(passes, "time", clock)
     few = ("outputs", "more steps", "more starts", "stronger search")
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in few])
-    enough = audit(Slow().eval(), BATCHES, THREAT, budget=20, **QUICKER)  # a pass takes a second
+    enough = audit(Slow().eval(), BATCHES, THREAT, options=replace(QUICKER, budget=20))  # a pass takes a second
     asked.clear()
-    short = audit(Slow().eval(), BATCHES, THREAT, budget=3, **QUICKER | {"strongest": PGD(steps=100)})
+    short = audit(Slow().eval(), BATCHES, THREAT, options=replace(QUICKER, budget=3, strongest=PGD(steps=100)))
     assert enough.missing == ("more steps",)
     assert "stronger search" in short.missing
     assert short.verdict != "trustworthy"
@@ -198,7 +200,7 @@ def test_a_network_that_always_answers_the_same_is_dead_and_its_attack_does_not_
 
 def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_equally_many(monkeypatch):
     monkeypatch.setattr("normwise.auditing.checks.case.AT_ONCE", 15)
-    case, asked = Case(trained(BN()), BATCHES, THREAT, strongest=APGD(steps=2)), list[int]()
+    case, asked = Case(trained(BN()), BATCHES, THREAT, options=AuditOptions(strongest=APGD(steps=2))), list[int]()
     judge = evaluate
 
     def seen(model, batches, *rest, **options):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from normwise.auditing.checks import CHECKS, Case, closed, in_a_process
 from normwise.auditing.checks.asked_anew import OtherWeights
 from normwise.auditing.checks.ledger import Clean
 from normwise.auditing.checks.levels import OnGrid, levels_of, towards
+from normwise.auditing.options import AuditOptions
 from normwise.models.loading import load
 from normwise.threats import L2, Linf
 from normwise.utils import intervals
@@ -24,7 +26,7 @@ from worlds import Stripes
 module = sys.modules["normwise.auditing.auditor"]
 THREAT = Linf(eps=0.1)
 BATCHES = [batch._replace(x=(255 * batch.x).round() / 255) for batch in Stripes(test_limit=30).test(batch_size=15)]
-QUICK = {"strongest": APGD(steps=10), "victims": 4}
+QUICK = AuditOptions(strongest=APGD(steps=10), victims=4)
 FEW = (
     *("repeated and lonely answers", "batch size", "outputs", "gradients per layer", "loss surface", "straight through"),
     *("grid of the pixels", "asked anew", "other ways of asking", "stronger search"),
@@ -57,9 +59,9 @@ class Fragile(Sturdy):
             self.read.weight.add_(80 / 72 * torch.stack([-BOARD, BOARD, 0 * BOARD])[:, None])
 
 
-def asked(model, monkeypatch, **options):
+def asked(model, monkeypatch, claim=None, **options):
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name in FEW])
-    return audit(model.eval(), BATCHES, THREAT, **QUICK | options)
+    return audit(model.eval(), BATCHES, THREAT, claim=claim, options=replace(QUICK, **options))
 
 
 def test_the_two_parts_are_what_they_are_called(monkeypatch):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,16 +27,18 @@ from ..registry import plain
 from ..seeding import derive, drawing
 from ..threats import THREATS, Linf, Normalized
 from ..training.loop import fit
+from ..training.options import FitOptions
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
-from ..types import Attack, Batch, Data, Report, ThreatModel, silent
+from ..types import Batch, Data, Report, ThreatModel
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
 from ..utils.model_state import digest, moved
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
-from .checks import CHECKS, DECLARABLE, Audited, Case, Elsewhere, Found, closed, copy_of, in_a_process
+from .checks import CHECKS, Audited, Case, Found, closed, copy_of, in_a_process
+from .options import DECLARABLE, AuditOptions, check_declares
 
 TWIN_PIXELS = 60_000 * 32 * 32  # that the twin sees in training, with repetitions
 KEPT, SHARE = 1 / 3, 1 / 2  # of the budget, what the last check is kept; of what is left beside that, what one may take
@@ -86,8 +88,7 @@ class Audit:
             raise ValueError(f"rows is {self.rows}, victims {self.victims} and budget {self.budget}; give numbers above 0")
         if not self.model:
             raise ValueError("no model is named; write normwise audit MODEL: a run folder or package.module:function")
-        if strange := set(self.declares) - set(DECLARABLE):
-            raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")
+        check_declares(self.declares)
         claimed(self.claim)
 
 
@@ -147,19 +148,15 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
     said = told([loaded, *twins], report)
     keep_settings(settings, folder)
-    made = audit(
-        model,
-        batches,
-        settings.threat,
-        claim=claim.share,
-        twin=moved(twins[0].model, device) if twins else _twin(settings, report),
+    options = AuditOptions(
         declares=(*settings.declares, *claim.declares),
+        twin=moved(twins[0].model, device) if twins else _twin(settings, report),
         victims=settings.victims,
         elsewhere=partial(in_a_process, settings.model, settings.weights, str(device), digest(model)),
-        seed=settings.seed,
         budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,
     )
+    made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
     named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
     made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
@@ -191,7 +188,15 @@ def _twin(settings: Audit, report: Report) -> nn.Module | None:
     def told(text: str, done: int, total: int) -> None:
         report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
 
-    made = fit(small, data, Standard(), settings.threat, schedule, seed=settings.seed, device=place(settings), report=told)
+    made = fit(
+        moved(small, place(settings)),
+        data,
+        Standard(),
+        settings.threat,
+        schedule,
+        seed=settings.seed,
+        options=FitOptions(report=told),
+    )
     return made.model
 
 
@@ -201,41 +206,22 @@ def audit(
     threat: ThreatModel,
     *,
     claim: float | None = None,
-    twin: nn.Module | None = None,
-    declares: Sequence[str] = (),
-    strongest: Attack | None = None,
-    victims: int = 32,
-    elsewhere: Elsewhere | None = None,
     seed: int = 0,
-    budget: float = 30.0,
-    report: Report = silent,
+    options: AuditOptions = AuditOptions(),
 ) -> Audited:
     """Put a claim of robust accuracy to the test: a battery of checks on a network in evaluation mode.
 
     Without a claim it is what PGD-20 leaves under the model's own protocol (whole batches attacked jointly, where rows are
     coupled). The verdict is "doubtful" if the claim exceeds the upper bound by more than 5 points and than its interval, or
-    if answers are random, change the model ("stateful"), or depend on neighbours ("coupled") and the claim does not declare
+    if answers are random, change the model ("stateful"), or depend on neighbours ("coupled") and `options` do not declare
     it. It is "not established" where nothing speaks against the claim and nothing vouches for it: no gradient leads the way, the
-    strongest search could not run, or the network never learned. `twin` is an undefended network for the same classes, to transfer from, `strongest` the last search on what still stands
-    (None: AutoAttack; its APGD parts where rows are coupled, its version "rand" where the model draws). `elsewhere` asks
-    the same network in a process of its own: batches of images in, logits out. `budget` is in minutes. A check that fails to
-    run, or runs out of time, is named, and the others go on. The model is left as it was.
+    strongest search could not run, or the network never learned. A check that fails to run, or runs out of time, is named, and
+    the others go on. The model is left as it was.
 
-    Raises ValueError for no batches, rows with the same id, and a declaration that is none.
+    Raises ValueError for no batches, and rows with the same id.
     """
-    case = Case(
-        model,
-        as_batches(batches),
-        threat,
-        claim=claim,
-        twin=twin,
-        declares=declares,
-        strongest=strongest,
-        victims=victims,
-        elsewhere=elsewhere,
-        seed=seed,
-    )
-    deadline = time.monotonic() + 60 * budget
+    case = Case(model, as_batches(batches), threat, claim=claim, seed=seed, options=options)
+    budget, deadline = options.budget, time.monotonic() + 60 * options.budget
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):
         now, case.check = time.monotonic(), one.name
@@ -252,5 +238,5 @@ def audit(
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             found = Found("could not run", reason, None)
         checks.append(Check(name=one.name, why=one.why, attacker=one.attacker, **found._asdict()))
-        report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
+        options.report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
     return closed(case, checks)

@@ -13,7 +13,7 @@ from torch import nn
 from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..diagnostics import DIAGNOSES
-from ..evaluation.coupling import measure_coupling
+from ..evaluation.coupling import measure_coupling, probed
 from ..evaluation.predictor import check_network
 from ..models.loading import check_models, load, told
 from ..norms import norm_reads
@@ -23,7 +23,7 @@ from ..seeding import generator
 from ..threats import THREATS, Linf
 from ..types import Batch, Data, Report, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
-from ..utils.model_state import device_of, digest, moved, refuse_lazy, running
+from ..utils.model_state import digest, moved, refuse_lazy, running
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
@@ -149,7 +149,7 @@ def diagnose(
             done += 1
         report(f"{name}: {sum(seconds.values()):.0f} s", done, total)
         with running(model, "eval"):
-            coupled, read = measure_coupling(model, [batches[0].x.to(device_of(model))]).coupled, norm_reads(model)
+            coupled, read = measure_coupling(model, probed(batches), seed=seed).coupled, norm_reads(model)
         patients.append(
             Patient(model=name, digest=digest(model), norm_reads=read, coupled=coupled, tables=tables, seconds=seconds)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..seeding import generator
-from ..types import Images
+from ..types import Batch, Images
 from ..utils.batches import Rows, images_of
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, digest, modes_of, untouched
 from ..utils.per_row import over
+
+PROBED = 64  # images of a batch on which coupling is measured, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,14 @@ class Coupling:
     tolerance: float
     flips: int
     rows: int
+
+
+def probed(batches: Sequence[Batch]) -> list[Images]:
+    """The images that show how rows of these batches are coupled: up to 64 of the first batch of the largest size and, if it is
+    as large, of the one after it. A row alone has no neighbours that it could show."""
+    sizes = [len(batch.y) for batch in batches]
+    first = sizes.index(max(sizes))
+    return [batch.x[:PROBED] for batch in batches[first : first + 2] if len(batch.y) == sizes[first]]
 
 
 def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupling:

@@ -13,6 +13,7 @@ from ..types import Batch, Images, Labels, Logits, Mode
 from ..utils.batches import beyond
 from ..utils.forward import NoLogits, in_parts, in_time, logits_of
 from ..utils.model_state import device_of, running, untouched
+from .coupling import Coupling
 
 DRAWS = 11  # answers of a random model, of which the most frequent one counts
 
@@ -34,6 +35,10 @@ class Judge:
         self.seed, self.draws, self.divisible = seed, 1, False
         self.forwards = self.backwards = 0
         self.classes: int | None = None
+
+    def adjust(self, coupling: Coupling) -> None:
+        """Ask as often as the model's own draws need, and in parts where rows are independent."""
+        self.draws, self.divisible = DRAWS if coupling.random else 1, not coupling.coupled
 
     def logits(self, x: Images, draw: int = 0) -> Logits:
         """The model's logits (b, classes), float32 at least. Raises ValueError where it answers anything else."""

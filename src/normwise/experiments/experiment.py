@@ -28,6 +28,7 @@ from ..registry import plain
 from ..seeding import derive, drawing
 from ..threats import THREATS, Linf
 from ..training.loop import Fitted, fit
+from ..training.options import FitOptions
 from ..training.recipes import RECIPES, Standard
 from ..training.schedule import Schedule, autocast
 from ..types import Attack, Batch, Data, Norm, Recipe, Report, ThreatModel, silent
@@ -193,18 +194,8 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
     check_folder(e, folder)
     model, said = prepared(e, report)
     keep_settings(e, folder)
-    fitted = fit(
-        model,
-        e.data,
-        e.recipe,
-        e.training_threat,
-        e.schedule,
-        seed=e.seed,
-        device=place(e),
-        folder=folder,
-        card=card(e),
-        report=report,
-    )
+    options = FitOptions(folder=folder, card=card(e), report=report)
+    fitted = fit(model, e.data, e.recipe, e.training_threat, e.schedule, seed=e.seed, options=options)
     return fitted, said
 
 

@@ -14,7 +14,7 @@ from ..registry import plain
 from . import answer, cells, curves, figures, tables
 from .card import card, facts, numbered, of, subtitle
 from .frame import rendered
-from .ink import SERIES, Drawn
+from .ink import SERIES
 from .robustbench import Entry
 from .sheet import Example, told
 from .words import REFERENCE, anchor, docs, joined, training, where
@@ -45,64 +45,61 @@ def write(
     records.write(out / records.RESULTS, json.dumps(data | {"failures": failed}, indent=2, allow_nan=False) + "\n")
     for kind, write_table in (("csv", tables.to_csv), ("md", tables.to_markdown), ("tex", tables.to_latex)):
         records.write(out / f"results.{kind}", write_table(results))
-    drawn, pictures = figures.draw(found, out), _pictures(found, results, examples)
-    return records.write(
-        out / "report.html", _page(found, drawn, out, title, data["provenance"], failed, published, pictures)
-    )
-
-
-def _page(
-    found: Sequence[cells.Cell],
-    drawn: Sequence[Drawn],
-    folder: Path,
-    title: str,
-    provenance: Mapping[str, Any],
-    failures: Mapping[str, str],
-    published: Sequence[Entry],
-    pictures: Sequence[tuple[str, list[Example]]],
-) -> str:
-    results = [r for cell in found for r in cell.results]
-    columns, rows = tables.main(found)
-    colours = {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()}
-    return rendered(
+    drawn, shown = figures.draw(found, out), data["provenance"]
+    page = rendered(
         "page.html",
         title=title,
-        subtitle=subtitle(found),
-        answer=answer.of(found, failures),
-        card=card(found),
-        cards=numbered(found),
-        of=of,
-        pictures=pictures,
-        anchor=anchor,
-        docs=docs(folder),
-        columns=columns,
-        rows=rows,
-        colours=colours,
-        failures=failures,
+        answer=answer.of(found, failed),
+        docs=docs(out),
+        pictures=_pictures(found, results, examples),
+        failures=failed,
         published=published,
-        curves=lambda over: [(name, curve, curves.value, r) for name, curve, r in curves.of(found, over)],
         figures=[(one, _CAPTIONS[one.name](found)) for one in drawn],
-        cells=found,
-        results=results,
-        coupled=[(cell, r) for cell in found for r in cell.results if r.evaluation.coupled],
-        concerns=_concerns(found),
-        checks=list(dict.fromkeys(check.name for r in results for check in r.evaluation.checks)),
-        provenance=[(key, text) for key, text in facts(provenance) if key != "command"],
-        command=provenance.get("command") or "",
-        made=_made(provenance, results),
-        settings=_shared(results),
-        seeds=joined(dict.fromkeys(str(r.experiment.get("seed", r.evaluation.seed)) for r in results)),
-        attacks=joined(cells.attackers(results) or ["no attack"]),
-        paired=any(cell.paired for cell in found),
-        alone=any(r.evaluation.single for r in results),
-        protocol=joined(cells.attackers(results, further=False) or ["no attack"]),
-        reference=REFERENCE,
-        percent=tables.percent,
-        interval=tables.interval,
-        duration=tables.duration,
-        count=tables.count,
-        where=partial(_name, seeds=any(len(cell.results) > 1 for cell in found)),
+        provenance=[(key, text) for key, text in facts(shown) if key != "command"],
+        command=shown.get("command") or "",
+        made=_made(shown, [r for cell in found for r in cell.results]),
+        **_of_cells(found),
+        **_WORDS,
     )
+    return records.write(out / "report.html", page)
+
+
+_WORDS = {
+    "of": of,
+    "anchor": anchor,
+    "reference": REFERENCE,
+    "percent": tables.percent,
+    "interval": tables.interval,
+    "duration": tables.duration,
+    "count": tables.count,
+}
+
+
+def _of_cells(found: Sequence[cells.Cell]) -> dict[str, Any]:
+    """What the page shows of the cells alone."""
+    results = [r for cell in found for r in cell.results]
+    columns, rows = tables.main(found)
+    return {
+        "subtitle": subtitle(found),
+        "card": card(found),
+        "cards": numbered(found),
+        "columns": columns,
+        "rows": rows,
+        "colours": {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()},
+        "curves": lambda over: [(name, curve, curves.value, r) for name, curve, r in curves.of(found, over)],
+        "cells": found,
+        "results": results,
+        "coupled": [(cell, r) for cell in found for r in cell.results if r.evaluation.coupled],
+        "concerns": _concerns(found),
+        "checks": list(dict.fromkeys(check.name for r in results for check in r.evaluation.checks)),
+        "settings": _shared(results),
+        "seeds": joined(dict.fromkeys(str(r.experiment.get("seed", r.evaluation.seed)) for r in results)),
+        "attacks": joined(cells.attackers(results) or ["no attack"]),
+        "paired": any(cell.paired for cell in found),
+        "alone": any(r.evaluation.single for r in results),
+        "protocol": joined(cells.attackers(results, further=False) or ["no attack"]),
+        "where": partial(_name, seeds=any(len(cell.results) > 1 for cell in found)),
+    }
 
 
 def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:

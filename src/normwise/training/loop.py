@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,14 @@ from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
 from ..registry import difference, plain
 from ..seeding import derive, drawing, generator
-from ..types import Batch, Data, Recipe, Report, ThreatModel, silent
+from ..types import Batch, Data, Recipe, ThreatModel
 from ..utils.batches import Rows
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
-from ..utils.model_state import digest, frozen, moved, running, set_mode
+from ..utils.model_state import device_of, digest, frozen, moved, running, set_mode
 from . import schedule as scheduling
 from .loaders import as_data
+from .options import FitOptions
 from .schedule import Schedule
 from .validation import Validation, overfitted
 
@@ -56,13 +57,9 @@ def fit(
     schedule: Schedule,
     *,
     seed: int,
-    device: torch.device | str = "cpu",
-    folder: Path | None = None,
-    card: Mapping[str, Any] | None = None,
-    report: Report = silent,
-    stats: Literal["synchronized", "per-rank"] = "synchronized",
+    options: FitOptions = FitOptions(),
 ) -> Fitted:
-    """Train a copy of the model as the recipe says; the model given stays as it is.
+    """Train a copy of the model as the recipe says, on the model's device; the model given stays as it is.
 
     `data` is a data set, or training rows alone: a DataLoader, pairs (images, labels), or two tensors, pixels in [0, 1]. Without
     validation rows the last epoch is kept.
@@ -72,31 +69,24 @@ def fit(
     standard error of the best: smaller differences are the draw of the rows (Breiman et al. 1984, Classification and
     Regression Trees, 3.4.3, choose so among trees).
 
-    With a `folder`, every epoch ends with `last.pt` (all that is needed to go on), a line in `log.jsonl`, and the chosen
-    model so far in `model.safetensors` with `card` beside it. A run that was stopped goes on from there and ends with the
-    same weights as one that was not, if everything that is trained, on and by is the same; the device may be another.
+    With `FitOptions(folder=...)` a run that was stopped goes on from its last finished epoch and ends with the same weights as one
+    that was not, if everything that is trained, on and by is the same; the device may be another.
 
     Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, for a folder
-    that holds another training, naming what differs, and where a process group is up and norms read each process's own batch,
-    unless `stats` is "per-rank".
+    that holds another training, naming what differs, and where a process group is up and norms read each process's own batch
+    (see `FitOptions.stats`).
     """
     data = as_data(data)
-    if dist.is_available() and dist.is_initialized() and stats != "per-rank":
-        fixed = frozen(model)
-        alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
-        if alone:
-            raise ValueError(
-                f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
-                'convert_sync(model) first, or say stats="per-rank"'
-            )
-    run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, torch.device(device), folder)
-    if folder:
-        run.resume(folder)
+    if dist.is_available() and dist.is_initialized() and options.stats != "per-rank":
+        _check_synchronized(model)
+    run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, device_of(model), options)
+    if options.folder:
+        run.resume(options.folder)
     while run.state.epoch < schedule.epochs:
-        line = run.epoch(report)
-        if folder:
-            run.save(folder, line, card or {})
-        report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
+        line = run.epoch()
+        if options.folder:
+            run.save(options.folder, line)
+        options.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
     return run.finish()
 
 
@@ -127,7 +117,7 @@ class _Run:
     schedule: Schedule
     seed: int
     device: torch.device
-    folder: Path | None
+    options: FitOptions
 
     def __post_init__(self) -> None:
         schedule, device = self.schedule, self.device
@@ -141,17 +131,17 @@ class _Run:
         rows = self.data.validation(batch_size=250) if schedule.validate_every else []
         self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device)
         self.state = _State()
-        self.about = self._about() if self.folder else None
+        self.about = self._about() if self.options.folder else None
 
     @property
     def current(self) -> nn.Module:
         """The model that would be used: the moving average where there is one."""
         return self.average.module if self.average else self.model
 
-    def epoch(self, report: Report) -> dict[str, Any]:
+    def epoch(self) -> dict[str, Any]:
         """Train for one epoch, look at the validation rows, keep the model if it is as good as the best; returns the log line."""
         started = time.perf_counter()
-        line = {"epoch": self.state.epoch + 1, **self._train(report)}
+        line = {"epoch": self.state.epoch + 1, **self._train()}
         self.state.epoch += 1
         self.state.loss = line["loss"]
         aim = "robust" if self.recipe.robust else "clean"
@@ -172,7 +162,7 @@ class _Run:
         self.state.seconds += time.perf_counter() - started
         return line | {f"validation_{name}": value for name, value in scores.items()} | {"seconds": self.state.seconds}
 
-    def _train(self, report: Report) -> dict[str, float]:
+    def _train(self) -> dict[str, float]:
         epoch, rng = self.state.epoch, generator(self.seed, "train", self.state.epoch)
         loss = right = seen = 0.0
         with running(self.model, "train"), drawing(derive(self.seed, "noise", epoch), [self.device]):
@@ -181,7 +171,7 @@ class _Run:
                 with scheduling.autocast(self.schedule, self.device):
                     cost = self.recipe.loss(self.model, x, y, self.threat, generator=rng)
                 if not torch.isfinite(cost.loss):
-                    kept = f"the last good checkpoint is of epoch {epoch}; " if epoch and self.folder else ""
+                    kept = f"the last good checkpoint is of epoch {epoch}; " if epoch and self.options.folder else ""
                     raise Diverged(
                         f"the loss became {cost.loss.item()} in epoch {epoch + 1}, batch {index + 1}; {kept}lower schedule.lr"
                     )
@@ -198,7 +188,7 @@ class _Run:
                 right += int(losses.correct(cost.logits, y).sum())
                 seen += len(y)
                 text = f"epoch {epoch + 1}/{self.schedule.epochs}, loss {loss / seen:.3f}"
-                report(text, epoch * self.steps + index + 1, self.schedule.epochs * self.steps)
+                self.options.report(text, epoch * self.steps + index + 1, self.schedule.epochs * self.steps)
         return {"loss": loss / seen, "train_accuracy": right / seen, "lr": float(self.rates.get_last_lr()[0])}
 
     def _prepare(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -229,10 +219,10 @@ class _Run:
         )
         return Fitted(set_mode(moved(model, memory_format=torch.contiguous_format), "eval"), training)
 
-    def save(self, folder: Path, line: Mapping[str, Any], card: Mapping[str, Any]) -> None:
+    def save(self, folder: Path, line: Mapping[str, Any]) -> None:
         """Write what is needed to go on, the chosen model so far, and the log."""
         if self.state.best_epoch == self.state.epoch:
-            checkpoints.save(baked(self.current), folder, card)
+            checkpoints.save(baked(self.current), folder, self.options.card)
         buffer = io.BytesIO()
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         torch.save({"about": self.about, "state": asdict(self.state), **parts}, buffer)
@@ -271,6 +261,17 @@ class _Run:
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
         return parts | ({"average": self.average} if self.average else {})
+
+
+def _check_synchronized(model: nn.Module) -> None:
+    """Refuse norms that would read each process's own rows. Raises ValueError."""
+    fixed = frozen(model)
+    alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
+    if alone:
+        raise ValueError(
+            f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
+            'convert_sync(model) first, or say options=FitOptions(stats="per-rank")'
+        )
 
 
 def _unsynchronized(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from . import answers, gradients, neighbours, parts, searches
 from . import asked_anew as anew
 from . import ways_of_asking as looks
 from .asked_anew import in_a_process
-from .case import DECLARABLE, GAP, Case, Elsewhere, Found, Question, found, question
+from .case import GAP, Case, Found, Question, found, question
 from .gradients import cutting_layers
 from .record import Audited
 from .second_looks import copy_of
@@ -48,11 +48,9 @@ CHECKS: tuple[
 
 __all__ = [
     "CHECKS",
-    "DECLARABLE",
     "GAP",
     "Audited",
     "Case",
-    "Elsewhere",
     "Found",
     "Question",
     "closed",

@@ -52,12 +52,12 @@ def asked_anew(case: Case) -> Found:
         copies = [again.answers(again.fresh(case.model) or case.model, batch.x, batch.y, clean) for batch in case.batches]
         others = sum(int(one.unlike(*other).sum()) for one, other in zip(now, copies, strict=True))
         learn(again.unlike + others, again.asked + case.rows, "a copy that was asked nothing before")
-    if case.elsewhere is None:
+    if case.options.elsewhere is None:
         told.append("it has no name by which it could be loaded in a process of its own")
         return found("; ".join(told), case.rows, fail=fail, warn=again.before is None)
     sets = [*reversed(again.kept), *now]  # what was found last comes first: it is made for this
     try:
-        answers = case.elsewhere([one.batch.x.cpu() for one in sets])
+        answers = case.options.elsewhere([one.batch.x.cpu() for one in sets])
         learn(
             sum(_fell_elsewhere(case, *one) for one in zip(sets, answers, strict=True)),
             sum(len(one.said) for one in sets),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...attacks import PGD
 from ...evaluation.batch import label
@@ -17,8 +17,9 @@ from ...evaluation.evaluator import evaluate
 from ...evaluation.plan import AttackPlan, Stateful
 from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
-from ...types import Attack, Batch, Images, ThreatModel
+from ...types import Attack, Batch, ThreatModel
 from ...utils.model_state import device_of
+from ..options import AuditOptions
 from .example import Example, example_of
 from .ledger import CLEAN, Clean, Ledger, clean_of
 from .levels import levels_of
@@ -26,11 +27,8 @@ from .pairing import for_any_size
 from .second_looks import Again, copy_of
 
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
-DECLARABLE = ("random", "stateful", "coupled")
 AT_ONCE = 256  # independent rows that are asked about together
 SHOWN = 6  # adversarial images kept for the page
-
-Elsewhere = Callable[[Sequence[Images]], list[Tensor]]  # batches of images in, logits out
 
 
 class Found(NamedTuple):
@@ -73,12 +71,8 @@ class Case:
     model, batches, threat      who is audited, on what, against whom
     network                     the model as it was given; `model` asks it about two rows at least, where it cannot answer one
     claim                       the claimed robust accuracy; None until PGD-20 gave one, on these rows
-    victims                     rows attacked one at a time where rows are coupled
-    twin                        an undefended network to transfer from, or none
-    declares                    what the claim admits: of "random", "stateful", "coupled"
-    strongest                   the last search, on what still stands; None: AutoAttack where it can work
+    options                     what the claim admits, and what the audit may use
     coupling                    what repeating passes and changing neighbours does, once measured
-    elsewhere                   asks the network in a process of its own; None where it cannot be loaded again
     again                       second looks at what searches find
     ledger                      what fell, to whom
     check                       the check that is asking
@@ -94,17 +88,11 @@ class Case:
         threat: ThreatModel,
         *,
         claim: float | None = None,
-        victims: int = 32,
-        twin: nn.Module | None = None,
-        declares: Sequence[str] = (),
-        strongest: Attack | None = None,
-        elsewhere: Elsewhere | None = None,
         seed: int = 0,
+        options: AuditOptions = AuditOptions(),
     ) -> None:
         if not batches:
             raise ValueError("there is nothing to audit on: no batches; give at least one batch of images and labels")
-        if strange := set(declares) - set(DECLARABLE):
-            raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")
         ids = torch.cat([batch.ids for batch in batches])
         if again := len(ids) - len(ids.unique()):
             raise ValueError(
@@ -113,8 +101,7 @@ class Case:
         self.again = Again(copy_of(model), levels_of(batches), seed)
         self.model, self.batches, self.threat = for_any_size(model, batches[0]), list(batches), threat
         self.network, self.paired = model, claim is None
-        self.claim, self.victims, self.twin, self.declares, self.seed = claim, victims, twin, tuple(declares), seed
-        self.strongest, self.elsewhere = strongest, elsewhere
+        self.claim, self.seed, self.options = claim, seed, options
         self.coupling: Coupling | None = None
         self.grave: list[str] = []
         self.lacking: list[str] = []
@@ -222,7 +209,7 @@ class Case:
 
     def violated(self, name: str, text: str) -> None:
         """Learn that answers are random, stateful or coupled; any claim that does not declare it is doubtful."""
-        if name not in self.declares:
+        if name not in self.options.declares:
             self.grave.append(text)
 
     def standing(self) -> list[Batch]:

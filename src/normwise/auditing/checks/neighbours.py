@@ -29,7 +29,9 @@ def single(case: Case) -> Found:
     """One row is attacked at a time, white-box through the statistics of a batch whose other rows stay clean."""
     if not case.coupled:
         return found(INDEPENDENT, None)
-    r = batch_attacks.single(case.model, case.batches, case.threat, PGD(steps=20), victims=case.victims, seed=case.seed)
+    r = batch_attacks.single(
+        case.model, case.batches, case.threat, PGD(steps=20), victims=case.options.victims, seed=case.seed
+    )
     left = intervals.of_rows(r.standing, r.victims)
     case.lower(left, "one row among clean ones")
     case.reach["single"] = left.value
@@ -47,7 +49,7 @@ def peers(case: Case) -> Found:
     """Half of a batch may be anything, to hurt the other half (Wu et al. 2023, arXiv:2301.12576)."""
     if not case.coupled:
         return found(INDEPENDENT, None)
-    r = batch_attacks.peers(case.model, case.batches, PGD(steps=20), victims=case.victims, seed=case.seed)
+    r = batch_attacks.peers(case.model, case.batches, PGD(steps=20), victims=case.options.victims, seed=case.seed)
     case.reach["peers"] = r.standing / r.victims
     measured = f"{r.clean - r.standing} of {r.victims} untouched rows fall when the other half of their batch is malicious"
     return found(measured, r.victims, fail=r.clean - r.standing > max(1, 0.02 * r.victims))
@@ -65,7 +67,7 @@ def elsewhere(case: Case) -> Found:
     if not case.coupled:
         return found(INDEPENDENT, None)
     e = case.judge(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
-    lone: dict[str, Any] = {"batches": case.split(1)[: case.victims], "inside": False}
+    lone: dict[str, Any] = {"batches": case.split(1)[: case.options.victims], "inside": False}
     try:
         own = case.judge(PGD(steps=20), **lone)
     except ValueError:  # alone it gives no gradient

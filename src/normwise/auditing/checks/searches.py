@@ -67,8 +67,8 @@ def losses(case: Case) -> Found:
 
 def strongest(case: Case) -> tuple[Attack, ...]:
     """AutoAttack where its parts work and rows may leave the batch one by one; else the parts that are affordable."""
-    if case.strongest:
-        return (case.strongest,)
+    if case.options.strongest:
+        return (case.options.strongest,)
     kind = case.threat.around(case.first(2).x, generator=generator(case.seed)).kind
     if kind not in ("linf", "l2", "l1"):
         return (PGD(steps=100, restarts=5),)
@@ -157,15 +157,16 @@ def black_box(case: Case) -> Found:
 )
 def transfer(case: Case) -> Found:
     """PGD-50 on an undefended network, judged here, beside PGD-20 on the network itself."""
-    if case.twin is None:
+    if case.options.twin is None:
         raise ValueError("no twin was given to craft on")
     batch = case.first(2)
     theirs, ours = (
-        classes_of(Judge(one, case.seed), batch.x, called) for one, called in ((case.twin, "twin"), (case.model, "model"))
+        classes_of(Judge(one, case.seed), batch.x, called)
+        for one, called in ((case.options.twin, "twin"), (case.model, "model"))
     )
     if theirs != ours:
         raise ValueError(f"the twin knows {theirs} classes, the network {ours}; name one for the same classes as the twin")
-    left, white = case.accuracy(PGD(steps=50), craft_on=case.twin, called="transfer"), case.white()
+    left, white = case.accuracy(PGD(steps=50), craft_on=case.options.twin, called="transfer"), case.white()
     measured = f"images of an undefended twin leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
     return found(measured, case.judged, fail=left < white - case.slack)
 

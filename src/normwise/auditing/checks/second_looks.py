@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...evaluation.predictor import DRAWS, Judge
+from ...evaluation.coupling import Coupling
+from ...evaluation.predictor import Judge
 from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
 from ...seeding import generator
@@ -98,7 +99,7 @@ class Again:
     def answers(self, model: nn.Module, x: Images, y: Labels, e: Evaluation) -> tuple[Tensor, Tensor]:
         """The classes and margins of images, as the judge of this evaluation asks for them."""
         judge = Judge(model, self.seed)
-        judge.draws, judge.divisible = DRAWS if e.coupling["random"] else 1, not e.coupled
+        judge.adjust(Coupling(**e.coupling))
         with running(model, "eval"):
             classes, margins = judge.answers(x.to(judge.device), y.to(judge.device))
         return classes.cpu(), margins.cpu()

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ...records import Score
 from ...utils import intervals
 
-DRAWS, CHUNK = 2000, 100
 Rights = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # kind -> severity -> whether each row is right
 Table = NDArray[np.float64]  # (..., kinds, severities)
 
@@ -168,7 +167,7 @@ class Resampled:
         columns = np.concatenate([one.columns for one in found], 1)
         self.count, self.kinds = len(found), len(found[0].cells)
         self.point = columns.mean(0, dtype=np.float64)
-        self.draws = [_drawn(columns, size) for size in sorted({1} | {one.size for one in found if one.coupled})]
+        self.draws = [intervals.redrawn(columns, size) for size in sorted({1} | {one.size for one in found if one.coupled})]
 
     def tables(self, columns: Table) -> list[Table]:
         """For each of the answers the clean accuracy (...) and the table (..., kinds, severities)."""
@@ -182,13 +181,6 @@ class Resampled:
         for drawn in self.draws:
             ends = statistic(*self.tables(drawn))
             if np.isfinite(ends).any():
-                low, high = min(low, float(np.nanquantile(ends, 0.025))), max(high, float(np.nanquantile(ends, 0.975)))
+                least, most = intervals.middle(ends)
+                low, high = min(low, least), max(high, most)
         return Estimate(value=value, low=low, high=high)
-
-
-def _drawn(columns: NDArray[np.float32], size: int) -> Table:
-    """Means over as many batches of `size` rows as there are, drawn with replacement: (draws, columns)."""
-    rng, units = np.random.default_rng(0), len(columns) // size
-    by_unit, chances = columns.reshape(units, size, -1).mean(1), np.full(units, 1 / units)
-    drawn = [rng.multinomial(units, chances, CHUNK).astype(np.float32) @ by_unit for _ in range(DRAWS // CHUNK)]
-    return np.concatenate(drawn).astype(np.float64) / units

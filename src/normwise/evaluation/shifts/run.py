@@ -31,15 +31,14 @@ from ...utils.hashing import mark_of
 from ...utils.model_state import digest, moved, set_mode
 from ...utils.run import check_running, place
 from ...utils.run_folder import check_folder, keep_settings
-from ..coupling import measure_coupling
-from ..predictor import DRAWS, Judge, check_network
+from ..coupling import measure_coupling, probed
+from ..predictor import Judge, check_network
 from . import summary
 from .metrics import Answers, damage
 
 RECORD, TABLE, CELLS, EXAMPLES = "shifts.json", "shifts.csv", "cells", "examples"
 Right = dict[int, NDArray[np.bool_]]  # by severity: whether each row is right
 CLEAN, OTHER = "clean", "cifar10.1"
-PROBED = 64  # rows on which coupling is measured, at most
 SHOWN = 2  # images in the examples
 
 
@@ -181,11 +180,10 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
 
 
 def judging(model: nn.Module, batches: Sequence[Batch], seed: int) -> tuple[Judge, bool]:
-    """The judge of a network in evaluation mode, and whether rows are coupled: measured on the first two batches."""
+    """The judge of a network in evaluation mode, and whether rows are coupled."""
     judge = Judge(set_mode(model, "eval"), seed)
-    probed = [batch.x[:PROBED].to(judge.device) for batch in batches[:2]]
-    coupling = measure_coupling(model, probed, seed=seed)
-    judge.draws, judge.divisible = DRAWS if coupling.random else 1, not coupling.coupled
+    coupling = measure_coupling(model, probed(batches), seed=seed)
+    judge.adjust(coupling)
     return judge, coupling.coupled
 
 

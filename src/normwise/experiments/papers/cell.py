@@ -25,6 +25,7 @@ from ...registry import plain
 from ...seeding import derive, drawing
 from ...threats import Linf, Patch
 from ...training.loop import Diverged, Fitted, fit
+from ...training.options import FitOptions
 from ...training.schedule import Schedule
 from ...types import Data, Norm, Recipe, Report
 from ...utils.model_state import copied, running, set_mode
@@ -234,8 +235,8 @@ class Workshop:
     def _fit(
         self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, seed: int, folder: Path | None = None
     ) -> Fitted:
-        how: dict[str, Any] = {"seed": seed, "device": self.device, "folder": folder, "report": self.report}
-        return fit(model, data, recipe, Linf(eps=self.scale.eps), schedule, **how)
+        options = FitOptions(folder=folder, report=self.report)
+        return fit(model, data, recipe, Linf(eps=self.scale.eps), schedule, seed=seed, options=options)
 
     def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
         scale = self.scale_of(cell)

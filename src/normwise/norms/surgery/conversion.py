@@ -222,7 +222,7 @@ def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
 def _alone(path: str, layer: nn.Module) -> ValueError:
     return ValueError(
         f"{path}, a {type(layer).__name__} ({layer.extra_repr()}), has no synchronized kind: only running mean and variance "
-        'have; train it with stats="per-rank"'
+        'have; train it with options=FitOptions(stats="per-rank")'
     )
 
 

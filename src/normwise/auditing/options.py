@@ -1,0 +1,49 @@
+"""What an audit may be told beside the claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..types import Attack, Images, Report, silent
+
+DECLARABLE = ("random", "stateful", "coupled")
+Elsewhere = Callable[[Sequence[Images]], list[Tensor]]  # batches of images in, logits out
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """What the claim admits, what the audit may use, and how long it may take.
+
+    declares   what the claim admits: of "random", "stateful", "coupled"
+    twin       an undefended network for the same classes, to transfer attacks from; None: no attack is transferred
+    strongest  the last search, on images that no attack has broken; None: AutoAttack (its APGD parts where images are coupled,
+               its version "rand" where the model draws)
+    victims    images attacked one at a time among clean neighbours, where images are coupled
+    elsewhere  asks the same network in a process of its own, batches of images in, logits out; None: that check is left out
+    budget     minutes; a third is kept for the last check, the strongest search
+    report     is called after every check with its status, the checks done, and the checks in all
+
+    Raises ValueError for a declaration that is none, and for fewer victims than one.
+    """
+
+    declares: tuple[str, ...] = ()
+    twin: nn.Module | None = None
+    strongest: Attack | None = None
+    victims: int = 32
+    elsewhere: Elsewhere | None = None
+    budget: float = 30.0
+    report: Report = silent
+
+    def __post_init__(self) -> None:
+        check_declares(self.declares)
+        if self.victims < 1:
+            raise ValueError(f"victims is {self.victims}; give a whole number above 0")
+
+
+def check_declares(declares: Iterable[str]) -> None:
+    """Refuse what is no declaration. Raises ValueError."""
+    if strange := set(declares) - set(DECLARABLE):
+        raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")
