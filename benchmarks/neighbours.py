@@ -8,6 +8,7 @@ from pathlib import Path
 
 from normwise.attacks import PGD
 from normwise.evaluation.batch_attacks import peers, single
+from normwise.evaluation.plan import AttackPlan
 from normwise.experiments.papers.cell import Workshop
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
@@ -27,7 +28,9 @@ def main(out: str) -> None:
             reached = peers(model, scale.data.test(batch_size=100)[:2], PGD(steps=50), share=share)
             found.append({"network": name, "malicious": share, **reached._asdict()})
         for eps in (0.5, 1, 2):
-            reached = single(model, scale.data.test(batch_size=32), Linf(eps=eps / 255), PGD(steps=20), victims=64)
+            reached = single(
+                model, scale.data.test(batch_size=32), AttackPlan(Linf(eps=eps / 255), (PGD(steps=20),)), victims=64
+            )
             found.append({"network": name, "one row at eps": eps / 255, **reached._asdict()})
     for one in found:
         print(one)

@@ -37,18 +37,6 @@ STRANGERS = [  # who must not know whom, neither by itself nor through others
 ]
 LONGEST = 300  # lines of a file
 MOST, TALLEST = 7, 60  # parameters of a function, and its lines of code; constructors of networks may have more parameters
-NOT_YET = {  # temporary: functions that are still too large; to be emptied, and none may be added
-    ("evaluator.py", "evaluate"),
-    ("preflight.py", "convene"),
-    ("batch.py", "attack_and_judge"),
-    ("batch.py", "_craft"),
-    ("batch.py", "_propose"),
-    ("batch_attacks.py", "single"),
-    ("curves.py", "curve"),
-    ("base.py", "__call__"),
-    ("base.py", "_facing"),
-    ("fab.py", "_approach"),
-}
 
 
 def modules(folder, package=""):
@@ -165,7 +153,7 @@ def test_no_function_is_large():
         for name, count, lines, builds in sizes(path)
         if (count > MOST and not builds) or lines > TALLEST
     }
-    assert large == NOT_YET
+    assert not large
 
 
 def test_global_random_states_are_seeded_in_one_place():
@@ -219,7 +207,15 @@ def test_examples_in_docstrings_run():
     from normwise.types import Search
     from worlds import images, labels, trained
 
-    world = {"model": trained(), "x": images(), "y": labels(), "generator": generator(0), "Linf": Linf, "L2": L2, "Search": Search}
+    world = {
+        "model": trained(),
+        "x": images(),
+        "y": labels(),
+        "generator": generator(0),
+        "Linf": Linf,
+        "L2": L2,
+        "Search": Search,
+    }
     tried = 0
     for module in pkgutil.walk_packages([str(SOURCE)], "normwise."):
         result = doctest.testmod(importlib.import_module(module.name), extraglobs=world)

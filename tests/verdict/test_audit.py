@@ -236,7 +236,7 @@ def test_one_row_and_neighbours_matter_exactly_where_rows_are_coupled():
 
     found = peers(Brightness(), batches, PGD(steps=20))
     assert found.standing < found.clean  # what nobody touched falls
-    one = single(coupled, batches, Linf(eps=0.0), PGD(steps=2), victims=4)
+    one = single(coupled, batches, AttackPlan(Linf(eps=0.0), (PGD(steps=2),)), victims=4)
     assert one.standing == one.clean
 
 

@@ -11,6 +11,7 @@ import torch
 from normwise.attacks import PGD
 from normwise.evaluation.batch_attacks import single, with_single
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.plan import AttackPlan
 from normwise.evaluation.sanity_checks import beside_malicious
 from normwise.norms import BNwoT
 from normwise.norms.surgery.conversion import convert
@@ -66,7 +67,7 @@ def test_a_coupled_evaluation_says_what_is_left_of_single_rows_and_an_independen
         if not e.coupled:
             assert found == e
             continue
-        reached = single(model, given[:3], THREAT, PGD(steps=20), victims=32)  # whole batches alone
+        reached = single(model, given[:3], AttackPlan(THREAT, (PGD(steps=20),)), victims=32)  # whole batches alone
         assert (found.single.value, found.single.n) == (reached.standing / 32, 32)
         assert found.headline.value == min(found.single.value, e.robust_accuracy.value)
         assert with_single(e, model, given, THREAT, craft_on=model).single.value <= found.single.value

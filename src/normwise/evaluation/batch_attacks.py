@@ -15,10 +15,12 @@ from ..records import Evaluation
 from ..seeding import generator
 from ..threats import Linf
 from ..threats.masked import MaskedRegion
-from ..types import Attack, Batch, Images, Region, Report, Search, ThreatModel, silent
+from ..types import Attack, Batch, Images, Region, Report, ThreatModel, silent
 from ..utils import intervals
 from ..utils.model_state import running
-from .predictor import DRAWS, Judge
+from .coupling import Coupling
+from .plan import AttackPlan
+from .predictor import Judge
 
 VICTIMS, ONE_ROW = 32, PGD(steps=20)  # whom an evaluation attacks one by one, and how
 
@@ -47,12 +49,12 @@ def with_single(
 
     An attack that cannot search here (no gradient to follow, for one) leaves the evaluation without.
     """
-    if not e.coupled:
+    if not e.coupled or e.goal != "misclassified":
         return e
     whole = [batch for batch in batches if len(batch.y) == e.batch_size]
-    draws = DRAWS if e.coupling["random"] else 1
+    plan, coupling = AttackPlan(threat, (ONE_ROW,), seed=e.seed), Coupling(**e.coupling)
     try:
-        found = single(model, whole, threat, ONE_ROW, seed=e.seed, craft_on=craft_on, draws=draws, report=report)
+        found = single(model, whole, plan, craft_on=craft_on, coupling=coupling, report=report)
     except ValueError:
         return e
     return dataclasses.replace(e, single=intervals.of_rows(found.standing, found.victims))
@@ -61,24 +63,23 @@ def with_single(
 def single(
     model: nn.Module,
     batches: Sequence[Batch],
-    threat: ThreatModel,
-    attack: Attack,
+    plan: AttackPlan,
     *,
     victims: int = VICTIMS,
-    seed: int = 0,
     craft_on: nn.Module | None = None,
-    draws: int = 1,
+    coupling: Coupling | None = None,
     report: Report = silent,
 ) -> Reached:
     """The attacker owns one row of a batch and leaves its neighbours clean; each of the first `victims` rows in turn.
 
     White-box through the statistics of the whole batch. A row counts as standing if the model, asked about the batch with
-    the attacker's image in place, still gives its label; one with noise of its own is asked `draws` times. `craft_on` is
+    the attacker's image in place, still gives its label; one that the measured `coupling` says has noise of its own is asked 11 times. `craft_on` is
     searched instead. Where a fall in the search is not one before the judge, the search goes on to its end.
     """
-    judge, clean, standing, tried = Judge(model, seed), 0, 0, 0
-    judge.draws = draws
-    search = Search(independent=True, stops=craft_on is None and draws == 1)
+    judge, clean, standing, tried = Judge(model, plan.seed), 0, 0, 0
+    if coupling:
+        judge.adjust(coupling)
+    (attack,), search = plan.attacks, plan.search(True, craft_on is None and judge.draws == 1)
     with running(model, "eval"), running(craft_on or model, "eval"):
         for batch in batches:
             x, y = batch.x.to(judge.device), batch.y.to(judge.device)
@@ -90,8 +91,8 @@ def single(
                     continue
                 clean += 1
                 beside, one = _Beside(craft_on or model, x, row), slice(row, row + 1)
-                rng = generator(seed, "single", tried)
-                x_adv = attack(beside, x[one], y[one], threat, generator=rng, search=search).x_adv
+                rng = generator(plan.seed, "single", tried)
+                x_adv = attack(beside, x[one], y[one], plan.threat, generator=rng, search=search).x_adv
                 standing += int(judge.answers(beside.batch(x_adv), y)[0][row] == y[row])
             if tried == victims:
                 break

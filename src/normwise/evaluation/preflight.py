@@ -11,11 +11,10 @@ from torch import nn
 from ..types import Batch, Labels
 from ..utils.model_state import digest
 from .acceleration import faster
-from .coupling import Coupling, measure_coupling
+from .coupling import PROBED, Coupling, measure_coupling, probed
 from .plan import AttackPlan, check_attacks
-from .predictor import DRAWS, Judge, check_images, classes_of
+from .predictor import Judge, check_images, classes_of
 
-PROBED = 64  # rows of a batch on which coupling is measured, at most
 CRAFTED = "model crafted on"
 
 
@@ -59,23 +58,20 @@ def convene(
         raise ValueError(f"the {CRAFTED} has {found} classes, the model {judge.classes}; craft on one with the same classes")
     aims = plan.aims(batches, judge.classes)
     check_attacks(plan.every, plan.threat, batches[0], plan.goal)
-    sizes = [len(b.y) for b in batches]
-    size = max(sizes)  # a row alone has no neighbours that it could show
-    largest = sizes.index(size)
-    probed = [b.x[:PROBED].to(judge.device) for b in batches[largest : largest + 2] if len(b.y) == size]
-    coupling = coupling or measure_coupling(model, probed, seed=seed)
+    sizes, shown = [len(b.y) for b in batches], probed(batches)
+    size = max(sizes)
+    coupling = coupling or measure_coupling(model, shown, seed=seed)
     if coupling.stateful and stateful == "refuse":
         raise ValueError(
             "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
             "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass, or stateful='sequence' to "
             "keep what each attacked batch leaves"
         )
-    judge.draws = DRAWS if coupling.random else 1
-    judge.divisible = not coupling.coupled
+    judge.adjust(coupling)
     attacked = [craft_on or model]
     speed = speed.whole if coupling.coupled else speed
     still = stateful != "sequence" or not coupling.stateful  # a copy would not move along
-    asked = probed[0] if coupling.coupled else probed[0][:8]
+    asked = (shown[0] if coupling.coupled else shown[0][:8]).to(judge.device)
     copies = faster(attacked[0], speed if still else speed.on_the_model, asked, seed)
     attacked = [*copies.made, *attacked]
     if coupling.coupled and any(one != size for one in sizes[:-1]):

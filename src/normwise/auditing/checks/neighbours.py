@@ -8,6 +8,7 @@ import torch
 
 from ...attacks import PGD
 from ...evaluation import batch_attacks
+from ...evaluation.plan import AttackPlan
 from ...evaluation.predictor import Judge
 from ...seeding import generator
 from ...utils import intervals
@@ -29,9 +30,8 @@ def single(case: Case) -> Found:
     """One row is attacked at a time, white-box through the statistics of a batch whose other rows stay clean."""
     if not case.coupled:
         return found(INDEPENDENT, None)
-    r = batch_attacks.single(
-        case.model, case.batches, case.threat, PGD(steps=20), victims=case.options.victims, seed=case.seed
-    )
+    plan = AttackPlan(case.threat, (PGD(steps=20),), seed=case.seed)
+    r = batch_attacks.single(case.model, case.batches, plan, victims=case.options.victims)
     left = intervals.of_rows(r.standing, r.victims)
     case.lower(left, "one row among clean ones")
     case.reach["single"] = left.value
