@@ -18,9 +18,9 @@ from normwise.auditing.broken_defenses import ILLUSIONS, RELATIVES, TWO_FACED
 from normwise.data import Cifar10, Digits
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
-from normwise.experiments.papers.cell import Workshop
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
+from normwise.experiments.papers.workshop import Workshop
 from normwise.experiments.presets import DIGITS
 from normwise.models import NFResNet, ResNet
 from normwise.models.abnn import Adaptive, abnn, fixed_at

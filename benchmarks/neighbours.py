@@ -9,9 +9,9 @@ from pathlib import Path
 from normwise.attacks import PGD
 from normwise.evaluation.batch_attacks import peers, single
 from normwise.evaluation.plan import AttackPlan
-from normwise.experiments.papers.cell import Workshop
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
+from normwise.experiments.papers.workshop import Workshop
 from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
 from normwise.types import silent

@@ -56,9 +56,9 @@ def resnet18() -> nn.Module:
 
 def _reproduced(name: str) -> nn.Module:
     """A network of `normwise reproduce --preset cpu`, seed 0, as results/ holds it; run from the repository's root."""
-    from normwise.experiments.papers.cell import Workshop
     from normwise.experiments.papers.papers import CELLS
     from normwise.experiments.papers.scale import cpu
+    from normwise.experiments.papers.workshop import Workshop
 
     return Workshop(CELLS, cpu(), Path("results/reproduce/cpu"), silent).network(name, 0)
 

@@ -27,9 +27,9 @@ from animals import FEW, ROWS, faces, first_zoo, second_zoo, trained
 from normwise.auditing.auditor import audit
 from normwise.auditing.options import AuditOptions
 from normwise.data import Cifar10, Digits
-from normwise.experiments.papers.cell import Workshop
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
+from normwise.experiments.papers.workshop import Workshop
 from normwise.norms import BN
 from normwise.records import provenance, write
 from normwise.threats import Linf

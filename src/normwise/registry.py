@@ -136,6 +136,73 @@ def plain(value: Any) -> Any:
     return value
 
 
+DIGEST_VERSION = 2  # of digests and random draws: raise it where a default, or what an option does, changes
+
+
+def brief(value: Any) -> Any:
+    """The same as `plain`, with only the options that differ from their default: what digests and random draws stand on.
+
+    So an option that is added with a default changes none of them. What cannot be told so is told by its name.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        given = {
+            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _is_default(value, field)
+        }
+        return {"name": getattr(value, "name", type(value).__name__)} | {name: brief(item) for name, item in given.items()}
+    if isinstance(value, Mapping):
+        return {str(key): brief(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [brief(item) for item in value]
+    return (
+        value if value is None or isinstance(value, bool | int | float | str) else str(getattr(value, "label", type(value)))
+    )
+
+
+def stable(value: Any) -> str:
+    """A choice as one line that an option added with a default leaves as it is.
+
+    >>> from normwise.attacks import PGD
+    >>> stable(PGD(steps=5, restarts=1))
+    '{"name": "pgd", "steps": 5}'
+    """
+    return json.dumps(brief(value), sort_keys=True)
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _is_default(value: Any, field: dataclasses.Field) -> bool:
+    return bool(getattr(value, field.name) == _default(field))
+
+
+def changed(before: Any, now: Any, name: str = "") -> str:
+    """Say the first thing by which choices differ from plain data that was kept of them; nothing where they are the same.
+
+    An option that the data lacks counts as its default: it was added later. See `difference`.
+    """
+    if isinstance(before, Mapping) and dataclasses.is_dataclass(now) and not isinstance(now, type):
+        known = {field.name: field for field in dataclasses.fields(now)}
+        then = {key: plain(_default(one)) for key, one in known.items() if one.default is not dataclasses.MISSING} | dict(
+            before
+        )
+        given = {"name": now.name} if hasattr(now, "name") else {}
+        given |= {key: getattr(now, key) for key in known}
+        found = (changed(then.get(key), given.get(key), f"{name}.{key}") for key in {**given, **then})
+        return next(filter(None, found), "")
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return next(filter(None, (changed(before.get(key), now.get(key), f"{name}.{key}") for key in {**before, **now})), "")
+    if isinstance(before, list) and isinstance(now, tuple | list) and len(before) == len(now):
+        found = (changed(one, other) for one, other in zip(before, now, strict=True))
+        return f"{name[1:]} was {_short(before)}, not {_short(plain(now))}" if any(found) else ""
+    return difference(before, kept(now), name)
+
+
+def kept(value: Any) -> Any:
+    """Plain data as JSON reads it back; what JSON cannot hold is told by its type."""
+    return json.loads(json.dumps(plain(value), default=lambda one: type(one).__name__))
+
+
 def difference(before: Any, now: Any, name: str = "") -> str:
     """Say the first thing by which plain data differs from what it was; nothing where it is the same.
 

@@ -3,20 +3,25 @@
 import dataclasses
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from normwise.attacks import ATTACKS, FGSM, PGD
 from normwise.data import DATA
 from normwise.diagnostics import DIAGNOSES
+from normwise.evaluation.acceleration import Speed
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
+from normwise.experiments.papers.cell import Cell
+from normwise.experiments.papers.scale import Scale
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.records import Result, Substitute, Training, commit, provenance, read_result, to_json, write
-from normwise.registry import Registry, plain
+from normwise.registry import DIGEST_VERSION, Registry, changed, kept, plain
 from normwise.threats import THREATS, Linf
 from normwise.training.recipes import RECIPES
+from normwise.training.schedule import Schedule
 from normwise.types import Batch
 from worlds import images, labels, trained
 
@@ -158,3 +163,38 @@ def test_equal_names_and_imported_classes_are_kept_out():
     with pytest.raises(ValueError, match="two things are named 'same'"):
         Registry("thing", __name__, {"One": One, "Two": Two})
     assert "One" not in Registry("thing", "elsewhere", {"One": One})
+
+
+def defaults():
+    """Every option with a default of what digests and random draws stand on."""
+    kinds = [*ATTACKS.values(), *THREATS.values(), *RECIPES.values(), *NORMS.values(), *DATA.values(), *MODELS.values()]
+    kinds += [Schedule, Speed, Cell, Scale]
+    given = {
+        f"{kind.__module__.removeprefix('normwise.')}.{kind.__name__}": {
+            field.name: kept(field.default) for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING
+        }
+        for kind in kinds
+    }
+    return {name: options for name, options in sorted(given.items()) if options}
+
+
+def test_a_default_changes_with_the_version_of_digests_alone():
+    """Digests leave out what is at its default: who changes one raises `DIGEST_VERSION`, and writes this file anew."""
+    path = Path(__file__).parent.parent / "facts/given/defaults.json"
+    known = json.loads(path.read_text())
+    assert known["digest_version"] == DIGEST_VERSION
+    now = defaults()
+    for name, options in known["defaults"].items():
+        assert {key: now[name].get(key) for key in options} == options, f"{name}: raise DIGEST_VERSION"
+    assert {name: list(options) for name, options in now.items()} == {
+        name: list(options) for name, options in known["defaults"].items()
+    }, "an option is new: add it to defaults.json"
+
+
+def test_what_was_kept_before_an_option_came_is_the_same_with_it():
+    before = {"name": "pgd", "steps": 5}
+    assert changed(before, PGD(steps=5)) == ""
+    assert changed(before, PGD(steps=5, restarts=2)) == ".restarts was 1, not 2"[1:]
+    assert changed({"attacks": [before, before]}, {"attacks": (PGD(steps=5), PGD(steps=6))}).startswith("attacks was")
+    assert changed({**before, "sparkle": 1}, PGD(steps=5)) == "sparkle was 1, not null"
+    assert changed({"name": "fgsm"}, PGD()) == 'name was "fgsm", not "pgd"'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from normwise.experiments.papers.cell import Cell, Workshop
+from normwise.experiments.papers.cell import Cell
 from normwise.experiments.papers.claims import CLAIMS
 from normwise.experiments.papers.decide import HOLDS, NEVER, NOT, ONLY, OPEN, Claim, decide, paired
 from normwise.experiments.papers.measures import (
@@ -23,6 +23,7 @@ from normwise.experiments.papers.papers import CELLS, SYSTEMS
 from normwise.experiments.papers.run import Reproduce, decided, wanted
 from normwise.experiments.papers.scale import cpu
 from normwise.experiments.papers.tables import beside
+from normwise.experiments.papers.workshop import Workshop
 from normwise.report.claims import figure as written
 from normwise.training.loop import Diverged, Fitted
 from normwise.training.recipes import Adversarial
@@ -154,15 +155,10 @@ def test_corruptions_are_paired_row_by_row():
     assert what == "mean accuracy over 15 corruptions, a less b"
 
 
-def test_a_retired_figure_counts_in_the_digest_alone():
-    cell = Cell(name="a", system="nofrost", about="", begin=lambda scale: None, extras=("drift",), retired=("shifts",))
-    digests = {
-        Workshop({"a": one}, cpu(), Path(), lambda *told: None).digest("a", 0)
-        for one in (cell, replace(cell, extras=("drift", "shifts"), retired=()))
-    }
-    assert len(digests) == 1
-    others = [replace(cell, retired=()), replace(cell, under="patch"), replace(cell, under="corruptions")]
-    digests |= {Workshop({"a": one}, cpu(), Path(), lambda *told: None).digest("a", 0) for one in others}
+def test_what_a_cell_is_judged_under_counts_in_its_digest():
+    cell = Cell(name="a", system="nofrost", about="", begin=lambda scale: None, extras=("drift",))
+    others = [replace(cell, extras=()), replace(cell, under="patch"), replace(cell, under="corruptions")]
+    digests = {Workshop({"a": one}, cpu(), Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
     assert len(digests) == 4
 
 

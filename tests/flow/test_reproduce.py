@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,18 +17,22 @@ from filelock import FileLock
 from torch import nn
 
 from normwise.__main__ import main
+from normwise.attacks import PGD
 from normwise.data import CORRUPTIONS, Digits
 from normwise.data.corruptions import corrupted
+from normwise.evaluation.evaluator import evaluate
 from normwise.experiments.papers import figures
-from normwise.experiments.papers.cell import Workshop
+from normwise.experiments.papers.cell import built
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.run import Reproduce, planned, reproduce
 from normwise.experiments.papers.scale import SCALES, smoke
-from normwise.norms import BN
+from normwise.experiments.papers.workshop import Workshop
+from normwise.norms import BN, GN
+from normwise.registry import stable
 from normwise.training.loop import fit
 from normwise.types import Batch, silent
 from normwise.utils.model_state import digest
-from worlds import Stripes, batches, trained
+from worlds import THREAT, Stripes, balanced, batches, trained
 
 
 def say(*words: object) -> tuple[int, str, str]:
@@ -34,6 +40,15 @@ def say(*words: object) -> tuple[int, str, str]:
     with redirect_stdout(out), redirect_stderr(err):
         status = main(["reproduce", *map(str, words)])
     return status, out.getvalue(), err.getvalue()
+
+
+def cell(folder: Path, name: str) -> Path:
+    """The folder of a cell of the smallest size."""
+    return Workshop(CELLS, smoke(), folder, silent).place(name, 0)
+
+
+def record_of(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((cell(folder, name) / "record.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +65,19 @@ def test_records_and_claims_say_what_was_done(folder):
     assert {"claim", "system", "number", "paper", "protocol", "strongest", "verdict", "n", "seeds"} <= set(table[0])
     assert {one["verdict"] for one in table} == {"not decided at this size", "not attempted"}
     for name in ("bn-standard", "bnwot"):  # what it needs was made too
-        record = json.loads((folder / "cells" / f"{name}-seed0" / "record.json").read_text())
+        record = record_of(folder, name)
         assert {"command", "commit", "hardware", "versions", "seed", "seconds", "figures"} <= set(record)
         for side in ("paper", "strongest"):
             shares = list(record["figures"][side].values())
             assert shares == sorted(shares, reverse=True) or record["figures"]["coupled"]
-    record = json.loads((folder / "cells" / "bn-standard-seed0" / "record.json").read_text())
+    record = record_of(folder, "bn-standard")
     assert set(record["figures"]["drift"]) == {"clean", "noise", "adversarial"}
     assert set(record["figures"]["legacy"]) == {"0.004", "0.008", "0.02", "0.03"}
     assert "| `bnwot` | the same, reading the batch at inference; coupled rows" in (folder / "claims.md").read_text()
 
 
 def test_a_corrupted_cell_holds_what_the_network_answers(folder):
-    figures = json.loads((folder / "cells/bn-standard-corrupted-seed0/record.json").read_text())["figures"]
+    figures = record_of(folder, "bn-standard-corrupted")["figures"]
     assert {kind: list(each) for kind, each in figures["corruptions"].items()} == {
         kind: list("12345") for kind in CORRUPTIONS
     }
@@ -79,10 +94,7 @@ def test_a_corrupted_cell_holds_what_the_network_answers(folder):
 
 
 def test_autoattack_is_asked_about_what_the_strongest_evaluation_left(folder):
-    record, start = (
-        json.loads((folder / f"cells/{name}-seed0/record.json").read_text())
-        for name in ("bn-standard-autoattack", "bn-standard")
-    )
+    record, start = (record_of(folder, name) for name in ("bn-standard-autoattack", "bn-standard"))
     (key, after), *_ = record["figures"]["rows"]["strongest"].items()
     before = start["figures"]["rows"]["strongest"][key]
     assert float(key) == pytest.approx(smoke().eps / 8)
@@ -95,7 +107,7 @@ def test_autoattack_is_asked_about_what_the_strongest_evaluation_left(folder):
 
 
 def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder):
-    paths = {name: folder / "cells" / f"{name}-seed0" / "record.json" for name in ("bn-standard", "bnwot")}
+    paths = {name: cell(folder, name) / "record.json" for name in ("bn-standard", "bnwot")}
     before = {name: path.stat().st_mtime_ns for name, path in paths.items()}
     record = json.loads(paths["bnwot"].read_text())
     paths["bnwot"].write_text(json.dumps(record | {"digest": "of other settings"}))
@@ -109,9 +121,10 @@ def test_workers_side_by_side_make_what_one_makes_in_turn(folder, tmp_path):
         "robustnorm", "--only", "[bnwot,bn-eighth]", "--workers", 2, "--threads", torch.get_num_threads(), "--out", tmp_path
     )
     assert status == 0, err
-    alone, beside = (json.loads((out / "cells/bnwot-seed0/record.json").read_text()) for out in (folder, tmp_path))
+    alone, beside = (record_of(out, "bnwot") for out in (folder, tmp_path))
     assert alone["figures"] == beside["figures"]
-    assert {path.name for path in (tmp_path / "cells").iterdir()} == {"bn-standard-seed0", "bnwot-seed0", "bn-eighth-seed0"}
+    made = {cell(tmp_path, name) for name in ("bn-standard", "bnwot", "bn-eighth")}
+    assert set((tmp_path / "cells").iterdir()) == made
 
 
 def test_a_cell_that_another_process_makes_is_left_to_it_and_waited_for(folder, tmp_path):
@@ -121,12 +134,12 @@ def test_a_cell_that_another_process_makes_is_left_to_it_and_waited_for(folder, 
     def report(text, step, steps):
         said.append(text)
         if text.startswith("waiting for bn-standard seed 0"):
-            shutil.copytree(folder / "cells/bn-standard-seed0", tmp_path / "cells/bn-standard-seed0")
+            shutil.copytree(cell(folder, "bn-standard"), cell(tmp_path, "bn-standard"))
             theirs.release()
 
     reproduce(Reproduce(only=("bn-standard", "bn-eighth")), tmp_path, report)
     assert said[0].startswith("bn-eighth")
-    record, copied = ((out / "cells/bn-standard-seed0/record.json").read_bytes() for out in (folder, tmp_path))
+    record, copied = ((cell(out, "bn-standard") / "record.json").read_bytes() for out in (folder, tmp_path))
     assert copied == record
 
 
@@ -165,7 +178,7 @@ def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tm
         raise Stopped
 
     monkeypatch.setattr("normwise.experiments.papers.run.place", lambda settings: torch.device("meta"))
-    monkeypatch.setattr("normwise.experiments.papers.cell.fit", watched)
+    monkeypatch.setattr("normwise.experiments.papers.workshop.fit", watched)
     for name in ("bn-eighth", "affine-random"):  # one as it is, one whose learning rate is chosen first
         with pytest.raises(Stopped):
             reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, silent)
@@ -178,7 +191,7 @@ def test_what_a_stopped_process_trained_counts_in_a_cells_seconds(monkeypatch, t
         fitted = fit(*args, **options)
         return fitted._replace(training=replace(fitted.training, seconds=1000 + fitted.training.seconds))
 
-    monkeypatch.setattr("normwise.experiments.papers.cell.fit", resumed)
+    monkeypatch.setattr("normwise.experiments.papers.workshop.fit", resumed)
     record = Workshop(CELLS, smoke(), tmp_path, silent).make("bn-eighth", 0)
     assert 1000 < record["training"]["seconds"] < record["seconds"] < 1200
 
@@ -204,12 +217,56 @@ def test_controls_that_no_claim_needs_are_made_once():
     assert planned(Reproduce(preset="cpu", only=("bnm",), first_seed=1, seeds=1)) == [("bn-standard", 1), ("bnm", 1)]
 
 
-def test_records_that_are_kept_fit_the_cells_of_today():
+def test_records_of_before_are_read_as_history_and_never_taken_for_cells_of_today():
     kept = Path(__file__).parents[2] / "results/reproduce/cpu"
     shop = Workshop(CELLS, SCALES["cpu"](), kept, silent)
-    found = [path.parent.name.rpartition("-seed") for path in kept.glob("cells/*/record.json")]
-    assert len(found) >= 17
-    assert not [name for name, _, seed in found if shop.record(name, int(seed)) is None]
+    paths = list(kept.glob("cells/*/record.json"))
+    assert len(paths) >= 17
+    found = {(name, seed) for seed, each in shop.records().items() for name in each}
+    assert len(found) == len(paths)
+    assert not [one for one in found if shop.record(*one) is not None]
+
+
+def test_a_record_of_before_is_shown_and_a_cell_is_made_beside_it(folder, tmp_path):
+    """The first record stays where it is; what is made today has its settings in the name of its folder."""
+    old = tmp_path / "cells/bn-standard-seed0"
+    shutil.copytree(cell(folder, "bn-standard"), old)
+    record = json.loads((old / "record.json").read_text())
+    del record["digest_version"]
+    record["figures"]["clean"] = 0.123
+    (old / "record.json").write_text(json.dumps(record))
+    shop = Workshop(CELLS, smoke(), tmp_path, silent)
+    assert shop.record("bn-standard", 0) is None
+    assert shop.records()[0]["bn-standard"]["figures"]["clean"] == 0.123
+    shutil.copytree(cell(folder, "bn-standard"), cell(tmp_path, "bn-standard"))
+    assert shop.records()[0]["bn-standard"]["figures"] == record_of(folder, "bn-standard")["figures"]
+    assert json.loads((old / "record.json").read_text()) == record
+
+
+def test_an_option_that_is_added_with_a_default_moves_no_digest_and_no_draw():
+    """The same cell with an attack, a recipe, a schedule, a scale and a cell that know one option more."""
+
+    def more(value, **changes):
+        kind = type(value)
+        longer = dataclasses.make_dataclass(
+            kind.__name__, [("sparkle", int, 7)], bases=(kind,), frozen=True, kw_only=True, namespace={"__doc__": ""}
+        )
+        return longer(**{field.name: getattr(value, field.name) for field in dataclasses.fields(kind)} | changes)
+
+    def digest_of(cell, scale):
+        return Workshop({**CELLS, "bn-at": cell}, scale, Path(), silent).digest("bn-at", 0)
+
+    scale, now = smoke(), CELLS["bn-at"]
+    attacks = {"paper": more(scale.paper), "strongest": tuple(map(more, scale.strongest))}
+    then, later = more(scale, robust=more(scale.robust), **attacks), more(now, recipe=lambda scale: more(now.recipe(scale)))
+    ours = digest_of(now, scale)
+    assert digest_of(later, then) == ours
+    assert digest_of(more(later, sparkle=8), then) != ours
+    assert digest_of(later, more(then, sparkle=8)) != ours
+    assert digest_of(replace(now, begin=built(GN())), scale) != ours
+    attack, model, parts = more(PGD(steps=3)), balanced(), batches()
+    assert stable(attack) == stable(PGD(steps=3)) != stable(PGD(steps=4))
+    assert torch.equal(*(evaluate(model, parts, THREAT, one).x_adv for one in (PGD(steps=3), attack)))
 
 
 def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tmp_path, monkeypatch):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,84 @@ from ..utils.batches import Rows, as_batches
 from .coupling import Coupling
 from .evaluator import searched
 from .plan import AttackPlan
-from .verdict import Verdict
 
 Over = Literal["eps", "steps"]
+
+
+class Survivors(NamedTuple):
+    """Who stays correct at each of several radii (or numbers of steps).
+
+    `batches` are those that count (a short last batch of coupled rows does not); `clean` and each of `correct` hold one answer
+    per row of these, in their order.
+    """
+
+    batches: list[Batch]
+    clean: Tensor
+    correct: list[Tensor]
+    coupling: Coupling
+
+
+def survivors(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    plans: Sequence[AttackPlan],
+    *,
+    earlier: Survivors | None = None,
+    craft_on: nn.Module | None = None,
+    report: Callable[[int, float], None] = lambda number, share: None,
+) -> Survivors:
+    """Who stays correct under each of the plans, the weakest first: an image that is allowed in one is allowed in those after it.
+
+    So independent rows that are misclassified under a plan count so under every later one, and are not attacked again. Of coupled
+    rows a batch keeps whichever of its attacked batches left fewest correct, and is not attacked again once none is left. `earlier`
+    is what other attacks left under plans of the same threat models: the worst case is over both. `report` is told the number of
+    the plan and the share that is left. Raises ValueError for no plans, and as `evaluate` does.
+    """
+    if not plans:
+        raise ValueError("a curve needs at least one value; got none")
+    first = searched(model, batches, plans[0], craft_on=craft_on) if earlier is None else None
+    if first is not None:
+        clean = first.rows.clean_predictions == first.rows.y
+        found = Survivors(list(first.batches), clean, [], Coupling(**first.evaluation.coupling))
+    else:
+        assert earlier is not None
+        found = earlier._replace(correct=[])
+    coupled, so_far = found.coupling.coupled, torch.ones_like(found.clean)
+    for number, plan in enumerate(plans):
+        known = so_far if earlier is None else _fewer(so_far, earlier.correct[number], found.batches, coupled)
+        if number or first is None:
+            alive, some = torch.zeros_like(known), chosen(found.batches, known, coupled)
+            if some:
+                verdict = searched(model, some, plan, craft_on=craft_on, coupling=found.coupling)
+                rows = _parts(known, found.batches)
+                there = torch.cat([part.any().expand_as(part) if coupled else part for part in rows])
+                alive[there] = verdict.correct
+        else:
+            alive = first.correct
+        so_far = _fewer(known, alive, found.batches, coupled)
+        found.correct.append(so_far)
+        report(number, float(so_far.float().mean()))
+    return found
+
+
+def chosen(batches: Sequence[Batch], rows: Tensor, coupled: bool) -> list[Batch]:
+    """These rows of the batches; of coupled rows the whole batches that hold any of them."""
+    marked = zip(batches, _parts(rows, batches), strict=True)
+    kept = [(batch, slice(None) if coupled else mask.to(batch.y.device)) for batch, mask in marked if mask.any()]
+    return [Batch(*(part[mask] for part in batch)) for batch, mask in kept]
+
+
+def _parts(rows: Tensor, batches: Sequence[Batch]) -> tuple[Tensor, ...]:
+    """One answer per row, batch by batch."""
+    return rows.split([len(batch.y) for batch in batches])
+
+
+def _fewer(one: Tensor, other: Tensor, batches: Sequence[Batch], coupled: bool) -> Tensor:
+    """What stays correct in both; of coupled rows, per batch, the one in which fewer do."""
+    if not coupled:
+        return one & other
+    pairs = zip(_parts(one, batches), _parts(other, batches), strict=True)
+    return torch.cat([min(pair, key=lambda part: int(part.sum())) for pair in pairs])
 
 
 def curve(
@@ -33,32 +108,26 @@ def curve(
 ) -> Curve:
     """Robust accuracy at each of the values of `over`: "eps" of the threat model (pixels), or "steps" of the attacks.
 
-    What broke at a value counts as broken at every larger one: the image is allowed there too, and could have been found with
-    fewer steps. So the curve is exactly monotone, and of independent rows only those that stay correct are attacked again. Of
-    coupled rows a batch keeps its fewest survivors so far. `craft_on` as in `evaluate`; images are not judged again in other
-    batches. Raises ValueError for no values, for a threat model or attacks without what is varied, and as `evaluate` does.
+    What broke at a value counts as broken at every larger one (see `survivors`), so that the curve is exactly monotone. `craft_on` as
+    in `evaluate`; images are not judged again in other batches. Raises ValueError for no values, for a threat model or attacks
+    without what is varied, and as `evaluate` does.
     """
     given = sorted(set(values))
-    if not given:
-        raise ValueError(f"a curve over {over} needs at least one value; got none")
-    batches = as_batches(batches)
-    left, scores, least, coupling = list(batches), list[Score](), torch.empty(0), None
-    rows = sum(len(batch.y) for batch in batches)
-    for number, value in enumerate(given):
-        if left:
-            verdict = searched(model, left, at(plan, over, value), craft_on=craft_on, coupling=coupling)
-            coupling = Coupling(**verdict.evaluation.coupling)
-            survivors = _survivors(verdict)
-            if coupling.coupled:
-                least = torch.minimum(least, survivors) if number else survivors
-            else:
-                left = _standing(left, verdict)
-        if left and coupling and coupling.coupled:
-            scores.append(intervals.of_batches(least.tolist(), len(left[0].y)))
-        else:
-            scores.append(intervals.of_rows(sum(len(batch.y) for batch in left), rows))
-        report(f"{over} {value:g}, {100 * scores[-1].value:.1f}%", number + 1, len(given))
-    return Curve(over=over, values=tuple(given), scores=tuple(scores))
+
+    def told(number: int, share: float) -> None:
+        report(f"{over} {given[number]:g}, {100 * share:.1f}%", number + 1, len(given))
+
+    plans = [at(plan, over, value) for value in given]
+    found = survivors(model, as_batches(batches), plans, craft_on=craft_on, report=told)
+
+    def score(correct: Tensor) -> Score:
+        if found.coupling.coupled:
+            return intervals.of_batches(
+                [int(part.sum()) for part in _parts(correct, found.batches)], len(found.batches[0].y)
+            )
+        return intervals.of_rows(int(correct.sum()), len(correct))
+
+    return Curve(over=over, values=tuple(given), scores=tuple(map(score, found.correct)))
 
 
 def at(plan: AttackPlan, over: Over, value: float) -> AttackPlan:
@@ -71,15 +140,3 @@ def at(plan: AttackPlan, over: Over, value: float) -> AttackPlan:
         raise ValueError("none of the attacks has steps to vary; give one such as pgd")
     varied = [replace(one, steps=int(value)) if hasattr(one, "steps") else one for one in plan.attacks]  # type: ignore[type-var]
     return replace(plan, attacks=varied)
-
-
-def _survivors(verdict: Verdict) -> Tensor:
-    """Per batch, how many rows stay correct."""
-    return torch.stack([part.sum() for part in verdict.correct.split([len(batch.y) for batch in verdict.batches])])
-
-
-def _standing(batches: Sequence[Batch], verdict: Verdict) -> list[Batch]:
-    """The rows that nothing broke so far, in the batches they were in."""
-    stands = (verdict.rows.broken_by == -1).split([len(batch.y) for batch in batches])
-    kept = [Batch(*(part[rows.to(part.device)] for part in batch)) for batch, rows in zip(batches, stands, strict=True)]
-    return [batch for batch in kept if len(batch.y)]

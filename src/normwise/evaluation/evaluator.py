@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..norms.site import norm_reads
 from ..records import Evaluation, Score
-from ..registry import plain
+from ..registry import DIGEST_VERSION, plain
 from ..seeding import generator
 from ..types import Attack, Batch, Report, ThreatModel, silent
 from ..utils import intervals
@@ -210,11 +210,8 @@ class _Run:
         """What finished batches are outcomes of."""
         plan, coupling = self.plan, self.court.coupling
         flags = {name: getattr(coupling, name) for name in ("coupled", "random", "stateful")}
-        named = {name: plain(getattr(plan, name)) for name in ("threat", "attacks", "seed", "mode", "speed")}
-        further = {"strongest": plain(plan.strongest)} if plan.strongest else {}
-        further |= {"stateful": plan.stateful} if plan.stateful == "sequence" else {}
-        further |= {"goal": plan.goal, "classes": list(plan.classes)} if plan.targeted else {}
-        return {**self.networks, "coupling": flags, **named, **further}
+        plan = plan if plan.stateful == "sequence" else replace(plan, stateful="refuse")  # who keeps still is judged alike
+        return {"digest_version": DIGEST_VERSION, **self.networks, "coupling": flags, "plan": plan}
 
     def _outcome(self, index: int) -> Outcome:
         """What becomes of one batch, now or in an earlier call; its images are on the shelf."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import write
-from ..registry import difference
+from ..registry import changed, kept
 from .batch import Outcome, Trial
 
 KEY = "key.json"
@@ -22,10 +22,10 @@ class Shelf:
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.folder, self._held = folder, dict[int, Outcome]()
-        self._key = json.loads(json.dumps(key))
+        self._key = kept(key)
         if folder is not None and (folder / KEY).is_file():
             before = json.loads((folder / KEY).read_text())
-            if told := difference(before, self._key):
+            if told := changed(before, key):
                 raise ValueError(
                     f"{folder} holds part of an evaluation whose {told}; give another folder, or delete this one"
                 )

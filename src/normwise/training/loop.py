@@ -22,7 +22,7 @@ from ..norms import AdaptiveNorm, StatNorm
 from ..norms.surgery.trainable import baked
 from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
-from ..registry import difference, plain
+from ..registry import changed, kept
 from ..seeding import derive, drawing, generator
 from ..types import Batch, Data, Recipe, ThreatModel
 from ..utils.batches import Rows
@@ -131,7 +131,7 @@ class _Run:
         rows = self.data.validation(batch_size=250) if schedule.validate_every else []
         self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device)
         self.state = _State()
-        self.about = self._about() if self.options.folder else None
+        self.about = self._about() if self.options.folder else {}
 
     @property
     def current(self) -> nn.Module:
@@ -225,7 +225,7 @@ class _Run:
             checkpoints.save(baked(self.current), folder, self.options.card)
         buffer = io.BytesIO()
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        torch.save({"about": self.about, "state": asdict(self.state), **parts}, buffer)
+        torch.save({"about": kept(self.about), "state": asdict(self.state), **parts}, buffer)
         write(folder / STATE, buffer.getvalue())
         earlier = (folder / LOG).read_text().splitlines()[: self.state.epoch - 1] if (folder / LOG).exists() else []
         write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))
@@ -239,7 +239,7 @@ class _Run:
             saved = torch.load(path, map_location=self.device, weights_only=True)
             if "about" not in saved or saved["state"].keys() != asdict(self.state).keys():
                 raise ValueError("another version of normwise wrote it")
-            if told := difference(saved["about"], self.about):
+            if told := changed(saved["about"], self.about):
                 raise ValueError(f"it is of a training whose {told}")
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
@@ -248,15 +248,14 @@ class _Run:
             reason = str(error).split("\n")[0][:120]
             raise ValueError(f"{path} cannot be gone on from ({reason}); give another folder, or delete it") from None
 
-    def _about(self) -> Any:
-        """What is trained, on what and how, as plain data: the untrained model and the first batch by their digests."""
+    def _about(self) -> dict[str, Any]:
+        """What is trained, on what and how: the untrained model and the first batch by their digests."""
         with drawing(derive(self.seed, "first")):  # a DataLoader shuffles by torch's own random state
             first = next(
                 iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0)))
             )
-        told = {name: plain(getattr(self, name)) for name in ("recipe", "threat", "schedule", "seed")}
-        told |= {"data": mark_of(first), "model": digest(self.model)}
-        return json.loads(json.dumps(told, default=lambda value: type(value).__name__))
+        told = {name: getattr(self, name) for name in ("recipe", "threat", "schedule", "seed")}
+        return told | {"data": mark_of(first), "model": digest(self.model)}
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}

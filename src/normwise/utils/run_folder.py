@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import read_yaml, to_yaml
 from ..records import write
-from ..registry import plain
+from ..registry import changed, plain
 
 CONFIG = "config.yaml"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
@@ -60,14 +60,14 @@ def keep_settings(e: Any, folder: Path) -> None:
 
 def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
     """Whether the folder was made with these settings; how many processes share the work is none of them."""
-    now = plain(e)
     try:
         held = read_yaml(folder / CONFIG)
     except ValueError:
         return False
     if agree:
-        return held.keys() == now.keys() and all(held[key] == now[key] for key in agree)
-    return {**held, "jobs": None} == {**now, "jobs": None}
+        return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
+    jobs = {"jobs": plain(e)["jobs"]} if hasattr(e, "jobs") else {}
+    return not changed(held | jobs, e)
 
 
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:

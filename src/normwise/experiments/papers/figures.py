@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ...data import CORRUPTIONS, corruptions
 from ...data.corruptions.kind import SEVERITIES
 from ...diagnostics.inputs import shuffled
 from ...evaluation.coupling import Coupling
+from ...evaluation.curves import Survivors, chosen
 from ...evaluation.evaluator import searched
 from ...evaluation.plan import AttackPlan
 from ...evaluation.shifts.run import answered, judging
@@ -22,48 +23,23 @@ from ...norms.layer import StatNorm
 from ...norms.moments import mean_and_variance
 from ...seeding import generator
 from ...threats import L2, Linf, Normalized
-from ...types import Attack, Batch, Search, ThreatModel
+from ...types import Attack, Batch, Search
 from ...utils.forward import logits_of
 from ...utils.model_state import device_of, untouched
 
-Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stands, 0 fell
+Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stays correct, 0 does not
 
 
-def standing(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    radii: Sequence[float],
-    attacks: Sequence[Attack],
-    seed: int,
-    earlier: tuple[Standing, Coupling] | None = None,
-    threat: Callable[[float], ThreatModel] = lambda radius: Linf(eps=radius),
-) -> tuple[Standing, Coupling]:
-    """Who still stands at each radius, worst case over the attacks and `earlier` ones; and how rows are coupled.
+def bits(rows: Tensor) -> str:
+    """One character per row."""
+    return "".join("01"[one] for one in rows.int().tolist())
 
-    `earlier` is what an earlier call returned.
 
-    Independent rows that fell at a radius count as fallen at every larger one, for the image is allowed there too; those
-    that fell before are not attacked again. Of coupled rows a batch keeps whichever left fewer of it, and is not attacked again
-    once nothing of it is left.
-    """
-    rows = torch.cat([batch.ids for batch in batches])
-    before, coupling = earlier or ({"0": ""}, None)
-    found, left = dict(before), list(batches)
-    for radius in sorted(radii):
-        key, alive = f"{radius:.6g}", torch.zeros(0, dtype=rows.dtype)
-        if coupling and key in before:
-            left = _left(left, rows[_alive(before[key])], coupling.coupled)
-        if left:
-            verdict = searched(model, left, AttackPlan(threat(radius), attacks, seed=seed), coupling=coupling)
-            coupling, ids = Coupling(**verdict.evaluation.coupling), verdict.rows.ids
-            alive = ids[verdict.rows.predictions == verdict.rows.y]
-            if not found["0"]:
-                found["0"] = _bits(rows, ids[verdict.rows.clean_predictions == verdict.rows.y])
-            left = _left(left, alive, coupling.coupled)
-        bits, sizes = _bits(rows, alive), [len(batch.y) for batch in batches]
-        found[key] = _fewer(bits, before[key], sizes) if earlier and earlier[1].coupled else bits
-    assert coupling is not None  # nothing has fallen before the first radius
-    return found, coupling
+def standing(found: Survivors, radii: Sequence[float]) -> Standing:
+    """Who stays correct untouched ("0"), and at each radius."""
+    return {"0": bits(found.clean)} | {
+        f"{radius:.6g}": bits(rows) for radius, rows in zip(sorted(radii), found.correct, strict=True)
+    }
 
 
 def last(
@@ -73,49 +49,25 @@ def last(
 
     "before" and "strongest" are shares of all rows, "broken_by" counts which part broke what.
     """
-    rows, key = torch.cat([batch.ids for batch in batches]), f"{radius:.6g}"
-    left = _left(batches, rows[_alive(before[key])], coupled=False)
-    alive, by = torch.zeros(0, dtype=rows.dtype), dict[str, int]()
-    if left:
-        verdict = searched(model, left, AttackPlan(Linf(eps=radius), (attack,), seed=seed))
-        alive = verdict.rows.ids[verdict.rows.predictions == verdict.rows.y]
+    key = f"{radius:.6g}"
+    after, by = torch.tensor([bit == "1" for bit in before[key]]), dict[str, int]()
+    if some := chosen(batches, after, coupled=False):
+        verdict = searched(model, some, AttackPlan(Linf(eps=radius), (attack,), seed=seed))
+        after[after.clone()] = verdict.correct
         by = dict(verdict.evaluation.broken_by)
-    after = _bits(rows, alive)
     return {
         "clean": share(before["0"]),
         "coupled": False,
         "before": {key: share(before[key])},
-        "strongest": {key: share(after)},
+        "strongest": {key: share(bits(after))},
         "broken_by": by,
-        "rows": {"strongest": {key: after}},
+        "rows": {"strongest": {key: bits(after)}},
     }
 
 
-def _fewer(one: str, other: str, sizes: Sequence[int]) -> str:
-    """Of every batch the side that left fewer standing."""
-    ends = torch.tensor(sizes).cumsum(0).tolist()
-    parts = [(one[end - size : end], other[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
-    return "".join(min(pair, key=lambda bits: bits.count("1")) for pair in parts)
-
-
-def _alive(bits: str) -> Tensor:
-    return torch.tensor([bit == "1" for bit in bits])
-
-
 def share(bits: str) -> float:
-    """The share of rows that stand."""
+    """The share of rows that stay correct."""
     return bits.count("1") / len(bits)
-
-
-def _bits(rows: Tensor, alive: Tensor) -> str:
-    return "".join("1" if one else "0" for one in torch.isin(rows, alive).tolist())
-
-
-def _left(batches: Sequence[Batch], ids: Tensor, coupled: bool) -> list[Batch]:
-    """What is still worth attacking where these rows stand: they alone, or of coupled rows the whole batches that hold any."""
-    stand = [torch.isin(batch.ids, ids) for batch in batches]
-    kept = [(batch, slice(None) if coupled else rows) for batch, rows in zip(batches, stand, strict=True) if rows.any()]
-    return [Batch(*(part[rows] for part in batch)) for batch, rows in kept]
 
 
 def _beside(model: nn.Module, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:

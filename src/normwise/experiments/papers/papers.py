@@ -45,7 +45,7 @@ def _given(scale: Scale, model: nn.Module) -> nn.Module:
 
 
 ROBUSTNORM = (
-    Cell(name="bn-standard", system="robustnorm", about="BatchNorm, trained on clean images", begin=built(BN()), recipe=_standard, clean=True, extras=("drift", "legacy"), retired=("shifts",)),
+    Cell(name="bn-standard", system="robustnorm", about="BatchNorm, trained on clean images", begin=built(BN()), recipe=_standard, clean=True, extras=("drift", "legacy")),
     Cell(name="bn-half", system="robustnorm", about="BatchNorm, trained half as long", begin=built(BN()), recipe=_standard, clean=True, part=0.5),
     Cell(name="bn-quarter", system="robustnorm", about="BatchNorm, trained a quarter as long", begin=built(BN()), recipe=_standard, clean=True, part=0.25),
     Cell(name="bn-eighth", system="robustnorm", about="BatchNorm, trained an eighth as long", begin=built(BN()), recipe=_standard, clean=True, part=0.125),
@@ -115,10 +115,10 @@ def _as_large(scale: Scale, substitute: nn.Module) -> nn.Module:
 
 
 NOFROST = (
-    Cell(name="bn-at", system="nofrost", about="BatchNorm, PGD adversarial training", begin=built(BN()), recipe=_adversarial(), extras=("smoothness",), retired=("shifts",)),
-    Cell(name="bn-mixed", system="nofrost", about="BatchNorm, clean and adversarial images in two forwards", begin=built(BN()), recipe=_recipe(Mixed), extras=("smoothness",), retired=("shifts",)),
-    Cell(name="nofrost", system="nofrost", about="no norms, the same loss", begin=_free, recipe=_recipe(NoFrost), extras=("smoothness",), retired=("shifts",)),
-    Cell(name="nofrost-star", system="nofrost", about="the same, with augmented streams", begin=_free, recipe=_recipe(NoFrostStar), extras=("smoothness",), retired=("shifts",)),
+    Cell(name="bn-at", system="nofrost", about="BatchNorm, PGD adversarial training", begin=built(BN()), recipe=_adversarial(), extras=("smoothness",)),
+    Cell(name="bn-mixed", system="nofrost", about="BatchNorm, clean and adversarial images in two forwards", begin=built(BN()), recipe=_recipe(Mixed), extras=("smoothness",)),
+    Cell(name="nofrost", system="nofrost", about="no norms, the same loss", begin=_free, recipe=_recipe(NoFrost), extras=("smoothness",)),
+    Cell(name="nofrost-star", system="nofrost", about="the same, with augmented streams", begin=_free, recipe=_recipe(NoFrostStar), extras=("smoothness",)),
     Cell(name="nofrost-plain-labels", system="nofrost", about="the same without label smoothing", begin=_free, recipe=_recipe(NoFrost, label_smoothing=0.0), extras=("smoothness",)),
     Cell(name="nf-standard", system="nofrost", about="no norms, trained on clean images", begin=_free, recipe=_standard, clean=True, extras=("smoothness",)),
     Cell(name="nf-at", system="nofrost", about="no norms, PGD adversarial training", begin=_free, recipe=_adversarial(), extras=("smoothness",)),

@@ -17,12 +17,12 @@ from ...types import Report, silent
 from ...utils.run import check_threads, place
 from ...utils.run_folder import check_folder, keep_settings
 from ..launch import launched
-from .cell import Workshop
 from .claims import CLAIMS
 from .decide import decide
 from .papers import CELLS, SYSTEMS
 from .scale import SCALES, size_of
 from .tables import beside
+from .workshop import Workshop
 
 Job = tuple[str, int]  # a cell and its seed
 Say = Callable[[str], None]
@@ -124,7 +124,7 @@ def planned(settings: Reproduce) -> list[tuple[str, int]]:
 def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[str, Any]]:
     """Make what is wanted and not there yet, then write and return the claims table.
 
-    Records are `folder/cells/NAME-seedN/record.json`; a record whose settings are these is not made again, and what was
+    Records are `folder/cells/NAME-seedN-DIGEST/record.json`; a record whose settings are these is not made again, and what was
     stopped goes on. Several processes with one folder share the work: each makes what no other is making (on
     several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there, and for a
     folder that anything else filled, or another preset.
@@ -198,11 +198,7 @@ def decided(folder: Path, preset: str, out: Path | None = None) -> list[dict[str
     out = out or folder
     scale = SCALES[preset]()
     shop = Workshop(CELLS, scale, folder, silent)
-    seeds: dict[int, dict[str, Mapping[str, Any]]] = {}
-    for path in sorted(folder.glob("cells/*/record.json")):
-        name, _, seed = path.parent.name.rpartition("-seed")
-        if name in CELLS and seed.isdigit() and (record := shop.record(name, int(seed))) is not None:
-            seeds.setdefault(int(seed), {})[name] = record
+    seeds = shop.records()
     table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
     write(out / TABLE, to_json(table))
     networks, columns = _networks(seeds)
