@@ -14,7 +14,7 @@ from PIL import Image
 from normwise.auditing.checks import CHECKS
 from normwise.evaluation import sanity_checks
 from normwise.evaluation.artifacts import kept_examples, pictures
-from normwise.report import audit, cells, diagnosis, page, sheet, shifts
+from normwise.report import audit, diagnosis, page, sheet, shifts
 from normwise.report import words as report_words
 from normwise.report.series import plot
 from normwise.report.words import anchor
@@ -228,10 +228,9 @@ def test_a_page_leads_to_the_docs_from_wherever_it_lies(where, tmp_path, monkeyp
 
 def test_without_a_checkout_a_page_leads_nowhere(monkeypatch, tmp_path):
     monkeypatch.setattr(report_words, "_CHECKS", tmp_path / "docs/checks.md")
-    for whole in (
-        audit.to_html([audited()], tmp_path),
-        page._page(cells.of([result(warn=True)]), [], tmp_path, "", {}, {}, [], []),
-    ):
+    monkeypatch.setattr(page.figures, "draw", lambda found, out: [])
+    written = page.write(tmp_path, [result(warn=True)], title="", provenance={}).read_text()
+    for whole in (audit.to_html([audited()], tmp_path), written):
         assert not leads(whole)
         assert "ee docs/checks.md" in words(whole)
 

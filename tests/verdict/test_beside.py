@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -79,16 +78,18 @@ def with_check(one, model):
     return dataclasses.replace(one, evaluation=dataclasses.replace(one.evaluation, checks=(check,)))
 
 
-def test_the_page_says_whose_untouched_rows_changed_their_class():
+def test_the_page_says_whose_untouched_rows_changed_their_class(monkeypatch, tmp_path):
     alone, coupled = balanced(), Neighbours(balanced()).eval()
     results = [result("bn"), result("gn"), result("bnwot", label=HOSTILE), result("bn", "adversarial"), result("none")]
-    found = cells.of([with_check(r, coupled if r.evaluation.coupled else alone) for r in results[:4]] + results[4:])
+    results = [with_check(r, coupled if r.evaluation.coupled else alone) for r in results[:4]] + results[4:]
+    found = cells.of(results)
     fell = re.match(r"\d+ of 12", with_check(result(), coupled).evaluation.checks[0].measured)[0]
     lines = [
         f"Beside malicious neighbours, rows that nobody touched changed their class: {HOSTILE} with standard training ({fell}).",
         "None did: of 24 with running statistics (2 networks) and of 12 reading the sample (1 network).",
     ]
-    text = page._page(found, [], Path(), "bench", {}, {}, [], [])
+    monkeypatch.setattr(page.figures, "draw", lambda found, out: [])
+    text = page.write(tmp_path, results, title="bench", provenance={}).read_text()
     assert HOSTILE not in text
     assert "".join(f"<dd>{line}</dd>" for line in lines) in html.unescape(text)
     assert beside.sentences([cell for cell in found if not cell.coupled])[0].startswith(

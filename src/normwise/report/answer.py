@@ -8,8 +8,8 @@ from typing import NamedTuple
 from ..records import Score
 from . import beside
 from .cells import Cell, attackers
-from .tables import count, duration, percent
-from .words import REFERENCE, joined, plural, training, where
+from .tables import count, duration
+from .words import REFERENCE, joined, percent, plural, training, where
 
 MATTERS = 0.05  # a smaller gain in the worst case is told, and does not make the answer
 

@@ -14,8 +14,7 @@ from .card import ALONE, FIXED, allowed, facts, radius
 from .frame import rendered
 from .series import Plot, plot
 from .sheet import Example, told
-from .tables import percent
-from .words import anchor, docs, joined, plural
+from .words import anchor, docs, joined, percent, plural
 
 RECORD, PAGE = "audit.json", "audit.html"
 _NEEDED = ("verdict", "claimed_accuracy", "upper_bound", "interval", "n", "threat", "coupled", "checks")

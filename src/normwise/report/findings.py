@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from .words import joined, plural
+from .words import joined, percent, plural
 
 ALL = "all sites"
 Row = Mapping[str, Any]
+_percent = partial(percent, places=0)  # of few rows
 
 
 class Side(NamedTuple):
@@ -191,7 +193,3 @@ def distance(value: float, geometry: str) -> str:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}%"

@@ -17,7 +17,7 @@ from .frame import rendered
 from .ink import SERIES
 from .robustbench import Entry
 from .sheet import Example, told
-from .words import REFERENCE, anchor, docs, joined, training, where
+from .words import REFERENCE, anchor, docs, joined, percent, training, where
 
 SCHEMA = 1
 
@@ -68,7 +68,7 @@ _WORDS = {
     "of": of,
     "anchor": anchor,
     "reference": REFERENCE,
-    "percent": tables.percent,
+    "percent": percent,
     "interval": tables.interval,
     "duration": tables.duration,
     "count": tables.count,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..records import Result, Score
 from . import cells, texts
 from .card import Card, numbered, of
+from .words import percent
 
 
 class Value(NamedTuple):
@@ -42,11 +43,6 @@ class Row(NamedTuple):
     coupled: bool
     reference: bool
     values: list[Value]
-
-
-def percent(share: float) -> str:
-    """Write a share in percent, to a tenth."""
-    return f"{100 * share:.1f}%"
 
 
 def interval(score: Score) -> str:

@@ -47,6 +47,11 @@ def joined(names: Iterable[str]) -> str:
     return f"{comma.join(most)}{';' if comma == '; ' else ''} and {last}" if most else last
 
 
+def percent(share: float, places: int = 1) -> str:
+    """Write a share in percent: "53.1%"."""
+    return f"{share:.{places}%}"
+
+
 def plural(number: int, noun: str) -> str:
     """Count a noun: "1 cell", "2 cells"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
