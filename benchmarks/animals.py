@@ -1,4 +1,4 @@
-"""The zoo's animals: broken defences and honest networks, with what each claims of itself."""
+"""The networks of the zoo: broken defences and sound networks, with what each claims of itself."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def fgsm(model, batches, threat) -> float:
 
 
 def carefully(model, batches, threat) -> float:
-    """What an honest evaluation without AutoAttack claims: PGD-50 with five starts on cross-entropy and on the margin."""
+    """What a careful evaluation without AutoAttack claims: PGD-50 with five starts on cross-entropy and on the margin."""
     return own(model, batches, threat, PGD(steps=50, restarts=5), PGD(steps=50, restarts=5, loss="margin"))
 
 
