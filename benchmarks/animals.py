@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from networks import cnn_a, resnet20
 from normwise.attacks import FGSM, PGD, Square
-from normwise.auditing.broken_defenses import ILLUSIONS, RELATIVES, TWO_FACED
+from normwise.auditing.broken_defenses import BROKEN, RELATIVES, TWO_FACED
 from normwise.data import Cifar10, Digits
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
@@ -117,7 +117,7 @@ def first_zoo():
 
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(standard(), BNwoT()), None, False, EPS
-    for name, make in ILLUSIONS.items():
+    for name, make in BROKEN.items():
         yield name, lambda make=make: make(standard()), claims.get(name), False, EPS
     yield "label smoothing, mixed", lambda: trained(BN(), Mixed(label_smoothing=0.5), 3), plain_pgd, False, EPS
     yield "one-step overfitting", lambda: trained(BN(), one_step), fgsm, False, EPS
@@ -186,7 +186,7 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
     shop = Workshop(CELLS, cpu(), cells, silent)
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(published, BNwoT()), None, False, 8 / 255
-    for name, make in ILLUSIONS.items():
+    for name, make in BROKEN.items():
         yield name, lambda make=make: make(published), claims.get(name), False, 8 / 255
     yield "eps in normalized units", lambda: published, in_normalized_units(data), False, 2 / 255
     both, once = Mixed(label_smoothing=0.5, steps=2), Adversarial(steps=1, relative_step=1.0)

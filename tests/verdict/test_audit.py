@@ -11,7 +11,7 @@ from torch import nn
 
 from normwise.attacks import APGD, PGD
 from normwise.auditing.auditor import Audit, audit, claimed
-from normwise.auditing.broken_defenses import ILLUSIONS, Cut, before
+from normwise.auditing.broken_defenses import BROKEN, Cut, before
 from normwise.auditing.checks import CHECKS, Case, cutting_layers
 from normwise.auditing.options import AuditOptions
 from normwise.data import Mnist
@@ -89,7 +89,7 @@ def plain_claim(model):
 
 
 def planted(name):
-    return lambda: ILLUSIONS[name](honest())
+    return lambda: BROKEN[name](honest())
 
 
 PLANTED = {  # the network, what its own protocol claims (None: the audit's default), and the check or reason that names it
@@ -146,7 +146,7 @@ def test_an_honest_network_is_not_accused(name):
 
 
 def test_costly_checks_see_a_masked_gradient_too():
-    found = audit(ILLUSIONS["rounded pixels"](honest()), BATCHES, THREAT, options=QUICKER)
+    found = audit(BROKEN["rounded pixels"](honest()), BATCHES, THREAT, options=QUICKER)
     failed = {check.name for check in found.checks if check.status == "fail"}
     assert {"loss surface", "transfer from an undefended twin", "random search", "gradients per layer"} <= failed
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from normwise.attacks import PGD
-from normwise.auditing.broken_defenses import ILLUSIONS, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
+from normwise.auditing.broken_defenses import BROKEN, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
 from normwise.auditing.checks import CHECKS, Case, closed, parts, searches
 from normwise.auditing.checks.gradients import gradients_by_layer
 from normwise.auditing.options import AuditOptions
@@ -365,9 +365,9 @@ def test_illusions_answer_clean_images_nearly_as_the_network_and_leave_it_alone(
     model = trained(BN())
     keys = copy.deepcopy(model.state_dict())
     x = images(16)
-    for name, make in ILLUSIONS.items():
+    for name, make in BROKEN.items():
         said = make(model)(x).argmax(1)
         assert (said == model(x).argmax(1)).float().mean() > 0.4, name
     assert all(torch.equal(value, keys[key]) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match="moves running statistics; got a network without any"):
-        ILLUSIONS["updates at test time"](Reader())
+        BROKEN["updates at test time"](Reader())

@@ -67,7 +67,7 @@ def _snow(x: Picture, setting: tuple[float, ...], scale: float, rng: np.random.G
 
 
 def _frost(x: Picture, setting: tuple[float, float], scale: float, rng: np.random.Generator) -> Picture:
-    """Lay frost over the image. The frost is a stand-in: the authors crop photographs, which are not ours to ship.
+    """Lay frost over the image. The frost is a replacement: the authors crop photographs, which we may not distribute.
 
     In place of a crop: needles in the mean colour and with the local contrast of one of their five photographs, drawn at
     random; the mean brightness varies from crop to crop by 0.04.
