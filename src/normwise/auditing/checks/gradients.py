@@ -179,11 +179,7 @@ def passed_through(case: Case) -> Found:
         )
         return found(measured, len(case.batches[0].y), fail=not arrives)
     if strange := [path for path, stand_in in cuts.items() if stand_in is no_stand_in]:
-        return found(
-            f"{', '.join(strange)} changes the shape, and no replacement is known: craft on a copy of your own",
-            None,
-            fail=True,
-        )
+        return found(f"{', '.join(strange)} has no known replacement: craft on a copy of your own", None, fail=True)
     way = straight_through(case.model, cuts)
     left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
     blind = _surface(case, way).blind
