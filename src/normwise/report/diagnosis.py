@@ -102,21 +102,21 @@ def _threat(threat: Mapping[str, Any]) -> str:
 
 
 def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """The threat card of every figure on the page: who controls what, by what attack, on how many rows."""
+    """The threat card of every figure on the page: who controls what, by what attack, on how many images."""
     settings, models = record["settings"], record["models"]
     attacks = tuple(map(_attack, settings.get("only", ())))
     coupled = dict.fromkeys(bool(one["coupled"]) for one in models)
     judged = f"{rows(record['n'], settings['data'], settings['batch_size'])}, the networks in eval mode"
     threat = allowed(record["threat"], label(settings["data"]))
     changes = tuple(
-        (JOINT if each else ALONE) + f" ({'coupled' if each else 'independent'} rows)" * (len(coupled) > 1)
+        (JOINT if each else ALONE) + f" ({'coupled' if each else 'independent'} images)" * (len(coupled) > 1)
         for each in coupled
     )
     names = labels([one["model"] for one in models])
     return [
         *Card(threat, attacks, changes, FIXED, judged).lines,
         ("The attacker knows", [KNOWS]),
-        ("Rows", coupling(zip(names, (bool(one["coupled"]) for one in models), strict=True))),
+        ("Images", coupling(zip(names, (bool(one["coupled"]) for one in models), strict=True))),
     ]
 
 
