@@ -71,7 +71,11 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
         "95% interval for images like these 7.0–18.0%, n = 200. Could not run: transfer.",
     )
     order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of images stay correct")
-    order += ("22.0% of images stay correct, each attacked alone", "70.0% of unchanged images stay correct", "Which images share a batch")
+    order += (
+        "22.0% of images stay correct, each attacked alone",
+        "70.0% of unchanged images stay correct",
+        "Which images share a batch",
+    )
     order += (
         "Failed checks and warnings 3 of 5",
         "fail Repeated and lonely answers",
@@ -258,7 +262,12 @@ def test_a_diagnosis_says_who_controls_what(tmp_path):
 def test_natural_shifts_say_that_nobody_attacked(tmp_path):
     whole = shifts.write_page(tmp_path, shifted()).read_text()
     told = words(whole)
-    order = ("Threat card", "None: there is no attacker, and no eps limits", "Attacks None.", "Nothing: there is no attacker.")
+    order = (
+        "Threat card",
+        "None: there is no attacker, and no eps limits",
+        "Attacks None.",
+        "Nothing: there is no attacker.",
+    )
     order += (
         "a whole batch (2 kinds, severities 1, 5); which images share a batch",
         "40 test images of digits, in fixed batches of 20",

@@ -86,7 +86,9 @@ class Evaluate:
             raise ValueError("craft_on and through_substitute: false both say what to attack; give one of them")
         plan = plan_of(self)
         if self.stateful == "sequence" and "," in self.device:
-            raise ValueError(f"device is {self.device!r}, and batches in sequence cannot be shared between devices; name one device")
+            raise ValueError(
+                f"device is {self.device!r}, and batches in sequence cannot be shared between devices; name one device"
+            )
         for radius in self.eps_curve:
             curves.at(plan, "eps", radius)
         for steps in self.step_curve:

@@ -165,9 +165,13 @@ def transfer(case: Case) -> Found:
         for one, called in ((case.options.twin, "twin"), (case.model, "model"))
     )
     if theirs != ours:
-        raise ValueError(f"the undefended reference has {theirs} classes, the network {ours}; name one with the same classes as --twin")
+        raise ValueError(
+            f"the undefended reference has {theirs} classes, the network {ours}; name one with the same classes as --twin"
+        )
     left, white = case.accuracy(PGD(steps=50), craft_on=case.options.twin, called="transfer"), case.white()
-    measured = f"images made on an undefended reference leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
+    measured = (
+        f"images made on an undefended reference leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
+    )
     return found(measured, case.judged, fail=left < white - case.slack)
 
 
