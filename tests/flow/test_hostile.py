@@ -71,11 +71,11 @@ HOSTILE = [
     (f"{E} --out odd.py/below", "cannot write in odd.py/below"),
     (f"{E} --out {'x' * 300}", "name too long"),
     (f"{E} --out OUT/{'x' * 300}/y", "name too long"),
-    (f"{E} --out 'a\udcffb'", "no text in UTF-8"),
-    (f"{E} --out 'a\0b'", "no text in UTF-8"),
-    (f"{E} --data 'a\udcffb'", "no text in UTF-8"),
-    ("evaluate 'a\udcffb'", "no text in UTF-8"),
-    ("evaluate 'a\0b'", "no text in UTF-8"),
+    (f"{E} --out 'a\udcffb'", "is not valid UTF-8"),
+    (f"{E} --out 'a\0b'", "is not valid UTF-8"),
+    (f"{E} --data 'a\udcffb'", "is not valid UTF-8"),
+    ("evaluate 'a\udcffb'", "is not valid UTF-8"),
+    ("evaluate 'a\0b'", "is not valid UTF-8"),
     ("train --model.width 100000000", "smaller width or depth"),
     ("train --model.width 10000000000000", "smaller width or depth"),
     ("train --model.depth 6000002", "at most 1202"),
@@ -100,10 +100,10 @@ HOSTILE = [
     (f"{T} --schedule.decay cosine --schedule.drop 0.5", "only decay multistep uses"),
     (f"{T} --schedule.ema_buffers copy", "only an ema above 0 uses"),
     (f"{T} --train_eps 0.1", "attacks nothing in training"),
-    ("train --start run --model.depth 14", "brings its own"),
-    ("train run --model vgg", "brings its own"),
+    ("train --start run --model.depth 14", "which has its own"),
+    ("train run --model vgg", "which has its own"),
     ("train run --start elsewhere", "start is named twice"),
-    ("train --start odd:net --model.width 8", "brings its own"),
+    ("train --start odd:net --model.width 8", "which has its own"),
     ("evaluate run --model odd:net", "model is named twice"),
     ("selftest --weights w.pt", "for no model"),
     ("selftest run --model odd:net", "model is named twice"),
@@ -297,4 +297,4 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(
 
     monkeypatch.setattr("normwise.__main__._answered", stop)
     assert main(["train"]) == 130
-    assert capsys.readouterr().err == "normwise: stopped before anything was begun\n"
+    assert capsys.readouterr().err == "normwise: stopped before anything started\n"

@@ -313,7 +313,7 @@ def test_a_layer_that_overwrites_its_input_is_asked_too():
 
 
 def test_rows_that_share_an_id_are_refused():
-    with pytest.raises(ValueError, match="15 of 30 rows have the id of another"):
+    with pytest.raises(ValueError, match="15 of 30 images have the id of another"):
         Case(Reader(), [BATCHES[0], BATCHES[0]], WIDE)
 
 
@@ -338,7 +338,7 @@ def test_without_a_claim_nothing_is_trusted():
     case.judge()
     assert (closed(case, []).verdict, closed(case, []).reasons) == (
         "not established",
-        ("pgd-20 could not run, so that nothing is claimed",),
+        ("pgd-20 could not run, so there is no claim",),
     )
 
 

@@ -49,6 +49,6 @@ def _counted(cell: Cell, result: Result) -> _Network | None:
         return None
     name = where(f"{cell.norm} with {training(cell.recipe)}" if result.training else cell.norm, cell.setting)
     seed = f", seed {result.experiment.get('seed', e.seed)}" if len(cell.results) > 1 else ""
-    kinds = {"running": "with running statistics", "batch": "with batch statistics", "none": "without a norm"}
-    reads = joined(kinds.get(what, f"reading the {what}") for what in e.norm_reads or ("none",))
+    kinds = {"running": "with running statistics", "batch": "with batch statistics", "sample": "with statistics of each image", "none": "without a norm"}
+    reads = joined(kinds.get(what, f"with {what} statistics") for what in e.norm_reads or ("none",))
     return _Network(f"{name}{seed}", reads, int(counted[1]), int(counted[2]))
