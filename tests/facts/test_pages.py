@@ -111,8 +111,8 @@ def test_a_record_of_the_first_audits_still_makes_a_page():
 
 
 def test_several_audits_stand_beside_each_other(tmp_path):
-    honest = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False) | {"checks": audited()["checks"][:1]}
-    path = audit.write(tmp_path, [audited(), honest, audited()])
+    sound = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False) | {"checks": audited()["checks"][:1]}
+    path = audit.write(tmp_path, [audited(), sound, audited()])
     told = words(path.read_text())
     assert "2 doubtful and 1 trustworthy." in told
     assert "package.module:network #3" in told

@@ -246,7 +246,7 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
     (page,) = pages
     assert kept["weights"] in html.unescape(Path(page.removeprefix("report: ")).read_text())
     refused = say("report", "run", "--out", "OUT/page")
-    assert (refused.status, "holds a run of other settings" in refused.err) == (2, True)
+    assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
 
 
 def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):
@@ -255,7 +255,7 @@ def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):
     assert yaml.safe_load(Path("OUT/one/config.yaml").read_text())["preset"] == "smoke"
     done("reproduce", "--preset", "smoke", "--seeds", 2, "--out", "OUT/one")  # which several runs share
     refused = say("reproduce", "--preset", "cpu", "--out", "OUT/one")
-    assert (refused.status, "holds a run of other settings" in refused.err) == (2, True)
+    assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
     done("report", "OUT/one", "--out", "OUT/page")
     assert Path("OUT/page/claims.html").read_text().count("normwise reproduce, preset smoke") > 0
     assert Path("OUT/page/claims.json").read_text() == Path("OUT/one/claims.json").read_text()
@@ -471,7 +471,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path
     assert 0 < finished < 10
     said = say(*words, "--seed", 9, "--out", tmp_path / "cut")
     assert (said.status, len(said.err.splitlines())) == (2, 1)
-    assert "holds a run of other settings" in said.err
+    assert "holds a run with other settings" in said.err
     done(*words, "--out", tmp_path / "cut")
     done(*words, "--out", tmp_path / "whole")
     for name in ("rows.csv", "images.npz"):
@@ -488,7 +488,7 @@ def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tm
     assert len(found["checks"]) == 5
     assert f"record: {tmp_path / 'selftest.json'}" in said.out
     said = say("selftest", "run", "--rows", 6, "--out", tmp_path)
-    assert (said.status, "holds a run of other settings" in said.err) == (2, True)
+    assert (said.status, "holds a run with other settings" in said.err) == (2, True)
     words[-1] = tmp_path / "weak"
     said = say(
         *words, "--attack", "pgd", "--attack.steps", 1, "--attack.relative_step", 0.01, "--attack.random_start", "false"
@@ -591,7 +591,7 @@ BAD = [
     (f"{T} --schedule.precision fp16 --device cpu", "fp16 needs a CUDA device"),
     (f"{T} --data.train_limit 1", "2 images or more"),
     (f"{T} --device abacus", "device 'abacus' cannot be used"),
-    (f"{T} --weights w.pt", "for no model"),
+    (f"{T} --weights w.pt", "but no model is named"),
     ("bench --seeds 0", "seeds is 0"),
     ("bench --jobs 0", "jobs 0"),
     ("bench --norms bn,gn --model.width 4", "cannot divide a site of 4 channels"),
@@ -645,10 +645,10 @@ BAD = [
     (f"{E} --data cifar10", "looked in data/cifar-10-batches-py, data/cifar-10-batches-bin: not there; add --download"),
     (f"{T} --out settings.yaml", "cannot write in settings.yaml"),
     (f"{E} --out settings.yaml/x", "cannot write in settings.yaml/x"),
-    (f"{T} --out run", "run holds a run of other settings"),
-    (f"{E} --out run", "run holds a run of other settings"),
-    ("bench --out run", "run holds a run of other settings"),
-    ("report run run --out run", "run holds a run of other settings"),
+    (f"{T} --out run", "run holds a run with other settings"),
+    (f"{E} --out run", "run holds a run with other settings"),
+    ("bench --out run", "run holds a run with other settings"),
+    ("report run run --out run", "run holds a run with other settings"),
     pytest.param("evaluate timm:resnet18", "pip install 'normwise[timm]'", marks=pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="it is installed")),
     pytest.param("evaluate run --device cuda", "device 'cuda' cannot be used", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")),
     pytest.param("evaluate run --out /proc/x", "cannot write in /proc/x", marks=pytest.mark.skipif(not Path("/proc").exists(), reason="no such place")),
@@ -732,7 +732,7 @@ def test_an_abnn_listens_to_a_run_and_is_found_again(source):
     if words:  # it is judged on the same clean rows as when it was trained
         assert heard["trained_on"]["name"] == "digits"
         assert heard["clean_accuracy"] == figures("run")["clean_accuracy"]
-        assert "trained on digits (correct itself: " in html.unescape(Path("OUT/report.html").read_text())
+        assert "trained on digits (its own accuracy: " in html.unescape(Path("OUT/report.html").read_text())
     else:
         assert heard is None
     done("evaluate", "OUT", "--out", "OUT/again")
@@ -861,7 +861,7 @@ def test_methods_that_cannot_be_are_refused_in_one_line(methods, reason, tmp_pat
     ("words", "reason"),
     [
         ("--recipe abnn", "got a Network without any; make one with abnn(target, substitute), or name a substitute"),
-        ("--adaptive.scope sample", "adaptive is set (source features), for no substitute"),
+        ("--adaptive.scope sample", "adaptive is set (source features), but no substitute"),
         ("--substitute nets:net", "the substitute, a Sequential, has no taps that are known"),
         ("--substitute nothing", "no model 'nothing': neither a run folder"),
         ("--substitute_weights net.pt", "but no model is named; name one as substitute"),

@@ -212,7 +212,7 @@ def test_searches_that_find_more_raise_the_check(name, monkeypatch):
     assert BY_NAME[name].ask(Case(model.eval(), BATCHES, Linf(eps=0.2))).status == "pass"
 
 
-def test_the_honest_reader_passes_all():
+def test_the_sound_reader_passes_all():
     case = Case(Reader(), BATCHES, Linf(eps=0.1), options=AuditOptions(twin=trained(BN())))
     found = {check.name: check.ask(case) for check in CHECKS if check.name != "stronger search"}
     assert {name: one.measured for name, one in found.items() if one.status == "fail"} == {}
@@ -361,7 +361,7 @@ def test_the_smooth_range_is_nearly_the_range():
     assert (smooth <= hard).all()
 
 
-def test_illusions_answer_clean_images_nearly_as_the_network_and_leave_it_alone():
+def test_broken_defences_answer_clean_images_nearly_as_the_network_and_leave_it_alone():
     model = trained(BN())
     keys = copy.deepcopy(model.state_dict())
     x = images(16)

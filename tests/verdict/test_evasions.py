@@ -33,7 +33,7 @@ QUICKER = AuditOptions(strongest=APGD(steps=10), victims=4)
 
 
 class Around(nn.Module):
-    """An honest network, with something around it."""
+    """A sound network, with something around it."""
 
     def __init__(self):
         super().__init__()

@@ -100,8 +100,8 @@ class Sums(nn.Module):
 
 
 TOLD = {
-    "remembers images": "asked nothing before",
-    "mirrored for gradients": "when a gradient is asked for",
+    "remembers images": "never queried before",
+    "mirrored for gradients": "when a gradient is requested",
     "fragile on the grid": "on the grid",
     "fragile in inference_mode": "in inference_mode",
     "fragile in autocast": "in autocast",
