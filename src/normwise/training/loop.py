@@ -269,8 +269,8 @@ def _check_synchronized(model: nn.Module) -> None:
     alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
     if alone:
         raise ValueError(
-            f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
-            'convert_sync(model) first, or say options=FitOptions(stats="per-rank")'
+            f"a process group is running and {len(alone)} norms would use the batch of each process separately ({alone[0]}, ...); "
+            'call convert_sync(model) first, or give options=FitOptions(stats="per-rank")'
         )
 
 

@@ -53,15 +53,15 @@ class Cell:
         sweep       its learning rate is chosen from the scale's, on validation rows
         rates       ... or from these instead
         part        of the schedule's epochs
-        decayed     weight decay pulls at norm parameters, gains and biases too
+        decayed     weight decay applies to norm parameters, gains and biases too
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", and an ABNN's weaker attackers
                     "detached", "fixed"
         retired     figures that are no longer measured: they stay in the digest, so that records made with them stay valid
-        under       what it is judged under: "linf" radii, "patch" (of growing size), the 15 "corruptions", or "autoattack" on what
-                    the strongest evaluation of the cell it needs left standing
-        at          share of the scale's radius at which AutoAttack is asked
-        other       it is trained and judged on other data than the scale's (`scale.other`)
-        apart       it is made where it is named alone, for it takes longer than a cell should
+        under       how it is evaluated: "linf" radii, "patch" (of growing size), the 15 "corruptions", or "autoattack" on the images
+                    that the strongest evaluation of the cell it needs left correct
+        at          share of the scale's radius for AutoAttack
+        other       it is trained and evaluated on other data than the scale's (`scale.other`)
+        apart       it is only made if it is named, because it takes longer than a cell should
     """
 
     name: str
@@ -146,7 +146,7 @@ class Workshop:
         return set_mode(model, "eval")
 
     def make(self, name: str, seed: int) -> dict[str, Any]:
-        """Train and measure a cell; what was stopped goes on. Returns its record, which is written too.
+        """Train and measure a cell; a stopped one resumes. Returns its record, which is written too.
 
         A cell that another process makes is waited for.
         """
@@ -222,8 +222,8 @@ class Workshop:
     def _try(
         self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int
     ) -> tuple[float, float]:
-        """What a quarter of the schedule at this learning rate reaches: accuracy on validation rows, and of equals the training
-        loss, from the other side of 0. Nothing where it diverges."""
+        """What a quarter of the schedule at this learning rate reaches: accuracy on validation rows, with the
+        negative training loss to break ties. 0 if it diverges."""
         short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
         try:
             fitted = self._fit(model, data, recipe, short, seed)
