@@ -1,4 +1,4 @@
-"""The zoo's animals: broken defences and honest networks, with what each claims of itself."""
+"""The networks of the zoo: broken defences and sound networks, with what each claims of itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from networks import cnn_a, resnet20
 from normwise.attacks import FGSM, PGD, Square
-from normwise.auditing.broken_defenses import ILLUSIONS, RELATIVES, TWO_FACED
+from normwise.auditing.broken_defenses import BROKEN, RELATIVES, TWO_FACED
 from normwise.data import Cifar10, Digits
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
@@ -67,7 +67,7 @@ def fgsm(model, batches, threat) -> float:
 
 
 def carefully(model, batches, threat) -> float:
-    """What an honest evaluation without AutoAttack claims: PGD-50 with five starts on cross-entropy and on the margin."""
+    """What a careful evaluation without AutoAttack claims: PGD-50 with five starts on cross-entropy and on the margin."""
     return own(model, batches, threat, PGD(steps=50, restarts=5), PGD(steps=50, restarts=5, loss="margin"))
 
 
@@ -117,7 +117,7 @@ def first_zoo():
 
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(standard(), BNwoT()), None, False, EPS
-    for name, make in ILLUSIONS.items():
+    for name, make in BROKEN.items():
         yield name, lambda make=make: make(standard()), claims.get(name), False, EPS
     yield "label smoothing, mixed", lambda: trained(BN(), Mixed(label_smoothing=0.5), 3), plain_pgd, False, EPS
     yield "one-step overfitting", lambda: trained(BN(), one_step), fgsm, False, EPS
@@ -186,7 +186,7 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
     shop = Workshop(CELLS, cpu(), cells, silent)
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(published, BNwoT()), None, False, 8 / 255
-    for name, make in ILLUSIONS.items():
+    for name, make in BROKEN.items():
         yield name, lambda make=make: make(published), claims.get(name), False, 8 / 255
     yield "eps in normalized units", lambda: published, in_normalized_units(data), False, 2 / 255
     both, once = Mixed(label_smoothing=0.5, steps=2), Adversarial(steps=1, relative_step=1.0)

@@ -1,7 +1,7 @@
-"""Does the audit catch planted illusions, and leave honest networks alone?
+"""Does the audit catch broken defences, and leave sound networks alone?
 
     python benchmarks/zoo.py digits runs/zoo          # the first zoo, on which thresholds were set
-    python benchmarks/zoo.py faces runs/zoo3          # the third: networks that show attackers another face, and their sound relatives
+    python benchmarks/zoo.py faces runs/zoo3          # the third: networks that behave differently for attackers, and their sound relatives
     python benchmarks/zoo.py cifar10 runs/zoo2 --checkpoints FOLDER   # the second, made afterwards: real images, other networks
     python benchmarks/zoo.py cifar10 runs/zoo2 --checkpoints FOLDER --part 1/2   # every second of its networks; 2/2: the others
 
@@ -100,7 +100,7 @@ def to_markdown(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         protocol = "own protocol" if row["own_protocol"] else "PGD-20"
         claim, bound = f"{100 * row['claim']:.1f}% ({protocol})", f"{100 * row['upper_bound']:.1f}%"
-        kind = "honest" if row["honest"] else "illusion"
+        kind = "sound" if row["honest"] else "broken"
         failed = ", ".join(row["failed"]) or "none"
         lines.append(
             f"| {row['name']}, eps {255 * row['eps']:.3g}/255 | {kind} | {claim} | {bound} | {row['verdict']} | {failed} |"

@@ -227,4 +227,4 @@ def test_examples_in_docstrings_run():
 def test_the_example_of_the_readme_runs():
     block = re.search(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
     out = subprocess.run([sys.executable, "-c", block[1]], check=True, capture_output=True, text=True).stdout
-    assert re.search(r"robust accuracy +[\d.]+% \[[\d.]+, [\d.]+\]\nrows +independent\n$", out)
+    assert re.search(r"robust accuracy +[\d.]+% \[[\d.]+, [\d.]+\]\nimages +independent\n$", out)

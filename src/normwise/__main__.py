@@ -9,20 +9,20 @@ from contextlib import suppress
 from . import __version__
 
 VERBS = {
-    "bench": "train and judge a grid of norms and recipes, and write a report",
-    "train": "train one network, and judge it",
-    "evaluate": "judge a network of anybody's under attack",
+    "bench": "train a grid of norms and recipes, attack every network, and write a report",
+    "train": "train one network, and evaluate it under attack",
+    "evaluate": "evaluate any network under attack",
     "attack": "make adversarial images of a network, and keep them",
-    "audit": "say whether a network's robustness is real, with reasons",
-    "diagnose": "say where networks drift, which layer flips the decision, and how smooth they are",
-    "shifts": "measure what natural shifts (15 corruptions) cost, and what reading the batch gives back",
-    "selftest": "test the attacks where the answer is known, on a network of yours or on a small one",
-    "reproduce": "put the claims of robustnorm, nofrost, fragile-features and abnn to the test",
-    "list": "say which norms, attacks, threat models, recipes, models and data sets there are",
+    "audit": "test whether a network's robustness is real; one verdict with reasons",
+    "diagnose": "show where networks drift, which layer flips the decision, and how smooth they are",
+    "shifts": "measure accuracy under 15 corruptions, and how much of it test-time BatchNorm adaptation recovers",
+    "selftest": "test an attack where the right result is known, on your network or on a small one",
+    "reproduce": "test the claims of the papers robustnorm, nofrost, fragile-features and abnn",
+    "list": "list the norms, attacks, threat models, recipes, models and data sets",
     "report": "write the report of finished runs again, or of several together",
 }
 
-HELP = """normwise {version}: does changing how a network normalizes make it adversarially robust, really, and at what cost?
+HELP = """normwise {version}: does another normalization layer really make a network more robust to adversarial images?
 
 usage: normwise VERB [--option VALUE ...]
 
@@ -44,10 +44,10 @@ def main(words: list[str] | None = None) -> int:
         except SystemExit as stop:  # after --help and --print_config
             status = int(stop.code or 0)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has read enough, as `head` does
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         _let_go()
     except KeyboardInterrupt:  # while modules are imported
-        print("normwise: stopped before anything was begun", file=sys.stderr)
+        print("normwise: stopped before anything started", file=sys.stderr)
         status = 130
     return status
 

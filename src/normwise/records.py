@@ -42,6 +42,11 @@ class Score:
     def __str__(self) -> str:
         return f"{100 * self.value:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    @property
+    def sample(self) -> str:
+        """What was drawn independently, in words: "60 images" or "3 batches"."""
+        return f"{self.n} {'images' if self.unit == 'rows' else self.unit}"
+
 
 def lower(joint: Score, single: Score | None) -> Score:
     """The lower of two figures of coupled rows; the joint one if they are equal."""

@@ -108,8 +108,8 @@ NETS = {name: lambda norm=norm: trained(norm()) for name, norm in NORMS.items()}
 }
 HIDDEN = {
     "no site": "the network normalizes nowhere",
-    "functions": "the network normalizes by functions, or in layers that are compiled: there is no norm layer to look into",
-    "unknown": "not looked into, being of kinds that cannot be read: norm (OwnNorm)",
+    "functions": "the network normalizes by functions, or in compiled layers: there is no norm layer to measure",
+    "unknown": "not measured, because these layers cannot be read: norm (OwnNorm)",
 }
 
 

@@ -348,7 +348,7 @@ def test_test_rows_alone_can_be_evaluated_but_not_trained_on(tmp_path: Path) -> 
     assert [len(batch.y) for batch in data.test(batch_size=4)] == [4, 2]
     assert len(data.validation(batch_size=4)) == 0
     for use in (lambda: data.mean, lambda: data.train(batch_size=4, generator=torch.Generator())):
-        with pytest.raises(ValueError, match="needs training rows for this; got test rows alone"):
+        with pytest.raises(ValueError, match="needs training images for this; got only test images"):
             use()
 
 
@@ -378,7 +378,7 @@ def test_limits_take_every_class_in_its_share_and_no_batch_of_one_trains() -> No
     assert validation.y.bincount().tolist() == pytest.approx([10] * 10, abs=1)
     assert not torch.equal(validation.ids, Digits(validation_size=100, split_seed=1).validation(batch_size=100)[0].ids)
     for batch_size in (0, 1):
-        with pytest.raises(ValueError, match="batches of 2 rows or more"):
+        with pytest.raises(ValueError, match="batches of 2 images or more"):
             data.train(batch_size=batch_size, generator=torch.Generator())
 
 

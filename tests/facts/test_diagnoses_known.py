@@ -186,7 +186,7 @@ def test_the_axis_of_channels_is_known_or_measured(norm, shape, axis, affine):
     found = layers_of(model, x)
     assert [layer.axis for layer in found.values()] == [axis] * told
     if not told:
-        assert unread(model, x) == f"not looked into, being of kinds that cannot be read: 0 ({kind.__name__})"
+        assert unread(model, x) == f"not measured, because these layers cannot be read: 0 ({kind.__name__})"
         return
     [row] = rows(Gamma(), model, [Batch(x, torch.zeros(2).long(), torch.arange(2))])
     assert row["channels"] == 6

@@ -38,8 +38,8 @@ def test_rows_of_every_form_are_judged_alike(form):
 def test_what_is_no_rows_is_named():
     for rows, told in (
         ("abc", "a batch is a str"),
-        (3, "the rows are a int"),
-        (X, "the rows are a Tensor"),
+        (3, "the data are a int"),
+        (X, "the data are a Tensor"),
         ([[1, 2]], "two tensors"),
     ):
         with pytest.raises(ValueError, match=told):

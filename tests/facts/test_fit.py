@@ -324,6 +324,6 @@ def test_the_state_of_another_training_is_refused_and_what_differs_is_named(tmp_
     first = fit(**run).model
     assert digest(fit(**run | {"options": FitOptions(folder=tmp_path, card={"another": "card"})}).model) == digest(first)
     before = (tmp_path / "last.pt").read_bytes()
-    with pytest.raises(ValueError, match=f"last.pt cannot be gone on from .*{told}.*; give another folder, or delete it"):
+    with pytest.raises(ValueError, match=f"last.pt cannot be resumed .*{told}.*; give another folder, or delete it"):
         fit(**run | changed)
     assert (tmp_path / "last.pt").read_bytes() == before

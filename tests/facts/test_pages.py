@@ -67,13 +67,17 @@ def words(page):
 def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     told = words(audit.to_html([audited()], HERE))
     order = (
-        "Doubtful: claimed 53.0%, at most 12.0% of these rows stand.",
-        "95% interval for rows like them 7.0–18.0%, n = 200. Could not run: transfer.",
+        "Doubtful: claimed 53.0%, at most 12.0% of these images stay correct.",
+        "95% interval for images like these 7.0–18.0%, n = 200. Could not run: transfer.",
     )
-    order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of rows stand")
-    order += ("22.0% of rows stand, each attacked alone", "70.0% of untouched rows stay right", "Which images share a batch")
+    order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of images stay correct")
     order += (
-        "Raised checks 3 of 5",
+        "22.0% of images stay correct, each attacked alone",
+        "70.0% of unchanged images stay correct",
+        "Which images share a batch",
+    )
+    order += (
+        "Failed checks and warnings 3 of 5",
         "fail Repeated and lonely answers",
         "warn More steps",
         "could not run Transfer",
@@ -83,12 +87,12 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     assert places == sorted(places)
     told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)], HERE))
     assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%." in told
-    assert "Each image for itself: its neighbours were measured not to matter." in told
-    assert "Raised checks" not in told
+    assert "Each image alone: the other images of the batch were measured not to matter." in told
+    assert "Failed checks" not in told
     third = audited(verdict="not established", bound=0.5, coupled=False) | {"reasons": ["the bound is loose"]}
     told = words(audit.to_html([third], HERE))
-    assert "Not established: claimed 53.0%, at most 50.0% of these rows stand." in told
-    assert "Nothing contradicts the claim" in told
+    assert "Not established: claimed 53.0%, at most 50.0% of these images stay correct." in told
+    assert "No check contradicts the claim" in told
     assert "the bound is loose" in told
     assert "! not established" in words(audit.to_html([third, third], HERE))
     with pytest.raises(ValueError, match="at least one audit"):
@@ -107,12 +111,12 @@ def test_a_record_of_the_first_audits_still_makes_a_page():
 
 
 def test_several_audits_stand_beside_each_other(tmp_path):
-    honest = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False) | {"checks": audited()["checks"][:1]}
-    path = audit.write(tmp_path, [audited(), honest, audited()])
+    sound = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False) | {"checks": audited()["checks"][:1]}
+    path = audit.write(tmp_path, [audited(), sound, audited()])
     told = words(path.read_text())
     assert "2 doubtful and 1 trustworthy." in told
     assert "package.module:network #3" in told
-    assert told.count("not asked") == 4
+    assert told.count("not in this audit") == 4
     assert (
         "| package.module:network | Linf, eps 0.03137 (8/255) | doubtful | 53.0% | 12.0% |"
         in (tmp_path / "audits.md").read_text()
@@ -187,8 +191,8 @@ def test_pictures_show_pixels_as_they_are_and_differences_at_full_contrast(shape
 def test_a_picture_from_elsewhere_is_left_out():
     outside = example() | {"clean_png": "https://evil.example/x.png", "adversarial_png": 'data:image/png;base64,"><script>'}
     (told,) = sheet.told([outside])
-    assert [alt for _, alt in told.pictures] == ["row 17, difference of the two at full contrast"]
-    assert told.caption == "Row 17, label 3: 3 → 8, pgd-20"
+    assert [alt for _, alt in told.pictures] == ["image 17, difference of the two at full contrast"]
+    assert told.caption == "Image 17, label 3: 3 → 8, pgd-20"
     assert sheet.told([{"id": 1}]) == []
 
 
@@ -246,8 +250,8 @@ def test_a_diagnosis_says_who_controls_what(tmp_path):
         "that is 31.88/255; 2 of the 16 grey levels",
     )
     order += ("Drift, steps 1 and 5, corruption fog: PGD on the cross-entropy", "Gamma, dead 0.001: no attack, clean images")
-    order += ("Each image for itself", "(independent rows)", "Jointly all images of a batch", "(coupled rows)")
-    order += ("Which images share a batch", "12 test rows of digits, in fixed batches of 8, the networks in eval mode")
+    order += ("Each image alone", "(independent images)", "All images of a batch together", "(coupled images)")
+    order += ("Which images share a batch", "12 test images of digits, in fixed batches of 8, the networks in eval mode")
     order += ("Everything: architecture, weights", "Independent: bn and plain", "): bnwot.", "Use of features")
     places = [told.index(part) for part in order]
     assert places == sorted(places)
@@ -257,12 +261,17 @@ def test_a_diagnosis_says_who_controls_what(tmp_path):
 def test_natural_shifts_say_that_nobody_attacked(tmp_path):
     whole = shifts.write_page(tmp_path, shifted()).read_text()
     told = words(whole)
-    order = ("Threat card", "None: nobody attacks, and no eps limits", "Attacks None.", "Nothing: there is none.")
+    order = (
+        "Threat card",
+        "None: there is no attacker, and no eps limits",
+        "Attacks None.",
+        "Nothing: there is no attacker.",
+    )
     order += (
         "a whole batch (2 kinds, severities 1, 5); which images share a batch",
-        "40 test rows of digits, in fixed batches of 20",
+        "40 test images of digits, in fixed batches of 20",
     )
-    order += ("other images of the batch): runs/bn, alpha 1.", "By kind", "nobody attacked ( threat card )")
+    order += ("other images of the batch): runs/bn, alpha 1.", "By kind", "no attack ( threat card )")
     places = [told.index(part) for part in order]
     assert places == sorted(places)
     assert whole.count('<a href="#threat">Threat card</a></figcaption>') == 2

@@ -261,11 +261,11 @@ def test_a_planted_model_that_withstands_one_step_alone_triggers_the_sentinel(tm
     assert "first in epoch 1 of 2" in check.measured
 
 
-def test_an_honest_model_does_not_trigger_it_and_other_recipes_do_not_look():
+def test_a_sound_model_does_not_trigger_it_and_other_recipes_do_not_look():
     schedule = Schedule(epochs=3, batch_size=16, lr=0.05)
-    honest = fit(trained(), Stripes(validation_size=24), FGSMRS(), THREAT, schedule, seed=0).training
-    assert honest.overfitted_epoch == 0
-    assert sanity_checks.of_training(honest)[0].status == "pass"
+    sound = fit(trained(), Stripes(validation_size=24), FGSMRS(), THREAT, schedule, seed=0).training
+    assert sound.overfitted_epoch == 0
+    assert sanity_checks.of_training(sound)[0].status == "pass"
     other = fit(trained(), Stripes(validation_size=24), TRADES(steps=1), THREAT, schedule, seed=0).training
     assert set(other.validation) == {"clean", "robust"}
     assert not sanity_checks.of_training(other)

@@ -133,20 +133,20 @@ def test_a_gain_of_coupled_rows_is_not_the_headline():
     told = said(grid(rn_standard=0.5))
     assert (
         told.lead
-        == "No normalization is measurably more robust than BatchNorm by 5 points or more with the same training, unless the rows of a batch are coupled."
+        == "No normalization is measurably more robust than BatchNorm by 5 points or more with the same training, unless the images of a batch are coupled."
     )
     text = words(grid(rn_standard=0.5))
     assert "RobustNorm reading the batch (50.0%, coupled)" in text
     assert "4 of 12 networks" in text
-    assert "hold 43% of the apparent robustness" in text
+    assert "have 43% of the apparent robustness" in text
 
 
 def test_what_lowers_trust_is_said():
     doubted = [*grid()[:-1], result("gn", "adversarial", 0.7, warn=True)]
     text = words([*doubted[:-2], doubted[-1]], {"gn-standard": "out of memory"})
-    assert "A check doubts it." in text
-    assert "gn-standard did not end" in text
-    assert "One seed: Differences between trainings are not covered by the intervals." in text
+    assert "A sanity check warns about it." in text
+    assert "gn-standard failed" in text
+    assert "One seed: The intervals do not cover differences between trainings." in text
     assert "FGSM and PGD-20 is an upper bound" in text
 
 
@@ -213,7 +213,7 @@ def test_markdown_and_latex_hold_the_rows_of_the_page():
     assert len(lines) == 14
     assert len({line.count("|") for line in lines}) == 1
     line = "| GroupNorm | standard | sample | no | 90.0% (86.0–94.0) | 10.0% (6.0–14.0) | 5.0% (1.0–9.0) | 5.0% (1.0–9.0) | 1 | 22.0 s |"
-    assert any(row.startswith(line) and row.endswith("| 500 rows |") for row in lines)
+    assert any(row.startswith(line) and row.endswith("| 500 images |") for row in lines)
     rows = [line for line in tables.to_latex(results).splitlines() if line.endswith("\\\\")]
     assert len(rows) == 13
     assert {row.count("&") for row in rows} == {lines[0].count("|") - 2}
@@ -237,11 +237,11 @@ def test_the_pair_stands_in_every_table_and_comparisons_stand_on_the_strongest(t
     assert said(results).lead.startswith(
         "No normalization is measurably more robust than BatchNorm"
     )  # though its protocol says so
-    assert "took away up to 29.0 points: 31.0% instead of 60.0% (GroupNorm, standard training)." in text
-    assert "Best worst case: GroupNorm, 31.0% [27.0, 35.0], where the protocol alone says 60.0%." in text
+    assert "lowered the accuracy by up to 29.0 points: 31.0% instead of 60.0% (GroupNorm, standard training)." in text
+    assert "Best worst case: GroupNorm, 31.0% [27.0, 35.0]; under the protocol alone 60.0%." in text
     assert "31.0% [27.0, 35.0] in the worst case (60.0% under the protocol alone)" in text
     assert "FGSM, PGD-20 and APGD-CE is an upper bound" in text
-    assert "are one" not in text
+    assert "are the same" not in text
     titles, rows = tables.main(found)
     pair = [column.title for column in titles].index("Protocol")
     assert [[value.text for value in row.values[pair : pair + 2]] for row in rows] == [
@@ -257,10 +257,10 @@ def test_the_pair_stands_in_every_table_and_comparisons_stand_on_the_strongest(t
         ("0.33", "0.3", "apgd-ce"),
         ("0.6", "0.31", "apgd-ce"),
     ]
-    assert "on what these left standing: APGD-CE, steps 50" in card.of(results[0]).attacks
+    assert "on the images that these left correct: APGD-CE, steps 50" in card.of(results[0]).attacks
     assert "on every batch again: APGD-CE, steps 50" in card.of(paired(result("rn"), 0.5)).attacks
     page_text = html.unescape(write(tmp_path, results).read_text())
-    assert "Stronger attacks searched further, on the rows that these left standing" in page_text
+    assert "Stronger attacks then searched on the images that these left correct" in page_text
     assert page_text.count("60.0%<small>56.0–64.0") == 2  # behind both figures
 
 
@@ -283,10 +283,10 @@ def test_of_coupled_rows_the_lower_of_joint_and_single_counts_and_both_are_shown
     assert [line[f"{name}_value"] for name in ("joint", "single", "worst_case")] == ["0.4", str(value), f"{min(0.4, value)}"]
     text = words(results[1:])
     assert f"{worst} of test images stay correctly classified under attack" in text
-    assert {"single": "jointly 40.0%", "joint": "one row among clean neighbours 50.0%"}[which] in text
-    assert "PGD-20 on each of 32 rows; the lower of both figures counts" in card.of(results[1]).changes[1]
+    assert {"single": "whole batches 40.0%", "joint": "one image among clean neighbours 50.0%"}[which] in text
+    assert "PGD-20 on each of 32 images; the lower of both figures counts" in card.of(results[1]).changes[1]
     whole = html.unescape(write(tmp_path, results).read_text())
-    assert "the worst case is the lower of Joint and Single" in whole
+    assert "The worst case is the lower of Joint and Single" in whole
     (tmp_path / "one.json").write_text(json.dumps(plain(results[1])))
     assert read_result(tmp_path / "one.json") == results[1]
 
@@ -295,8 +295,8 @@ def test_where_nothing_stronger_searched_the_pair_is_one_number_and_said_to_be(b
     old = grid()
     assert {cell.protocol == cell.worst for cell in cells.of(old)} == {True}
     assert "Protocol" not in [column.title for column in tables.main(cells.of(old))[0]]
-    assert "a protocol's figure and the worst case are one" in words(old)
-    assert "Nothing searched beyond FGSM and PGD-20" in html.unescape((bench[0] / "report.html").read_text())
+    assert "the protocol's figure and the worst case are the same" in words(old)
+    assert "No attack searched after FGSM and PGD-20" in html.unescape((bench[0] / "report.html").read_text())
 
 
 def test_networks_of_one_recipe_that_began_otherwise_are_rows_of_one_setting():
@@ -316,10 +316,10 @@ def test_every_figure_leads_to_the_card_it_was_measured_under(bench):
     assert len(leads) == 12 * 4  # clean, two attacks, worst case
 
 
-@pytest.mark.parametrize(("norm", "changes"), [("bn", "each image for itself"), ("rn", "jointly all images of a batch")])
+@pytest.mark.parametrize(("norm", "changes"), [("bn", "each image alone"), ("rn", "all images of a batch together")])
 def test_a_card_says_who_changes_what(norm, changes):
     told = dict(card.of(result(norm)).lines)
     assert told["The attacker changes"][0].startswith(changes)
     assert "51/255" in told["Threat model"][0]
     assert [line.split(":")[0] for line in told["Attacks"]] == ["FGSM", "PGD-20"]
-    assert told["Judged"] == ["500 test rows of digits, in fixed batches of 25, the network in eval mode"]
+    assert told["Checked on"] == ["500 test images of digits, in fixed batches of 25, the network in eval mode"]

@@ -48,7 +48,7 @@ def test_a_severity_of_cifar10c_is_its_fifth_of_the_file(tmp_path):
     assert find(str(tmp_path)).name == "cifar10c"
     some = data.of(Batch(torch.zeros(2, 3, 32, 32), torch.tensor([3, 1]), torch.tensor([3, 1])))
     assert torch.equal(some.x, batch.x[[3, 1]])
-    with pytest.raises(ValueError, match="CIFAR-10's test rows; got rows of other labels"):
+    with pytest.raises(ValueError, match="CIFAR-10's test images; got images with other labels"):
         data.of(Batch(torch.zeros(1, 3, 32, 32), torch.tensor([0]), torch.tensor([3])))
 
 

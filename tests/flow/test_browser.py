@@ -87,14 +87,14 @@ def pages(tmp_path_factory):
     results = [*grid(gn_adversarial=0.6)[:-1], untrained]
     examples = [[example(row, HOSTILE) for row in range(4)], *[[]] * (len(results) - 1)]
     path = page.write(out, results, title=HOSTILE, provenance={}, failures={"ln": HOSTILE}, examples=examples)
-    honest = audited(HOSTILE, verdict="trustworthy", bound=0.5, coupled=False)
+    sound = audited(HOSTILE, verdict="trustworthy", bound=0.5, coupled=False)
     natural = shifted(HOSTILE)
     for kind in natural["kinds"]:
         write(out / "examples" / f"{kind}.png", base64.b64decode(png().split(",")[1]))
     return {
         "bench": path.read_text(),
         "audit": audit.to_html([audited(HOSTILE)], out),
-        "audits": audit.to_html([audited(HOSTILE), honest, audited()], out),
+        "audits": audit.to_html([audited(HOSTILE), sound, audited()], out),
         "claims": claims.to_html(*claimed(HOSTILE)),
         "diagnose": diagnosis.write(out, diagnosed(HOSTILE))[0].read_text(),
         "shifts": shifts.write_page(out, natural).read_text(),

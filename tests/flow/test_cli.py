@@ -246,7 +246,7 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
     (page,) = pages
     assert kept["weights"] in html.unescape(Path(page.removeprefix("report: ")).read_text())
     refused = say("report", "run", "--out", "OUT/page")
-    assert (refused.status, "holds a run of other settings" in refused.err) == (2, True)
+    assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
 
 
 def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):
@@ -255,7 +255,7 @@ def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):
     assert yaml.safe_load(Path("OUT/one/config.yaml").read_text())["preset"] == "smoke"
     done("reproduce", "--preset", "smoke", "--seeds", 2, "--out", "OUT/one")  # which several runs share
     refused = say("reproduce", "--preset", "cpu", "--out", "OUT/one")
-    assert (refused.status, "holds a run of other settings" in refused.err) == (2, True)
+    assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
     done("report", "OUT/one", "--out", "OUT/page")
     assert Path("OUT/page/claims.html").read_text().count("normwise reproduce, preset smoke") > 0
     assert Path("OUT/page/claims.json").read_text() == Path("OUT/one/claims.json").read_text()
@@ -290,7 +290,7 @@ def test_null_and_none_are_both_words_for_a_network_that_normalizes_nothing(norm
 def test_shares_that_no_norm_can_read_are_said(here):
     said = say("shifts", "nets:bare", *JUDGING["shifts"][0].split()[:-1], "[0.5]", "--out", "OUT")
     assert said.status == 0
-    assert "adapt: without running statistics to mix with the batch's, asked as they are alone: nets:bare" in said.err
+    assert "adapt: without running statistics to mix with batch statistics, tested only as they are: nets:bare" in said.err
 
 
 @pytest.mark.parametrize(("done_", "time_"), [(0, "0:01:05 so far"), (5, "0:02:30 left"), (20, "0:05:00 so far")])
@@ -441,7 +441,7 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_end(number, status, tmp_path,
     assert 0 < len(log.read_text().splitlines()) < 20
     if number == signal.SIGINT:
         assert [line for line in err.splitlines() if not line.startswith("epoch ")] == [
-            "normwise: stopped; what was finished is kept, and the same command goes on from there"
+            "normwise: stopped; finished work is kept, and the same command resumes there"
         ]
     done(*LONG, "--out", tmp_path / "cut")
     assert figures(tmp_path / "cut") == figures(whole)
@@ -471,7 +471,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows_and_images(place, tmp_path
     assert 0 < finished < 10
     said = say(*words, "--seed", 9, "--out", tmp_path / "cut")
     assert (said.status, len(said.err.splitlines())) == (2, 1)
-    assert "holds a run of other settings" in said.err
+    assert "holds a run with other settings" in said.err
     done(*words, "--out", tmp_path / "cut")
     done(*words, "--out", tmp_path / "whole")
     for name in ("rows.csv", "images.npz"):
@@ -488,7 +488,7 @@ def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tm
     assert len(found["checks"]) == 5
     assert f"record: {tmp_path / 'selftest.json'}" in said.out
     said = say("selftest", "run", "--rows", 6, "--out", tmp_path)
-    assert (said.status, "holds a run of other settings" in said.err) == (2, True)
+    assert (said.status, "holds a run with other settings" in said.err) == (2, True)
     words[-1] = tmp_path / "weak"
     said = say(
         *words, "--attack", "pgd", "--attack.steps", 1, "--attack.relative_step", 0.01, "--attack.random_start", "false"
@@ -534,7 +534,7 @@ def test_ctrl_c_ends_a_bench_and_its_workers_in_one_line(tmp_path):
     os.killpg(bench.pid, signal.SIGINT)  # as a terminal does: to the workers too
     err = bench.communicate()[1]  # returns once every process that holds the pipe is gone
     assert bench.returncode == 130, err
-    assert err.splitlines() == ["normwise: stopped; what was finished is kept, and the same command goes on from there"]
+    assert err.splitlines() == ["normwise: stopped; finished work is kept, and the same command resumes there"]
 
 
 # Bad input: (words, what the one line on stderr says). `--out OUT` is added where it is not said.
@@ -545,7 +545,7 @@ BAD = [
     ("report nowhere", "nowhere holds no result.json and no audit.json"),
     ("report", "no run is named; write normwise report RUN"),
     ("train digit", "'digit'; did you mean 'digits'"),
-    ("train digits twice", "one word too many: 'twice'"),
+    ("train digits twice", "one argument too many: 'twice'"),
     (f"{T} --nrom bn", "no option is named '--nrom'; did you mean '--norm'"),
     (f"{T} --epochs 3", "did you mean '--schedule.epochs'"),
     (f"{T} --norm rmt", "no norm is named 'rmt'; did you mean 'rnt'"),
@@ -568,7 +568,7 @@ BAD = [
     ("train --out", "--out needs a value"),
     *((f"{T} {option}=", f"{option} needs a value") for option in ("--norm", "--data", "--config", "--seed", "--strongest", "--start")),
     ("train --out=", "--out needs a value"),
-    ("train ''", "one of the words is empty; write normwise train"),
+    ("train ''", "an argument is empty; write normwise train"),
     *((f"{T} --threat.eps {eps}", text) for eps, text in {
         "-1": "got -1.0", "nan": "is nan; expected number", "inf": "is inf; expected number", ".nan": "got nan", "2": "at most 1",
         "8/0": "8/0 divides by zero", "-8/255": "got -0.03",
@@ -589,9 +589,9 @@ BAD = [
     (f"{T} --norm.momentum 2", "momentum is the weight of a new batch; got 2.0"),
     (f"{T} --norm gn", "cannot divide a site of 4 channels"),
     (f"{T} --schedule.precision fp16 --device cpu", "fp16 needs a CUDA device"),
-    (f"{T} --data.train_limit 1", "2 rows or more"),
+    (f"{T} --data.train_limit 1", "2 images or more"),
     (f"{T} --device abacus", "device 'abacus' cannot be used"),
-    (f"{T} --weights w.pt", "for no model"),
+    (f"{T} --weights w.pt", "but no model is named"),
     ("bench --seeds 0", "seeds is 0"),
     ("bench --jobs 0", "jobs 0"),
     ("bench --norms bn,gn --model.width 4", "cannot divide a site of 4 channels"),
@@ -608,7 +608,7 @@ BAD = [
     ("evaluate nowhere", "no model 'nowhere'"),
     ("evaluate run --craft_on nowhere", "no model 'nowhere'"),
     ("evaluate run --through_substitute false", "which has no substitute; give a model made by abnn(...)"),
-    ("evaluate run --through_substitute false --craft_on run", "both name what to attack; give one of them"),
+    ("evaluate run --through_substitute false --craft_on run", "both say what to attack; give one of them"),
     ("evaluate run --stateful forever", "expected refuse|restore|sequence"),
     ("evaluate run --eps_curve [0.1,2]", "eps of linf is a radius"),
     ("evaluate run --step_curve [5] --attacks fgsm", "none of the attacks has steps"),
@@ -640,15 +640,15 @@ BAD = [
     (f"{E} --data shape.npz", "(12, 8, 8)"),
     (f"{E} --data wide.npz", "cannot take images of shape"),
     (f"{E} --data labels.npz", "labels from 5 to 16"),
-    (f"{E} --data empty.npz", "needs test rows"),
+    (f"{E} --data empty.npz", "needs test images"),
     (f"{E} --data corrupt.yaml", "must be a folder or an .npz file"),
     (f"{E} --data cifar10", "looked in data/cifar-10-batches-py, data/cifar-10-batches-bin: not there; add --download"),
     (f"{T} --out settings.yaml", "cannot write in settings.yaml"),
     (f"{E} --out settings.yaml/x", "cannot write in settings.yaml/x"),
-    (f"{T} --out run", "run holds a run of other settings"),
-    (f"{E} --out run", "run holds a run of other settings"),
-    ("bench --out run", "run holds a run of other settings"),
-    ("report run run --out run", "run holds a run of other settings"),
+    (f"{T} --out run", "run holds a run with other settings"),
+    (f"{E} --out run", "run holds a run with other settings"),
+    ("bench --out run", "run holds a run with other settings"),
+    ("report run run --out run", "run holds a run with other settings"),
     pytest.param("evaluate timm:resnet18", "pip install 'normwise[timm]'", marks=pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="it is installed")),
     pytest.param("evaluate run --device cuda", "device 'cuda' cannot be used", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")),
     pytest.param("evaluate run --out /proc/x", "cannot write in /proc/x", marks=pytest.mark.skipif(not Path("/proc").exists(), reason="no such place")),
@@ -732,7 +732,7 @@ def test_an_abnn_listens_to_a_run_and_is_found_again(source):
     if words:  # it is judged on the same clean rows as when it was trained
         assert heard["trained_on"]["name"] == "digits"
         assert heard["clean_accuracy"] == figures("run")["clean_accuracy"]
-        assert "trained on digits (correct itself: " in html.unescape(Path("OUT/report.html").read_text())
+        assert "trained on digits (its own accuracy: " in html.unescape(Path("OUT/report.html").read_text())
     else:
         assert heard is None
     done("evaluate", "OUT", "--out", "OUT/again")
@@ -831,7 +831,7 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
     assert 0 < affine["trained_parameters"] < affine["parameters"] / 10
     assert results["abnn"]["substitute"]["source"] == "run"
     told = html.unescape((tmp_path / "bench/report.html").read_text())
-    assert "Networks are compared only within one of" not in told
+    assert "Networks are compared only within one setting" not in told
     assert "start=run" in told
 
 
@@ -861,10 +861,10 @@ def test_methods_that_cannot_be_are_refused_in_one_line(methods, reason, tmp_pat
     ("words", "reason"),
     [
         ("--recipe abnn", "got a Network without any; make one with abnn(target, substitute), or name a substitute"),
-        ("--adaptive.scope sample", "adaptive is set (source features), for no substitute"),
+        ("--adaptive.scope sample", "adaptive is set (source features), but no substitute"),
         ("--substitute nets:net", "the substitute, a Sequential, has no taps that are known"),
         ("--substitute nothing", "no model 'nothing': neither a run folder"),
-        ("--substitute_weights net.pt", "for no model; name one as substitute"),
+        ("--substitute_weights net.pt", "but no model is named; name one as substitute"),
         ("--start nets:net --norm bn --substitute nets:net", "can name one function that makes a network, not two"),
         ("--substitute run --adaptive.taps [layer9]", "no module of the target is named 'layer9'"),
         ("--substitute run --adaptive.source plain --adaptive.head flattened", "source plain has no head"),

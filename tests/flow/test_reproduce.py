@@ -73,7 +73,7 @@ def test_records_and_claims_say_what_was_done(folder):
     record = record_of(folder, "bn-standard")
     assert set(record["figures"]["drift"]) == {"clean", "noise", "adversarial"}
     assert set(record["figures"]["legacy"]) == {"0.004", "0.008", "0.02", "0.03"}
-    assert "| `bnwot` | the same, reading the batch at inference; coupled rows" in (folder / "claims.md").read_text()
+    assert "| `bnwot` | the same, reading the batch at inference; coupled images" in (folder / "claims.md").read_text()
 
 
 def test_a_corrupted_cell_holds_what_the_network_answers(folder):

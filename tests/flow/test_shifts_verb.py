@@ -95,8 +95,8 @@ def test_the_record_holds_what_asking_the_networks_gives():
     assert found["ce"].startswith("mean CE (2 kinds")
     assert found["networks"][3]["errors"]["mean"]["value"] == 1
     assert "mCE" not in out
-    assert "gn has no share to change" in out
-    assert "bn: reading the batch alone (alpha 1)" in out
+    assert "gn was not adapted" in out
+    assert "bn: with batch statistics alone (alpha 1)" in out
     rows = list(csv.DictReader((Path("OUT") / "shifts.csv").read_text().splitlines()))
     assert len(rows) == 4 * (1 + 2 * 2)
     assert float(rows[0]["accuracy"]) == found["networks"][0]["clean"]["value"]
@@ -104,7 +104,7 @@ def test_the_record_holds_what_asking_the_networks_gives():
     for sentence in found["sentences"]:
         assert sentence in html.unescape(page)
     assert page.count("data:image/png;base64,") == 2
-    assert "whoever can put images into the batch" in page
+    assert "who can put images into the batch" in page
     assert not re.search(r"(src|href)=\"https?:", page)
     assert "normwise audit" in page
     assert {path.name for path in Path("OUT/figures").iterdir()} >= {"severity.svg", "alpha.svg"}
@@ -157,7 +157,7 @@ def test_a_killed_run_goes_on_to_the_same_record():
         ("shifts bn --severities 2,2", "severities are 2, 2; name each once"),
         ("shifts bn --images published", "published, which is CIFAR-10-C; data is digits"),
         ("shifts bn --weights x.pt", "for 0 functions"),
-        ("shifts rectified:net", "cannot read a share of the batch as adapt says: 1 (Rectified) cannot; say --adapt"),
+        ("shifts rectified:net", "cannot read a share of the batch, as adapt asks: 1 (Rectified) cannot; say --adapt"),
         ("shifts nowhere", "no model 'nowhere'"),
         ("shifts bn --data clips.npz", "shifts needs"),
     ],

@@ -1,4 +1,4 @@
-"""Planted illusions are caught, honest networks are not accused."""
+"""Broken defences are caught, sound networks are not accused."""
 
 import copy
 import functools
@@ -11,7 +11,7 @@ from torch import nn
 
 from normwise.attacks import APGD, PGD
 from normwise.auditing.auditor import Audit, audit, claimed
-from normwise.auditing.broken_defenses import ILLUSIONS, Cut, before
+from normwise.auditing.broken_defenses import BROKEN, Cut, before
 from normwise.auditing.checks import CHECKS, Case, cutting_layers
 from normwise.auditing.options import AuditOptions
 from normwise.data import Mnist
@@ -40,12 +40,12 @@ QUICK = Schedule(epochs=15, batch_size=16, optimizer="adamw", lr=0.01)
 
 
 @functools.cache
-def honest(norm=None, recipe=None):
+def sound(norm=None, recipe=None):
     return fit(Small(norm or BN()), Stripes(), recipe or Standard(), THREAT, QUICK, seed=0).model.eval()
 
 
 def tuned(recipe):
-    return fit(honest(), Stripes(), recipe, THREAT, QUICK, seed=0).model.eval()
+    return fit(sound(), Stripes(), recipe, THREAT, QUICK, seed=0).model.eval()
 
 
 def naive_accuracy(model, craft_on=None, **options):
@@ -60,7 +60,7 @@ def normalized_claim(model):
 
 def clean_substitute():
     options = Adaptive(taps=("norm",), source="features", scope="sample")
-    model = abnn(Small(BN(), seed=7), honest(), options, shape=(2, 6, 6))
+    model = abnn(Small(BN(), seed=7), sound(), options, shape=(2, 6, 6))
     return fit(model, Stripes(), AlignedBN(), THREAT, QUICK, seed=0).model.eval()
 
 
@@ -89,11 +89,11 @@ def plain_claim(model):
 
 
 def planted(name):
-    return lambda: ILLUSIONS[name](honest())
+    return lambda: BROKEN[name](sound())
 
 
 PLANTED = {  # the network, what its own protocol claims (None: the audit's default), and the check or reason that names it
-    "batch statistics": (lambda: convert(honest(), BNwoT()), None, "rows depend on their neighbours"),
+    "batch statistics": (lambda: convert(sound(), BNwoT()), None, "images are coupled"),
     "left in training": (planted("left in training"), None, "a forward pass changes the model's buffers"),
     "updates at test time": (planted("updates at test time"), None, "a forward pass changes the model's buffers"),
     "gradient cut": (planted("gradient cut"), None, "straight through"),
@@ -103,17 +103,17 @@ PLANTED = {  # the network, what its own protocol claims (None: the audit's defa
     "probabilities": (planted("probabilities"), None, "outputs"),
     "logits times 100": (planted("logits times 100"), plain_claim, "size of the logits"),
     "noise": (planted("noise"), None, "other random draws give other answers"),
-    "normalized eps": (honest, normalized_claim, "stronger search"),
+    "normalized eps": (sound, normalized_claim, "stronger search"),
     "clean substitute": (clean_substitute, clean_substitute_claim, "stronger search"),
 }
-QUICKER = AuditOptions(twin=honest(), strongest=APGD(steps=20, targets=2), victims=4)
+QUICKER = AuditOptions(twin=sound(), strongest=APGD(steps=20, targets=2), victims=4)
 
 
 COSTLY = ("more steps", "more starts", "other losses", "radius curve", "random search", "transfer from an undefended twin")
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_an_illusion_is_caught_and_named(name, monkeypatch):
+def test_a_broken_defence_is_caught_and_named(name, monkeypatch):
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name not in COSTLY])
     make, claim, where = PLANTED[name]
     model = make().eval()
@@ -124,18 +124,18 @@ def test_an_illusion_is_caught_and_named(name, monkeypatch):
 
 
 HONEST = {
-    "standard": lambda: honest(),
-    "adversarial": lambda: honest(recipe=Adversarial(steps=3)),
-    "group norm": lambda: honest(GN(groups=4), Adversarial(steps=3)),
-    "RobustNorm": lambda: honest(RNT()),
-    "routes": lambda: honest(MBN(), Routes(steps=3)),
-    "no norms": lambda: honest(NoNorm(), Adversarial(steps=3)),
+    "standard": lambda: sound(),
+    "adversarial": lambda: sound(recipe=Adversarial(steps=3)),
+    "group norm": lambda: sound(GN(groups=4), Adversarial(steps=3)),
+    "RobustNorm": lambda: sound(RNT()),
+    "routes": lambda: sound(MBN(), Routes(steps=3)),
+    "no norms": lambda: sound(NoNorm(), Adversarial(steps=3)),
     "affine alone": lambda: tuned(Adversarial(steps=3, trains="affine")),
 }
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_an_honest_network_is_not_accused(name):
+def test_a_sound_network_is_not_accused(name):
     model = HONEST[name]()
     bits = digest(model)
     found = audit(model, BATCHES, THREAT, options=QUICKER)
@@ -146,15 +146,15 @@ def test_an_honest_network_is_not_accused(name):
 
 
 def test_costly_checks_see_a_masked_gradient_too():
-    found = audit(ILLUSIONS["rounded pixels"](honest()), BATCHES, THREAT, options=QUICKER)
+    found = audit(BROKEN["rounded pixels"](sound()), BATCHES, THREAT, options=QUICKER)
     failed = {check.name for check in found.checks if check.status == "fail"}
     assert {"loss surface", "transfer from an undefended twin", "random search", "gradients per layer"} <= failed
 
 
 def test_a_claim_above_the_truth_is_doubtful_and_one_below_is_not(monkeypatch):
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name not in COSTLY])
-    assert audit(honest(), BATCHES, THREAT, claim=0.9, options=QUICKER).verdict == "doubtful"
-    assert audit(honest(), BATCHES, THREAT, claim=0.0, options=QUICKER).verdict == "trustworthy"
+    assert audit(sound(), BATCHES, THREAT, claim=0.9, options=QUICKER).verdict == "doubtful"
+    assert audit(sound(), BATCHES, THREAT, claim=0.0, options=QUICKER).verdict == "trustworthy"
 
 
 def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
@@ -163,7 +163,7 @@ def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
     class OneByOne(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = copy.deepcopy(honest())
+            self.inner = copy.deepcopy(sound())
 
         def forward(self, x):
             if len(x) == 1:
@@ -179,7 +179,7 @@ def test_a_check_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
 
 
 def test_where_nothing_could_run_nothing_is_trusted():
-    found = audit(honest(), BATCHES, THREAT, options=AuditOptions(budget=1e-9))
+    found = audit(sound(), BATCHES, THREAT, options=AuditOptions(budget=1e-9))
     assert (found.verdict, found.upper_bound, found.n) == ("not established", 1.0, 0)
     assert found.sentence == "not established: no attack could run: 0.00 minutes were not enough, of a budget of 1e-09"
 
@@ -192,7 +192,7 @@ def test_a_search_that_takes_too_long_is_stopped_within(monkeypatch):
 
         def forward(self, x):
             asked.append(len(x))
-            return honest()(x)
+            return sound()(x)
 
     clock = SimpleNamespace(monotonic=lambda: float(len(asked)))
     monkeypatch.setattr(module, "time", clock)
@@ -205,7 +205,7 @@ def test_a_search_that_takes_too_long_is_stopped_within(monkeypatch):
 
 
 def test_a_paired_interval_is_narrower_where_the_claim_is_of_the_same_rows():
-    case = Case(honest(), BATCHES, THREAT)
+    case = Case(sound(), BATCHES, THREAT)
     score = intervals.of_rows(15, 30)
     case.claim = 0.62  # four rows more: 12 points, where one rate of 30 rows is known to 17
     assert case.exceeds(score)
@@ -215,8 +215,8 @@ def test_a_paired_interval_is_narrower_where_the_claim_is_of_the_same_rows():
 
 def test_the_layers_that_cut_are_named():
     batch = BATCHES[0]
-    assert cutting_layers(honest(), batch) == {}
-    assert cutting_layers(before(honest(), Cut()), batch) == {"0": None}
+    assert cutting_layers(sound(), batch) == {}
+    assert cutting_layers(before(sound(), Cut()), batch) == {"0": None}
 
 
 def test_one_row_and_neighbours_matter_exactly_where_rows_are_coupled():
@@ -229,7 +229,7 @@ def test_one_row_and_neighbours_matter_exactly_where_rows_are_coupled():
 
         def __init__(self):
             super().__init__()
-            self.inner = copy.deepcopy(honest())
+            self.inner = copy.deepcopy(sound())
 
         def forward(self, x):
             return self.inner(x) + 60 * (x.mean() - batches[0].x.mean()) * torch.tensor([1.0, 0.0, 0.0])

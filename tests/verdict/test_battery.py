@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from normwise.attacks import PGD
-from normwise.auditing.broken_defenses import ILLUSIONS, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
+from normwise.auditing.broken_defenses import BROKEN, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
 from normwise.auditing.checks import CHECKS, Case, closed, parts, searches
 from normwise.auditing.checks.gradients import gradients_by_layer
 from normwise.auditing.options import AuditOptions
@@ -212,7 +212,7 @@ def test_searches_that_find_more_raise_the_check(name, monkeypatch):
     assert BY_NAME[name].ask(Case(model.eval(), BATCHES, Linf(eps=0.2))).status == "pass"
 
 
-def test_the_honest_reader_passes_all():
+def test_the_sound_reader_passes_all():
     case = Case(Reader(), BATCHES, Linf(eps=0.1), options=AuditOptions(twin=trained(BN())))
     found = {check.name: check.ask(case) for check in CHECKS if check.name != "stronger search"}
     assert {name: one.measured for name, one in found.items() if one.status == "fail"} == {}
@@ -313,7 +313,7 @@ def test_a_layer_that_overwrites_its_input_is_asked_too():
 
 
 def test_rows_that_share_an_id_are_refused():
-    with pytest.raises(ValueError, match="15 of 30 rows have the id of another"):
+    with pytest.raises(ValueError, match="15 of 30 images have the id of another"):
         Case(Reader(), [BATCHES[0], BATCHES[0]], WIDE)
 
 
@@ -338,7 +338,7 @@ def test_without_a_claim_nothing_is_trusted():
     case.judge()
     assert (closed(case, []).verdict, closed(case, []).reasons) == (
         "not established",
-        ("pgd-20 could not run, so that nothing is claimed",),
+        ("pgd-20 could not run, so there is no claim",),
     )
 
 
@@ -361,13 +361,13 @@ def test_the_smooth_range_is_nearly_the_range():
     assert (smooth <= hard).all()
 
 
-def test_illusions_answer_clean_images_nearly_as_the_network_and_leave_it_alone():
+def test_broken_defences_answer_clean_images_nearly_as_the_network_and_leave_it_alone():
     model = trained(BN())
     keys = copy.deepcopy(model.state_dict())
     x = images(16)
-    for name, make in ILLUSIONS.items():
+    for name, make in BROKEN.items():
         said = make(model)(x).argmax(1)
         assert (said == model(x).argmax(1)).float().mean() > 0.4, name
     assert all(torch.equal(value, keys[key]) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match="moves running statistics; got a network without any"):
-        ILLUSIONS["updates at test time"](Reader())
+        BROKEN["updates at test time"](Reader())

@@ -1,4 +1,4 @@
-"""Untouched rows beside malicious ones: they fall where rows are coupled, never elsewhere, and the page says so."""
+"""Clean images beside malicious ones: misclassified where images are coupled, never elsewhere, and the page says so."""
 
 import dataclasses
 import html
@@ -18,7 +18,7 @@ from normwise.report import beside, cells, page
 from records import HOSTILE, grid, result
 from worlds import THREAT, Neighbours, Watched, agreeing, balanced, batches
 
-FELL = re.compile(r"(\d+) of (\d+) untouched rows fall .*; row (\d+), a (\d), is then taken for a (\d)")
+FELL = re.compile(r"(\d+) of (\d+) clean images are misclassified .*; image (\d+) of class (\d) is then predicted as (\d)")
 
 
 def said_of(model, row, asked):
@@ -49,7 +49,7 @@ def test_no_row_falls_where_a_network_reads_running_statistics():
     watched, given = Watched(balanced()).eval(), agreeing(balanced(), batches(count=2, size=12))
     check = beside_malicious(watched, given)
     assert (check.status, check.n) == ("pass", 12)
-    assert check.measured.startswith("0 of 12 untouched rows fall")
+    assert check.measured.startswith("0 of 12 clean images are misclassified")
     rows = [(x, y) for batch in given for x, y in zip(batch.x, batch.y.tolist(), strict=True)]
     assert all(said_of(watched.inner, x, watched.asked) == {y} for x, y in rows)
     every = torch.cat([batch.x for batch in given])
@@ -85,14 +85,14 @@ def test_the_page_says_whose_untouched_rows_changed_their_class(monkeypatch, tmp
     found = cells.of(results)
     fell = re.match(r"\d+ of 12", with_check(result(), coupled).evaluation.checks[0].measured)[0]
     lines = [
-        f"Beside malicious neighbours, rows that nobody touched changed their class: {HOSTILE} with standard training ({fell}).",
-        "None did: of 24 with running statistics (2 networks) and of 12 reading the sample (1 network).",
+        f"Beside malicious neighbours, unchanged images got another class: {HOSTILE} with standard training ({fell}).",
+        "None did: of 24 with running statistics (2 networks) and of 12 with statistics of each image (1 network).",
     ]
     monkeypatch.setattr(page.figures, "draw", lambda found, out: [])
     text = page.write(tmp_path, results, title="bench", provenance={}).read_text()
     assert HOSTILE not in text
     assert "".join(f"<dd>{line}</dd>" for line in lines) in html.unescape(text)
     assert beside.sentences([cell for cell in found if not cell.coupled])[0].startswith(
-        "Beside malicious neighbours, no row that nobody touched changed its class: of 24 with running statistics"
+        "Beside malicious neighbours, no unchanged image got another class: of 24 with running statistics"
     )
     assert beside.sentences(cells.of(grid())) == []  # nobody looked

@@ -51,7 +51,7 @@ class NoWayBack(torch.autograd.Function):
 @pytest.mark.parametrize(
     ("before", "told"),
     [
-        (lambda x: (255 * x).round() / 255, "10 of 10 rows have a gradient of exactly 0"),
+        (lambda x: (255 * x).round() / 255, "10 of 10 images have a gradient of exactly 0"),
         (lambda x: x.detach(), "the gradient is cut"),
         (NoWayBack.apply, "NotImplementedError"),
     ],

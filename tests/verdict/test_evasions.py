@@ -33,7 +33,7 @@ QUICKER = AuditOptions(strongest=APGD(steps=10), victims=4)
 
 
 class Around(nn.Module):
-    """An honest network, with something around it."""
+    """A sound network, with something around it."""
 
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ def test_a_model_that_cannot_be_differentiated_is_not_stateful_for_it():
 
 def test_a_network_that_answers_otherwise_when_a_gradient_is_asked_for_is_named():
     found = BY_NAME["gradients per layer"].ask(Case(Denies().eval(), BATCHES, THREAT))
-    assert (found.status, found.measured) == ("fail", "the network answers otherwise when a gradient is asked for")
+    assert (found.status, found.measured) == ("fail", "the network gives other answers when a gradient is requested")
 
 
 def test_where_the_gradient_dwindles_the_layer_is_named():
@@ -164,7 +164,7 @@ def test_a_layer_that_answers_several_channels_for_one_is_passed_straight_throug
     assert "with 0 passed straight through" in found.measured
     part = nn.Sequential(Cropped(), trained(BN())).eval()
     found = BY_NAME["straight through"].ask(Case(part, BATCHES, THREAT))
-    assert "0 has no stand-in of its shape" in found.measured
+    assert "0 has no known replacement" in found.measured
 
 
 def test_a_slow_check_does_not_cost_the_last_search_its_time_and_without_that_nothing_is_trusted(monkeypatch):
@@ -186,7 +186,7 @@ def test_a_slow_check_does_not_cost_the_last_search_its_time_and_without_that_no
     assert enough.missing == ("more steps",)
     assert "stronger search" in short.missing
     assert short.verdict != "trustworthy"
-    assert any("without it nothing vouches for the claim" in one for one in short.reasons)
+    assert any("without it nothing supports the claim" in one for one in short.reasons)
 
 
 def test_a_network_that_always_answers_the_same_is_dead_and_its_attack_does_not_fail():
@@ -195,7 +195,7 @@ def test_a_network_that_always_answers_the_same_is_dead_and_its_attack_does_not_
             return torch.tensor([9.0, 0.0, 0.0]) + 1e-6 * x.mean((1, 2, 3))[:, None] * torch.arange(3)
 
     found = BY_NAME["radius one"].ask(Case(Same(), BATCHES, THREAT))
-    assert (found.status, "the answer is the same to images and to noise" in found.measured) == ("warn", True)
+    assert (found.status, "the answer is the same for images and for noise" in found.measured) == ("warn", True)
 
 
 def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_equally_many(monkeypatch):

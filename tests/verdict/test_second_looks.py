@@ -100,8 +100,8 @@ class Sums(nn.Module):
 
 
 TOLD = {
-    "remembers images": "asked nothing before",
-    "mirrored for gradients": "when a gradient is asked for",
+    "remembers images": "never queried before",
+    "mirrored for gradients": "when a gradient is requested",
     "fragile on the grid": "on the grid",
     "fragile in inference_mode": "in inference_mode",
     "fragile in autocast": "in autocast",
@@ -215,7 +215,7 @@ def test_a_name_that_leads_nowhere_is_said(monkeypatch):
     assert found.verdict == "trustworthy"
     told = next(check for check in found.checks if check.name == "asked anew")
     assert told.status == "warn"
-    assert "in a process of its own it cannot be asked (ValueError: nowhere:network gave no network" in told.measured
+    assert "in a separate process it cannot be run (ValueError: nowhere:network gave no network" in told.measured
 
 
 def test_the_grid_is_measured_and_rounding_keeps_to_it_and_to_the_region():
@@ -246,7 +246,7 @@ def test_a_twin_of_other_classes_is_named_and_counts_as_not_run(monkeypatch):
     twin = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
     found = asked(Sturdy(), monkeypatch, twin=twin)
     told = next(check for check in found.checks if check.name == "transfer from an undefended twin")
-    assert (told.status, told.measured[:44]) == ("could not run", "the twin knows 5 classes, the network 3; nam")
+    assert (told.status, told.measured[:52]) == ("could not run", "the undefended reference has 5 classes, the network ")
     assert found.missing == ("transfer from an undefended twin",)
 
 

@@ -1,4 +1,4 @@
-"""Is the attack broken? Tests with a known answer, for our attacks and for any network they are used on."""
+"""Does the attack work? Tests with a known result, for our attacks and for any network they are used on."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class SelfTest:
     """Which attack is tested, on which network.
 
     Options
-        model       a run folder, or package.module:function; empty: a small network, trained on the digits for seconds
+        model       a run folder, or package.module:function; empty: a small network, trained on the digits in seconds
         weights     a weights file for the function
         data        the data set, by name or path
         threat      what the attacker may do
         attack      the attack that is tested
-        rows        images
+        rows        number of images
         seed        every random choice follows from it
-        batch_size  rows of a batch of the data set
+        batch_size  images per batch
         device      "cpu", "cuda", "cuda:1", or "auto"
-        threads     CPU threads; 0 leaves torch's choice
+        threads     CPU threads; 0: torch's default
     """
 
     model: str = ""
@@ -72,13 +72,13 @@ class SelfTest:
         if self.rows < 1:
             raise ValueError(f"rows is {self.rows}; give a whole number >= 1")
         if self.weights and not self.model:
-            raise ValueError(f"weights is {self.weights!r}, for no model; name one, or leave weights out")
+            raise ValueError(f"weights is {self.weights!r}, but no model is named; name one, or leave weights out")
 
 
 def run_selftest(settings: SelfTest, folder: Path, report: Report) -> list[Check]:
     """Test the attack, and write `selftest.json` and `config.yaml`.
 
-    Raises ValueError as `selftest` does, and for a folder that anything else filled.
+    Raises ValueError as `selftest` does, and for a folder that another run filled.
     """
     check_folder(settings, folder)
     device, loaded = place(settings), list[Loaded]()
@@ -113,13 +113,13 @@ def selftest(
     seed: int = 0,
     report: Report = silent,
 ) -> list[Check]:
-    """Test an attack on a network, in evaluation mode, on the rows of one batch: five checks, "pass", "warn" or "fail".
+    """Test an attack on a network, in evaluation mode, on the images of one batch: five checks, "pass", "warn" or "fail".
 
-    linear optimum          every registered attack breaks a linear model at 1.05 times the distance known on paper
+    linear optimum          every registered attack breaks a linear model at 1.05 times the exact distance
     planted image           the attack finds an image that was planted (`planted_images`)
     radius one              in linf at eps 1, where every image is allowed, nothing is left, or the output does not depend on x
     monotone                robust accuracy does not rise with the radius or with the steps
-    white box, black box    the attack leaves no more rows than a random search without gradients
+    white box, black box    the attack leaves no more images correct than a random search without gradients
 
     Raises ValueError as `evaluate` does.
     """
@@ -139,7 +139,7 @@ def selftest(
 
 def _planted(model: nn.Module, batch: Batch, threat: ThreatModel, attack: Attack, seed: int) -> Check:
     x = batch.x.to(device_of(model))
-    why = "an attack that misses an image which is known to be there does not show that a network is robust"
+    why = "an attack that misses an adversarial image that is known to exist does not show that a network is robust"
     if (kind := threat.around(x, generator=generator(seed)).kind) not in ("linf", "l2", "l1"):
         return Check(
             name="planted image", status="warn", measured=f"not measured: it needs linf, l2 or l1; got {kind}", why=why
@@ -161,7 +161,7 @@ def _planted(model: nn.Module, batch: Batch, threat: ThreatModel, attack: Attack
                 by_chance += bool((test(others).argmax(1) == 1).any())
             tried += 1
     measured = (
-        f"{found} of {tried} planted images found, {by_chance} by 200 random images ({len(x) - tried} rows gave no test)"
+        f"{found} of {tried} planted images found, {by_chance} by 200 random images ({len(x) - tried} images gave no test)"
     )
     status = "warn" if tried == 0 else "pass" if found >= PASSES * tried else "fail"
     return Check(name="planted image", status=status, measured=measured, why=why, n=tried)
@@ -184,7 +184,7 @@ def _radius_one(model: nn.Module, batch: Batch, attack: Attack, seed: int) -> Ch
         name="radius one",
         status="pass" if left == 0 or blind else "fail",
         measured=f"{100 * left:.1f}% left at linf eps 1; {depends}",
-        why="where every image is allowed, a network that looks at its input has no robustness left",
+        why="where every image is allowed, no image can stay correct if the output depends on the input",
         n=len(batch.y),
     )
 
@@ -209,7 +209,7 @@ def _monotone(model: nn.Module, batch: Batch, threat: Any, attack: Any, seed: in
         name="monotone",
         status="pass" if rise <= max(0.02, 1 / rows) else "fail",
         measured="; ".join(told) or "nothing to vary",
-        why="more room or more work that helps the defence is a sign of a search that goes astray",
+        why="accuracy that rises with the radius or the steps is a sign of a failing search",
         n=rows,
     )
 
@@ -226,13 +226,13 @@ def _white_and_black(model: nn.Module, batch: Batch, threat: ThreatModel, attack
         name="white box, black box",
         status="pass" if white <= black + max(0.002, 1 / len(batch.y)) else "fail",
         measured=f"{attack.name} leaves {100 * white:.1f}%, square with 500 queries {100 * black:.1f}%",
-        why="gradients that find less than blind search are masked",
+        why="gradients that find less than random search are masked",
         n=len(batch.y),
     )
 
 
 class _Linear(nn.Module):
-    """Two classes, logits (0, w . x): the distance of an image to the boundary is known on paper."""
+    """Two classes, logits (0, w . x): the distance of an image to the boundary is known exactly."""
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()
@@ -267,8 +267,8 @@ def _linear_optimum(seed: int) -> Check:
     return Check(
         name="linear optimum",
         status="fail" if failed else "pass",
-        measured=f"{tested} attacks and geometries tried; {', '.join(failed) or 'none'} failed",
-        why="at 1.05 times the known distance of a linear model every attack that searches to the end has to succeed",
+        measured=f"{tested} attacks and norms of the radius tried; {', '.join(failed) or 'none'} failed",
+        why="at 1.05 times the exact distance of a linear model, every attack has to succeed",
         n=len(x),
     )
 

@@ -40,7 +40,7 @@ from ..utils.run_folder import check_folder, keep_settings
 from .checks import CHECKS, Audited, Case, Found, closed, copy_of, in_a_process
 from .options import DECLARABLE, AuditOptions, check_declares
 
-TWIN_PIXELS = 60_000 * 32 * 32  # that the twin sees in training, with repetitions
+TWIN_PIXELS = 60_000 * 32 * 32  # that the undefended reference sees in training, with repetitions
 KEPT, SHARE = 1 / 3, 1 / 2  # of the budget, what the last check is kept; of what is left beside that, what one may take
 
 
@@ -53,18 +53,19 @@ class Audit:
         weights     a weights file for the function
         data        the data set, by name or path
         threat      what the attacker may do
-        claim       the robust accuracy that is claimed: a share such as 0.53, or a run's result.json, which also says under
-                    what protocol, and what it declares; empty: PGD-20's
-        rows        test rows
-        twin        an undefended network to transfer from, named as the model; "train": a small one is trained; "none"
-        declares    what the claim admits: of random, stateful, coupled
-        victims     rows attacked one at a time among clean neighbours, where rows are coupled
+        claim       the claimed robust accuracy: a share such as 0.53, or a run's result.json, which also gives the protocol
+                    and what it declares; empty: what PGD-20 leaves
+        rows        number of test images
+        twin        undefended reference network for transfer attacks, named like the model; "train": a small one is trained;
+                    "none": no reference
+        declares    what the claim admits of the network: some of random, stateful, coupled
+        victims     images attacked one at a time among clean neighbours, where images are coupled
         seed        every random choice follows from it
-        batch_size  rows per batch
-        budget      minutes; a third is kept for the last check, the strongest search, and one that needs more than half of what
-                    is left of the rest is marked "could not run"
+        batch_size  images per batch
+        budget      minutes for all checks; a third is kept for the last one, the strongest search. Another check that needs
+                    more than half of the rest is marked "could not run"
         device      "cpu", "cuda", "cuda:1", or "auto"
-        threads     CPU threads; 0 leaves torch's choice
+        threads     CPU threads; 0: torch's default
     """
 
     model: str = ""
@@ -93,7 +94,7 @@ class Audit:
 
 
 class Claim(NamedTuple):
-    """What is claimed (None: PGD-20 will say), under what protocol, on which data, and what the claim admits."""
+    """What is claimed (None: what PGD-20 leaves), under what protocol, on which data, and what the claim admits."""
 
     share: float | None = None
     under: Mapping[str, Any] = MappingProxyType({})
@@ -130,7 +131,7 @@ def claimed(text: str) -> Claim:
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     """Audit a network and write `audit.json` and `config.yaml`.
 
-    Raises ValueError for a network or data that cannot be asked at all, and for a folder that anything else filled.
+    Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
     started, device, claim = time.monotonic(), place(settings), claimed(settings.claim)
     data = str(getattr(settings.data, "name", ""))
@@ -164,7 +165,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
 
 
 def _same_threat(settings: Audit, claim: Claim) -> None:
-    """Refuse a claim made under another threat model; one in normalized units is put to the test in pixels. Raises ValueError."""
+    """Refuse a claim made under another threat model; one in normalized units is tested in pixels. Raises ValueError."""
     theirs, ours = claim.under.get("threat"), plain(settings.threat)
     if theirs and theirs["name"] != Normalized.name and json.loads(json.dumps(ours)) != theirs:
         options = " ".join(f"--threat{'' if key == 'name' else f'.{key}'} {value}" for key, value in theirs.items())
@@ -172,13 +173,15 @@ def _same_threat(settings: Audit, claim: Claim) -> None:
 
 
 def _twin(settings: Audit, report: Report) -> nn.Module | None:
-    """The network to transfer from: a small ResNet trained on clean images; None where none is wanted, or it takes too long."""
+    """The undefended reference: a small ResNet trained on clean images; None if none is wanted, or training takes too long."""
     if settings.twin == "none":
         return None
     data: Any = settings.data
     rows, pixels = 128 * data.train_batches(128), math.prod(data.shape[1:])
     if rows * pixels > 4 * TWIN_PIXELS:
-        report("twin: the data are too large to train one in minutes; name a network as --twin", 0, len(CHECKS))
+        report(
+            "twin: the data are too large to train an undefended reference in minutes; name one as --twin", 0, len(CHECKS)
+        )
         return None
     epochs = max(1, min(20, TWIN_PIXELS // (rows * pixels)))
     schedule = Schedule(epochs=epochs, optimizer="adamw", lr=3e-3, decay="onecycle", validate_every=0)
@@ -209,16 +212,16 @@ def audit(
     seed: int = 0,
     options: AuditOptions = AuditOptions(),
 ) -> Audited:
-    """Put a claim of robust accuracy to the test: a battery of checks on a network in evaluation mode.
+    """Test a claim of robust accuracy by a list of checks on a network in evaluation mode.
 
-    Without a claim it is what PGD-20 leaves under the model's own protocol (whole batches attacked jointly, where rows are
-    coupled). The verdict is "doubtful" if the claim exceeds the upper bound by more than 5 points and than its interval, or
-    if answers are random, change the model ("stateful"), or depend on neighbours ("coupled") and `options` do not declare
-    it. It is "not established" where nothing speaks against the claim and nothing vouches for it: no gradient leads the way, the
-    strongest search could not run, or the network never learned. A check that fails to run, or runs out of time, is named, and
-    the others go on. The model is left as it was.
+    Without `claim`, the claim is what PGD-20 leaves under the model's own protocol (whole batches are attacked, where images
+    are coupled). The verdict is "doubtful" if the claim exceeds the upper bound by more than 5 points and than its interval.
+    It is also "doubtful" if answers are random, change the model ("stateful"), or depend on neighbours ("coupled"), and
+    `options` do not declare it. It is "not established" if no check speaks against the claim and none supports it: gradients
+    are no use, the strongest search could not run, or the network never learned. A check that fails to run, or runs out of
+    time, is named, and the others continue. The model is left as it was.
 
-    Raises ValueError for no batches, and rows with the same id.
+    Raises ValueError for no batches, and images with the same id.
     """
     case = Case(model, as_batches(batches), threat, claim=claim, seed=seed, options=options)
     budget, deadline = options.budget, time.monotonic() + 60 * options.budget

@@ -1,8 +1,8 @@
-"""Broken defences: networks that seem robust and are not, to see whether an evaluation finds them out; and sound relatives.
+"""Broken defences: networks that seem robust and are not, to test an evaluation on them; and sound relatives.
 
-Each function takes a network and returns a new one that answers (nearly) as it does on clean images. Those of `ILLUSIONS` let
-attacks fail, or cannot be judged row by row; those of `TWO_FACED` take a fragile network and a sturdy one, and answer attackers
-otherwise than others. None of them is a defence. Those of `RELATIVES` do something like it, and are as robust as what they are given.
+Each function takes a network and returns a new one that answers (nearly) as it does on clean images. Those of `BROKEN` let
+attacks fail, or have no robustness of one image. Those of `TWO_FACED` take a fragile network and a sturdy one, and behave
+differently for attackers. None of them is a defence. Those of `RELATIVES` are similar, and as robust as what they are given.
 Source of the kinds: Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Tramer et al. 2020, arXiv:2002.08347.
 """
 
@@ -111,7 +111,7 @@ class _Updating(nn.Module):
         self.inner, self.momentum = copied(model), momentum
         norms = [m for m in self.inner.modules() if isinstance(m, StatNorm | nn.BatchNorm2d)]
         if not norms:
-            raise ValueError("this illusion moves running statistics; got a network without any")
+            raise ValueError("this broken defence moves running statistics; got a network without any")
         norms[0].register_forward_pre_hook(self._move)
 
     def _move(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -240,7 +240,7 @@ def _answer_in_8_bits(layer: nn.Module, given: tuple[Tensor, ...], answer: Tenso
     return _in_8_bits(answer)
 
 
-ILLUSIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
+BROKEN: dict[str, Callable[[nn.Module], nn.Module]] = {
     "left in training": lambda model: _AlwaysTraining(model).eval(),
     "updates at test time": lambda model: _Updating(model).eval(),
     "gradient cut": lambda model: before(model, Cut()),

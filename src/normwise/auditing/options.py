@@ -1,4 +1,4 @@
-"""What an audit may be told beside the claim."""
+"""Settings of an audit beside the claim."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class AuditOptions:
     """What the claim admits, what the audit may use, and how long it may take.
 
     declares   what the claim admits: of "random", "stateful", "coupled"
-    twin       an undefended network for the same classes, to transfer attacks from; None: no attack is transferred
-    strongest  the last search, on images that no attack has broken; None: AutoAttack (its APGD parts where images are coupled,
-               its version "rand" where the model draws)
+    twin       undefended reference network for the same classes, for transfer attacks; None: no transfer attack
+    strongest  the last search, on images that are still correct; None: AutoAttack (its APGD parts where images are coupled,
+               its version "rand" where the model is random)
     victims    images attacked one at a time among clean neighbours, where images are coupled
-    elsewhere  asks the same network in a process of its own, batches of images in, logits out; None: that check is left out
+    elsewhere  runs the same network in a separate process: batches of images in, logits out; None: that check is left out
     budget     minutes; a third is kept for the last check, the strongest search
     report     is called after every check with its status, the checks done, and the checks in all
 
-    Raises ValueError for a declaration that is none, and for fewer victims than one.
+    Raises ValueError for an unknown declaration, and for fewer victims than one.
     """
 
     declares: tuple[str, ...] = ()
@@ -44,6 +44,6 @@ class AuditOptions:
 
 
 def check_declares(declares: Iterable[str]) -> None:
-    """Refuse what is no declaration. Raises ValueError."""
+    """Refuse an unknown declaration. Raises ValueError."""
     if strange := set(declares) - set(DECLARABLE):
         raise ValueError(f"declares names {', '.join(sorted(strange))}; give some of {', '.join(DECLARABLE)}")

@@ -52,19 +52,19 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         raise
     except OSError as error:
         print(
-            f"normwise: {error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the space",
+            f"normwise: {error.filename or 'a file'}: {error.strerror or error}; check the path, the permissions and the free space",
             file=sys.stderr,
         )
         return 2
     except (MemoryError, torch.OutOfMemoryError) as error:
         print(
-            f"normwise: out of memory ({' '.join(str(error).split())[:80]}); lower the sizes of batches or images",
+            f"normwise: out of memory ({' '.join(str(error).split())[:80]}); use smaller batches or images",
             file=sys.stderr,
         )
         return 2
     except KeyboardInterrupt as stop:
         kept = bool(stop.args)  # said by `_working`
-        told = "what was finished is kept, and the same command goes on from there" if kept else "nothing was finished"
+        told = "finished work is kept, and the same command resumes there" if kept else "nothing was finished"
         print(f"normwise: stopped; {told}", file=sys.stderr)
         return 130
 
@@ -74,7 +74,7 @@ FINISHED = ("last.pt", "parts/*", "cells/*/last.pt", f"cells/*/{RESULT}", "cells
 
 @contextmanager
 def _working(what: str, out: Path) -> Iterator[Report]:
-    """Show the progress of a verb; Ctrl-C says whether anything was finished that the same command goes on from."""
+    """Show the progress of a verb; after Ctrl-C, say whether the same command can resume finished work."""
     try:
         with nothing_left(out), progress(what) as report:
             yield report
@@ -91,7 +91,7 @@ def _bench(description: str, words: Sequence[str]) -> int:
     with _working("cells", out) as report:
         finished = run_bench(settings, out, report)
     if not finished.results:
-        raise ValueError(f"no cell ended: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
+        raise ValueError(f"no cell finished: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
     path = page.write(out, finished.results, title="normwise bench", provenance=provenance(), failures=finished.failures)
     print(f"report: {path}\nrecords: {out / RESULTS}, {out / 'results.csv'}, {out / 'cells'}")
     for name, why in finished.failures.items():
@@ -114,7 +114,7 @@ def _evaluate(description: str, words: Sequence[str]) -> None:
 
 
 def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]:
-    """Judge; an attack's images are kept too. Returns the result, what was written beside it, and where."""
+    """Evaluate; the verb `attack` keeps the images too. Returns the result, what was written beside it, and where."""
     from ..evaluation.artifacts import keep_images, keep_rows
 
     settings, _, out = parse(verb, Evaluate, words, defaults.for_evaluate, defaults.read_evaluate)
@@ -218,11 +218,11 @@ def _show(result: Result, out: Path) -> None:
     if e.strongest:
         print(f"protocol   {e.pair[0]}")
     if e.single:
-        print(f"joint      {e.robust_accuracy}  (all rows of a batch attacked together)")
-        print(f"single     {e.single}  (n = {e.single.n} rows, each attacked among clean neighbours)")
-    worst, rows = e.headline, "coupled" if e.coupled else "independent"
-    which = f", of joint and single the lower: {'single' if worst is e.single else 'joint'}" if e.single else ""
-    print(f"worst case {worst}  (n = {worst.n} {worst.unit}, {rows} rows{which})")
+        print(f"joint      {e.robust_accuracy}  (all images of a batch attacked together)")
+        print(f"single     {e.single}  (n = {e.single.n} images, each attacked among clean neighbours)")
+    worst, images = e.headline, "coupled" if e.coupled else "independent"
+    which = f"; the lower of joint and single: {'single' if worst is e.single else 'joint'}" if e.single else ""
+    print(f"worst case {worst}  (n = {worst.sample}, {images}{which})")
     print(f"broken by  {', '.join(f'{name} {count}' for name, count in e.broken_by.items()) or 'nothing'}")
     for check in e.checks:
         if check.status != "pass":

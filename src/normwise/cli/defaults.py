@@ -1,7 +1,7 @@
-"""What suits a command before its options are read: presets, and what run folders bring.
+"""Defaults of a command before its options are read: those of presets, and the settings of run folders.
 
-Each function gets the operands and what was said of choices and texts, and returns what suits and what the operands say
-(`command.parse` lays the one below and the other above the settings of a file).
+Each function gets the operands, and the choices and texts that were given. It returns the defaults for this command, and what
+the operands set (`parser.parse` lays the first below and the second above the settings of a file).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .parser import Layers
 
 
 def for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """The data bring a radius and a schedule."""
+    """The data set decides the radius and the schedule."""
     return _known(Bench, suited(data_name(given))), {}
 
 
@@ -43,7 +43,7 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
 
 
 def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A run folder brings its own data, threat model, attacks, seed and batch size."""
+    """A run folder decides data, threat model, attacks, seed and batch size."""
     model = operands[0] if operands else str(given.get("model", ""))
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
     there = bool(model) and Path(model).exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
@@ -59,26 +59,26 @@ def read_evaluate(path: Path) -> Mapping[str, Any]:
 
 
 def for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A run folder brings its own data, threat model and seed."""
+    """A run folder decides data, threat model and seed."""
     suits, model = for_evaluate(operands, given)
     return _known(Audit, {key: value for key, value in suits.items() if key != "batch_size"}), model
 
 
 def for_diagnose(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """The first of the networks, where it is a run folder, brings its own data, threat model and seed."""
+    """If the first network is a run folder, it decides data, threat model and seed."""
     suits, _ = for_audit(operands[:1], given)
     return _known(Diagnose, suits), {"models": list(operands)} if operands else {}
 
 
 def for_shifts(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """The first run folder brings its own data and seed."""
+    """The first run folder decides data and seed."""
     suits, _ = for_evaluate(operands[:1], given)
     own = {key: suits[key] for key in ("data", "seed") if key in suits}
     return own, {"models": list(operands)} if operands else {}
 
 
 def for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A run folder brings its own data and threat model."""
+    """A run folder decides data and threat model."""
     suits, model = for_evaluate(operands, given)
     own = _known(SelfTest, suits)
     return (own if model["model"] or "data" in given else {}), model

@@ -18,7 +18,7 @@ Layers = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 class Verb(NamedTuple):
-    """What a verb is called, what it does, where its files go, and which words without dashes it takes."""
+    """A verb: its name, what it does, where its files go, and which arguments without dashes it takes."""
 
     name: str
     description: str
@@ -42,16 +42,16 @@ def parse(
 ) -> tuple[T, list[str], Path]:
     """Read a command line into the settings class `kind`; returns it, the operands (the words without dashes) and `--out`.
 
-    Later wins: the class's defaults, what suits, the file of `--config`, what the operands say, the words. `base` makes what
-    suits and what the operands say, from the operands and from what file and words say of choices and texts, so that one
-    setting can decide the defaults of others. Every option takes one value, and none may be empty.
-    Raises ValueError, one line, for anything that cannot be.
+    Settings come from five places; later ones win: the defaults of the class, the defaults for this command, the file of
+    `--config`, the operands, the options. `base` returns the defaults for this command and what the operands set. It gets the
+    operands, and the choices and texts that the file and the options give, so that one setting can decide the defaults of
+    others. Every option takes one value, and none may be empty. Raises ValueError, one line, for bad input.
     """
     operands, options = _split(words, verb)
     if "" in operands:
-        raise ValueError(f"one of the words is empty; write {verb.usage}")
+        raise ValueError(f"an argument is empty; write {verb.usage}")
     if not verb.least <= len(operands) <= verb.most and not any(option in options for option in _BARE):
-        extra = f"one word too many: {operands[verb.most]!r}" if len(operands) > verb.most else f"it needs {verb.takes}"
+        extra = f"one argument too many: {operands[verb.most]!r}" if len(operands) > verb.most else f"it needs {verb.takes}"
         raise ValueError(f"{extra}; write {verb.usage}")
     hints = typing.get_type_hints(kind)
     for option, value in options.items():
@@ -66,7 +66,7 @@ def parse(
     suited, operand = base(operands, merge(kind, file, said))
     for key, value in operand.items():
         if operands and said.get(key, value) != value:
-            raise ValueError(f"{key} is named twice, as {value} and as --{key} {said[key]}; leave one of them out")
+            raise ValueError(f"{key} is given twice, as {value} and as --{key} {said[key]}; leave one out")
     values = merge(kind, defaults(kind), suited, file, operand, said)
     parser = _parser(verb, kind, values)
     actions = {option.removesuffix(".name"): action for action in parser._actions for option in action.option_strings}
@@ -105,7 +105,7 @@ def _split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str |
     """Tell operands from options."""
     for word in words:
         if "\0" in word or (not word.isascii() and word != word.encode(errors="replace").decode()):
-            raise ValueError(f"{word!r} is no text in UTF-8; give names that are, and rename files whose names are not")
+            raise ValueError(f"{word!r} is not valid UTF-8; give another name, or rename the file")
     operands: list[str] = []
     options: dict[str, str | None] = {}
     rest = iter(words)
@@ -156,13 +156,15 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
     usage = verb.usage + " [--option VALUE ...]" * bool(fields)
     parser = ArgumentParser(usage=usage, description=verb.description, exit_on_error=False, formatter_class=Help)
     if verb.out:
-        parser.add_argument("--out", metavar="DIR", default=argparse.SUPPRESS, help=f"where files go (default: {verb.out})")
+        parser.add_argument(
+            "--out", metavar="DIR", default=argparse.SUPPRESS, help=f"folder for the results (default: {verb.out})"
+        )
     if fields:
         parser.add_argument(
-            "--config", action="config", metavar="FILE", help="start from a YAML file, such as a run's config.yaml"
+            "--config", action="config", metavar="FILE", help="read settings from a YAML file, such as a run's config.yaml"
         )
         printing = next(action for action in parser._actions if "--print_config" in action.option_strings)
-        printing.help, printing.metavar = "print the settings as YAML, for --config, and end", ""
+        printing.help, printing.metavar = "print the settings as YAML (for --config) and exit", ""
     hints, texts = typing.get_type_hints(kind), option_texts(kind)
     for field in fields:
         name, value, text = field.name, values.get(field.name), texts.get(field.name, "")

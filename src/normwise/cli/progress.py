@@ -10,7 +10,7 @@ from typing import Any
 
 from ..types import Report
 
-QUIET = 30  # seconds without a word, at most, where there is no bar to look at
+QUIET = 30  # seconds without a line, at most, where there is no bar
 
 
 @contextmanager

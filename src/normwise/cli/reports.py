@@ -26,7 +26,7 @@ Draw = Callable[[Path], Path]  # draws into a folder, and returns the page
 
 @dataclass(frozen=True, kw_only=True)
 class Reports:
-    """Whose records are drawn.
+    """Which records are drawn.
 
     Options
         runs    folders of finished runs of any verb, or RobustBench's .json files
@@ -40,11 +40,11 @@ class Reports:
 
 
 def report(settings: Reports, out: Path) -> list[Path]:
-    """Draw every record of the runs; returns the pages. What one page can hold stands on one: results, and audits.
+    """Draw every record of the runs; returns the pages. Results share one page, and so do audits.
 
-    Others have a page each: in `out`, or in folders there, called as their runs are, where there are several of a kind.
-    Raises ValueError for a folder without records, a record that is none, and an `out` that anything else filled (the folder
-    of a run may be drawn into itself).
+    Each other record has its own page: in `out`, or, if there are several of a kind, in folders there, named like their runs.
+    Raises ValueError for a folder without records, a damaged record, and an `out` that another run filled (the page of a run may
+    be drawn into its own folder).
     """
     folders = [path.parent if path.name in _FILES else path for path in map(Path, settings.runs)]
     itself = folders == [out]
@@ -69,7 +69,7 @@ def report(settings: Reports, out: Path) -> list[Path]:
     read = [(one, kept_examples(path.parent)) for path in results for one in read_results(path)]
     if published and not read:
         raise ValueError(
-            "RobustBench's entries stand beside results, and no run has any; name one that normwise evaluate made"
+            "RobustBench's entries are shown beside results, and no run has any; name one that normwise evaluate made"
         )
     if not itself:
         keep_settings(settings, out)

@@ -1,4 +1,4 @@
-"""What is checked at the door: the arrays of a data set, and how an error is worded."""
+"""Checks of the arrays of a data set, and how an error is worded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 class Arrays(NamedTuple):
     """What a reader returns. Pixels (n, c, h, w), clips (n, c, t, h, w): uint8 0..255, or floating point in [0, 1].
 
-    Labels (n,) are indexes into `names`. A training split without rows says that there is none.
+    Labels (n,) are indexes into `names`. A training split without images means that there is none.
     """
 
     train_x: Tensor
@@ -36,8 +36,8 @@ def check_arrays(arrays: Arrays, source: str) -> Arrays:
     test_x, test_y = _check_split(f"{source}: test", test_x, test_y, len(names))
     train_x, train_y = _check_split(f"{source}: training", train_x, train_y, len(names))
     shapes = [tuple(x.shape[1:]) for x in (train_x, test_x)]
-    need(len(test_y), f"{source} needs test rows", "none", "give a data set that is not empty")
-    need(not len(train_y) or shapes[0] == shapes[1], f"{source} needs rows of one shape", shapes, "resize one split")
+    need(len(test_y), f"{source} needs test images", "none", "give a data set that is not empty")
+    need(not len(train_y) or shapes[0] == shapes[1], f"{source} needs images of one shape", shapes, "resize one split")
     return Arrays(train_x, train_y, test_x, test_y, names)
 
 
@@ -53,7 +53,7 @@ def _check_split(split: str, x: Tensor, y: Tensor, classes: int) -> tuple[Tensor
     if len(y):
         low, high = (value.item() for value in x.aminmax())
         first, last = (value.item() for value in y.aminmax())
-        need(low == low, f"{pixels} be numbers", "NaN", "leave those rows out")
+        need(low == low, f"{pixels} be numbers", "NaN", "leave those images out")
         between = f"{low:.4g}..{high:.4g}"
         need(
             not floating or 0 <= low <= high <= 1,

@@ -18,7 +18,7 @@ from .tensors import TensorData
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayFile(TensorData):
-    """An .npz file with x_train, y_train, x_test, y_test; or with x, y alone, which are then test rows.
+    """An .npz file with x_train, y_train, x_test, y_test; or with x, y alone, which are then test images.
 
     Pixels (n, c, h, w) or (n, c, t, h, w), uint8 0..255 or floats in [0, 1]; labels (n,) integers from 0.
     An array `names` of text names the classes; without it they are 0 to the largest label.

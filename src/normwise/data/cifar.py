@@ -71,7 +71,7 @@ class _Cifar(StoredData):
         return self._tested._replace(train_x=train_x, train_y=train_y)
 
     def test_arrays(self) -> Arrays:
-        """Read the files of the test rows and names: (n, 3, 32, 32) uint8, without training rows."""
+        """Read the files of the test images and names: (n, 3, 32, 32) uint8, without training images."""
         x, y = self._split("test")
         metas = ("meta", "batches.meta", "batches.meta.txt", f"{self._kind}label_names.txt")
         (names,) = (file for file in self._files if file.name in metas)

@@ -1,4 +1,4 @@
-"""CIFAR-10 under natural shift, as others published it: CIFAR-10-C and CIFAR-10.1, test rows alone."""
+"""CIFAR-10 under natural shift, as others published it: CIFAR-10-C and CIFAR-10.1, test images alone."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Cifar10C(_Published):
         """The same rows of CIFAR-10's test split, as they are here. Raises ValueError where labels differ."""
         (whole,) = self.test(batch_size=len(self._arrays.test_y))
         same = int(batch.ids.max()) < len(whole.y) and torch.equal(whole.y[batch.ids], batch.y)
-        need(same, f"{self.source} must hold CIFAR-10's test rows", "rows of other labels", "fetch the files again")
+        need(same, f"{self.source} must hold CIFAR-10's test images", "images with other labels", "download the files again")
         return batch._replace(x=whole.x[batch.ids])
 
     def arrays(self) -> Arrays:

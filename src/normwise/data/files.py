@@ -1,4 +1,4 @@
-"""Data sets that are known files: look for them, say what is missing, fetch them if told to."""
+"""Data sets in known files: look for them, say what is missing, download them if asked to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StoredData(TensorData):
 
     Options
         root       the folder of the files or its parent; empty: $NORMWISE_DATA, then ./data
-        download   fetch what is missing
+        download   download the files if they are missing
     """
 
     layouts: ClassVar[Mapping[str, tuple[str, ...]]]  # folder -> the files in it, each plain or with .gz

@@ -36,21 +36,21 @@ Labelled = tuple[Path, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(TensorData):
-    """Images in root/train/CLASS and root/test/CLASS (or root/val/CLASS); or in root/CLASS, with test rows cut from them.
+    """Images in root/train/CLASS and root/test/CLASS (or root/val/CLASS); or in root/CLASS, with test images cut from them.
 
-    Splits may be written training, testing, valid and validation too, in any case. Hidden folders and what programs leave
-    (`__pycache__`, `__MACOSX`) are passed by, and so are files beside the class folders; a class without images is refused.
+    Splits may be written training, testing, valid and validation too, in any case. Hidden folders and folders of programs
+    (`__pycache__`, `__MACOSX`) are ignored, and so are files beside the class folders; a class without images is refused.
     Reads png, jpg, jpeg, bmp, webp and ppm of 8 bits, at any depth below CLASS, links followed; classes in the order of
     their names, which are those of the training split. A class may be without a folder in the test split.
-    The cut is always the same, whatever `split_seed`, so that no run tests on what another trained on.
-    The test rows come in a fixed shuffled order, for sorted by class they would make batches of one class; `ids` are
+    The cut is always the same, whatever `split_seed`, so that no run tests on images that another trained on.
+    The test images come in a fixed shuffled order, because sorted by class they would make batches of one class; `ids` are
     indexes into the sorted file names.
 
     Options (others as in `TensorData`)
         root            the folder
-        size            resize to size x size pixels; 0: as they are, which must be all alike
+        size            resize to size x size pixels; 0: keep them, all must have one size
         channels        3 for colour, 1 for grey; images are converted
-        test_fraction   the share of the test rows, where no test folder is given; refused where one is
+        test_fraction   share of the images used for testing; only allowed if there is no test folder
     """
 
     name: ClassVar[str] = "folder"
@@ -91,7 +91,7 @@ class ImageFolder(TensorData):
             default = type(self).test_fraction
             need(
                 self.test_fraction == default,
-                f"test_fraction cuts test rows where there is no test folder, and {test} is one",
+                f"test_fraction is for folders without a test folder, and {test} is one",
                 f"test_fraction {self.test_fraction}",
                 f"leave it out, or give {default}",
             )

@@ -65,7 +65,7 @@ class Mnist(StoredData):
         return self._tested._replace(train_x=train_x, train_y=train_y)
 
     def test_arrays(self) -> Arrays:
-        """Read the files of the test rows: (n, 1, 28, 28) uint8, without training rows."""
+        """Read the files of the test images: (n, 1, 28, 28) uint8, without training images."""
         x, y = self._read(*FILES[2:])
         return Arrays(x[:0], y[:0], x, y, self.labels)
 

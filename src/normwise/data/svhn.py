@@ -53,7 +53,7 @@ class Svhn(StoredData):
         return self._tested._replace(train_x=train_x, train_y=train_y)
 
     def test_arrays(self) -> Arrays:
-        """Read the file of the test rows: (n, 3, 32, 32) uint8, without training rows."""
+        """Read the file of the test images: (n, 3, 32, 32) uint8, without training images."""
         x, y = self._read("test")
         return Arrays(x[:0], y[:0], x, y, tuple("0123456789"))
 

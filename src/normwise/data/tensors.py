@@ -1,4 +1,4 @@
-"""A data set in memory: split by seed, handed out in fixed batches of pixels in [0, 1]."""
+"""A data set in memory: split by seed, given in fixed batches of pixels in [0, 1]."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Batches(Sequence[Batch]):
     """The rows of a split in fixed batches, made when asked for: float32 pixels in [0, 1]; ids are indexes as stored."""
 
     def __init__(self, split: Split, batch_size: int) -> None:
-        need(batch_size > 0, "a batch needs at least 1 row", f"batch_size {batch_size}", "pass a positive number")
+        need(batch_size > 0, "a batch needs at least 1 image", f"batch_size {batch_size}", "pass a positive number")
         self._x, self._y, rows = split
         self._rows = rows.split(batch_size) if len(rows) else ()
 
@@ -52,13 +52,13 @@ class Batches(Sequence[Batch]):
 
 @dataclass(frozen=True, kw_only=True)
 class TensorData(ABC):
-    """A data set whose `arrays()` fit in memory; they are read and checked once, at first use, and training rows when asked for.
+    """A data set whose `arrays()` fit in memory; they are read and checked once, at first use, and training images when asked for.
 
     Options
-        validation_size   rows cut from the training rows to choose checkpoints and settings, every class in its share
-        split_seed        which rows those are
-        train_limit       train on at most so many of the remaining rows, every class in its share
-        test_limit        test on the first so many rows, in test order
+        validation_size   images taken from the training set to choose checkpoints and settings, in proportion to the classes
+        split_seed        seed that chooses these images
+        train_limit       train on at most this many of the remaining images, in proportion to the classes
+        test_limit        test on this many images, the first in test order
     """
 
     name: ClassVar[str]
@@ -83,7 +83,7 @@ class TensorData(ABC):
         """Read the data. Raises ValueError that names the file and what is wrong with it."""
 
     def test_arrays(self) -> Arrays:
-        """Read the data, if that is quicker without its training rows. Raises as `arrays` does."""
+        """Read the data, if that is quicker without its training images. Raises as `arrays` does."""
         return self._arrays
 
     @property
@@ -92,7 +92,7 @@ class TensorData(ABC):
         return self.name
 
     def test_order(self, y: Tensor) -> Tensor:
-        """Return the order of the test rows, given their labels: as stored."""
+        """Return the order of the test images, given their labels: as stored."""
         return torch.arange(len(y))
 
     @property
@@ -121,7 +121,7 @@ class TensorData(ABC):
         return self._moments[1]
 
     def train(self, *, batch_size: int, generator: Generator) -> Iterator[Batch]:
-        """Go once over the training rows, shuffled. A last batch of one row is left out: batch statistics need two."""
+        """Go once over the training images, shuffled. A last batch of one row is left out: batch statistics need two."""
         count = self.train_batches(batch_size)
         x, y, rows = self._training
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
@@ -130,12 +130,12 @@ class TensorData(ABC):
     def train_batches(self, batch_size: int) -> int:
         """Count the batches of one epoch."""
         rows = len(self._training.rows)
-        got = f"{rows} rows in batches of {batch_size}"
+        got = f"{rows} images in batches of {batch_size}"
         need(
             batch_size > 1 and rows > 1,
-            f"training on {self.source} needs batches of 2 rows or more",
+            f"training on {self.source} needs batches of 2 images or more",
             got,
-            "ask for more",
+            "use larger batches or more images",
         )
         full, rest = divmod(rows, batch_size)
         return full + (rest > 1)
@@ -145,7 +145,7 @@ class TensorData(ABC):
         return Batches(self._splits[1], batch_size)
 
     def test(self, *, batch_size: int) -> Sequence[Batch]:
-        """Return the test rows in fixed batches: same order and composition every time."""
+        """Return the test images in fixed batches: same order and composition every time."""
         _, _, x, y, _ = self._tested
         return Batches(Split(x, y, self.test_order(y)[: self.test_limit]), batch_size)
 
@@ -155,14 +155,14 @@ class TensorData(ABC):
 
     @cached_property
     def _tested(self) -> Arrays:
-        """The arrays, of which only the test rows count."""
+        """The arrays, of which only the test images count."""
         return self._arrays if "_arrays" in vars(self) else check_arrays(self.test_arrays(), self.source)
 
     @cached_property
     def _splits(self) -> tuple[Split, Split]:
-        """Training and validation rows."""
+        """Training and validation images."""
         x, y, *_ = self._arrays
-        asked = f"validation_size {self.validation_size} must leave training rows of {self.source}"
+        asked = f"validation_size {self.validation_size} must leave training images of {self.source}"
         need(self.validation_size < max(len(y), 1), asked, f"{len(y)} rows in all", "pass a smaller validation_size")
         held = stratified(y, self.validation_size, seeded(self.split_seed, "validation"))
         kept = torch.ones(len(y), dtype=torch.bool).index_fill_(0, held, False).nonzero().flatten()
@@ -172,8 +172,8 @@ class TensorData(ABC):
 
     @property
     def _training(self) -> Split:
-        asked = f"{self.source} needs training rows for this"
-        need(len(self._arrays.train_y), asked, "test rows alone", "give data with a training split, or only evaluate")
+        asked = f"{self.source} needs training images for this"
+        need(len(self._arrays.train_y), asked, "only test images", "give data with a training split, or only evaluate")
         return self._splits[0]
 
     @cached_property

@@ -25,7 +25,7 @@ from .taps import EPS, Layer, ask, heard, layers_of
 
 @dataclass(frozen=True, kw_only=True)
 class Drift(Diagnosis):
-    """Centre and spread of what goes into each norm layer, against its running statistics.
+    """Centre and spread of the inputs of each norm layer, compared with its running statistics.
 
         shift = |m - m0| / s0;   moved = |m - m of the clean batch| / s0;   log variance ratio = |log(s^2 / s0^2)|
         divergence = KL(p | p0) + KL(p0 | p) = ((s^2 + d^2) / s0^2 + (s0^2 + d^2) / s^2) / 2 - 1,   d = m - m0

@@ -23,7 +23,7 @@ ALL = "all sites"
 
 @dataclass(frozen=True, kw_only=True)
 class Flips(Diagnosis):
-    """Which layer flips the decision: centre and spread are swapped at one site, and the answers counted again.
+    """Which layer flips the decision: centre and spread are swapped at one norm layer, and the decisions counted again.
 
     `repaired`      adversarial images whose input at this site alone is moved and scaled, per channel, to the mean and variance
                     of the clean run of the same rows: share of the rows that the attack flipped which are right again
@@ -49,10 +49,10 @@ class Flips(Diagnosis):
         "reads": "",
         "right": "rows",
         "fell": "rows",
-        "repaired": "share of fallen rows",
-        "by row": "share of fallen rows",
-        "reread": "share of fallen rows",
-        "broken": "share of right rows",
+        "repaired": "share of misclassified images",
+        "by row": "share of misclassified images",
+        "reread": "share of misclassified images",
+        "broken": "share of correct images",
     }
     of_norms: ClassVar[bool] = True
 

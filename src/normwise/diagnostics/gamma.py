@@ -21,15 +21,15 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma(Diagnosis):
-    """Sizes of each norm layer's scales, and what of its output varies, over clean images.
+    """Sizes of each norm layer's scales, and which of its outputs vary over clean images.
 
     `dead` and `tiny` are the shares of channels whose |gamma| is below a share of the layer's largest; `constant` is the share of
     channels with one output for all rows and positions, up to rounding; `off` of those whose output is never above 0: a ReLU
     behind them passes nothing. A layer without a scale has the last two alone.
 
     Options
-        dead    share of the layer's largest |gamma|
-        tiny    likewise
+        dead    below this share of the layer's largest |gamma| a scale is dead
+        tiny    the same, for scales that are small
 
     Source: gamma as the measure of a channel's use: Liu et al. 2017, arXiv:1708.06519. The thresholds are our own.
     """

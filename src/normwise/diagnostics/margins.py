@@ -20,15 +20,15 @@ from .taps import ask
 
 @dataclass(frozen=True, kw_only=True)
 class Margins(Diagnosis):
-    """Quantiles of the distance to the nearest misclassified image that FMN finds, over rows classified correctly.
+    """Quantiles of the distance to the nearest misclassified image that FMN finds, over images classified correctly.
 
     In the threat's own geometry (linf, l2 or l1); its radius does not count. Distances are upper bounds. A quantile is missing
     where so many rows have no misclassified image that FMN could find. Of coupled rows each was seen in its batch, the others
     moving too.
 
     Options
-        steps       gradient evaluations per row
-        quantiles   in percent
+        steps       gradient evaluations per image
+        quantiles   the quantiles, in percent
 
     Raises ValueError in other geometries.
     Source: Pintor et al. 2021, arXiv:2102.12827 (FMN).
@@ -37,7 +37,7 @@ class Margins(Diagnosis):
     name: ClassVar[str] = "margins"
     columns: ClassVar[dict[str, str]] = {
         "geometry": "",
-        "quantile": "percent of rows",
+        "quantile": "percent of images",
         "distance": "pixel range",
         "n": "rows",
         "found": "rows",

@@ -35,7 +35,7 @@ EVERY: tuple[Diagnosis, ...] = tuple(kind() for kind in DIAGNOSES.values())
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnose:
-    """Which networks are looked into, and how.
+    """Which networks are compared, and how.
 
     Options
         models      run folders, weights files beside their model.json, or package.module:function
@@ -43,11 +43,11 @@ class Diagnose:
         data        the data set, by name or path
         threat      what the attacker may do
         only        the diagnoses to make
-        rows        test rows
+        rows        number of test images
         seed        every random choice follows from it
-        batch_size  rows per batch
+        batch_size  images per batch
         device      "cpu", "cuda", "cuda:1", or "auto"
-        threads     CPU threads; 0 leaves torch's choice
+        threads     CPU threads; 0: torch's default
     """
 
     models: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Patient:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosed:
-    """The record of a diagnosis. `n` counts the test rows that each network was looked at with."""
+    """The record of a diagnosis. `n` is the number of test images, the same for each network."""
 
     n: int
     threat: dict[str, Any]
@@ -95,7 +95,7 @@ class Diagnosed:
 def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     """Diagnose networks and write `diagnose.json` and `config.yaml`.
 
-    Raises ValueError for a network or data that cannot be asked at all, and for a folder that anything else filled.
+    Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
     check_folder(settings, folder)
     device = place(settings)

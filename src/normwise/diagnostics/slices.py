@@ -21,7 +21,7 @@ from .taps import ask
 
 @dataclass(frozen=True, kw_only=True)
 class Slices(Diagnosis):
-    """The class and margin at x + a u + b v, clipped to the box, for a few rows and a square of a and b.
+    """The class and margin at x + a u + b v, clipped to the box, for a few images and a square of a and b.
 
     u is the step of steepest ascent of one radius (eps times the gradient's sign, in linf), v that of a random gradient
     orthogonal to u: a and b count radii. Margin: the largest wrong logit less the label's; above 0 the answer is wrong. Of
@@ -30,7 +30,7 @@ class Slices(Diagnosis):
     Options
         rows    images, the first ones of the first batch
         cells   points per side; odd, so that the image itself is one
-        reach   how far a and b go to either side, in radii
+        reach   largest |a| and |b|, in radii
 
     Source: slices in the direction of the attack and a random one are common, e.g. Qin et al. 2019, arXiv:1907.02610, fig. 1.
     """

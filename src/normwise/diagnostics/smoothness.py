@@ -22,7 +22,7 @@ from .taps import ask
 
 @dataclass(frozen=True, kw_only=True)
 class Smoothness(Diagnosis):
-    """Input gradients, curvature and a local Lipschitz estimate, per row.
+    """Input gradients, curvature and a local Lipschitz estimate, per image.
 
         gradient norm        |g(x)| in the dual norm of the threat (linf: l1, l2: l2, l1: linf, others: l2)
         Lipschitz estimate   largest |z(x') - z(x)|_1 / d(x', x) over points x' of PGD's path from x, d the threat's distance
@@ -34,7 +34,7 @@ class Smoothness(Diagnosis):
     confident has small ones where it is right. The estimate is a lower bound.
 
     Options
-        steps   numbers of PGD steps after which the Lipschitz estimate looks
+        steps   numbers of PGD steps at which the Lipschitz estimate is taken
         reach   length of the step for the curvature, in radii
 
     Source: Lipschitz estimate: Yang et al. 2020, arXiv:2003.02460; curvature: Moosavi-Dezfooli et al. 2019, arXiv:1811.09716

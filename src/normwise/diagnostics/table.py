@@ -1,4 +1,4 @@
-"""What every diagnosis promises, kept in one place: the network is left as it was, and what comes out is a table."""
+"""What every diagnosis promises: the network is left as it was, and the result is a table."""
 
 from __future__ import annotations
 

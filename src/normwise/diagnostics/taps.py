@@ -69,9 +69,9 @@ def unread(model: nn.Module, x: Images) -> str:
     names = [path for path in norm_paths(model) if path not in seen and (path in called or path not in sites(model))]
     if names:
         told = ", ".join(f"{path or 'the network itself'} ({kind_of(modules[path])})" for path in names)
-        return f"not looked into, being of kinds that cannot be read: {told}"
+        return f"not measured, because these layers cannot be read: {told}"
     if not seen and _computes_norms(model, x):
-        return "the network normalizes by functions, or in layers that are compiled: there is no norm layer to look into"
+        return "the network normalizes by functions, or in compiled layers: there is no norm layer to measure"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What makes a search faster: copies of a network and shortcuts; the verdict is always spoken on the network itself."""
+"""What makes a search faster: copies of a network and shortcuts. Success is always checked on the network itself."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What makes a search faster. Each switch changes the copy that is searched or the search, never the network that judges.
+    """What makes a search faster. Switches change the search or the copy that it runs on; success is checked on the network itself.
 
     Options
-        fold            norms are folded into the convolutions before them
-        channels_last   images are laid out channel by channel in every pixel, as convolutions like it
-        first_layer     strided convolutions that read images go back to the pixels by sub-pixel convolution: on a CPU, not compiled
-        compile         torch.compile; on GPUs with CUDA graphs. Batches are filled up to few sizes. Takes a minute at first
-        precision       of the search: "float32", "bfloat16" or "float16"; every success is confirmed in the network's own
-        drop            independent rows leave a search, and what comes after it, where they fall; False: every attack searches
-                        every row that was right to the end, and keeps its largest loss
-        give_up         long searches leave independent rows that come down too slowly to fall (APGD, FAB, Square); False: none does
+        fold            fold norms into the convolutions before them
+        channels_last   use the memory layout channels_last, which convolutions prefer
+        first_layer     compute the gradient of strided convolutions that read images by a sub-pixel convolution: CPU only, not compiled
+        compile         torch.compile; on GPUs with CUDA graphs. Batches are padded to few sizes. The first use takes a minute
+        precision       precision of the search: "float32", "bfloat16" or "float16"; success is checked in the network's own
+        drop            early stopping: misclassified images leave this search and the later ones, if images are independent; False:
+                        every attack searches every correct image to the end, and keeps the largest loss
+        give_up         long searches (APGD, FAB, Square) stop early on images whose margin shrinks too slowly; False: they do not
 
     Source of folding: the identity conv(x) a + b of a fixed norm; Jacob et al. 2018, arXiv:1712.05877, sec. 3.2.
     """

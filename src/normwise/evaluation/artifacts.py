@@ -1,4 +1,4 @@
-"""Keep what a verdict stands on: a table of its rows, its images in an .npz, and a sheet to look at."""
+"""Files beside a record: a table of all images, the images in an .npz, and a sheet to look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reasons to doubt an evaluation: what `evaluate` attaches to every record, and what training and malicious neighbours add."""
+"""Sanity checks of an evaluation: those that `evaluate` attaches to every record, those of training, and malicious neighbours."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def _independence(e: Evaluation) -> Check:
     return check(
         "row independence",
         not e.coupled,
-        f"largest change of an untouched row's logits: {c['largest_change']:.1e} (tolerance {c['tolerance']:.1e}); "
-        f"{c['flips']} of {c['rows']} untouched rows changed their decision",
-        "a row whose answer depends on its neighbours can be helped or broken by them: the verdict holds for these batches only",
+        f"largest change of an unchanged image's logits: {c['largest_change']:.1e} (tolerance {c['tolerance']:.1e}); "
+        f"{c['flips']} of {c['rows']} unchanged images got another class",
+        "if the answer to an image depends on the rest of the batch, the figures hold for these batches only",
         c["rows"],
     )
 
@@ -84,7 +84,7 @@ def _memory(e: Evaluation) -> Check:
         "statelessness",
         not stateful,
         "a forward pass changes buffers (put back here after each pass)" if stateful else "a forward pass changes no buffer",
-        "a model that learns from its queries answers differently later",
+        "a model that changes with every query answers differently later",
         e.coupling["rows"],
     )
 
@@ -98,7 +98,7 @@ def _order(e: Evaluation) -> Check:
         "strength grows with steps",
         pgd <= fgsm.value + 1 / fgsm.rows,
         f"fgsm leaves {100 * fgsm.value:.1f}%, pgd {100 * pgd:.1f}%",
-        "one step that beats many is a sign of a masked gradient",
+        "one step that is stronger than many is a sign of masked gradients",
         fgsm.rows,
     )
 
@@ -124,9 +124,7 @@ def _idle(attacks: Sequence[Attack]) -> list[Check]:
     if not attacks or not all(0 in (getattr(part, "steps", 1), getattr(part, "restarts", 1)) for part in parts):
         return []
     measured = f"no attack searched: {', '.join(map(label, attacks))} makes no step"
-    return [
-        check("attacks search", False, measured, "what nobody searched for nobody finds: this is no robust accuracy", None)
-    ]
+    return [check("attacks search", False, measured, "without a search this is no robust accuracy", None)]
 
 
 def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
@@ -134,7 +132,7 @@ def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
     try:
         grad, _, logits = oracle.gradient(x, y, losses.margin, torch.ones_like(y, dtype=torch.bool))
         zero = int((grad.flatten(1) == 0).all(1).sum())
-        measured = f"{zero} of {len(y)} rows have a gradient of exactly 0 (margin loss)"
+        measured = f"{zero} of {len(y)} images have a gradient of exactly 0 (margin loss)"
     except TimeoutError:
         raise
     except Exception as error:  # cut, not finite, or of a layer that has none
@@ -144,13 +142,13 @@ def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
         "gradient reaches the pixels",
         zero <= len(y) // 10,
         measured,
-        "where the gradient is 0, gradient attacks stand still whatever the model's robustness",
+        "where the gradient is 0, gradient attacks do nothing, however weak the model is",
         len(y),
     )
 
 
 def _copy(unlike: str) -> Check:
-    why = "searches run on a folded copy where it answers as the network does; here the network itself was searched, which takes longer"
+    why = "searches usually run on a faster, folded copy that gives the same answers; here they ran on the network itself"
     return check("faster copy", True, f"not used: {unlike}", why, None)
 
 
@@ -161,14 +159,14 @@ def _probabilities(logits: Tensor) -> Check:
     within = len(logits) >= SEVERAL and low >= 0 and high <= 1 and high - low > WIDE
     measured = "the outputs are no probabilities"
     if sums:
-        measured = "rows sum to 1 and none is negative: probabilities"
+        measured = "the outputs sum to 1 for each image and none is negative: probabilities"
     elif within:
         measured = f"all outputs lie between 0 and 1, from {low:.2g} to {high:.2g}: probabilities, of a sigmoid perhaps"
     return check(
         "logits",
         not (sums or within),
         measured,
-        "a softmax or a sigmoid inside the model saturates, and gradients of a loss of it vanish",
+        "a softmax or a sigmoid inside the model saturates, and the gradients of a loss on it vanish",
         len(logits),
     )
 
@@ -180,7 +178,7 @@ def _fallbacks(attacks: Sequence[Attack], classes: int) -> list[Check]:
     if not few:
         return []
     told = ", ".join(f"{name} is made for {needed} or more" for name, needed in few.items())
-    why = "the difference of logits ratio divides by the third logit, towards a target by the fourth too"
+    why = "the difference of logits ratio divides by the third logit, towards a target also by the fourth"
     return [
         check(
             "losses for few classes",
@@ -194,25 +192,23 @@ def _fallbacks(attacks: Sequence[Attack], classes: int) -> list[Check]:
 
 def of_training(training: Training) -> tuple[Check, ...]:
     """What training itself gives reason to doubt: with one step, whether the model came to withstand one step alone."""
-    why = "adversarial training takes a folded copy to craft on where it answers as the network does"
+    why = "adversarial training makes its images on a folded copy, if that gives the same answers as the network"
     remarked = tuple(check("crafting", True, text, why, None) for text in training.remarks)
     if "one_step" not in training.validation:
         return remarked
     one, many = (100 * training.validation[name] for name in ("one_step", "robust"))
-    kept = (
-        f"in the kept epoch {training.best_epoch} one step leaves {one:.1f}% of the validation rows, many leave {many:.1f}%"
-    )
+    kept = f"in the kept epoch {training.best_epoch} one step leaves {one:.1f}% of the validation images correct, many steps {many:.1f}%"
     first = training.overfitted_epoch
-    measured = f"many steps left less than half of what one left, first in epoch {first} of {training.epochs}; " * bool(
+    measured = f"many steps left less than half of what one step left, first in epoch {first} of {training.epochs}; " * bool(
         first
     )
-    why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then of an earlier epoch, or of no robust model"
+    why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then those of an earlier epoch, or of a model that is not robust"
     return (*remarked, check("no overfitting to one step", not first, measured + kept, why, None))
 
 
 def crafted_elsewhere(on: str) -> Check:
-    """Images that were made on another network than the one that is judged say little of its robustness."""
-    why = "who attacks another network, or sees a part of the gradient, is weaker than who sees it all: what is left is no robustness"
+    """Images made on another network say little about the robustness of this one."""
+    why = "an attacker on another network, or with only a part of the gradient, is weaker: this is no robust accuracy"
     return check("attacked itself", False, f"crafted on {on}", why, None)
 
 
@@ -224,8 +220,10 @@ def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) 
     try:
         least_certain = [_least_certain_first(model, batch, seed) for batch in batches[:4]]
         r = batch_attacks.peers(model, least_certain, PGD(steps=20, relative_step=0.1), seed=seed)
-        measured = f"{len(r.fell)} of {r.victims} untouched rows fall when the other half of their batch is malicious"
-        measured += "".join(f"; row {row}, a {label}, is then taken for a {said}" for row, label, said in r.fell[:1])
+        measured = (
+            f"{len(r.fell)} of {r.victims} clean images are misclassified when the other half of their batch is malicious"
+        )
+        measured += "".join(f"; image {row} of class {label} is then predicted as {said}" for row, label, said in r.fell[:1])
         good, n = not r.fell, r.victims
     except ValueError as error:  # no gradient to follow, for one
         measured, good, n = f"not measured: {error}", False, None
@@ -233,7 +231,7 @@ def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) 
         "untouched rows beside malicious ones",
         good,
         measured,
-        "an image that nobody touched must keep its class whatever is asked about beside it; read running statistics",
+        "a clean image must keep its class whatever the other images of the batch are; use running statistics",
         n,
     )
 

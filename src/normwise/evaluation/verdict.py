@@ -1,4 +1,4 @@
-"""What an evaluation returns: the record, and row by row what it stands on."""
+"""What an evaluation returns: the record, and the outcome of each image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .batch import Trial, labels
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The record, and row by row what it stands on.
+    """The record, and the outcome of each image.
 
     `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `Trial`), without images. Images are read batch by
     batch with `images()`; `x` and `x_adv` read them all.
@@ -46,24 +46,24 @@ class Verdict:
 
     @property
     def clean_accuracy(self) -> Score:
-        """The share of untouched rows that are right, with its interval and `n`."""
+        """The share of clean images that are classified correctly, with its interval and `n`."""
         return self.evaluation.clean_accuracy
 
     @property
     def robust_accuracy(self) -> Score:
-        """The share that is right under every attack, with its interval and `n`: the figure to quote."""
+        """The share that stays correct under every attack, with its interval and `n`: the figure to quote."""
         return self.evaluation.headline
 
     @property
     def _told(self) -> dict[str, str]:
         e = self.evaluation
-        of = f"{e.n} rows" + (f" of {e.data['name']}" if e.data.get("name") else "")
+        of = f"{e.n} images" + (f" of {e.data['name']}" if e.data.get("name") else "")
         threat = ", ".join(f"{key} {value:g}" if isinstance(value, float) else str(value) for key, value in e.threat.items())
         names = labels(self.attacks)
         threat += f", goal {e.goal}" * (e.goal != "misclassified")
         coupled = "coupled: whole batches were attacked" if e.coupled else "independent"
         figures = {"clean accuracy": str(self.clean_accuracy), "robust accuracy": str(self.robust_accuracy)}
-        return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"rows": coupled}
+        return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"images": coupled}
 
     def __str__(self) -> str:
         return "\n".join(f"{name:16}{value}" for name, value in self._told.items())

@@ -1,4 +1,4 @@
-"""An evaluation is a value; running it judges a network, on one device or several, and goes on where it was stopped."""
+"""An evaluation is a value; running it attacks a network, on one device or several, and resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ from ..utils.run_folder import check_folder, keep_settings
 from .experiment import completed, labelled
 from .launch import launched
 
-PARTS = "parts"  # finished batches of an evaluation that goes on
+PARTS = "parts"  # finished batches, from which an evaluation resumes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """What is judged, and on what.
+    """Which network is evaluated, on which data, under which attacks.
 
     Options
         model           a run folder, a weights file beside its model.json, or package.module:function
         weights         a weights file for the function: safetensors, or .pt/.pth/.th that holds tensors only
-        craft_on        attack this network instead (a surrogate, a straight-through copy), and judge on `model`
-        through_substitute  false: a weaker attacker of an ABNN, who sees the gradient of the target alone; no robustness
+        craft_on        attack this network instead (a surrogate, a straight-through copy); success is checked on `model`
+        through_substitute  of an ABNN; false: a weaker attacker without the gradient through the substitute, not its robustness
         data            the data set, by name or path
         threat          what the attacker may do
-        attacks         how the attacker searches
-        strongest       attacks that search further, on what `attacks` left standing; []: none do
-        goal            "misclassified": any wrong class; "targeted": the class after the label, and that alone
-        stateful        a network that a forward pass changes is refused, or put back after each pass ("restore"), or judged in the
-                        order of the batches as each leaves it ("sequence")
+        attacks         the attacks (the protocol)
+        strongest       further attacks, on the images that `attacks` leave correct; []: none
+        goal            "misclassified": any wrong class counts; "targeted": only the class after the label counts
+        stateful        for a network that a forward pass changes: "refuse" it, "restore" it after each pass, or check the batches
+                        in order, each in the state that the one before left ("sequence")
         speed           what makes the search faster
-        eps_curve       also robust accuracy at each of these radii, e.g. [1/255, 2/255, 4/255]
-        step_curve      also robust accuracy at each of these numbers of steps
+        eps_curve       also measure robust accuracy at these radii, e.g. [1/255, 2/255, 4/255]
+        step_curve      also measure robust accuracy at these numbers of steps
         seed            every random choice follows from it
-        batch_size      rows per batch
-        device          "cpu", "cuda", "cuda:1", "auto", or several with commas between, which share the batches
-        threads         CPU threads; 0 leaves torch's choice
+        batch_size      images per batch
+        device          "cpu", "cuda", "cuda:1", "auto", or several separated by commas, which share the batches
+        threads         CPU threads; 0: torch's default
     """
 
     model: str = ""
@@ -83,10 +83,12 @@ class Evaluate:
     def __post_init__(self) -> None:
         check_running(self)
         if self.craft_on and not self.through_substitute:
-            raise ValueError("craft_on and through_substitute: false both name what to attack; give one of them")
+            raise ValueError("craft_on and through_substitute: false both say what to attack; give one of them")
         plan = plan_of(self)
         if self.stateful == "sequence" and "," in self.device:
-            raise ValueError(f"device is {self.device!r}, and batches in sequence cannot be shared out; name one device")
+            raise ValueError(
+                f"device is {self.device!r}, and batches in sequence cannot be shared between devices; name one device"
+            )
         for radius in self.eps_curve:
             curves.at(plan, "eps", radius)
         for steps in self.step_curve:
@@ -96,7 +98,7 @@ class Evaluate:
 
 
 def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[Result, Verdict]:
-    """Judge, and write `config.yaml` and `result.json`; finished batches are kept in `parts` until `clear` is called.
+    """Evaluate, and write `config.yaml` and `result.json`; finished batches are kept in `parts` until `clear` is called.
 
     Raises ValueError as `evaluate` does, and for a folder that holds a run of other settings.
     """
@@ -136,12 +138,12 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
 
 
 def clear(folder: Path) -> None:
-    """Take away what a killed evaluation would go on from: it has ended."""
+    """Delete the finished batches that a killed evaluation would resume from: it has ended."""
     shutil.rmtree(folder / PARTS, ignore_errors=True)
 
 
 def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None, list[Loaded]]:
-    """What is judged, what is attacked instead, and both as they were loaded."""
+    """The network that is evaluated, the one that is attacked instead, and both as they were loaded."""
     there = place(dataclasses.replace(e, device=device))
     loaded = [load(e.model, e.weights), *([load(e.craft_on)] if e.craft_on else [])]
     model, *others = [moved(one.model, there) for one in loaded]
@@ -157,7 +159,7 @@ def plan_of(e: Evaluate) -> AttackPlan:
 
 
 def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report: Report) -> None:
-    """Let one process per device judge its share of the batches. Raises what the first of them raised."""
+    """Let one process per device evaluate its share of the batches. Raises what the first of them raised."""
     with launched(len(devices)) as workers:
         waiting = [workers.submit(_one_share, e, folder, device, k, len(devices)) for k, device in enumerate(devices)]
         while not all(one.done() for one in waiting):

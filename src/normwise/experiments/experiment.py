@@ -41,28 +41,28 @@ from . import substitutes
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One network, trained in one way and judged under one threat model.
+    """One network, trained in one way and evaluated under one threat model.
 
     Options
         data            the data set, by name or path
         model           the network
-        norm            what normalizes at every site of the network; null for one that has none, or as `start` has them
+        norm            the normalization layer used throughout the network; null: none, or those that `start` has
         recipe          what training minimizes
-        threat          what the attacker may do, in training and in the verdict
-        train_eps       radius in training, if another than the threat's
-        attacks         how the attacker searches when the network is judged
-        strongest       attacks that search further, on what `attacks` left standing; []: none do
+        threat          what the attacker may do, in training and evaluation
+        train_eps       radius in training, if it differs from the threat's
+        attacks         the attacks of the evaluation (the protocol)
+        strongest       further attacks, on the images that `attacks` leave correct; []: none
         schedule        how training proceeds
         start           train from this model: a run folder or package.module:function; `model` is then not used
         weights         a weights file for `start`
-        substitute      make the network an ABNN that listens to this one: a run folder, a weights file beside its card, or
-                        package.module:function; trained on whatever data, with whatever classes
+        substitute      make the network an ABNN with this substitute: a run folder, a weights file beside its model.json, or
+                        package.module:function; it may be trained on any data, with any classes
         substitute_weights  a weights file for `substitute`
         adaptive        what the substitute delivers, and where (recipe abnn trains it)
         seed            every random choice follows from it
-        batch_size      rows per batch when the network is judged
+        batch_size      images per batch in the evaluation
         device          "cpu", "cuda", "cuda:1", or "auto"
-        threads         CPU threads; 0 leaves torch's choice
+        threads         CPU threads; 0: torch's default
     """
 
     data: Data = choice(DATA, Digits(), find)
@@ -92,14 +92,14 @@ class Experiment:
             ("substitute_weights", self.substitute_weights, "substitute"),
         ):
             if file and not getattr(self, of):
-                raise ValueError(f"{option} is {file!r}, for no model; name one as {of}, or leave {option} out")
+                raise ValueError(f"{option} is {file!r}, but no model is named; name one as {of}, or leave {option} out")
         if self.adaptive != Adaptive() and not self.adapted:
             raise ValueError(
-                f"adaptive is set (source {self.adaptive.source}), for no substitute; name a run folder as substitute"
+                f"adaptive is set (source {self.adaptive.source}), but no substitute; name a run folder as substitute"
             )
         if self.adaptive.source == "plain" and self.substitute:
             raise ValueError(
-                f"substitute is {self.substitute!r}, to which adaptive source plain does not listen; leave one of them out"
+                f"substitute is {self.substitute!r}, which adaptive source plain does not use; leave one of them out"
             )
         if self.train_eps is not None and not self.recipe.robust:
             raise ValueError(
@@ -107,11 +107,11 @@ class Experiment:
             )
         if self.start and self.model != type(self).model:
             raise ValueError(
-                f"model is set ({self.model.name}), and training starts from {self.start}, which brings its own; leave one out"
+                f"model is set ({self.model.name}), and training starts from {self.start}, which has its own; leave one out"
             )
         if self.norm is None and not self.start and getattr(self.model, "normalizes", True):
             raise ValueError(
-                "norm is null, which keeps the norms of a model to start from; name a norm: none is no normalization"
+                "norm is null, which keeps the norms of a model to start from; name a norm (`none` is no normalization)"
             )
 
     @property
@@ -190,7 +190,7 @@ def card(e: Experiment) -> dict[str, Any]:
 
 
 def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str, str]]:
-    """Build and fit; every epoch is kept in the folder, and a stopped run goes on from there. Returns `prepared`'s words too."""
+    """Build and fit; every epoch is kept in the folder, and a stopped run resumes there. Returns `prepared`'s words too."""
     check_folder(e, folder)
     model, said = prepared(e, report)
     keep_settings(e, folder)

@@ -1,4 +1,4 @@
-"""The main job: a grid of norms and recipes on one data set, trained and judged cell by cell."""
+"""The main job: a grid of norms and recipes on one data set, trained and evaluated cell by cell."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from .presets import DIGITS, EPS
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A grid, every norm with every recipe, and methods that stand in no grid; with every seed.
+    """A grid of every norm with every recipe, and methods beside it; each with every seed.
 
     Options
         data            the data set, by name or path
         model           the network
         norms           the rows of the grid
         recipes         the columns of the grid
-        methods         rows beside the grid, in a YAML list: each a `name`, and any settings of `normwise train` in which it
-                        differs from what all share (norm, recipe, start, substitute, model, ...)
-        threat          what the attacker may do, in training and in the verdict
-        attacks         how the attacker searches when a network is judged
-        strongest       attacks that search further, on what `attacks` left standing; []: none do
-        schedule        how training proceeds, for every cell alike
-        seeds           number of seeds, from 0 on
-        batch_size      rows per batch when a network is judged
-        jobs            cells that run at a time, each in a process of its own
+        methods         rows beside the grid, as a YAML list: each has a `name`, and the settings of `normwise train` that differ
+                        from the shared ones (norm, recipe, start, substitute, model, ...)
+        threat          what the attacker may do, in training and evaluation
+        attacks         the attacks of the evaluation (the protocol)
+        strongest       further attacks, on the images that `attacks` leave correct; []: none
+        schedule        the training schedule, the same for every cell
+        seeds           number of seeds, starting at 0
+        batch_size      images per batch in the evaluation
+        jobs            cells (one network each) that run in parallel, each in its own process
         device          "cpu", "cuda", "cuda:1", or "auto"
-        threads         CPU threads per cell; 0 leaves torch's choice
+        threads         CPU threads per cell; 0: torch's default
     """
 
     data: Data = choice(DATA, Digits(), find)
@@ -70,12 +70,12 @@ class Bench:
         if self.seeds < 1 or self.jobs < 1:
             raise ValueError(f"seeds is {self.seeds} and jobs {self.jobs}; give whole numbers >= 1")
         if not ((self.norms and self.recipes) or self.methods):
-            raise ValueError("a bench needs at least one norm and one recipe, or a method")
+            raise ValueError("a bench needs at least one norm and one recipe, or one method; give some")
         cells(self)  # refuses methods that cannot be
 
 
 class Finished(NamedTuple):
-    """What a bench leaves: the cells that ended, and why the others did not."""
+    """What a bench returns: the results of finished cells, and why the others failed."""
 
     results: list[Result]
     failures: dict[str, str]
@@ -125,9 +125,9 @@ def _experiment(method: Mapping[str, Any], shared: Experiment) -> Experiment:
 
 
 def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
-    """Run every cell that has no result yet; a cell that fails on the way is named, and the others go on.
+    """Run every cell that has no result yet; a cell that fails is named, and the others continue.
 
-    Cells are written to `folder/cells/NAME`; a stopped bench goes on where it was, in the middle of a cell too.
+    Cells are written to `folder/cells/NAME`; a stopped bench resumes where it was, also in the middle of a cell.
     """
     check_folder(bench, folder)
     grid = cells(bench)

@@ -1,4 +1,4 @@
-"""Named experiments, as functions of nothing; and the settings that suit each data set."""
+"""Named experiments, as functions without arguments; and the default settings of each data set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..training.recipes import Adversarial
 from ..training.schedule import Schedule
 from .experiment import Experiment
 
-# The radius at which a data set is judged where nothing else is said. Digits: the smallest of 0.1, 0.15, 0.2, 0.3 at
-# which the standard BatchNorm network falls below 5% on validation under PGD-20 (results/digits-eps). MNIST: Madry et al.
+# The default radius of a data set. Digits: the smallest of 0.1, 0.15, 0.2, 0.3 at
+# which the standard BatchNorm network keeps less than 5% on validation under PGD-20 (results/digits-eps). MNIST: Madry et al.
 # 2018. The others: the field's 8/255.
 EPS = {"digits": 0.2, "mnist": 0.3}
 DIGITS = Schedule(

@@ -1,4 +1,4 @@
-"""ABNN: a network whose statistics come from a frozen substitute that sees the very same input; and weaker views of it."""
+"""ABNN: a network whose statistics come from a frozen substitute that sees the same input; and weaker attackers of it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Adaptive:
     """Which adaptive layers are put into a target, and where (see `AdaptiveNorm`).
 
     Options
-        source              what the substitute delivers: "features" (authors' code), "statistics" (our reading of the
+        source              what the substitute gives: "features" (authors' code), "statistics" (our reading of the
                             abstract), or a control: "constant", "fusion", "plain"
-        scope               statistics over "batch", "channel" or "sample"; null: the source's own
-        head                "pooled" or "flattened"
-        taps                where, in the target: names of modules whose answers (b, c, ...) are adapted, "NAME:in" for what
-                            the module reads; empty: found by name (see `find_taps`)
-        substitute_taps     the features read there, in the substitute; empty: `taps`, or found by name
+        scope               statistics over "batch", "channel" or "sample"; null: the default of the source
+        head                how features enter its linear layer: "pooled" or "flattened"
+        taps                places in the target: names of modules whose outputs (b, c, ...) are adapted, "NAME:in" for the
+                            input of a module; empty: found by name (see `find_taps`)
+        substitute_taps     places in the substitute whose features are read; empty: `taps`, or found by name
 
     Raises ValueError for options that do not go together.
     """
@@ -57,7 +57,7 @@ class Aligned(NamedTuple):
 
 
 class ABNN(nn.Module):
-    """A target with an adaptive layer at each tap, and the frozen substitute it listens to; made by `abnn`.
+    """A target with an adaptive layer at each tap, and its frozen substitute; made by `abnn`.
 
     Images (b, c, ...) with pixels in [0, 1] -> logits (b, classes of the target). Both networks see the same x, and gradients
     in x flow through both. The substitute is in evaluation mode always, and none of its parameters or buffers changes.
@@ -191,7 +191,7 @@ def find_taps(model: nn.Module, called: str = "model") -> tuple[str, ...]:
 
 
 def detached(model: nn.Module) -> nn.Module:
-    """A weaker attacker's view: the answers of the model, the gradient of the target alone (the substitute's is cut).
+    """The view of a weaker attacker: the logits of the model, and the gradient of the target alone (the substitute's is cut).
 
     A copy, for `evaluate(model, ..., craft_on=detached(model))`; figures made so are to be labelled.
     Raises ValueError for a model that is no ABNN.
@@ -200,10 +200,10 @@ def detached(model: nn.Module) -> nn.Module:
 
 
 def fixed_at(model: nn.Module, clean: Images) -> nn.Module:
-    """A weaker attacker's view: the substitute sees, for each row, the image of `clean` that is nearest to it (l2).
+    """The view of a weaker attacker: for each image, the substitute sees the nearest image of `clean` (l2).
 
     So its statistics stay those of the clean input, as if an attacker could not move them. `clean` holds all the images that
-    will be attacked, (n, c, ...); nearest, since rows leave a batch when they fall. Where radii are so large that an image
+    will be attacked, (n, c, ...); nearest, because misclassified images leave a batch. Where radii are so large that an image
     may come nearer to another one, give one batch at a time. A copy, for `craft_on`; figures made so are to be labelled.
     Raises ValueError for a model that is no ABNN.
     """

@@ -1,4 +1,4 @@
-"""Weights in and out: safetensors with a JSON card beside them, or anybody's weights-only file."""
+"""Weights in and out: safetensors with a JSON file (the card) beside them, or any weights-only file."""
 
 from __future__ import annotations
 
@@ -129,11 +129,9 @@ def _read(path: Path) -> Any:
         if asked := named[1] if named else _named_by_a_pickle(path) if head.startswith(b"\x80") else "":
             raise ValueError(f"{path} was refused: {_code(path, asked)}; {_ADVICE}") from None
         if head.startswith(b"PK") or head[8:] == b"{":
-            reason = (
-                f"cannot be read as weights ({brief(error)[:120]}); it is truncated, or another kind of file: fetch it again"
-            )
+            reason = f"cannot be read as weights ({brief(error)[:120]}); it is truncated, or another kind of file: download it again"
             raise ValueError(f"{path} {reason}") from None
-        raise ValueError(f"{path} is not a weights file, or a damaged one; fetch it again, or {_ADVICE}") from None
+        raise ValueError(f"{path} is not a weights file, or a damaged one; download it again, or {_ADVICE}") from None
 
 
 def _harmless() -> list[Any]:
@@ -184,7 +182,9 @@ def _opened(held: Any, source: str) -> Weights:
     while inside := _states(held):
         key = next((key for key in _OPENED if key in inside), inside[0])
         if len(inside) > 1 and key not in _OPENED:
-            raise ValueError(f"{source} holds several state dicts ({_some(inside)}), of which none is meant; save one alone")
+            raise ValueError(
+                f"{source} holds several state dicts ({_some(inside)}), and it is not clear which to read; save one alone"
+            )
         others = [one for one in inside if one != key]
         notes.append(f"{source}: its entry {key} was read" + f", and not {_some(others)}" * bool(others))
         held = held[key]

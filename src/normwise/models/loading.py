@@ -1,4 +1,4 @@
-"""Find a network: a run folder, a weights file with its card, or anybody's function that returns one."""
+"""Find a network: a run folder, a weights file with its card, or a function that returns one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def load(spec: str, weights: str = "") -> Loaded:
         model = convert(model, NORMS.make(found["norm"]))
     if found.get("adaptive"):
         model = _adapted(model, found["adaptive"], spec)
-    unnamed = f"no weights file was named for {spec}: its weights are as it makes them, random unless it loads some itself"
+    unnamed = (
+        f"no weights file was named for {spec}: the weights are those that it makes: random, unless it loads some itself"
+    )
     notes = checkpoints.give(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
     return Loaded(set_mode(model, "eval"), found, notes)
 

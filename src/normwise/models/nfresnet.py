@@ -175,7 +175,7 @@ class NFResNet:
         depth       8, 14, 20, ..., 6n+2
         width       channels of the first stage
         alpha       weight of the residual branches
-        drop_path   probability that a row loses the last block's branch, in training; grows linearly from 0 at the first
+        drop_path   stochastic depth in training: probability to drop the last block's branch; grows linearly from 0 at the first
         dropout     share of the features that are set to 0 before the linear layer, in training
 
     Source: a port of `nfresnet50` to the shape of `resnet`. Differs: 3x3 stem without pooling, basic blocks, the first stage
@@ -222,7 +222,7 @@ class NFResNet26:
     Options
         width       channels of the stem; the stages have 4, 8, 16 and 32 times as many
         alpha       weight of the residual branches
-        drop_path   probability that a row loses the last block's branch, in training; grows linearly from 0 at the first
+        drop_path   stochastic depth in training: probability to drop the last block's branch; grows linearly from 0 at the first
         dropout     share of the features that are set to 0 before the linear layer, in training
 
     It normalizes nothing and takes no norm but `none` (or null).

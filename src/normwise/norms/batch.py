@@ -13,13 +13,13 @@ from .layer import StatNorm
 
 @dataclass(frozen=True, kw_only=True)
 class BN:
-    """BatchNorm; with shares above 0 it reads the batch at inference (both at s: alpha-BN).
+    """BatchNorm; with shares above 0 it uses batch statistics in evaluation too (both at s: alpha-BN).
 
         y = weight * (x - mean) / sqrt(var + eps) + bias
 
     Options
-        centre_share    share of the mean read from the batch in evaluation, 0 to 1
-        spread_share    share of the variance read from the batch in evaluation, 0 to 1
+        centre_share    share of the batch mean in evaluation, 0 to 1; the rest is the running mean
+        spread_share    share of the batch variance in evaluation, 0 to 1; the rest is the running variance
         eps             added to the variance
         momentum        weight of a new batch in the running statistics
 
@@ -46,7 +46,7 @@ class BN:
 
 @dataclass(frozen=True, kw_only=True)
 class BNwoT(BN):
-    """BatchNorm without tracking: in evaluation too it reads the batch alone (prediction-time BatchNorm).
+    """BatchNorm without tracking: batch statistics in evaluation too (prediction-time BatchNorm).
 
     Source: Nado et al. 2020, arXiv:2006.10963; the name is of Awais et al. 2020, arXiv:2006.11007.
     """
@@ -60,7 +60,7 @@ class BNwoT(BN):
 
 @dataclass(frozen=True, kw_only=True)
 class BNM(BN):
-    """BatchNorm with the running mean and the batch's variance in evaluation.
+    """BatchNorm with the running mean and the batch variance in evaluation.
 
     Source: the authors' code of Awais et al. 2020, arXiv:2006.11007.
     """
@@ -73,7 +73,7 @@ class BNM(BN):
 
 @dataclass(frozen=True, kw_only=True)
 class AlphaBN(BN):
-    """BatchNorm that mixes running and batch statistics in evaluation, in equal shares unless said otherwise.
+    """BatchNorm that mixes running and batch statistics in evaluation, in equal shares by default.
 
     Source: You et al. 2021, arXiv:2110.04065 (their alpha is the share of the running statistics); Schneider et al. 2020,
     arXiv:2006.16971, mix likewise, with the share n / (N + n) for n images and a prior worth N.

@@ -1,4 +1,4 @@
-"""No normalization: what remains of a norm layer when its statistics are taken away."""
+"""No normalization: a norm layer without its statistics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ChannelAffine(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class NoNorm:
-    """No normalization: the scale and shift of a norm layer alone, so that only the statistics differ.
+    """No normalization: only the learned scale and shift of a norm layer.
 
     Source: the "NoBN" control of Awais et al. 2020, arXiv:2006.11007. Differs: scale and shift are used.
     """

@@ -1,4 +1,4 @@
-"""StatNorm: one normalization layer whose reading of the batch at inference is two numbers."""
+"""StatNorm: one normalization layer; two numbers say how much it uses batch statistics in evaluation."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class RNT:
 
     Options
         power           exponent of the range; the paper's 0.2 leaves the layer nearly un-normalized
-        centre_share    share of the mean read from the batch in evaluation, 0 to 1
-        spread_share    share of the range read from the batch in evaluation, 0 to 1
+        centre_share    share of the batch mean in evaluation, 0 to 1; the rest is the running mean
+        spread_share    share of the batch range in evaluation, 0 to 1; the rest is the running range
         eps             added to the power of the range
         momentum        weight of a new batch in the running statistics
 
@@ -52,7 +52,7 @@ class RNT:
 
 @dataclass(frozen=True, kw_only=True)
 class RN(RNT):
-    """RobustNorm that reads the batch alone in evaluation. Source: as `rnt`."""
+    """RobustNorm with batch statistics in evaluation. Source: as `rnt`."""
 
     name: ClassVar[str] = "rn"
     label: ClassVar[str] = "RobustNorm reading the batch"
@@ -63,7 +63,7 @@ class RN(RNT):
 
 @dataclass(frozen=True, kw_only=True)
 class RNM(RNT):
-    """RobustNorm with the running mean and the batch's range in evaluation. Source: as `rnt`."""
+    """RobustNorm with the running mean and the batch range in evaluation. Source: as `rnt`."""
 
     name: ClassVar[str] = "rnm"
     label: ClassVar[str] = "RobustNorm, running mean, batch range"

@@ -125,8 +125,8 @@ class MBN:
 
     Options
         routes      number of routes
-        share       what all routes share: "none", "statistics" (affine parameters apart) or "affine" (statistics apart)
-        route       the route that is taken where nothing else is said
+        share       what the routes share: "none", "statistics" (separate affine parameters) or "affine" (separate statistics)
+        route       the route in use, unless another one is chosen
         eps         added to the variance
         momentum    weight of a new batch in the running statistics
 

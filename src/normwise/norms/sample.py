@@ -1,4 +1,4 @@
-"""Norms that read one sample: group, layer, instance."""
+"""Norms with the statistics of one image: group, layer, instance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class GN:
     """GroupNorm: mean and variance of each sample over a group of channels.
 
     Options
-        groups  number of groups; the channels of every site must be a multiple of it
+        groups  number of groups; the channels of every norm layer must be a multiple of it
         eps     added to the variance
 
     Source: Wu and He 2018, arXiv:1803.08494.

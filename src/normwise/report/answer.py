@@ -42,7 +42,7 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
         findings = _single(found[0])
     findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
     untouched = beside.sentences(found)
-    findings += [("Untouched rows", untouched)] * bool(untouched)
+    findings += [("Clean images beside malicious ones", untouched)] * bool(untouched)
     return Answer(*_lead(found, columns), findings, _cautions(found, columns, failures))
 
 
@@ -63,29 +63,31 @@ def _columns(found: Sequence[Cell]) -> list[_Column]:
 
 
 def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
-    """Does a norm make it robust, by itself? Rows that are coupled answer for their batch and not for an image."""
+    """Does a norm alone make a network robust? Figures of coupled images are about their batch, not about one image."""
     best = _best([cell for cell in found if not cell.coupled] or found)
     if len(found) == 1:
         lead = f"{percent(best.worst.value)} of test images stay correctly classified under attack, {percent(best.clean.value)} without."
         return lead, f"{where(best.norm, training(best.recipe) if best.seconds else '')}{_of_batches(best)}."
     most = f"{best.norm} with {training(best.recipe)}" if best.seconds else best.norm
-    rest = f"Most robust network{'' if best.coupled else ' with independent rows'}: {most}, {best.worst} in the worst case "
+    rest = (
+        f"Most robust network{'' if best.coupled else ' with independent images'}: {most}, {best.worst} in the worst case "
+    )
     rest += f"({percent(best.protocol.value)} under the protocol alone) " * best.paired
     rest += f"and {percent(best.clean.value)} on clean images."
     settings = dict.fromkeys(cell.setting for cell in found)
     if len(settings) > 1:
-        rest = f"Networks are compared only within one of {len(settings)} settings: {joined(settings)}."
+        rest = f"Networks are compared only within one setting. There are {len(settings)}: {joined(settings)}."
     compared = [column for column in columns if column.reference and len(column.cells) > 1]
     if not compared:
         return f"{best.norm} keeps most under attack: {percent(best.worst.value)}.", rest
     gains = [(column, cell) for column in compared for cell in column.above if _gain(cell, column.reference) >= MATTERS]
     above = [(column, cell) for column, cell in gains if not cell.coupled]
     if not above:
-        tail = ", unless the rows of a batch are coupled" if gains else ""
+        tail = ", unless the images of a batch are coupled" if gains else ""
         least = f"{100 * MATTERS:.0f} points or more"
         return f"No normalization is measurably more robust than {REFERENCE} by {least} with the same training{tail}.", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
-    doubt = " A check doubts it." if cell.doubts else ""
+    doubt = " A sanity check warns about it." if cell.doubts else ""
     lead = f"{cell.norm} is more robust than {REFERENCE} with {column.name}: "
     return f"{lead}{percent(cell.worst.value)} against {percent(_value(column.reference))} in the worst case.{doubt}", rest
 
@@ -95,7 +97,7 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
     lines = [f"Clean: {cell.clean}"]
     if len(cell.results) == 1:
         lines += [f"{name.upper()}: {score}" for name, score in cell.results[0].evaluation.per_attack.items()]
-    lines += [f"Protocol, these together: {cell.protocol}"] * cell.paired
+    lines += [f"Protocol, all of these together: {cell.protocol}"] * cell.paired
     lines += [f"Joint: {cell.joint}", f"Single: {cell.single}"] if cell.single else []
     findings = [("Accuracy, with 95% intervals", [*lines, f"Worst case: {cell.worst}"])]
     if cell.seconds and cell.images:
@@ -105,12 +107,12 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
 
 
 def _column(column: _Column) -> list[str]:
-    """Best worst case of a recipe, and how each norm stands to BatchNorm."""
+    """Best worst case of a recipe, and how each norm compares with BatchNorm."""
     best, reference = _best(column.cells), column.reference
-    protocol = f", where the protocol alone says {percent(best.protocol.value)}" if best.paired else ""
+    protocol = f"; under the protocol alone {percent(best.protocol.value)}" if best.paired else ""
     lines = [f"Best worst case: {best.norm}, {best.worst}{_of_batches(best)}{protocol}."]
     if reference is None:
-        return [*lines, f"No {REFERENCE} with running statistics here to compare with."]
+        return [*lines, f"There is no {REFERENCE} with running statistics to compare with."]
     if reference is not best:
         lines.append(f"{REFERENCE}: {reference.worst}.")
     if column.above:
@@ -125,7 +127,7 @@ def _column(column: _Column) -> list[str]:
 
 
 def _pair(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
-    """What the strongest attacks take away of what the protocol's leave standing."""
+    """How much the strongest attacks find after the protocol."""
     paired = [cell for cell in found if cell.paired]
     if not paired:
         return []
@@ -133,8 +135,8 @@ def _pair(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
     cell = max(paired, key=lambda cell: cell.protocol.value - cell.joint.value)
     if cell.protocol.value == cell.joint.value:
-        return [("Protocol and strongest attack", [f"{strongest} broke nothing that {protocol} left standing."])]
-    text = f"{strongest}, after {protocol}, took away {'up to ' * (len(paired) > 1)}"
+        return [("Protocol and strongest attack", [f"{strongest} broke no image that {protocol} left correct."])]
+    text = f"{strongest}, after {protocol}, lowered the accuracy by {'up to ' * (len(paired) > 1)}"
     text += f"{100 * (cell.protocol.value - cell.joint.value):.1f} points: {percent(cell.joint.value)} instead of "
     name = where(cell.norm, training(cell.recipe) if cell.seconds else "")
     return [("Protocol and strongest attack", [f"{text}{percent(cell.protocol.value)} ({name})."])]
@@ -148,13 +150,15 @@ def _norm_or_recipe(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
     (low, least), (high, most) = (f(references, key=lambda pair: pair[1].worst.value) for f in (min, max))
     text = f"Changing the training moves the worst case of {REFERENCE} from {percent(least.worst.value)} ({low.name}) to "
     lines = [f"{text}{percent(most.worst.value)} ({high.name})."]
-    for coupled, rows in ((False, "independent"), (True, "coupled")):
+    for coupled, images in ((False, "independent"), (True, "coupled")):
         others = [(column, cell) for column in columns for cell in column.cells if cell.coupled == coupled]
         moved = [(column, cell) for column, cell in others if column.reference and cell is not column.reference]
         if moved:
             column, cell = max(moved, key=lambda pair: abs(_gain(pair[1], pair[0].reference)))
             points = f"{100 * _gain(cell, column.reference):+.1f} points".replace("-", "−")
-            lines.append(f"Changing the norm moves it by {points} at most with {rows} rows ({cell.norm}, {column.name}).")
+            lines.append(
+                f"Changing the norm moves it by {points} at most with {images} images ({cell.norm}, {column.name})."
+            )
     return [("Norm or recipe", lines)]
 
 
@@ -187,19 +191,19 @@ def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
 
 
 def _coupled(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
-    """How much of the accuracy under attack is that of models whose rows are coupled, and what becomes of it alone."""
+    """How much of the accuracy under attack belongs to coupled networks, and what is left of it one image at a time."""
     coupled, total = [cell for cell in found if cell.coupled], sum(cell.worst.value for cell in found)
     if not coupled:
-        return [("Coupled rows", ["None: nowhere did a row's answer change when only its neighbours did."])]
-    lines = ["A row's answer was measured to change when only its neighbours did."]
+        return [("Coupled images", ["None: no answer changed when only the other images of the batch did."])]
+    lines = ["Measured: the answer to an image changed when only the other images of its batch did."]
     if len(found) > 1:
         lines = [
-            f"{len(coupled)} of {plural(len(found), 'network')}: a row's answer was measured to change when only its neighbours did."
+            f"{len(coupled)} of {plural(len(found), 'network')}: the answer to an image changed when only the other images of its batch did."
         ]
     if total and len(coupled) < len(found):
         share = 100 * sum(cell.worst.value for cell in coupled) / total
         lines.append(
-            f"They are {100 * len(coupled) / len(found):.0f}% of the networks and hold {share:.0f}% of the apparent robustness "
+            f"They are {100 * len(coupled) / len(found):.0f}% of the networks and have {share:.0f}% of the apparent robustness "
             "(worst-case accuracy, added up)."
         )
     alone = [
@@ -208,21 +212,23 @@ def _coupled(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     if alone:
         spread = percent(min(alone)) if len(alone) == 1 else f"{percent(min(alone))} to {percent(max(alone))}"
         lines.append(f"Their worst-case images, given one by one, are classified correctly in {spread} of cases.")
-    return [("Coupled rows", lines)]
+    return [("Coupled images", lines)]
 
 
 def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mapping[str, str]) -> list[tuple[str, str]]:
     cautions = []
     if failures:
-        cautions.append(("Failed cells", f"{joined(failures)} did not end and cannot be compared; reasons below the table."))
+        cautions.append(
+            ("Failed cells", f"{joined(failures)} failed and cannot be compared; the reasons are below the table.")
+        )
     trained = [cell for cell in found if any(r.training for r in cell.results)]
     seeds = {len(cell.results) for cell in found}
     if seeds == {1} and trained:
-        cautions.append(("One seed", "Differences between trainings are not covered by the intervals."))
+        cautions.append(("One seed", "The intervals do not cover differences between trainings."))
     elif seeds != {1}:
         few = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-        alone = " A cell with one seed has no such part in its interval." if 1 in seeds else ""
-        cautions.append((f"{few} seeds", f"Means over seeds; the intervals cover rows and trainings.{alone}"))
+        alone = " The interval of a cell with one seed covers images alone." if 1 in seeds else ""
+        cautions.append((f"{few} seeds", f"Means over seeds; the intervals cover images and trainings.{alone}"))
     names = attackers(result for cell in found for result in cell.results)
     if names:
         weak = f"A worst case over {joined(names)} is an upper bound on robustness"
@@ -230,22 +236,24 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
         alone = (
             ""
             if any(cell.paired for cell in found)
-            else " Nothing else searched: a protocol's figure and the worst case are one."
+            else " No further attack searched: the protocol's figure and the worst case are the same."
         )
         cautions.append(("Attacks", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
     if any(cell.coupled for cell in found):
         cautions.append(
             (
                 "Batches",
-                "The worst case of coupled rows is taken batch by batch, of independent rows row by row. Images and attacks "
-                "alike, batch by batch is the higher figure: a gain of coupled rows is partly this."
-                f"{' Where one row among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",
+                "The worst case of coupled images is taken batch by batch, of independent images image by image. For the same "
+                "images and attacks, batch by batch gives the higher figure. A gain of coupled images is partly due to this."
+                f"{' If one image among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",
             )
         )
     doubted = [where(where(cell.norm, cell.recipe), cell.setting) for cell in found if cell.doubts]
     if doubted:
         what = joined(dict.fromkeys(check.name for cell in found for check in cell.doubts))
-        cautions.append(("Checks", f"{plural(len(doubted), 'cell')} raised a check ({what}): {joined(doubted)}."))
+        cautions.append(
+            ("Checks", f"A sanity check warned ({what}) for {plural(len(doubted), 'network')}: {joined(doubted)}.")
+        )
     if any(column.reference and len(column.cells) > 1 for column in columns):
         wide = max(_half(cell.worst) for cell in found)
         cautions.append(("Resolution", f"Intervals reach up to ±{100 * wide:.1f} points: smaller differences may not show."))
@@ -273,11 +281,11 @@ def _of_batches(cell: Cell) -> str:
         return ""
     size, joint, single = cell.results[0].evaluation.batch_size, cell.joint, cell.single
     if single and single.value < joint.value:
-        told = f"one row attacked among the clean neighbours of its batch of {size}; jointly {percent(joint.value)}"
+        told = f"one image attacked among the clean neighbours of its batch of {size}; whole batches {percent(joint.value)}"
     else:
-        alone = f"; one row among clean neighbours {percent(single.value)}" if single else ""
+        alone = f"; one image among clean neighbours {percent(single.value)}" if single else ""
         told = f"for whole batches of {size}{alone}"
-    return f" (coupled rows: {told})"
+    return f" (coupled images: {told})"
 
 
 def _named(found: Iterable[Cell]) -> str:

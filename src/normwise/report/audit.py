@@ -21,14 +21,14 @@ _NEEDED = ("verdict", "claimed_accuracy", "upper_bound", "interval", "n", "threa
 SEVERITY = {"fail": 3, "warn": 2, "could not run": 1, "pass": 0}
 MARKS = {"fail": "✗", "warn": "!", "could not run": "–", "pass": "✓"}
 _REACHES = {  # name: what the attacker changes, what the share counts
-    "joint": ("all images of a batch, together", "of rows stand"),
-    "single": ("one image, beside clean neighbours", "of rows stand, each attacked alone"),
-    "peers": ("half of a batch, without limit; nobody touches the rows that count", "of untouched rows stay right"),
+    "joint": ("all images of a batch, together", "of images stay correct"),
+    "single": ("one image, beside clean neighbours", "of images stay correct, each attacked alone"),
+    "peers": ("half of a batch, without limit; the images that count are unchanged", "of unchanged images stay correct"),
 }
 
 
 class Finding(NamedTuple):
-    """One check: its anchors in this page and in docs/checks.md, what it found on how many rows, and its series as a plot."""
+    """One check: its anchors in this page and in docs/checks.md, what it found on how many images, and its series as a plot."""
 
     id: str
     anchor: str
@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 
     @property
     def called(self) -> str:
-        """Its name, and its number of rows where it has one."""
+        """Its name, and its number of images if it has one."""
         return self.name if self.n is None else f"{self.name} (n = {self.n})"
 
 
@@ -82,7 +82,7 @@ class Told(NamedTuple):
 
     @property
     def aside(self) -> list[Finding]:
-        """What had nothing to ask of this network."""
+        """Checks that do not apply to this network."""
         return [f for f in self.findings if f.status == "pass" and f.n is None]
 
     def status(self, name: str) -> Finding | None:
@@ -157,24 +157,24 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
     low, high = one["interval"]
     claimed, bound, n = one["claimed_accuracy"], one["upper_bound"], one["n"]
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
-    interval = f"95% interval for rows like them {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
+    interval = f"95% interval for images like these {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
     failed = [str(check["name"]) for check in one["checks"] if check["status"] == "fail"]
     verdict = one["verdict"].capitalize()
     if not n:
-        lead, rest = f"{verdict}: no attack could run, so that nothing is known.", missing.strip()
+        lead, rest = f"{verdict}: no attack could run, so nothing is known.", missing.strip()
     elif one["verdict"] == "trustworthy":
         lead = f"Trustworthy: claimed {percent(claimed)}, the strongest attacks leave {percent(bound)}."
         doubt = (
-            f"No attack contradicts the claim; these checks failed all the same: {joined(failed)}."
+            f"No attack contradicts the claim, but these checks failed: {joined(failed)}."
             if failed
-            else "No attack and no check gives reason to doubt the claim."
+            else "No attack and no check contradicts the claim."
         )
         rest = f"{interval} {doubt}{missing}"
     else:
-        lead = f"{verdict}: claimed {percent(claimed)}, at most {percent(bound)} of these rows stand."
+        lead = f"{verdict}: claimed {percent(claimed)}, at most {percent(bound)} of these images stay correct."
         rest = f"{interval}{missing}"
         if one["verdict"] == "not established":
-            rest = f"{interval} Nothing contradicts the claim, and nothing that could see a contradiction vouches for it.{missing}"
+            rest = f"{interval} No check contradicts the claim, but no check that could see a contradiction supports it.{missing}"
     provenance = dict(one.get("provenance") or {})
     command = str(provenance.pop("command", "") or "")
     return Told(
@@ -184,7 +184,7 @@ def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
         lead=lead,
         rest=rest,
         n=n,
-        drawn=str(one.get("drawn") or plural(n, "row")),
+        drawn=str(one.get("drawn") or plural(n, "image")).replace("rows", "images"),
         claimed=claimed,
         bound=bound,
         low=low,
@@ -227,17 +227,17 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("Threat model", [allowed(one["threat"])]),
         ("The attacker knows", ["everything: architecture, weights, statistics, gradients"]),
         ("The attacker changes", changes),
-        ("The audit fixes", [FIXED, "Checks with an attacker of their own say so"]),
+        ("The audit fixes", [FIXED, "A check with another attacker says so"]),
     ]
 
 
 def _broken(by: str | Mapping[str, int]) -> str:
-    """What broke the rows, each counted for the first that did."""
+    """What broke the images, each counted for the first attack that did."""
     if not isinstance(by, Mapping):
         return f"{by}." if by else ""
-    told = [f"{plural(rows, 'row')} by {attack}" for attack, rows in by.items() if attack != "clean"]
-    clean = [f"{plural(by['clean'], 'row')} misclassified untouched"] if by.get("clean") else []
-    return f"Each counted for the first that broke it: {joined([*told, *clean])}." if told or clean else ""
+    told = [f"{plural(rows, 'image')} by {attack}" for attack, rows in by.items() if attack != "clean"]
+    clean = [f"{plural(by['clean'], 'image')} misclassified without an attack"] if by.get("clean") else []
+    return f"Each image counts for the first attack that broke it: {joined([*told, *clean])}." if told or clean else ""
 
 
 def _table(audits: Sequence[Told]) -> tuple[list[str], list[list[str]], list[bool]]:
@@ -250,8 +250,8 @@ def _table(audits: Sequence[Told]) -> tuple[list[str], list[list[str]], list[boo
         "Left at most",
         "95% interval",
         "n",
-        "Rows coupled",
-        "Checks raised",
+        "Images coupled",
+        "Checks not passed",
     ]
     rows = [
         [

@@ -1,4 +1,4 @@
-"""Untouched rows beside malicious ones: what the check of every network found, in sentences."""
+"""Clean images beside malicious ones: what the check of every network found, in sentences."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .cells import Cell
 from .words import joined, plural, training, where
 
 CHECK = "untouched rows beside malicious ones"
-_COUNTED = re.compile(r"(\d+) of (\d+) untouched rows fall")  # how the check begins to say what it measured
+_COUNTED = re.compile(r"(\d+) of (\d+) (?:untouched rows fall|clean images are misclassified)")  # in older and newer records
 
 
 class _Network(NamedTuple):
-    """What became of one network's untouched rows."""
+    """How many clean images of one network were misclassified."""
 
     name: str
     reads: str
@@ -24,7 +24,7 @@ class _Network(NamedTuple):
 
 
 def sentences(found: Sequence[Cell]) -> list[str]:
-    """Where untouched rows changed their class, and where none did, by what the norms read; nothing where nobody looked."""
+    """Networks where clean images changed their class, and where none did, by what the norms read."""
     networks = [one for cell in found for result in cell.results if (one := _counted(cell, result))]
     fallen, stood = ([one for one in networks if bool(one.fell) == fell] for fell in (True, False))
     told, groups = [], dict[str, list[int]]()
@@ -33,9 +33,9 @@ def sentences(found: Sequence[Cell]) -> list[str]:
     none = [f"of {sum(rows)} {reads} ({plural(len(rows), 'network')})" for reads, rows in groups.items()]
     if fallen:
         counts = joined(f"{one.name} ({one.fell} of {one.victims})" for one in fallen)
-        told.append(f"Beside malicious neighbours, rows that nobody touched changed their class: {counts}.")
+        told.append(f"Beside malicious neighbours, unchanged images got another class: {counts}.")
     if none:
-        start = "None did:" if fallen else "Beside malicious neighbours, no row that nobody touched changed its class:"
+        start = "None did:" if fallen else "Beside malicious neighbours, no unchanged image got another class:"
         told.append(f"{start} {joined(none)}.")
     return told
 
@@ -49,6 +49,11 @@ def _counted(cell: Cell, result: Result) -> _Network | None:
         return None
     name = where(f"{cell.norm} with {training(cell.recipe)}" if result.training else cell.norm, cell.setting)
     seed = f", seed {result.experiment.get('seed', e.seed)}" if len(cell.results) > 1 else ""
-    kinds = {"running": "with running statistics", "batch": "reading the batch", "none": "without a norm"}
-    reads = joined(kinds.get(what, f"reading the {what}") for what in e.norm_reads or ("none",))
+    kinds = {
+        "running": "with running statistics",
+        "batch": "with batch statistics",
+        "sample": "with statistics of each image",
+        "none": "without a norm",
+    }
+    reads = joined(kinds.get(what, f"with {what} statistics") for what in e.norm_reads or ("none",))
     return _Network(f"{name}{seed}", reads, int(counted[1]), int(counted[2]))

@@ -1,4 +1,4 @@
-"""What was compared, under which threat model and by whom judged: the facts that a verdict stands on, in words."""
+"""What was compared, under which threat model, and on what it was checked, in words."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from ..records import Result
 from .cells import Cell, flat, label
 from .words import joined, plural, where
 
-ALONE = "each image for itself: its neighbours were measured not to matter"
-BATCH = "jointly all images of a batch, with gradients through the batch's statistics"
-JOINT = f"{BATCH}; not one row among clean ones"
-ONE = (
-    "apart from that, one image among clean neighbours (single): PGD-20 on each of {} rows; the lower of both figures counts"
-)
+ALONE = "each image alone: the other images of the batch were measured not to matter"
+BATCH = "all images of a batch together (joint), with gradients through the batch statistics"
+JOINT = f"{BATCH}; not one image among clean ones"
+ONE = "separately, one image among clean neighbours (single): PGD-20 on each of {} images; the lower of both figures counts"
 KNOWS = "everything: architecture, weights, statistics, gradients (white box)"
-FIXED = "which images share a batch, their order and its size; running statistics stay as they were"
+FIXED = "which images share a batch, their order and the batch size; running statistics do not change"
 _LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is not 255
 _BALLS = {
     "linf": "every pixel may move by at most",
@@ -26,7 +24,7 @@ _BALLS = {
 
 
 class Card(NamedTuple):
-    """The threat card of a figure: against whom it was measured, who decides what, and on how many rows."""
+    """The threat card of a figure: the attacker, who decides what, and the number of images."""
 
     threat: str
     attacks: tuple[str, ...]
@@ -42,7 +40,7 @@ class Card(NamedTuple):
             ("Attacks", list(self.attacks) or ["none"]),
             ("The attacker changes", list(self.changes)),
             ("The evaluation fixes", [self.fixed]),
-            ("Judged", [self.judged]),
+            ("Checked on", [self.judged]),
         ]
 
 
@@ -50,14 +48,14 @@ def of(result: Result) -> Card:
     """The threat card of a result's figures."""
     e = result.evaluation
     attacks = tuple(_unique(_attack(attack, result) for attack in e.attacks))
-    further = "on every batch again" if e.coupled else "on what these left standing"
+    further = "on every batch again" if e.coupled else "on the images that these left correct"
     attacks += tuple(f"{further}: {_attack(attack, result)}" for attack in e.strongest)
     coupled = (BATCH, ONE.format(e.single.n)) if e.single else (JOINT,)
     return Card(_threat(result), attacks, coupled if e.coupled else (ALONE,), FIXED, _judged(result))
 
 
 def coupling(networks: Iterable[tuple[str, bool]]) -> list[str]:
-    """Say of which networks rows are coupled, and of which they are not."""
+    """Say for which networks images are coupled, and for which they are not."""
     groups: dict[bool, list[str]] = {}
     for name, coupled in networks:
         groups.setdefault(coupled, []).append(name)
@@ -81,9 +79,9 @@ def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     if trained:
         compared.append(f"training: {joined(_unique(_recipe(*each) for each in trained))}")
     return [
-        ("What was compared" if len(found) > 1 else "What was judged", compared + _unique(_network(r) for r in results)),
+        ("What was compared" if len(found) > 1 else "What was evaluated", compared + _unique(_network(r) for r in results)),
         ("The attacker knows", [KNOWS]),
-        ("The attacker leaves", ["labels and weights"]),
+        ("The attacker does not change", ["labels and weights"]),
     ]
 
 
@@ -118,8 +116,8 @@ def allowed(threat: Mapping[str, Any], data: str = "") -> str:
 
 
 def rows(n: int, data: Any, batch_size: int) -> str:
-    """Say on how many rows, of what, and in which batches."""
-    return f"{n:,} test rows of {label(data, 'the data')}, in fixed batches of {batch_size}"
+    """Say on how many images, of which data, and in which batches."""
+    return f"{n:,} test images of {label(data, 'the data')}, in fixed batches of {batch_size}"
 
 
 def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -174,7 +172,7 @@ def _network(result: Result) -> str:
 
 
 def _substitute(result: Result) -> str:
-    """What an ABNN listens to, and how well that does itself."""
+    """The substitute of an ABNN, and its own clean accuracy."""
     heard = result.substitute
     if heard is None:
         return ""
@@ -182,8 +180,8 @@ def _substitute(result: Result) -> str:
     if heard.trained_on:
         place = heard.trained_on.get("path") or heard.trained_on.get("root") or ""
         on = f"trained on {label(heard.trained_on)} {label(place, '').rstrip('/').split('/')[-1]}".rstrip()
-    itself = f"{heard.clean_accuracy} of the clean test rows" if heard.clean_accuracy else heard.why
-    return f", listening to {label(heard.source)}, {on} (correct itself: {itself})"
+    itself = f"{heard.clean_accuracy} of the clean test images" if heard.clean_accuracy else heard.why
+    return f", with the substitute {label(heard.source)}, {on} (its own accuracy: {itself})"
 
 
 def _recipe(name: str, recipe: Any) -> str:

@@ -92,8 +92,8 @@ def to_html(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
         lead=_tally(claims),
-        rest=f"{len(claims)} claims of four papers, at one size: {size}. Each is decided by its interval and a smallest effect fixed "
-        "beforehand, where its arms were tuned, have learned, and were asked where the claim's premise is met.",
+        rest=f"{len(claims)} claims of four papers, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
+        "fixed before. A claim is decided only if its networks were tuned, have learned, and meet the premise of the claim.",
         claims=[_told(one) for one in claims],
         networks=networks,
         columns=columns,
@@ -119,7 +119,7 @@ def to_markdown(
     lines = [
         f"# Claims, preset {preset}",
         "",
-        f"Every figure is of one size: {size}. A verdict is of that size alone.",
+        f"Every figure is for one size: {size}. A verdict is about that size alone.",
         "",
         heads,
         "|---|---|---|---|---|---|---|",
@@ -131,15 +131,15 @@ def to_markdown(
         lines.append(f"| {' | '.join(told)} |")
     lines += [
         "",
-        "Differences are paired over test rows and seeds, with 95% intervals; a claim holds where the whole interval lies beyond its",
-        "smallest effect, and does not hold where it lies on the other side.",
+        "Differences are paired over test images and seeds, with 95% intervals. A claim holds if the whole interval lies beyond its",
+        "smallest effect, and does not hold if it lies on the other side.",
     ]
     if networks:
         lines += ["", f"| network | what | seeds | {' | '.join(columns)} |", "|---|---|---|" + "---|" * len(columns)]
     for row in networks:
         cells = [f"{100 * paper:.1f} / {100 * strongest:.1f}" for paper, strongest in row.pairs]
         cells[0] = cells[0].split(" / ")[0]
-        about = row.about + "; coupled rows, attacked jointly" * row.coupled
+        about = row.about + "; coupled images, whole batches attacked" * row.coupled
         lines.append(f"| `{row.name}` | {about} | {row.seeds} | {' | '.join(cells)} |")
     if networks:
         lines += ["", "Accuracy in percent under the paper's protocol / the strongest attack, mean over seeds."]

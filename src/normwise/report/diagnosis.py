@@ -18,16 +18,19 @@ from .ink import Drawn
 from .words import anchor, joined, plural, where
 
 _TITLES = {
-    "drift": ("Drift", "What goes into each norm layer, against the statistics that it keeps."),
+    "drift": ("Drift", "The inputs of each norm layer, compared with its running statistics."),
     "flips": (
         "Which layer flips the decision",
-        "Centre and spread swapped at one norm layer after the other. A row's own channel means hold the class itself in late "
-        "layers: that rows come back by row there is no surprise, in early ones it is.",
+        "Centre and spread swapped at one norm layer after the other. In late layers an image's own channel means hold the "
+        "class itself, so repairs by row are no surprise there; in early layers they are.",
     ),
-    "margins": ("Margins", "The distance to the nearest misclassified image, which the threat's radius does not limit."),
+    "margins": (
+        "Margins",
+        "The distance to the nearest misclassified image; the radius of the threat model does not limit it.",
+    ),
     "slices": ("Slices of the decision", "Planes through an image, along the attack and along a random direction."),
-    "smoothness": ("Smoothness", "Input gradients, how fast they turn, and how far logits can be pushed."),
-    "gamma": ("Use of features", "The scales of the norm layers, and what of their outputs varies over clean images."),
+    "smoothness": ("Smoothness", "Input gradients, how fast they change, and how far logits can be moved."),
+    "gamma": ("Use of features", "The scales of the norm layers, and which of their outputs vary over clean images."),
 }
 
 
@@ -72,7 +75,7 @@ def write(out: Path, record: Mapping[str, Any]) -> tuple[Path, list[str]]:
     page = rendered(
         "diagnosis.html",
         title="normwise diagnose",
-        subtitle=f"{plural(len(record['models']), 'network')}, {plural(record['n'], 'row')}, {_threat(record['threat'])}",
+        subtitle=f"{plural(len(record['models']), 'network')}, {plural(record['n'], 'image')}, {_threat(record['threat'])}",
         lead=lead,
         rest=rest,
         card=_card(record),
@@ -99,21 +102,21 @@ def _threat(threat: Mapping[str, Any]) -> str:
 
 
 def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """The threat card of every figure on the page: who controls what, by what attack, on how many rows."""
+    """The threat card of every figure on the page: who controls what, by what attack, on how many images."""
     settings, models = record["settings"], record["models"]
     attacks = tuple(map(_attack, settings.get("only", ())))
     coupled = dict.fromkeys(bool(one["coupled"]) for one in models)
     judged = f"{rows(record['n'], settings['data'], settings['batch_size'])}, the networks in eval mode"
     threat = allowed(record["threat"], label(settings["data"]))
     changes = tuple(
-        (JOINT if each else ALONE) + f" ({'coupled' if each else 'independent'} rows)" * (len(coupled) > 1)
+        (JOINT if each else ALONE) + f" ({'coupled' if each else 'independent'} images)" * (len(coupled) > 1)
         for each in coupled
     )
     names = labels([one["model"] for one in models])
     return [
         *Card(threat, attacks, changes, FIXED, judged).lines,
         ("The attacker knows", [KNOWS]),
-        ("Rows", coupling(zip(names, (bool(one["coupled"]) for one in models), strict=True))),
+        ("Images", coupling(zip(names, (bool(one["coupled"]) for one in models), strict=True))),
     ]
 
 

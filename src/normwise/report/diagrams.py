@@ -49,7 +49,7 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
         bare(axes, grid="y")
     lines = [axes.get_legend_handles_labels() for axes in panels]
     _legend(figure, tuple([one for line in lines for one in line[part]] for part in (0, 1)))
-    yield "steps", figure, "How far the attack moves centres from those of the clean batch, step by step: mean over sites."
+    yield "steps", figure, "How far the attack moves centres from those of the clean batch, by step: mean over sites."
 
 
 _DISTANCES = (
@@ -57,15 +57,15 @@ _DISTANCES = (
         "moved",
         "moved",
         "deviations",
-        "How far each input moves the centre of what goes into each norm layer from that of the clean batch.",
+        "How far the inputs of each norm layer move their centre from that of the clean batch.",
     ),
     (
         "shift",
         "shift",
         "deviations",
-        "How far the centre of what goes into each norm layer lies from the reference, clean images too.",
+        "Distance of the centre of the inputs of each norm layer from the reference, also for clean images.",
     ),
-    ("spread", "log variance ratio", "|log ratio|", "How far its spread lies from the reference."),
+    ("spread", "log variance ratio", "|log ratio|", "Distance of their spread from the reference."),
 )
 _WORDS = {"running": "its running statistics", "clean": "the clean batch"}
 
@@ -78,7 +78,7 @@ def _reference(side: Side) -> tuple[str, ...]:
 def _references(sides: Sequence[Side]) -> str:
     """Say what each network is compared with: where these differ, so do the distances of clean images."""
     told = {side.model: [_WORDS.get(one, one) for one in _reference(side)] for side in sides}
-    alone = " Panels with other references have axes of their own." if len(set(map(_reference, sides))) > 1 else ""
+    alone = " Panels with other references have their own axes." if len(set(map(_reference, sides))) > 1 else ""
     return f"Reference: {'; '.join(f'{joined(words)} of {model}' if len(told) > 1 else joined(words) for model, words in told.items())}.{alone}"
 
 
@@ -101,8 +101,9 @@ def _flips(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     yield (
         "flips",
         figure,
-        "Rows that come back, of those that fell, with the clean batch's centre and spread at a site (repaired), with each row's "
-        "own (by row), or when the site reads the batch (reread); and rows that break, of those that were right, with the attack's.",
+        "Share of the misclassified images that become correct: with the clean batch's centre and spread at a site (repaired), with "
+        "each image's own (by row), or when the site uses batch statistics (reread). Broken: share of the correct images that are "
+        "misclassified with the attack's.",
     )
 
 
@@ -113,7 +114,7 @@ def _gamma(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
         _over_sites(
             sides, lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours}, "%", colours
         ),
-        "Channels whose scale is tiny or dead beside the layer's largest, whose output is constant, or never above 0.",
+        "Channels whose scale is tiny or dead relative to the layer's largest, whose output is constant, or never above 0.",
     )
 
 
@@ -173,11 +174,11 @@ def _margins(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     axes.set_ylim(0, 100)
     axes.set_xlim(left=0)
     axes.set_xlabel("distance to the nearest misclassified image" + " in 1/255 of the pixel range" * linf)
-    axes.set_ylabel("rows at most this far")
+    axes.set_ylabel("images at most this far")
     in_percent(axes.yaxis)
     bare(axes, grid="both")
     _legend(figure)
-    yield "margins", figure, "Further to the right, images have to change more before the answer is wrong."
+    yield "margins", figure, "Further to the right, images must change more to be misclassified."
 
 
 def _smoothness(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
@@ -195,7 +196,7 @@ def _smoothness(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
         axes.set_ylim(len(sides) - 0.4, -0.6)
         axes.set_title(f"{name[:1].upper()}{name[1:]}, {unit}", loc="left", fontsize=8.5, color=INK)
         bare(axes, grid="x")
-    yield "smoothness", figure, "Medians over rows, with bars from 5% to 95% of them."
+    yield "smoothness", figure, "Medians over images, with bars from 5% to 95% of them."
 
 
 def _slices(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:

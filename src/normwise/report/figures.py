@@ -74,7 +74,7 @@ def _accuracy(found: Sequence[Cell]) -> Any:
         bare(axes, grid="x")
     grid[-1, 0].set_xlim(-1.5, 101.5)
     in_percent(grid[-1, 0].xaxis)
-    grid[-1, 0].set_xlabel("accuracy on test rows, with 95% intervals")
+    grid[-1, 0].set_xlabel("accuracy on test images, with 95% intervals")
     return figure
 
 
@@ -86,7 +86,7 @@ def _marks(found: Sequence[Cell], what: str) -> list[Any]:
     """Legend: what the filled marks mean."""
     from matplotlib.lines import Line2D
 
-    texts = {"o": f"{what}independent rows", "D": f"{what}coupled rows"}
+    texts = {"o": f"{what}independent images", "D": f"{what}coupled images"}
     used = {_marker(cell) for cell in found}
     return [
         Line2D([], [], linestyle="none", marker=marker, label=text, color=MUTED, markersize=5.5, **_RING)
@@ -145,7 +145,7 @@ def _attacks(cell: Cell) -> Any:
     axes.set_ylim(len(scores) - 0.4, -0.6)
     axes.set_xlim(-1.5, 101.5)
     in_percent(axes.xaxis)
-    axes.set_xlabel("accuracy on test rows, with 95% intervals")
+    axes.set_xlabel("accuracy on test images, with 95% intervals")
     bare(axes, grid="x")
     return figure
 

@@ -54,16 +54,14 @@ def headline(record: Mapping[str, Any]) -> tuple[str, str]:
     if drifted:
         moved = joined(f"{_figure(far.moved)} deviations at {far.site} in {side.model}" for side, far in drifted)
         noise = joined(_figure(far.noise) for _, far in drifted)
-        first = (
-            f"The attack moves the centre of what a norm layer reads by up to {moved}; noise of equal norm by {noise} there."
-        )
+        first = f"The attack moves the centre of the input of a norm layer by up to {moved}; noise of equal norm by {noise} there."
     if swapped:
         batch, own = (
             joined(f"{_percent(row[figure])} ({model})" for model, row in swapped) for figure in ("repaired", "by row")
         )
         return (
             first,
-            f"With the clean batch's centre and spread put back at every site, {batch} of the fallen rows return; with each row's own, {own}.",
+            f"With the clean batch's centre and spread put back at every site, {batch} of the misclassified images become correct; with each image's own, {own}.",
         )
     return first, next(iter(more), "") if not drifted else ""
 
@@ -118,20 +116,20 @@ def _drift(rows: Sequence[Row]) -> str:
 def _flips(rows: Sequence[Row]) -> str:
     right, fell = rows[0]["right"], rows[0]["fell"]
     if right == 0:
-        return "no row is classified correctly, so that none can fall"
-    text = f"{fell} of {plural(right, 'row')} classified correctly fell"
+        return "no image is classified correctly, so none can be attacked"
+    text = f"{fell} of {plural(right, 'correct image')} are misclassified under attack"
     best, own, worst = mends(rows), mends(rows, "by row"), mends(rows, "broken")
     whole = everywhere(rows)
     if best is not None and best["repaired"] > 0:
-        text += f"; clean centre and spread at {best['site']} alone bring back {_percent(best['repaired'])} of them"
+        text += f"; clean centre and spread at {best['site']} alone repair {_percent(best['repaired'])} of them"
     elif best is not None:
-        text += "; clean centre and spread at a single site bring back none of them"
+        text += "; clean centre and spread at a single site repair none of them"
     if whole is not None:
         text += f", at all sites {_percent(whole['repaired'])}"
     if own is not None and own["by row"] > 0:
-        text += f"; each row given its own clean ones, {own['site']} alone brings back {_percent(own['by row'])}"
+        text += f"; with each image's own clean ones, {own['site']} alone repairs {_percent(own['by row'])}"
     if worst is not None:
-        text += f"; the attack's at {worst['site']} alone break {_percent(worst['broken'])} of the right ones" * (
+        text += f"; the attack's at {worst['site']} alone break {_percent(worst['broken'])} of the correct ones" * (
             worst["broken"] > 0
         )
     return text
@@ -140,11 +138,11 @@ def _flips(rows: Sequence[Row]) -> str:
 def _margins(rows: Sequence[Row]) -> str:
     middle = min(rows, key=lambda row: abs(row["quantile"] - 50))
     if middle["n"] == 0:
-        return "no row is classified correctly"
+        return "no image is classified correctly"
     if middle["distance"] is None:
-        return f"FMN found a misclassified image for {middle['found']} of {plural(middle['n'], 'row')}"
+        return f"FMN found a misclassified image for {middle['found']} of {plural(middle['n'], 'image')}"
     return (
-        f"{middle['quantile']:g}% of the rows classified correctly have a misclassified image within "
+        f"{middle['quantile']:g}% of the images classified correctly have a misclassified image within "
         f"{distance(middle['distance'], middle['geometry'])} in {middle['geometry']}"
     )
 

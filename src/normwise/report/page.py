@@ -107,23 +107,21 @@ def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
         return "Accuracy under attack", "Each bar is a 95% interval. The worst case is taken over all attacks together."
     text = "Each line is one network: the ring is its accuracy on clean images, the filled mark its worst case under attack."
     if any(cell.reference for cell in found):
-        text += (
-            f" The shaded band is the interval of {REFERENCE}'s worst case: marks whose bars touch it are not told apart."
-        )
+        text += f" The shaded band is the interval of {REFERENCE}'s worst case: a mark whose bar touches it is not distinguishable from it."
     if any(cell.paired for cell in found):
-        text += " The upright stroke is what the protocol's attacks alone leave."
+        text += " The vertical stroke is the accuracy under the protocol alone."
     if any(len(cell.results) > 1 for cell in found):
-        text += " Small strokes below a mark are its single seeds."
+        text += " Small strokes below a mark are single seeds."
     return "Worst-case and clean accuracy", text
 
 
 def _cost_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
     text = "Training time against worst-case accuracy, with 95% intervals. Up and to the left is better."
-    return "What robustness costs", f"{text} Times are wall clock, whatever else the machine was doing."
+    return "What robustness costs", f"{text} Times are wall-clock times, and depend on the machine and its load."
 
 
 def _curve_caption(over: str) -> Callable[[Sequence[cells.Cell]], tuple[str, str]]:
-    text = "What broke at one value counts as broken at every larger one, so that no curve rises. Bands are 95% intervals."
+    text = "An image broken at one value counts as broken at every larger one, so no curve rises. Bands are 95% intervals."
     return lambda found: (curves.TITLES[over], text)
 
 

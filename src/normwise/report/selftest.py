@@ -1,4 +1,4 @@
-"""The page of a self-test: which tests with a known answer the attack passed."""
+"""The page of a self-test: which tests with a known result the attack passed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_page(out: Path, record: Mapping[str, Any]) -> Path:
         PAGE,
         title="normwise selftest",
         subtitle=f"{label(settings['model'], 'a small network')} · {label(settings['data'])}",
-        lead=f"{attack} in {len(checks)} tests with a known answer: {said}.",
+        lead=f"{attack} in {len(checks)} tests with a known result: {said}.",
         rest=allowed(settings["threat"]),
         checks=checks,
         provenance=facts(provenance),

@@ -32,8 +32,8 @@ def write_page(folder: Path, record: Mapping[str, Any], run: Path | None = None)
         figures.append(
             (
                 _alphas(curves, folder),
-                "Accuracy over what is read of the batch",
-                "Alpha 0 reads running statistics, alpha 1 the batch. Filled: mean under corruption; rings: clean images.",
+                "Accuracy over the share of batch statistics",
+                "Alpha 0 uses running statistics, alpha 1 batch statistics. Filled: mean under corruption; rings: clean images.",
             )
         )
     page = rendered(
@@ -55,14 +55,12 @@ def write_page(folder: Path, record: Mapping[str, Any], run: Path | None = None)
 
 
 def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Who controls what: nobody attacks here, and no radius limits what nature does."""
-    threat = (
-        "none: nobody attacks, and no eps limits how far a pixel moves; images are corrupted, the same for every network"
-    )
-    nature = f"the kind and the severity of what happens to a whole batch ({record['over']})"
+    """The threat card: there is no attacker, and no radius limits the corruptions."""
+    threat = "none: there is no attacker, and no eps limits how far a pixel moves; images are corrupted, the same for every network"
+    nature = f"the kind and the severity of the corruption of a whole batch ({record['over']})"
     judged = f"{rows(record['n'], record['settings']['data'], record['batch_size'])}, the networks in eval mode"
-    lines = Card(threat, (), ("nothing: there is none",), f"{nature}; {FIXED}", judged).lines
-    return [*lines, ("Rows", coupling((called(one), bool(one["coupled"])) for one in record["networks"]))]
+    lines = Card(threat, (), ("nothing: there is no attacker",), f"{nature}; {FIXED}", judged).lines
+    return [*lines, ("Images", coupling((called(one), bool(one["coupled"])) for one in record["networks"]))]
 
 
 def called(one: Network) -> str:
@@ -125,7 +123,7 @@ def _alphas(curves: Mapping[str, Sequence[Network]], out: Path) -> Drawn:
                 axes.plot(alphas, y, line, color=colour, label=label, **options)
         axes.set_ylim(-1.5, 101.5)
         axes.set_xlim(-0.03, 1.03)
-        axes.set_xlabel("alpha: the share of the statistics that is read from the batch")
+        axes.set_xlabel("alpha: the share of batch statistics")
         axes.set_ylabel("accuracy")
         in_percent(axes.yaxis)
         bare(axes, grid="y")

@@ -71,7 +71,7 @@ def count(number: float | None) -> str:
 
 
 def reading(norm_reads: dict[str, int]) -> str:
-    """Say what the normalization reads at inference."""
+    """Say which statistics the normalization uses at test time."""
     return ", ".join(norm_reads) or "none"
 
 
@@ -152,19 +152,21 @@ def card_line(card: Card) -> str:
     return " ".join(f"{what}: {'; '.join(lines)}." for what, lines in card.lines)
 
 
-_READS = "What the normalization reads at inference: running statistics, the batch, the sample, or none"
-_COUPLED = "Measured: does a row's answer change when only its neighbours in the batch change?"
-_PROTOCOL = "Accuracy over the attacks of the columns before, taken together: what a paper's protocol would report"
-_WORST = "Accuracy over all attacks together: taken row by row, or batch by batch where rows are coupled"
-_STRONGEST = f"{_WORST}; stronger attacks searched on what the protocol's left standing"
-_JOINT = "Coupled rows: all rows of a batch attacked together"
-_SINGLE = "Coupled rows: one row attacked among clean neighbours, each of so many in turn, under the same eps"
-_LOWER = "; of coupled rows the lower of Joint and Single"
-_CARD = "Under what the figures of this row were measured: the threat cards are below the table"
+_READS = "Statistics that the normalization uses at test time: running, of the batch, of each image (sample), or none"
+_COUPLED = "Measured: does the answer to an image change when only the other images of the batch change?"
+_PROTOCOL = "Accuracy under the attacks of the columns before, all together: what a paper's protocol would report"
+_WORST = "Accuracy under all attacks together: taken image by image, or batch by batch where images are coupled"
+_STRONGEST = f"{_WORST}; stronger attacks searched on the images that the protocol left correct"
+_JOINT = "Coupled images: all images of a batch attacked together"
+_SINGLE = "Coupled images: one image attacked among clean neighbours, one after the other, under the same eps"
+_LOWER = "; for coupled images the lower of Joint and Single"
+_CARD = "The threat model and attacks of this row: the threat cards are below the table"
 _COST = (
-    Column("Train time", "number", "Wall clock of training, all of it included"),
-    Column("Forwards", "number", "Images through the network in training, crafting and validation included"),
-    Column("Backwards", "number", "Images back through the network in training, crafting included"),
+    Column("Train time", "number", "Wall-clock time of the whole training"),
+    Column(
+        "Forwards", "number", "Images forward through the network in training, with making adversarial images and validation"
+    ),
+    Column("Backwards", "number", "Images back through the network in training, with making adversarial images"),
     Column("Parameters", "number", "Parameters of the network"),
 )
 
@@ -177,8 +179,8 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
     paired, alone = any(cell.paired for cell in found), any(r.evaluation.single for cell in found for r in cell.results)
     columns = [Column("Normalization", "words"), Column("Training", "words")]
     columns += [Column("Setting", "words")] * settings + [Column("Seed", "number")] * seeds
-    columns += [Column("Reads", "words", _READS), Column("Rows coupled", "words", _COUPLED)]
-    columns += [Column("Clean", "score", "Accuracy on untouched images")]
+    columns += [Column("Reads", "words", _READS), Column("Images coupled", "words", _COUPLED)]
+    columns += [Column("Clean", "score", "Accuracy on clean images")]
     columns += [Column(name.upper(), "score", "Accuracy under this attack") for name in attacks]
     columns += [Column("Protocol", "score", _PROTOCOL)] * paired
     columns += [Column("Joint", "score", _JOINT), Column("Single", "score", _SINGLE)] * alone
@@ -201,7 +203,7 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
             ]
             card = of(r)
             values += [Value(str(cards[card]), hover=card_line(card), sort=cards[card]), *_cost(r) * trained]
-            n = f"{e.headline.n} {e.headline.unit}"
+            n = e.headline.sample
             rows.append(Row(r.name, n, card, cards[card], cell.recipe, e.coupled, cell.reference, values))
     return columns, rows
 
@@ -220,20 +222,18 @@ def _score(score: Score | None, which: str = "") -> Value:
     if score is None:
         return Value("–")
     kind = "Wilson interval" if score.unit == "rows" else "bootstrap over batches"
-    whole = (
-        f"{percent(score.value)} of {score.rows} rows; 95% interval {interval(score)}% ({kind}, n = {score.n} {score.unit})"
-    )
+    whole = f"{percent(score.value)} of {score.rows} images; 95% interval {interval(score)}% ({kind}, n = {score.sample})"
     line = f"{percent(score.value)} ({interval(score)}{', ' * bool(which)}{which})"
-    small = (interval(score), f"{score.n} {score.unit}", *[which] * bool(which))
+    small = (interval(score), score.sample, *[which] * bool(which))
     return Value(percent(score.value), small, whole, score.value, line)
 
 
 def _coupled(result: Result) -> Value:
     c = result.evaluation.coupling
     change = f"{c['largest_change']:.1e}" if "largest_change" in c else "not recorded"
-    whole = f"largest change of an untouched row's logits: {change} of the largest logit"
+    whole = f"largest change of an unchanged image's logits: {change} of the largest logit"
     whole += f" (tolerance {c['tolerance']:.1e})" if "tolerance" in c else ""
-    whole += f"; {c['flips']} of {c['rows']} untouched rows changed their answer" if "flips" in c and "rows" in c else ""
+    whole += f"; {c['flips']} of {c['rows']} unchanged images got another class" if "flips" in c and "rows" in c else ""
     extra = tuple(word for word in ("random", "stateful") if c.get(word))
     answer = "yes" if result.evaluation.coupled else "no"
     return Value(answer, extra, whole, answer)

@@ -1,1 +1,1 @@
-"""The one training loop, its schedule, its validation rows, and the recipes."""
+"""The one training loop, its schedule, its validation, and the recipes."""

@@ -1,4 +1,4 @@
-"""Training rows of whatever people have."""
+"""Training images from a DataLoader, batches or tensors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..utils.batches import Rows, as_batches, beyond
 
 @dataclass(frozen=True)
 class Loader:
-    """A DataLoader, or another sized iterable of (images, labels), as the training rows of `fit`.
+    """A DataLoader, or another sized iterable of (images, labels), as the training images of `fit`.
 
     Its batches are as large as it makes them, in its own order (shuffled by torch's random state, which `fit` seeds in every
-    epoch). There are no validation rows: the last epoch is kept.
+    epoch). There are no validation images: the last epoch is kept.
     """
 
     name: ClassVar[str] = "loader"
@@ -29,7 +29,7 @@ class Loader:
         return len(self.rows)
 
     def train(self, *, batch_size: int, generator: Generator) -> Iterator[Batch]:
-        """Go once through the rows. Raises ValueError for pixels outside [0, 1], and for what is no pair of tensors."""
+        """Go once through the images. Raises ValueError for pixels outside [0, 1], and for what is no pair of tensors."""
         for number, pair in enumerate(self.rows):
             (batch,) = as_batches([pair])
             if not number and (told := beyond(batch.x)):

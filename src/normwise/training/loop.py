@@ -39,7 +39,7 @@ STATE, LOG = "last.pt", "log.jsonl"
 
 
 class Fitted(NamedTuple):
-    """A trained model, in eval mode, and what training it took."""
+    """A trained model, in eval mode, and the record of its training."""
 
     model: nn.Module
     training: Training
@@ -61,20 +61,20 @@ def fit(
 ) -> Fitted:
     """Train a copy of the model as the recipe says, on the model's device; the model given stays as it is.
 
-    `data` is a data set, or training rows alone: a DataLoader, pairs (images, labels), or two tensors, pixels in [0, 1]. Without
-    validation rows the last epoch is kept.
+    `data` is a data set, or only training images: a DataLoader, pairs (images, labels), or two tensors, pixels in [0, 1].
+    Without validation images the last epoch is kept.
 
-    The checkpoint is chosen on the validation rows (cut from the training rows), never on the test rows: by accuracy under
-    a short PGD for recipes that train against an attack, by clean accuracy for the others. It is the last one within a
-    standard error of the best: smaller differences are the draw of the rows (Breiman et al. 1984, Classification and
+    The checkpoint is chosen on validation images (cut from the training set), never on test images. Recipes that train against
+    an attack use accuracy under a short PGD, the others clean accuracy. The last checkpoint within a standard error of the
+    best is taken, because smaller differences depend on the choice of the images (Breiman et al. 1984, Classification and
     Regression Trees, 3.4.3, choose so among trees).
 
-    With `FitOptions(folder=...)` a run that was stopped goes on from its last finished epoch and ends with the same weights as one
-    that was not, if everything that is trained, on and by is the same; the device may be another.
+    With `FitOptions(folder=...)` a stopped run resumes after its last finished epoch. It ends with the same weights as a run that
+    was not stopped, if model, data and settings are the same; the device may be another.
 
-    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, for a folder
-    that holds another training, naming what differs, and where a process group is up and norms read each process's own batch
-    (see `FitOptions.stats`).
+    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and for a folder
+    that holds another training, naming what differs. Also if a process group is running and norms use the batch of each process
+    separately (see `FitOptions.stats`).
     """
     data = as_data(data)
     if dist.is_available() and dist.is_initialized() and options.stats != "per-rank":
@@ -92,7 +92,7 @@ def fit(
 
 @dataclass
 class _State:
-    """Where a run is: saved after each epoch, read back to go on."""
+    """The state of a run: saved after each epoch, read back to resume."""
 
     epoch: int = 0
     seconds: float = 0.0
@@ -139,7 +139,7 @@ class _Run:
         return self.average.module if self.average else self.model
 
     def epoch(self) -> dict[str, Any]:
-        """Train for one epoch, look at the validation rows, keep the model if it is as good as the best; returns the log line."""
+        """Train for one epoch, validate, keep the model if it is as good as the best; returns the log line."""
         started = time.perf_counter()
         line = {"epoch": self.state.epoch + 1, **self._train()}
         self.state.epoch += 1
@@ -220,7 +220,7 @@ class _Run:
         return Fitted(set_mode(moved(model, memory_format=torch.contiguous_format), "eval"), training)
 
     def save(self, folder: Path, line: Mapping[str, Any]) -> None:
-        """Write what is needed to go on, the chosen model so far, and the log."""
+        """Write what is needed to resume, the best model so far, and the log."""
         if self.state.best_epoch == self.state.epoch:
             checkpoints.save(baked(self.current), folder, self.options.card)
         buffer = io.BytesIO()
@@ -231,7 +231,7 @@ class _Run:
         write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))
 
     def resume(self, folder: Path) -> None:
-        """Go on from the last finished epoch, if the folder holds one. Raises ValueError for a damaged file or another run's."""
+        """Resume after the last finished epoch, if the folder holds one. Raises ValueError for a damaged file or another run's."""
         path = folder / STATE
         if not path.exists():
             return
@@ -240,13 +240,13 @@ class _Run:
             if "about" not in saved or saved["state"].keys() != asdict(self.state).keys():
                 raise ValueError("another version of normwise wrote it")
             if told := changed(saved["about"], self.about):
-                raise ValueError(f"it is of a training whose {told}")
+                raise ValueError(f"it is from a training whose {told}")
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
             self.state = _State(**saved["state"])
         except Exception as error:
             reason = str(error).split("\n")[0][:120]
-            raise ValueError(f"{path} cannot be gone on from ({reason}); give another folder, or delete it") from None
+            raise ValueError(f"{path} cannot be resumed ({reason}); give another folder, or delete it") from None
 
     def _about(self) -> dict[str, Any]:
         """What is trained, on what and how: the untrained model and the first batch by their digests."""
@@ -268,8 +268,8 @@ def _check_synchronized(model: nn.Module) -> None:
     alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
     if alone:
         raise ValueError(
-            f"a process group is up and {len(alone)} norms would read each process's own rows ({alone[0]}, ...); "
-            'convert_sync(model) first, or say options=FitOptions(stats="per-rank")'
+            f"a process group is running and {len(alone)} norms would use the batch of each process separately ({alone[0]}, ...); "
+            'call convert_sync(model) first, or give options=FitOptions(stats="per-rank")'
         )
 
 

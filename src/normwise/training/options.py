@@ -1,4 +1,4 @@
-"""What a training may be told beside what is trained, on what and how."""
+"""Settings of a training that do not change the weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..types import Report, silent
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """Where a training is kept, and whom it tells how far it is; nothing here changes the weights.
+    """Where a training is saved, and how it reports progress; nothing here changes the weights.
 
-    folder  where every epoch is kept: `last.pt` (all that is needed to go on), a line in `log.jsonl`, and the chosen model so far
+    folder  where every epoch is saved: `last.pt` (all that is needed to resume), a line in `log.jsonl`, and the best model so far
             in `model.safetensors`; None: nothing is written
     card    plain data about the network, saved as `model.json` beside the weights; `load` builds the network again from it
-    report  is called after every step and every epoch with what is going on, the steps done, and the steps in all
-    stats   which rows norms read where a process group is up: "synchronized" refuses norms that would read each process's own,
-            "per-rank" lets them
+    report  is called after every step and epoch with a text, the steps done, and the total number of steps
+    stats   batch statistics if a process group is running: "synchronized" refuses norms that would use the batch of each process
+            separately, "per-rank" allows them
     """
 
     folder: Path | None = None

@@ -1,4 +1,4 @@
-"""How training proceeds: optimizer, learning rate, averaging, augmentation, precision."""
+"""How a network is trained: optimizer, learning rate, averaging, augmentation, precision."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Schedule:
     """The settings of one training run.
 
     Options
-        epochs          passes over the training rows
-        batch_size      rows per step
+        epochs          passes over the training images
+        batch_size      images per step
         optimizer       "sgd" (Nesterov) or "adamw"
         lr              largest learning rate, at most 1000
-        momentum        of sgd
+        momentum        momentum of sgd
         weight_decay    L2 (sgd) or decoupled (adamw), at most 1000
         decay_norms     apply weight decay to norm parameters, gains and biases too
         decay           learning rate: "cosine", "multistep", "onecycle" or "constant", stepped per batch
         milestones      multistep: fractions of training, between 0 and 1, at which the learning rate drops
         drop            multistep: factor of each drop, above 0 and at most 1
-        ema             weight of the past in the exponential moving average of weights per step; 0: no average
+        ema             decay of the exponential moving average of the weights, per step; 0: no average
         ema_buffers     running statistics of the averaged model: "average" them too, or "copy" the latest
-        crop            random crop after this many pixels of zero padding, fewer than the image's own; 0: none
+        crop            random crop after this many pixels of zero padding, fewer than the image has; 0: none
         flip            random horizontal flip
         precision       "fp32", or autocast in "bf16" or "fp16" (the latter on CUDA)
-        channels_last   memory layout of images and convolutions, where that is safe on a CPU (see `layout`)
-        validate_every  epochs between two looks at the validation rows, which choose the checkpoint; 0: keep the last
+        channels_last   store images and convolutions in the layout channels_last, where that is safe on a CPU (see `layout`)
+        validate_every  test the validation images every so many epochs, to choose the checkpoint; 0: keep the last epoch
 
     Raises ValueError for an option out of range.
     """
@@ -108,7 +108,7 @@ def optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Build the optimizer over the parameters that may train."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
-        raise ValueError("no parameter of the model may train; set requires_grad on some")
+        raise ValueError("no parameter of the model is trainable; set requires_grad on some")
     spared = set() if schedule.decay_norms else _spared(model)
     decayed = [p for p in trainable if p not in spared]
     rest = [p for p in trainable if p in spared]

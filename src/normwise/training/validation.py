@@ -1,4 +1,4 @@
-"""What validation rows say of a network in training; they choose its checkpoint."""
+"""Accuracy on validation images during training; it chooses the checkpoint."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Validation:
         self.route: int | None = getattr(recipe, "chosen_by", None)
 
     def of(self, model: nn.Module) -> tuple[dict[str, float], tuple[int, int]]:
-        """Accuracy on clean images; under a short PGD where the recipe's aim is robustness, and under one step where it
-        trains with one; on the route that the recipe has chosen by, if it has. And what that took: images forward and backward."""
+        """Accuracy on clean images; also under a short PGD if the recipe aims at robustness, and under one step if it trains
+        with one; on the recipe's own route, if it has one. And the cost: images forward and backward."""
         right, forwards, backwards = dict.fromkeys(("clean", *self.attacks), 0), 0, 0
         rng = generator(self.seed, "validation")
         on = nullcontext() if self.route is None else routed(model, self.route)
@@ -69,12 +69,12 @@ class Validation:
 
 
 def overfitted(scores: Mapping[str, float]) -> bool:
-    """Whether the model withstands one step alone.
+    """Whether the model is robust against one step only (catastrophic overfitting).
 
-    So it is called where one step leaves at least half of the clean accuracy, and many steps leave less than half of what one
-    leaves, and 0.1 less. That is catastrophic overfitting, which training with one step may end in: accuracy under one step
-    stays high, or rises, while accuracy under many drops to 0.
-    Source: Wong et al. 2020, arXiv:2001.03994, sec. 5. Differs: they watch the drop on training rows.
+    This is so if one step leaves at least half of the clean accuracy, and many steps leave less than half of what one step
+    leaves, and 0.1 less. Training with one step may end in it: accuracy under one step stays high, or rises, while accuracy
+    under many steps drops to 0.
+    Source: Wong et al. 2020, arXiv:2001.03994, sec. 5. Differs: they watch the drop on training images.
 
     >>> overfitted({"clean": 0.8, "one_step": 0.5, "robust": 0.42}), overfitted({"clean": 0.9, "one_step": 0.8, "robust": 0.01})
     (False, True)

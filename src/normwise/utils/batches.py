@@ -37,7 +37,7 @@ def as_batches(rows: Rows) -> Sequence[Batch]:
         )
     if isinstance(rows, Tensor) or not isinstance(rows, Iterable):
         raise ValueError(
-            f"the rows are a {type(rows).__name__}; give a DataLoader, (images, labels), or a list of such pairs"
+            f"the data are a {type(rows).__name__}; give a DataLoader, (images, labels), or a list of such pairs"
         )
     return _numbered(rows)
 

@@ -16,7 +16,7 @@ def check_running(settings: Any) -> None:
         raise ValueError(f"batch_size is {settings.batch_size}; give a whole number >= 1")
     check_threads(settings.threads)
     if getattr(settings, "attacks", None) == ():
-        raise ValueError("attacks is empty, and nothing attacked is no robust accuracy; name one at least, e.g. [fgsm, pgd]")
+        raise ValueError("attacks is empty, and robust accuracy needs an attack; name at least one, e.g. [fgsm, pgd]")
 
 
 def check_threads(threads: int) -> None:

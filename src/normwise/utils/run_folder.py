@@ -73,12 +73,14 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
     if (folder / CONFIG).exists():
         if not same_settings(e, folder, agree):
-            raise ValueError(f"{folder} holds a run of other settings (see its {CONFIG}); give another --out, or delete it")
+            raise ValueError(
+                f"{folder} holds a run with other settings (see its {CONFIG}); give another --out, or delete it"
+            )
     elif folder.is_dir() and not any((folder / one).exists() for one in earlier):
         held = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
         if held:
             some = ", ".join(held[:3]) + f" and {len(held) - 3} more" * (len(held) > 3)
-            raise ValueError(f"{folder} holds what this run did not make ({some}); give a new or an empty folder as --out")
+            raise ValueError(f"{folder} holds files of something else ({some}); give a new or an empty folder as --out")
 
 
 def _check_images(e: Any, folder: Path) -> None:
@@ -86,11 +88,11 @@ def _check_images(e: Any, folder: Path) -> None:
     data, place = getattr(e, "data", None), folder.expanduser().resolve()
     root = Path(getattr(data, "root", "")).expanduser().resolve() if getattr(data, "name", "") == "folder" else None
     if root and place.is_relative_to(root):
-        raise ValueError(f"{folder} is inside {root}, whose images are the data; give a place outside as --out")
+        raise ValueError(f"{folder} is inside {root}, the folder of the data; give a folder outside it as --out")
     for inside in (place, *place.parents):
         if inside.parent.is_dir() and _holds_classes(inside.parent, inside):
             raise ValueError(
-                f"{folder} is inside {inside.parent}, whose folders hold images by class; give a place outside as --out"
+                f"{folder} is inside {inside.parent}, whose folders hold images by class; give a folder outside it as --out"
             )
 
 

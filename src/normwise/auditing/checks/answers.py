@@ -1,4 +1,4 @@
-"""What a network answers: the same to the same image, whoever is beside it, and logits."""
+"""Are answers repeatable, independent of the batch, and logits?"""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SIZES = (1, 2, 8, 32, 128, 512)
 
 @question(
     "repeated and lonely answers",
-    "robust accuracy is about one image and one model: answers that depend on draws, history or neighbours can be helped or "
-    "broken by them; say so with the claim, or evaluate with fixed running statistics",
+    "robust accuracy is about one image and one model, and other images, earlier queries or random draws must not decide it; "
+    "declare it with the claim, or evaluate with fixed running statistics",
 )
 def repeated(case: Case) -> Found:
-    """Repeat a pass, change the neighbours, reorder the rows, look at the buffers."""
+    """Repeat a pass, change the neighbours, reorder the images, watch the buffers."""
     same = [batch.x.to(device_of(case.model)) for batch in case.batches[:2] if len(batch.y) == len(case.batches[0].y)]
     with running(case.model, "eval"):
         c = case.coupling = measure_coupling(case.model, same, seed=case.seed)
@@ -34,7 +34,7 @@ def repeated(case: Case) -> Found:
         "stateful": (c.stateful, "a forward pass changes the model's buffers or modes"),
         "coupled": (
             c.coupled,
-            f"rows depend on their neighbours ({c.flips} of {c.rows} untouched rows changed their decision)",
+            f"images are coupled: answers depend on the rest of the batch ({c.flips} of {c.rows} unchanged images got another class)",
         ),
     }
     told = [text for violated, text in violations.values() if violated]
@@ -47,11 +47,11 @@ def repeated(case: Case) -> Found:
 
 @question(
     "batch size",
-    "an image's class must not depend on how many others are asked about at the same time: read running statistics, or declare "
-    "the coupling and the size with the claim",
+    "the class of an image must not depend on the batch size: use running statistics, or declare the coupling and the batch "
+    "size with the claim",
 )
 def batch_size(case: Case) -> Found:
-    """Ask in batches of 1, 2, 8, 32, 128 and 512 rows; where there are fewer, they fill the batch again and again."""
+    """Use batches of 1, 2, 8, 32, 128 and 512 images; if there are fewer, they are repeated."""
     x = torch.cat([batch.x for batch in case.batches])[: SIZES[-1]].to(device_of(case.model))
     model, size = case.network, len(case.batches[0].y)
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(case.seed, "sizes")):
@@ -73,19 +73,21 @@ def batch_size(case: Case) -> Found:
     told = ", ".join(f"{count} in batches of {other}" for other, count in changes.items() if count)
     if told and not case.random:
         case.violated("coupled", f"decisions depend on the size of the batch: {told}")
-    measured = f"decisions unlike those in batches of {size}: {told or 'none'} (asked in {', '.join(map(str, SIZES))})"
+    measured = (
+        f"decisions that differ from those in batches of {size}: {told or 'none'} (batches of {', '.join(map(str, SIZES))})"
+    )
     return found(measured, len(x), fail=bool(told) and not case.random)
 
 
 @question(
     "batches of one class",
-    "who decides which images share a batch decides their classes too: no attacker is needed, a sorted list is enough; read "
-    "running statistics, or quote accuracy in such batches too",
-    "which images share a batch, and their order; where rows are coupled, then the images too. The batch's size and the "
-    "running statistics stay",
+    "whoever decides which images share a batch also decides their classes, and a sorted list is enough; use running "
+    "statistics, or quote accuracy in such batches too",
+    "which images share a batch, and their order; if images are coupled, also the images. The batch size and the running "
+    "statistics are fixed",
 )
 def one_class(case: Case) -> Found:
-    """Accuracy on untouched rows in batches sorted by class, beside the batches as given; attacked too, where rows are coupled."""
+    """Clean accuracy in batches sorted by class, beside the batches as given; attacked too, if images are coupled."""
     x, y, ids = (torch.cat(parts) for parts in zip(*case.batches, strict=True))
     size, judge = len(case.batches[0].y), Judge(case.model, case.seed)
     with running(case.model, "eval"):
@@ -107,9 +109,11 @@ def one_class(case: Case) -> Found:
     )
 
 
-@question("outputs", "a softmax inside the model saturates, and gradients of a loss of it vanish; remove it from the model")
+@question(
+    "outputs", "a softmax inside the model saturates, and the gradients of a loss on it vanish; remove it from the model"
+)
 def outputs(case: Case) -> Found:
-    """Are the outputs probabilities? Without a claim, PGD-20 makes one."""
+    """Are the outputs probabilities? Without a claim, what PGD-20 leaves becomes the claim."""
     try:
         judged = case.judge(PGD(steps=20))
     except Exception:  # such an attack leaves what the network gets right untouched
@@ -146,13 +150,14 @@ def pixels(case: Case) -> Found:
             for name, parts in ((name, zip(way.split(size), y.split(size), strict=True)) for name, way in ways.items())
         }
     told = ", ".join(f"{100 * share:.1f}% {name}" for name, share in right.items())
-    measured = f"pixels from {float(x.min()):.3g} to {float(x.max()):.3g}; right: {told}"
+    measured = f"pixels from {float(x.min()):.3g} to {float(x.max()):.3g}; accuracy: {told}"
     small = float(x.max() - x.min()) < 0.5
     return found(measured, len(y), fail=max(right.values()) > right["as they are"] + 2 * GAP, warn=small)
 
 
 @question(
-    "dead decision", "a network that gives most images one class is robust and useless: quote clean accuracy beside robust"
+    "dead decision",
+    "a network that gives most images the same class is robust but useless: quote clean accuracy beside robust accuracy",
 )
 def dead(case: Case) -> Found:
     """The share of the most frequent answer, beside that of the most frequent label."""
@@ -160,17 +165,17 @@ def dead(case: Case) -> Found:
     with running(case.model, "eval"):
         said = Judge(case.model, case.seed).answers(batch.x, batch.y)[0].cpu().bincount()
     said_most, labelled_most = (int(counts.max()) / len(batch.y) for counts in (said, batch.y.cpu().bincount()))
-    measured = f"the most frequent answer is given to {100 * said_most:.0f}% of rows, the most frequent label has {100 * labelled_most:.0f}%"
+    measured = f"the most frequent class is predicted for {100 * said_most:.0f}% of images, the most frequent label has {100 * labelled_most:.0f}%"
     return found(measured, len(batch.y), warn=said_most > min(2 * labelled_most, 0.5 + labelled_most / 2))
 
 
 @question(
     "size of the logits",
-    "logits of very different size make cross-entropy saturate: gradients vanish in float32, and an attack that uses the plain "
-    "cross-entropy stops early; ours is in the margin's form, others are to be asked for DLR or margin",
+    "large logits make cross-entropy saturate: gradients vanish in float32, and an attack on the plain cross-entropy gets "
+    "stuck; ours uses the margin form, with other attacks use DLR or margin",
 )
 def logit_size(case: Case) -> Found:
-    """Rows whose plain cross-entropy has a gradient of exactly 0 in float32, for its probability is 1."""
+    """Images whose plain cross-entropy has a gradient of exactly 0 in float32, because the probability is 1."""
     batch = case.first()
     with running(case.model, "eval"):
         logits = Judge(case.model, case.seed).logits(batch.x)
@@ -178,5 +183,5 @@ def logit_size(case: Case) -> Found:
     saturated = ((logits.float().softmax(1).gather(1, batch.y[:, None])[:, 0] == 1) & right).sum()
     margin = float((-losses.margin(logits, batch.y))[right].median()) if right.any() else 0.0
     share = float(saturated) / max(1, int(right.sum()))
-    measured = f"median margin {margin:.3g}; plain cross-entropy is exactly 0 for {int(saturated)} of {int(right.sum())} rows that are right"
+    measured = f"median margin {margin:.3g}; plain cross-entropy is exactly 0 for {int(saturated)} of {int(right.sum())} correct images"
     return found(measured, len(batch.y), fail=share > 0.9, warn=share > 0.1)

@@ -1,4 +1,4 @@
-"""Does the network answer strangers as it answers those who asked before? Before a copy, and in a process of its own."""
+"""Does the network remember queries? Compared with a copy that was never queried, and in a separate process."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .second_looks import Kept
 
 @question(
     "asked anew",
-    "a network that remembers what it was asked, in whatever place, answers attackers otherwise than strangers: quote what is "
-    "left where a network that was asked nothing before judges",
+    "a network that remembers earlier queries can hide from attackers: quote what is left on a network that was never queried "
+    "before",
 )
 def asked_anew(case: Case) -> Found:
     """Clean and found images before a copy made before the first question, and in a process of its own where that can be done."""
     if case.random:
-        return found("the model draws: answers differ whenever it is asked", None)
+        return found("the model is random: answers always differ", None)
     with suppress(ValueError):  # where there is a gradient to follow
         case.judge(PGD(steps=20, keep="last"), called="pgd-20, last images")
     again, clean = case.again, case.judge()
@@ -41,7 +41,7 @@ def asked_anew(case: Case) -> Found:
 
     def learn(unlike: int, rows: int, who: str) -> None:
         nonlocal fail
-        told.append(f"{who} answers {unlike} of {rows} clean and found images otherwise")
+        told.append(f"{who} gives other answers to {unlike} of {rows} clean and adversarial images")
         if unlike:
             fail = True
             case.violated("stateful", told[-1])
@@ -51,9 +51,9 @@ def asked_anew(case: Case) -> Found:
     else:
         copies = [again.answers(again.fresh(case.model) or case.model, batch.x, batch.y, clean) for batch in case.batches]
         others = sum(int(one.unlike(*other).sum()) for one, other in zip(now, copies, strict=True))
-        learn(again.unlike + others, again.asked + case.rows, "a copy that was asked nothing before")
+        learn(again.unlike + others, again.asked + case.rows, "a copy that was never queried before")
     if case.options.elsewhere is None:
-        told.append("it has no name by which it could be loaded in a process of its own")
+        told.append("it has no name by which a separate process could load it")
         return found("; ".join(told), case.rows, fail=fail, warn=again.before is None)
     sets = [*reversed(again.kept), *now]  # what was found last comes first: it is made for this
     try:
@@ -61,7 +61,7 @@ def asked_anew(case: Case) -> Found:
         learn(
             sum(_fell_elsewhere(case, *one) for one in zip(sets, answers, strict=True)),
             sum(len(one.said) for one in sets),
-            "the network loaded in a process of its own",
+            "the network loaded in a separate process",
         )
     except OtherWeights as error:
         told, warn = [*told, str(error)], True
@@ -81,7 +81,7 @@ def _fell_elsewhere(case: Case, one: Kept, logits: Tensor) -> int:
 
 
 class OtherWeights(ValueError):
-    """A name leads to other weights each time."""
+    """The name of a network leads to other weights each time."""
 
 
 def in_a_process(model: str, weights: str, device: str, bits: str, batches: Sequence[Images]) -> list[Tensor]:
@@ -99,10 +99,10 @@ def in_a_process(model: str, weights: str, device: str, bits: str, batches: Sequ
         try:
             ended = subprocess.run(words, capture_output=True, text=True, timeout=time_left(), check=False, env=here)
         except subprocess.TimeoutExpired:
-            raise TimeoutError("the time it was given is over") from None
+            raise TimeoutError("the time for this check is over") from None
         if ended.returncode:
             why = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1][:120]
-            raise ValueError(f"in a process of its own it cannot be asked ({why})")
+            raise ValueError(f"in a separate process it cannot be run ({why})")
         found_bits, logits = torch.load(answered, weights_only=True)
         if found_bits != bits:
             raise OtherWeights(

@@ -78,7 +78,7 @@ class Case:
     check                       the check that is asking
     through                     what is left where the layers that cut pass gradients straight through, once searched
     grave                       violations that make any claim doubtful
-    lacking                     why nothing could vouch for any claim
+    lacking                     why nothing could support any claim
     """
 
     def __init__(
@@ -92,12 +92,10 @@ class Case:
         options: AuditOptions = AuditOptions(),
     ) -> None:
         if not batches:
-            raise ValueError("there is nothing to audit on: no batches; give at least one batch of images and labels")
+            raise ValueError("there are no batches to audit on; give at least one batch of images and labels")
         ids = torch.cat([batch.ids for batch in batches])
         if again := len(ids) - len(ids.unique()):
-            raise ValueError(
-                f"{again} of {len(ids)} rows have the id of another; a verdict is row by row: give each its own"
-            )
+            raise ValueError(f"{again} of {len(ids)} images have the id of another; give each image its own id")
         self.again = Again(copy_of(model), levels_of(batches), seed)
         self.model, self.batches, self.threat = for_any_size(model, batches[0]), list(batches), threat
         self.network, self.paired = model, claim is None

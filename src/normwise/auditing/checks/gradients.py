@@ -1,4 +1,4 @@
-"""Do gradients arrive, and do they tell the way?"""
+"""Do gradients reach the pixels, and are they useful?"""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ StandIn = Callable[[Tensor], Tensor] | None  # for `straight_through`
 
 @question(
     "gradients per layer",
-    "where no gradient arrives, gradient attacks stand still whatever the robustness; attack a straight-through copy",
+    "without a gradient, gradient attacks do nothing, however weak the network is; attack a straight-through copy",
 )
 def per_layer(case: Case) -> Found:
-    """Which layers cut the gradient, or make it infinite; rows whose gradient is 0, or promises next to nothing within the radius."""
+    """Layers that cut the gradient or make it infinite; images whose gradient is 0 or vanishing."""
     cuts, batch = cutting_layers(case.model, case.batches[0], case.seed), case.first()
     if cuts:
         return found(f"cut at {', '.join(cuts)}", len(case.batches[0].y), fail=True)
@@ -47,20 +47,20 @@ def per_layer(case: Case) -> Found:
         plain = Judge(case.model, case.seed).logits(batch.x)
     half = any(weight.dtype in (torch.float16, torch.bfloat16) for weight in case.model.parameters())
     if not case.random and (look.logits - plain).abs().max() > (5e-2 if half else 1e-3) * plain.abs().max():
-        measured = "the network answers otherwise when a gradient is asked for"
+        measured = "the network gives other answers when a gradient is requested"
         case.grave.append(measured)
         return found(measured, len(batch.y), fail=True)
     size = l1(look.grad)
     zero, faint = size == 0, size < 1e-6 * look.logits.abs().amax(1)
     many = len(zero) // 10
     measured = (
-        f"{int(zero.sum())} of {len(zero)} rows have a gradient of exactly 0, {int((faint & ~zero).sum())} a vanishing one"
+        f"{int(zero.sum())} of {len(zero)} images have a gradient of exactly 0, {int((faint & ~zero).sum())} a vanishing one"
     ) + (f"; {_reached(case)}" if int(faint.sum()) > many else "")
     return found(measured, len(zero), fail=int(zero.sum()) > many, warn=int(faint.sum()) > many)
 
 
 class _Surface(NamedTuple):
-    """Mean rise of the margin, in deviations of the logits, along the gradient and beside it; rows that the gradient misleads."""
+    """Mean rise of the margin, in standard deviations of the logits, along the gradient and in random directions; share of misled images."""
 
     along: list[float]
     beside: list[float]
@@ -92,8 +92,8 @@ def _surface(case: Case, model: nn.Module, started: bool = False) -> _Surface:
 
 @question(
     "loss surface",
-    "where random directions raise the loss as much as the gradient does, the gradient does not tell the way: use black-box "
-    "attacks, straight-through copies and transfer",
+    "if random directions raise the loss as much as the gradient, the gradient is no use: use black-box attacks, "
+    "straight-through copies and transfer",
 )
 def surface(case: Case) -> Found:
     """The margin along the gradient and along random directions of the same length, out to the radius.
@@ -103,7 +103,7 @@ def surface(case: Case) -> Found:
     clean, started = _surface(case, case.model), _surface(case, case.model, started=True)
     told = [
         f"from {origin} the margin rises by {one.along[-1]:.2f} deviations of the logits along the gradient, by "
-        f"{one.beside[-1]:.2f} in random directions; no better than one of 4 random directions: {100 * one.blind:.0f}% of rows"
+        f"{one.beside[-1]:.2f} in random directions; no better than one of 4 random directions: {100 * one.blind:.0f}% of images"
         for origin, one in (("the image", clean), ("a random start", started))
     ]
     return found(
@@ -127,8 +127,8 @@ def surface(case: Case) -> Found:
 
 @question(
     "one step and many",
-    "a network that withstands one step alone was trained against one step (catastrophic overfitting) or against none: judge it "
-    "by many",
+    "a network that is robust against one step only was trained against one step (catastrophic overfitting) or against none: "
+    "evaluate it with many steps",
 )
 def one_step(case: Case) -> Found:
     """Catastrophic overfitting: strong against one step, weak against many."""
@@ -139,8 +139,8 @@ def one_step(case: Case) -> Found:
 
 @question(
     "label leaking",
-    "a network that answers better after one step than before reads the label from the step: its training leaked labels; "
-    "judge it by many steps",
+    "a network that is more accurate after one step than before reads the label from the step: its training leaked labels; "
+    "evaluate it with many steps",
 )
 def leaking(case: Case) -> Found:
     """Is accuracy after one step above clean accuracy? (Kurakin et al. 2017, arXiv:1611.01236, sec. 4.3)"""
@@ -155,57 +155,55 @@ def leaking(case: Case) -> Found:
         clean += int(losses.correct(look.logits, y).sum())
         left += int(losses.correct(stepped, y).sum())
     rise = (left - clean) / case.rows
-    measured = (
-        f"{100 * clean / case.rows:.1f}% right untouched, {100 * left / case.rows:.1f}% after one step with the true labels"
-    )
+    measured = f"{100 * clean / case.rows:.1f}% correct on clean images, {100 * left / case.rows:.1f}% after one step with the true labels"
     return found(measured, case.rows, fail=rise > case.slack)
 
 
 @question(
     "straight through",
-    "a layer without a gradient stops the attack and not the attacker, who goes around it: quote what is left then",
-    "the images; gradients are taken on a copy whose cutting layers pass them as they come. Batches and statistics stay",
+    "an attacker can go around a layer without a gradient: quote what is left then",
+    "the images; gradients come from a copy whose cutting layers pass them unchanged. Batches and statistics are fixed",
 )
 def passed_through(case: Case) -> Found:
     """Attack a copy whose cutting layers, and a softmax in the network, pass the gradient as it comes.
 
-    A layer that answers several channels for one, such as a thermometer code, passes the gradient of each to the one; one
-    of another shape has no stand-in.
+    A layer with several output channels for each input channel, such as a thermometer code, passes the gradient of each to that
+    one. For other shapes no replacement is known.
     """
     cuts = cutting_layers(case.model, case.batches[0], case.seed)
     cuts |= {path: None for path, module in case.model.named_modules() if path and isinstance(module, nn.Softmax)}
     if not cuts:
         arrives = gradients_by_layer(case.model, case.first(), case.seed).get("", 0.0) > 0
         measured = (
-            "no layer cuts the gradient" if arrives else "no gradient arrives, and no layer alone cuts it: craft on a copy"
+            "no layer cuts the gradient" if arrives else "no gradient arrives, and no single layer cuts it: craft on a copy"
         )
         return found(measured, len(case.batches[0].y), fail=not arrives)
     if strange := [path for path, stand_in in cuts.items() if stand_in is no_stand_in]:
-        return found(f"{', '.join(strange)} has no stand-in of its shape: craft on a copy of your own", None, fail=True)
+        return found(f"{', '.join(strange)} has no known replacement: craft on a copy of your own", None, fail=True)
     way = straight_through(case.model, cuts)
     left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
     blind = _surface(case, way).blind
     case.through = left if blind <= BLIND else None
     measured = f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}; "
-    measured += f"that gradient is no better than one of 4 random directions: {100 * blind:.0f}% of rows"
+    measured += f"that gradient is no better than one of 4 random directions: {100 * blind:.0f}% of images"
     return found(measured, left.rows, fail=case.exceeds(left))
 
 
 @question(
     "noise of its own",
-    "an attacker averages over the model's noise: quote what is left then",
-    "the images, knowing how the model draws, and not what it will draw. Batches and statistics stay",
+    "an attacker can average over the model's noise: quote what is left then",
+    "the images; the attacker knows how the model draws, not what it will draw. Batches and statistics are fixed",
 )
 def noise(case: Case) -> Found:
     """PGD whose gradients are means over draws of the model's noise."""
     if not case.random:
-        return found("the model draws nothing", None)
+        return found("the model is not random", None)
     left = case.judge(PGD(steps=20, draws=10)).robust_accuracy
     return found(f"pgd-20 over 10 draws leaves {left}", left.rows, fail=case.exceeds(left))
 
 
 def _reached(case: Case) -> str:
-    """Say how far the gradient comes, from the logits down."""
+    """Say how far the gradient gets, from the logits down."""
     sizes = gradients_by_layer(case.model, case.first(), case.seed)
     bad = [path or "the pixels" for path, size in sizes.items() if not math.isfinite(size)]
     if bad:

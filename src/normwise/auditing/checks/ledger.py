@@ -84,7 +84,7 @@ class Ledger:
 
     def _named(self, called: str) -> str:
         if called == CLEAN:
-            return "untouched images"
+            return "clean images"
         return f"{called} ({check})" if (check := self.checks.get(called)) else called
 
 

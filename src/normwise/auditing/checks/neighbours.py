@@ -1,4 +1,4 @@
-"""What neighbours, and what came before, do to a row."""
+"""What the rest of the batch, and earlier batches, do to an image."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ...utils.model_state import answer_for_good, copied, device_of, set_mode
 from .case import GAP, Case, Found, found, question
 
 BEFORE = 10  # batches that an attacker sends ahead
-IN_SEQUENCE = 20  # rows of a batch, where rows are independent and any size would do
-INDEPENDENT = "rows are independent"
+IN_SEQUENCE = 20  # images of a batch, where they are independent and any size would do
+INDEPENDENT = "images are independent"
 
 
 @question(
     "one row among clean ones",
-    "an attacker who sends one image meets clean neighbours, and a defence that needs a whole adversarial batch fails: quote the "
-    "lower of this and of the whole batch",
-    "one image of a batch; the others are clean, and their number, their order and the running statistics stay",
+    "an attacker who sends one image meets clean neighbours, and a defence that works only against whole batches fails: quote "
+    "the lower of this and of the whole batch",
+    "one image of a batch; the others are clean, and their number, their order and the running statistics are fixed",
 )
 def single(case: Case) -> Found:
-    """One row is attacked at a time, white-box through the statistics of a batch whose other rows stay clean."""
+    """One image is attacked at a time, white-box through the statistics of a batch whose other images stay clean."""
     if not case.coupled:
         return found(INDEPENDENT, None)
     plan = AttackPlan(case.threat, (PGD(steps=20),), seed=case.seed)
@@ -35,15 +35,15 @@ def single(case: Case) -> Found:
     left = intervals.of_rows(r.standing, r.victims)
     case.lower(left, "one row among clean ones")
     case.reach["single"] = left.value
-    measured = f"{left} of {r.victims} rows stand when each is attacked alone ({r.clean} right untouched)"
+    measured = f"{left} of {r.victims} images stay correct when each is attacked alone ({r.clean} correct before)"
     return found(measured, r.victims, fail=case.exceeds(left))
 
 
 @question(
     "malicious neighbours",
-    "what nobody touched must not change its class because of its neighbours: read running statistics, or never answer "
-    "strangers in one batch; this is beside robust accuracy",
-    "half of a batch, without limit; the rows that count are untouched, and the order, the size and the running statistics stay",
+    "a clean image must not change its class because of its neighbours: use running statistics, or never put images of "
+    "different senders in one batch; this is not part of robust accuracy",
+    "half of a batch, without limit; the images that count are unchanged, and order, size and running statistics are fixed",
 )
 def peers(case: Case) -> Found:
     """Half of a batch may be anything, to hurt the other half (Wu et al. 2023, arXiv:2301.12576)."""
@@ -51,19 +51,19 @@ def peers(case: Case) -> Found:
         return found(INDEPENDENT, None)
     r = batch_attacks.peers(case.model, case.batches, PGD(steps=20), victims=case.options.victims, seed=case.seed)
     case.reach["peers"] = r.standing / r.victims
-    measured = f"{r.clean - r.standing} of {r.victims} untouched rows fall when the other half of their batch is malicious"
+    measured = f"{r.clean - r.standing} of {r.victims} clean images are misclassified when the other half of their batch is malicious"
     return found(measured, r.victims, fail=r.clean - r.standing > max(1, 0.02 * r.victims))
 
 
 @question(
     "other batches",
-    "images that break a batch and are harmless elsewhere, or the reverse, show that the verdict was about the batch: quote it "
-    "with the batch's size",
-    "every image, not knowing beside whom it will stand: the batch, its order and its size, down to one row, are drawn anew. "
-    "The running statistics stay",
+    "images that succeed in one batch and fail in others, or the reverse, show that the figure is about the batch: quote it "
+    "with the batch size",
+    "every image, without knowing its later neighbours: the batch, its order and its size, down to one image, are drawn anew. "
+    "The running statistics are fixed",
 )
 def elsewhere(case: Case) -> Found:
-    """Images made over random neighbours, judged in their batch, in other batches, and alone; and made alone, judged alone."""
+    """Images made over random neighbours, checked in their batch, in other batches, and alone; and images made and checked alone."""
     if not case.coupled:
         return found(INDEPENDENT, None)
     e = case.judge(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
@@ -79,7 +79,7 @@ def elsewhere(case: Case) -> Found:
     case.reach["made alone"] = own.robust_accuracy.value
     told = ", ".join(f"{100 * value:.1f}% {where}" for where, value in left.items())
     measured = (
-        f"pgd-20 over random neighbours leaves {told}; of {own.n} rows in batches of one it leaves {own.robust_accuracy}"
+        f"pgd-20 over random neighbours leaves {told}; of {own.n} images in batches of one it leaves {own.robust_accuracy}"
     )
     lowest, usual = (
         intervals.of_rows(round(min(some) * e.n), e.n)
@@ -92,9 +92,9 @@ def elsewhere(case: Case) -> Found:
 
 @question(
     "poisoned statistics",
-    "a network that learns from what it is asked can be taught: who sends images ahead changes the answers to others; keep "
-    "its statistics still, or say with the claim in which order it was asked",
-    "the running statistics, by ten batches sent ahead, or by every batch attacked before; batches, their order and size stay",
+    "a network that changes with every query can be poisoned: whoever sends images first changes the answers to others; fix "
+    "its statistics, or state the order of the batches with the claim",
+    "the running statistics, by ten batches sent first, or by every batch attacked before; batches, order and size are fixed",
 )
 def poisoned(case: Case) -> Found:
     """Clean accuracy after ten batches of black and white noise, or of one class, beside that after ten clean ones; PGD-20 in sequence."""
@@ -118,5 +118,7 @@ def poisoned(case: Case) -> Found:
     batches = None if case.coupled else case.split(IN_SEQUENCE)
     taught = case.judge(PGD(steps=20), batches=batches, stateful="sequence", called="pgd-20 in sequence").robust_accuracy
     measured = f"clean accuracy {100 * shares['clean']:.1f}% after {BEFORE} clean batches, {told}; pgd-20 leaves {taught}"
-    measured += f" where every batch meets what the attacked ones before it left, {100 * case.white():.1f}% where none does"
+    measured += (
+        f" if every batch meets the state that the attacked ones before it left, {100 * case.white():.1f}% if none does"
+    )
     return found(measured, case.rows, fail=shares["clean"] - min(shares.values()) > GAP or case.exceeds(taught))

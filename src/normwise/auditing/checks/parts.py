@@ -1,4 +1,4 @@
-"""Parts with an attack of their own: routes, substitutes, ranges."""
+"""Layers that need an attack of their own: routes, substitutes, ranges."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SHARPNESS = 20.0  # of the smooth maximum, in the range's own units
 
 @question(
     "every route",
-    "a network with several sets of statistics is as robust as the route it takes: say which one answers, and who chooses it",
-    "the images, on the route in use; images made on the others are tried on it. Batches and statistics stay",
+    "a network with several sets of statistics is as robust as the route in use: say which route that is, and who chooses it",
+    "the images, on the route in use; images made on the other routes are tried on it. Batches and statistics are fixed",
 )
 def routes(case: Case) -> Found:
-    """PGD-20 on each route of routed norms, each judged by itself; what it finds is tried on the route in use too."""
+    """PGD-20 on each route of routed norms, each checked on itself; what it finds is tried on the route in use too."""
     layers = [module for module in case.model.modules() if isinstance(module, Routed)]
     if not layers:
         return found("no norm has routes", None)
@@ -39,11 +39,11 @@ def routes(case: Case) -> Found:
 
 @question(
     "around the substitute",
-    "an attacker knows the substitute too, and images made through it, around it, or on it alone all count: quote the lowest",
-    "the images that both networks see. The batch, its order, its size and the running statistics stay",
+    "the attacker knows the substitute too; images made through it, around it, or on it alone all count: quote the lowest figure",
+    "the images that both networks see. The batch, its order, its size and the running statistics are fixed",
 )
 def substitute(case: Case) -> Found:
-    """PGD-20 on the whole, with the substitute's gradient cut, and on the substitute alone; judged on the whole."""
+    """PGD-20 on the whole network, without the substitute's gradient, and on the substitute alone; checked on the whole network."""
     model = case.model
     if not isinstance(model, ABNN) or model.substitute is None:
         return found("there is no substitute", None)
@@ -60,12 +60,12 @@ def substitute(case: Case) -> Found:
 
 @question(
     "smooth range",
-    "a batch's range passes gradients to two pixels of a channel: a smooth stand-in shows the attack what it cannot see, and one "
-    "that is taken for a constant does not distract it; quote the lowest",
-    "the images of a batch; gradients are taken on copies. The batch, its order, its size and the running statistics stay",
+    "the range of a batch passes gradients to only two pixels of a channel, so an attack may fail; attack with a smooth range and "
+    "with a constant one too, and quote the lowest figure",
+    "the images of a batch; gradients come from copies. The batch, its order, its size and the running statistics are fixed",
 )
 def smooth_range(case: Case) -> Found:
-    """For norms that read the batch's range: PGD-20 on copies with a smooth one and with a constant one, judged on the network."""
+    """For norms that read the batch's range: PGD-20 on copies with a smooth one and with a constant one, checked on the network."""
     ways = {"smooth": _mean_and_smooth_range, "passed straight through": _mean_and_still_range}
     left = {}
     for name, of in ways.items():

@@ -14,11 +14,11 @@ TRUSTWORTHY, NOT_ESTABLISHED, DOUBTFUL = "trustworthy", "not established", "doub
 class Audited:
     """The record of an audit.
 
-    `verdict` is "doubtful" where something speaks against the claim, "not established" where nothing does and nothing that could
-    see it vouches for it, else "trustworthy". `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
+    `verdict` is "doubtful" if a check speaks against the claim, "not established" if none does and none supports it, else
+    "trustworthy". `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
     lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently, such as "60 rows" or
-    "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled rows, the share
-    of rows that stand when the attacker owns the whole batch (joint), one row (single), or only neighbours (peers).
+    "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled images, the share
+    that stays correct when the attacker controls the whole batch (joint), one image (single), or only neighbours (peers).
     """
 
     verdict: str
@@ -53,5 +53,5 @@ class Audited:
             told = f"robust accuracy {left} {interval}, {self.verdict}"
         else:
             claimed = f"claimed {100 * self.claimed_accuracy:.1f}%"
-            told = f"{self.verdict}: {claimed}, at most {left} of these {self.n} rows {interval}: {told}"
+            told = f"{self.verdict}: {claimed}, at most {left} of these {self.n} images {interval}: {told}"
         return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")

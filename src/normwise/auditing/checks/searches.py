@@ -1,4 +1,4 @@
-"""Does a stronger, a longer, a blinder or a wider search find more than the claim admits?"""
+"""Does a stronger, longer, gradient-free or wider search find more than the claim admits?"""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LARGEST = {"linf": 1.0}  # radius beyond which a ball holds every image; of othe
 
 @question(
     "more steps",
-    "more steps that help the defence are a sign of a masked gradient; where accuracy still falls after 20 steps, PGD-20 is "
-    "too weak to be quoted",
+    "accuracy that rises with the steps is a sign of masked gradients; if it still falls after 20 steps, PGD-20 is too weak to "
+    "be quoted",
 )
 def steps(case: Case) -> Found:
     """PGD with 1 to 200 steps, each searched anew."""
@@ -39,7 +39,7 @@ def steps(case: Case) -> Found:
     )
 
 
-@question("more starts", "where other random starts find more, one start is too few to be quoted")
+@question("more starts", "if other random starts find more, one start is too few")
 def starts(case: Case) -> Found:
     """PGD-20 from one random start and from five."""
     one, five = case.accuracy(PGD(steps=20)), case.accuracy(PGD(steps=20, restarts=5))
@@ -49,8 +49,8 @@ def starts(case: Case) -> Found:
 
 @question(
     "other losses",
-    "where cross-entropy finds much less than a loss of logits, its gradients are imbalanced (label smoothing, scaled logits): "
-    "quote the lowest",
+    "if cross-entropy finds much less than a loss on logits, its gradients are imbalanced (label smoothing, scaled logits): "
+    "quote the lowest figure",
 )
 def losses(case: Case) -> Found:
     """PGD-50 on cross-entropy, margin, DLR (which does not change with the scale of the logits), and on logits rescaled."""
@@ -77,9 +77,9 @@ def strongest(case: Case) -> tuple[Attack, ...]:
     return (APGD(), APGD(targets=9)) if case.coupled else (AutoAttack(),)
 
 
-@question("stronger search", "what a fixed step misses, the parameter-free search finds: quote AutoAttack")
+@question("stronger search", "a parameter-free search finds what a fixed step size misses: quote AutoAttack")
 def stronger(case: Case) -> Found:
-    """AutoAttack on what still stands, against the claim."""
+    """AutoAttack on the images that are still correct, against the claim."""
     attacks, rows = strongest(case), case.standing()
     white = case.white()
     for part in [rows] if case.coupled else [[batch] for batch in rows]:  # what falls counts, should the time run out
@@ -93,13 +93,13 @@ def stronger(case: Case) -> Found:
         raise ValueError("no attack could run")
     left = known[0]
     called = " and ".join(str(getattr(attack, "label", attack.name)) for attack in attacks)
-    measured = f"after {called}, on what still stood, {left} is left; pgd-20 {100 * white:.1f}%, claimed {100 * (case.claim or 0.0):.1f}%"
+    measured = f"after {called}, on the images that were still correct, {left} is left; pgd-20 {100 * white:.1f}%, claimed {100 * (case.claim or 0.0):.1f}%"
     return found(measured, left.rows, fail=case.exceeds(left), warn=white - left.value > GAP)
 
 
 @question(
     "radius curve",
-    "accuracy that rises with the radius, or does not end at 0, shows an attack that fails: mend the attack before quoting it",
+    "accuracy that rises with the radius, or does not end at 0, means that the attack fails: use a stronger attack",
 )
 def radii(case: Case) -> Found:
     """PGD-20 at a quarter of the radius, and on by doubling until nothing is left."""
@@ -121,10 +121,10 @@ def radii(case: Case) -> Found:
 
 @question(
     "radius one",
-    "where every image is allowed nothing can be left: the attack fails, not the robustness holds; mend it before quoting it",
+    "where every image is allowed no image can stay correct, so the attack fails: use a stronger attack",
 )
 def radius_one(case: Case) -> Found:
-    """Corners and PGD in linf at eps 1; a network that answers the same to whatever it sees is dead, and no attack's fault."""
+    """Corners and PGD in linf at eps 1. A network with a constant answer is dead, and that is not a failing attack."""
     left = case.accuracy(Corner(), PGD(steps=20), threat=Linf(eps=1.0))
     measured, batch = f"{100 * left:.1f}% left at linf eps 1", case.first()
     if left > 0:
@@ -135,13 +135,13 @@ def radius_one(case: Case) -> Found:
         ]
         said = torch.cat([Judge(case.model, case.seed).answers(x, batch.y)[0] for x in (batch.x, *noise)])
         if len(said.unique()) == 1:
-            return found(f"{measured}: the answer is the same to images and to noise", case.judged, warn=True)
+            return found(f"{measured}: the answer is the same for images and for noise", case.judged, warn=True)
     return found(measured, case.judged, fail=left > 0)
 
 
 @question(
     "random search",
-    "blind search that finds more than gradients means that the gradients mislead: quote the lower, and craft on a copy",
+    "if random search finds more than gradients do, the gradients mislead: quote the lower figure, and craft on a copy",
 )
 def black_box(case: Case) -> Found:
     """Square with 500 queries, beside PGD-20."""
@@ -152,22 +152,26 @@ def black_box(case: Case) -> Found:
 
 @question(
     "transfer from an undefended twin",
-    "images made on another network that do more harm than the network's own gradients mean that these mislead: quote the "
-    "lower, and craft on a copy",
+    "if images made on another network do more harm than the network's own gradients, these gradients mislead: quote the lower "
+    "figure, and craft on a copy",
 )
 def transfer(case: Case) -> Found:
-    """PGD-50 on an undefended network, judged here, beside PGD-20 on the network itself."""
+    """PGD-50 on an undefended reference network, checked on the network itself, beside PGD-20 on the network itself."""
     if case.options.twin is None:
-        raise ValueError("no twin was given to craft on")
+        raise ValueError("no undefended reference (twin) was given")
     batch = case.first(2)
     theirs, ours = (
         classes_of(Judge(one, case.seed), batch.x, called)
         for one, called in ((case.options.twin, "twin"), (case.model, "model"))
     )
     if theirs != ours:
-        raise ValueError(f"the twin knows {theirs} classes, the network {ours}; name one for the same classes as the twin")
+        raise ValueError(
+            f"the undefended reference has {theirs} classes, the network {ours}; name one with the same classes as --twin"
+        )
     left, white = case.accuracy(PGD(steps=50), craft_on=case.options.twin, called="transfer"), case.white()
-    measured = f"images of an undefended twin leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
+    measured = (
+        f"images made on an undefended reference leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
+    )
     return found(measured, case.judged, fail=left < white - case.slack)
 
 

@@ -1,4 +1,4 @@
-"""What was found, looked at again: rounded to the data's grid, and by a copy of the network that was asked nothing before."""
+"""Second checks of adversarial images: rounded to the data's grid, and on a copy of the network that was never queried."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ UNSEEN = ("fail", "could not run")
 
 
 def closed(case: Case, checks: Sequence[Check]) -> Audited:
-    """Speak the verdict: "doubtful" where something speaks against the claim, "not established" where nothing vouches for it."""
+    """The verdict: "doubtful" if a check speaks against the claim, "not established" if none supports it."""
     score, found_by = case.bound() or (Score(value=1.0, low=0.0, high=1.0, n=0, unit="rows", rows=0), {})
     against, lacking = list(case.grave), _lacking(case, score, checks)
     if score.n and case.claim is not None and case.exceeds(score):
@@ -39,22 +39,22 @@ def closed(case: Case, checks: Sequence[Check]) -> Audited:
 
 
 def _lacking(case: Case, score: Score, checks: Sequence[Check]) -> list[str]:
-    """Why nothing vouches for the claim, where nothing does."""
+    """Why no check supports the claim, if none does."""
     if not score.n:
-        why = next((check.measured for check in checks if check.status == "could not run"), "nothing was asked")
+        why = next((check.measured for check in checks if check.status == "could not run"), "no check ran")
         return [f"no attack could run: {why}"]
     reasons = list(case.lacking)
     if case.claim is None:
-        reasons.append("pgd-20 could not run, so that nothing is claimed")
+        reasons.append("pgd-20 could not run, so there is no claim")
     if case.clean is not None and not case.clean.learned:
         reasons.append(
-            f"{case.clean.score} of untouched images are right, and answers that know nothing of the image would be in "
+            f"{case.clean.score} of clean images are classified correctly, and by chance it would be "
             f"{100 * case.clean.chance:.1f}%: there is nothing to audit"
         )
     for last in checks[-1:]:  # the strongest search
         if last.status == "could not run":
-            reasons.append(f"the {last.name} could not run ({last.measured}), and without it nothing vouches for the claim")
+            reasons.append(f"the {last.name} could not run ({last.measured}), and without it nothing supports the claim")
     blind = [f"{check.name}: {check.status}" for check in checks if check.name in SEES and check.status in UNSEEN]
     if blind and not (case.through and case.through.value <= score.value + GAP):
-        reasons.append(f"only searches without gradients vouch for the claim, and the bound is loose ({', '.join(blind)})")
+        reasons.append(f"only searches without gradients support the claim, and the bound is loose ({', '.join(blind)})")
     return reasons

@@ -1,4 +1,4 @@
-"""Has the network another face for attackers? Asked on the data's own grid, and in other ways."""
+"""Does the network behave differently for attackers? Tested on the data's own grid, and with other kinds of calls."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MOVED, COARSE = (
 
 @question(
     "grid of the pixels",
-    "pictures are stored in whole levels and attacks leave them: a network that answers otherwise between the levels has "
-    "another face for attackers; quote the lower of both",
+    "images are stored in whole levels and attacks use values between them: a network must not behave differently there; quote "
+    "the lower of both figures",
 )
 def grid(case: Case) -> Found:
     """PGD-20 through a rounding to the data's own levels, and what all searches found, rounded towards the clean images."""
@@ -47,7 +47,7 @@ def grid(case: Case) -> Found:
         told, fail = f"{told}pgd-20 on that grid leaves {left}; ", case.exceeds(left)
     except ValueError as error:  # no gradient to follow
         told += f"pgd-20 on that grid: {str(error).split(';')[0]}; "
-    told += f"images of one search break {case.again.worse} rows more when they are rounded to it than as they were found"
+    told += f"rounded to it, images of one search break {case.again.worse} images more than as they were found"
     return found(told, case.judged, fail=fail or case.again.worse > case.slack * case.rows)
 
 
@@ -91,13 +91,13 @@ WAYS: dict[str, Callable[[nn.Module, Images], Tensor]] = {  # of asking, beside 
 
 @question(
     "other ways of asking",
-    "a network must answer an image alike however it is asked: one that knows how attacks ask has another face for them",
-    "the images, and how the network is asked about them: one at a time, or in autocast; the running statistics stay",
+    "a network must give an image the same answer however it is called: one that detects how attacks call it can hide from them",
+    "the images, and how the network is called: one image at a time, or in autocast; the running statistics are fixed",
 )
 def ways(case: Case) -> Found:
     """Answers to clean images and to found ones under no_grad, beside those in other ways; and an attack on one row at a time."""
     if case.random:
-        return found("the model draws: answers differ however it is asked", None)
+        return found("the model is random: answers always differ", None)
     unlike, refused, rows = dict[str, int](), list[str](), 0
     parts = list(_some(case))
     for name, way in WAYS.items():
@@ -112,13 +112,18 @@ def ways(case: Case) -> Found:
     rows = sum(map(len, parts))
     told = [f"{count} {name}" for name, count in unlike.items() if count]
     if told:
-        case.grave.append(f"answers depend on how the network is asked: of {rows} images {', '.join(told)} are others")
-    measured = f"of {rows} clean and found images, other answers than under no_grad: {', '.join(told) or 'none'}"
-    measured += f"; it cannot be asked {', '.join(refused)}" if refused else ""
+        case.grave.append(
+            f"answers depend on how the network is called: of {rows} images {', '.join(told)} get other answers"
+        )
+    measured = f"of {rows} clean and adversarial images, other answers than under no_grad: {', '.join(told) or 'none'}"
+    measured += f"; it cannot be called {', '.join(refused)}" if refused else ""
     faces = list(_attacked(case))
-    measured += "".join(f"; attacked {name}, {fell} of {stood} rows fall that stood before" for name, fell, stood in faces)
+    measured += "".join(
+        f"; attacked {name}, {fell} of {stood} images are misclassified that stayed correct before"
+        for name, fell, stood in faces
+    )
     shown = [
-        f"attacked {name}, {fell} of {stood} rows fall that stood before"
+        f"attacked {name}, {fell} of {stood} images are misclassified that stayed correct before"
         for name, fell, stood in faces
         if 2 * fell > max(stood, 2)
     ]
@@ -167,7 +172,7 @@ def _attacked(case: Case) -> Iterator[tuple[str, int, int]]:
         return
     rows = Batch(*(part[here] for part in company[0]))
     alone = [Batch(*parts) for parts in zip(*(part.split(1) for part in rows), strict=True)]
-    e = case.judge(attack, batches=alone, called=f"{label(attack)} on one row at a time")
+    e = case.judge(attack, batches=alone, called=f"{label(attack)} on one image at a time")
     yield "alone", e.n - round(e.robust_accuracy.value * e.n), e.n
     try:
         plan = AttackPlan(case.threat, [attack], seed=case.seed, stateful="restore")

@@ -77,7 +77,7 @@ _OFF = 244 / 224  # the published code counts in sides of 244 pixels
 ELASTIC_TRANSFORM = Corruption(
     name="elastic_transform",
     family="digital",
-    about="noise of this strength, smoothed so far, after three points moved by up to so much; in shares of the side",
+    about="displacements of this strength, smoothed over this length, after three points moved by up to this much; in shares of the side",
     small=((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
     large=tuple(
         tuple(_OFF * share for share in setting)
@@ -88,7 +88,7 @@ ELASTIC_TRANSFORM = Corruption(
 PIXELATE = Corruption(
     name="pixelate",
     family="digital",
-    about="shrinks to this share of the side, by means over boxes, and back",
+    about="shrinks to this share of the side, by means over boxes, and enlarges again",
     small=(0.95, 0.9, 0.85, 0.75, 0.65),
     large=(0.6, 0.5, 0.4, 0.3, 0.25),
     change=_pixelate,

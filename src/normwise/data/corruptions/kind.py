@@ -38,7 +38,7 @@ class Corruption:
         small       the settings of CIFAR-10-C, by severity
         large       the settings of ImageNet-C
         change      makes one image: (picture, setting, scale of lengths, random numbers) -> picture, not yet cut to [0, 1]
-        stand_in    what is made here in place of what the authors used; empty: nothing is
+        stand_in    what is used here in place of what the authors used; empty: nothing is replaced
 
     >>> from normwise.data.corruptions import CORRUPTIONS
     >>> CORRUPTIONS["contrast"](torch.zeros(2, 1, 8, 8), 3, generator=torch.Generator()).shape

@@ -14,7 +14,7 @@ from .kind import Corruption
 
 
 def corrupted(batch: Batch, corruption: Corruption, severity: int, seed: int = 0) -> Batch:
-    """The batch under one corruption. What becomes of a row follows from the seed and its id, not from its batch.
+    """The batch under one corruption. The result for an image follows from the seed and its id, not from its batch.
 
     Raises ValueError as the corruption does.
     """

@@ -67,7 +67,7 @@ def _snow(x: Picture, setting: tuple[float, ...], scale: float, rng: np.random.G
 
 
 def _frost(x: Picture, setting: tuple[float, float], scale: float, rng: np.random.Generator) -> Picture:
-    """Lay frost over the image. The frost is a stand-in: the authors crop photographs, which are not ours to ship.
+    """Lay frost over the image. The frost is a replacement: the authors crop photographs, which we may not distribute.
 
     In place of a crop: needles in the mean colour and with the local contrast of one of their five photographs, drawn at
     random; the mean brightness varies from crop to crop by 0.04.
@@ -95,7 +95,7 @@ def _brightness(x: Picture, more: float, scale: float, rng: np.random.Generator)
 SNOW = Corruption(
     name="snow",
     family="weather",
-    about="flakes: mean and deviation of the noise, its size, the least that shows, radius and deviation of its fall; share of the image kept from whitening",
+    about="flakes: mean and deviation of the noise, its size, the smallest visible value, radius and deviation of their motion; share of the image that is not whitened",
     small=(
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
         (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
@@ -115,7 +115,7 @@ SNOW = Corruption(
 FROST = Corruption(
     name="frost",
     family="weather",
-    about="so much of the image plus so much frost",
+    about="this share of the image plus this share of frost",
     small=((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
     large=((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
     change=_frost,
@@ -124,7 +124,7 @@ FROST = Corruption(
 FOG = Corruption(
     name="fog",
     family="weather",
-    about="adds a random landscape of this thickness, whose roughness falls by such a factor a level",
+    about="adds a random fractal pattern of this thickness, whose roughness falls by this factor per level",
     small=((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     large=((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
     change=_fog,
@@ -132,7 +132,7 @@ FOG = Corruption(
 BRIGHTNESS = Corruption(
     name="brightness",
     family="weather",
-    about="adds to the value of HSV",
+    about="adds this to the value in HSV",
     small=(0.05, 0.1, 0.15, 0.2, 0.3),
     large=(0.1, 0.2, 0.3, 0.4, 0.5),
     change=_brightness,

@@ -1,4 +1,4 @@
-"""Natural shifts: how much accuracy corruptions cost a network, and how much of it reading the batch gives back."""
+"""Natural shifts: how much accuracy corruptions cost, and how much of it test-time BatchNorm adaptation recovers."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ SHOWN = 2  # images in the examples
 
 @dataclass(frozen=True, kw_only=True)
 class Shifts:
-    """Which networks meet which corruptions.
+    """Which networks are tested under which corruptions.
 
     Options
         models      run folders, weights files beside their model.json, or package.module:function
         weights     a weights file for the function
-        baseline    the network whose errors the others' are divided by (mCE); empty: mean errors alone
+        baseline    divide the errors by those of this network (mCE); empty: mean errors only
         data        the data set, by name or path
-        images      published reads CIFAR-10-C, generated makes the images here, auto does what is there
-        kinds       which corruptions; empty: all 15
-        severities  which of 1 to 5
-        adapt       shares of the batch's statistics that norms read, beside what the network reads as it is; [] for none
-        prior       also the share n / (prior + n) for batches of n rows; 0: not
-        rows        test rows; only whole batches are asked
+        images      "published" reads CIFAR-10-C, "generated" makes the images here, "auto" reads the files if they are there
+        kinds       the corruptions; empty: all 15
+        severities  the severities, from 1 to 5
+        adapt       test-time BatchNorm adaptation: shares of batch statistics that norms read; []: no adaptation
+        prior       also the share n / (prior + n) for batches of n images; 0: not
+        rows        number of test images; only whole batches are used
         seed        every random choice follows from it
-        batch_size  rows per batch
+        batch_size  images per batch
         device      "cpu", "cuda", "cuda:1", or "auto"
-        threads     CPU threads; 0 leaves torch's choice
+        threads     CPU threads; 0: torch's default
     """
 
     models: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Shifts:
             raise ValueError(f"prior is {self.prior}; give a whole number >= 0")
         if self.images == "published" and not isinstance(self.data, Cifar10):
             raise ValueError(
-                f"images is published, which is CIFAR-10-C; data is {self.data.name}: generate, or give cifar10"
+                f"images is published, which is CIFAR-10-C; data is {self.data.name}: give images generated, or data cifar10"
             )
 
 
@@ -111,8 +111,8 @@ class _State(NamedTuple):
 def run_shifts(settings: Shifts, folder: Path, report: Report = silent) -> dict[str, Any]:
     """Measure, and write `shifts.json`, `shifts.csv`, `config.yaml` and example images; returns the record as plain data.
 
-    Answers to each kind are kept in `cells` as soon as they are there, and a killed run goes on from them. Raises ValueError
-    for networks or data that cannot be asked, and for a folder that holds a run of other settings.
+    Answers to each kind are kept in `cells` as soon as they are there, and a killed run resumes from them. Raises ValueError
+    for networks or data that cannot be used, and for a folder that holds a run with other settings.
     """
     check_folder(settings, folder)
     device, batches = place(settings), _whole(settings)
@@ -125,7 +125,9 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = silent) -> dict[
     said = told(loaded, report)
     deaf = [name for name, states in networks.items() if len(states) == 1 and states[0].alpha is None]
     if settings.adapt and deaf:
-        said["adapt"] = f"without running statistics to mix with the batch's, asked as they are alone: {', '.join(deaf)}"
+        said["adapt"] = (
+            f"without running statistics to mix with batch statistics, tested only as they are: {', '.join(deaf)}"
+        )
         report(f"adapt: {said['adapt']}", 0, 0)
     where, others = _sources(settings, len(batches[0].y))
     keep_settings(settings, folder)
@@ -166,7 +168,7 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
     own, stay = share_of(model), unshared(model)
     if stay and (settings.adapt or settings.prior):
         raise ValueError(
-            f"{type(model).__name__} cannot read a share of the batch as adapt says: {stay} cannot; "
+            f"{type(model).__name__} cannot read a share of the batch, as adapt asks: {stay} cannot; "
             'say --adapt "[]" and no prior'
         )
     size = len(batches[0].y)

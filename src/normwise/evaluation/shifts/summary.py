@@ -1,4 +1,4 @@
-"""What natural shifts did to networks, in sentences and as a table; every figure is of the record."""
+"""Results under natural shifts, in sentences and as a table; every figure is from the record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ...data import CORRUPTIONS
 from .metrics import Damage
 
-PRICE = "its rows are then coupled, and normwise audit measures what neighbours can do"
+PRICE = "its images are then coupled, and normwise audit measures what malicious neighbours can do"
 
 
 def conditions(kinds: Sequence[str], severities: Sequence[int], side: int, made_here: bool) -> dict[str, dict[str, Any]]:
@@ -41,11 +41,11 @@ def called(kinds: Sequence[str], severities: Sequence[int]) -> str:
 
 
 def reading(alpha: float | None) -> str:
-    """Say what a share is: "reading the batch alone (alpha 1)"."""
+    """Say what a share is: "batch statistics alone (alpha 1)"."""
     if alpha is None:
         return "as it is"
-    what = {0.0: "running statistics alone", 1.0: "the batch alone"}.get(alpha, "both running statistics and the batch")
-    return f"reading {what} (alpha {alpha:.3g})"
+    what = {0.0: "running statistics alone", 1.0: "batch statistics alone"}.get(alpha, "mixed statistics")
+    return f"with {what} (alpha {alpha:.3g})"
 
 
 def sentences(found: Sequence[Damage], over: str, ce: str, baseline: str) -> list[str]:
@@ -55,14 +55,12 @@ def sentences(found: Sequence[Damage], over: str, ce: str, baseline: str) -> lis
         if one.own:
             worst = min(one.kinds, key=lambda kind: one.kinds[kind].value)
             told.append(
-                f"{one.network} is right on {one.clean} of the clean images and on {one.mean.percent()} under corruption "
-                f"(mean over {over}), least under {worst} ({one.kinds[worst].percent()})."
+                f"{one.network} classifies {one.clean} of the clean images correctly, and {one.mean.percent()} under corruption "
+                f"(mean over {over}); the lowest is under {worst} ({one.kinds[worst].percent()})."
             )
-            told += [f"On {name} it is right on {score}." for name, score in one.others.items()]
+            told += [f"On {name} it classifies {score} correctly." for name, score in one.others.items()]
             if one.alpha is None and not any(other.network == one.network and not other.own for other in found):
-                told.append(
-                    f"{one.network} has no share to change: its norms keep no running statistics, or none was asked for."
-                )
+                told.append(f"{one.network} was not adapted: its norms keep no running statistics, or no share was given.")
         else:
             told.append(_changed(one, next(other for other in found if other.network == one.network and other.own)))
         if one.errors and one.network != baseline:
@@ -70,17 +68,17 @@ def sentences(found: Sequence[Damage], over: str, ce: str, baseline: str) -> lis
             figures = (
                 f"{ce} {mean.percent() if mean else 'undefined'}, relative {relative.percent() if relative else 'undefined'}"
             )
-            told.append(f"Beside {baseline}, {one.network} {reading(one.alpha)}: {figures}.")
+            told.append(f"Relative to {baseline}, {one.network} {reading(one.alpha)}: {figures}.")
     return told
 
 
 def _changed(one: Damage, own: Damage) -> str:
     assert one.gain is not None
-    verb = "raises" if one.gain.low > 0 else "lowers" if one.gain.high < 0 else "does not clearly change"
+    verb = "rises" if one.gain.low > 0 else "falls" if one.gain.high < 0 else "does not clearly change,"
     what = reading(one.alpha)
     price = f"; {PRICE}" if one.coupled and not own.coupled else ""
     return (
-        f"{one.network}: {what} {verb} mean accuracy under corruption, from {100 * own.mean.value:.1f}% to "
+        f"{one.network}: {what}, mean accuracy under corruption {verb} from {100 * own.mean.value:.1f}% to "
         f"{100 * one.mean.value:.1f}% ({one.gain.percent('+')}); on clean images from {100 * own.clean.value:.1f}% to "
         f"{100 * one.clean.value:.1f}%{price}."
     )

@@ -27,14 +27,14 @@ class Cell:
         sweep       its learning rate is chosen from the scale's, on validation rows
         rates       ... or from these instead
         part        of the schedule's epochs
-        decayed     weight decay pulls at norm parameters, gains and biases too
+        decayed     weight decay applies to norm parameters, gains and biases too
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", and an ABNN's weaker attackers
                     "detached", "fixed"
-        under       what it is judged under: "linf" radii, "patch" (of growing size), the 15 "corruptions", or "autoattack" on what
-                    the strongest evaluation of the cell it needs left standing
-        at          share of the scale's radius at which AutoAttack is asked
-        other       it is trained and judged on other data than the scale's (`scale.other`)
-        apart       it is made where it is named alone, for it takes longer than a cell should
+        under       how it is evaluated: "linf" radii, "patch" (of growing size), the 15 "corruptions", or "autoattack" on the images
+                    that the strongest evaluation of the cell it needs left correct
+        at          share of the scale's radius for AutoAttack
+        other       it is trained and evaluated on other data than the scale's (`scale.other`)
+        apart       it is only made if it is named, because it takes longer than a cell should
     """
 
     name: str

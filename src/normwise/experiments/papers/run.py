@@ -34,18 +34,18 @@ class Reproduce:
     """Which part of which paper, at which size.
 
     Options
-        system          robustnorm, nofrost, fragile-features, abnn, or all
-        preset          smoke (minutes, on digits; never evidence), cpu (hours, on CIFAR-10), gpu (PreActResNet-18), or
-                        gpu-resnet18, gpu-resnet26
-        only            cells to make, with all that they need; empty: those of the system that need no other data than the
-                        preset's (abnn-other does) and are no longer than others (affine-fragile-long is)
-        seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first alone, unless
-                        they are named
-        first_seed      the seed to begin with
-        max_minutes     begin no cell after so many minutes; 0: make all
+        system          the paper: robustnorm, nofrost, fragile-features, abnn, or all
+        preset          the size: smoke (minutes, on digits; decides nothing), cpu (hours, on CIFAR-10), gpu (PreActResNet-18),
+                        gpu-resnet18 or gpu-resnet26
+        only            cells (networks) to make, with all that they need; empty: those of the paper, but not abnn-other, which
+                        needs other data, and affine-fragile-long, which takes longer
+        seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first seed only, unless
+                        `only` names them
+        first_seed      the first seed
+        max_minutes     start no cell after this many minutes; 0: make all
         device          "cpu", "cuda", "cuda:1", or "auto"
-        threads         CPU threads of each worker; 0 leaves torch's choice
-        workers         cells made side by side, each by a process of its own: on a CPU as many as cores, with one thread each
+        threads         CPU threads of each worker; 0: torch's default
+        workers         cells made in parallel, each in its own process: on a CPU as many as cores, with one thread each
     """
 
     system: str = "all"
@@ -124,8 +124,8 @@ def planned(settings: Reproduce) -> list[tuple[str, int]]:
 def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[str, Any]]:
     """Make what is wanted and not there yet, then write and return the claims table.
 
-    Records are `folder/cells/NAME-seedN-DIGEST/record.json`; a record whose settings are these is not made again, and what was
-    stopped goes on. Several processes with one folder share the work: each makes what no other is making (on
+    Records are `folder/cells/NAME-seedN-DIGEST/record.json`; a record with the same settings is not made again, and a
+    stopped cell resumes. Several processes with one folder share the work: each makes what no other is making (on
     several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there, and for a
     folder that anything else filled, or another preset.
     """
@@ -162,7 +162,7 @@ def _in_turn(settings: Reproduce, shop: Workshop, left: list[Job], over: Callabl
         assert job is not None  # the first that is left needs none of those after it
         name, seed = job
         if not shop.free(name, seed):
-            say(f"waiting for {name} seed {seed}, which another process makes")
+            say(f"waiting for {name} seed {seed}, which another process is making")
 
         def told(text: str, step: int, steps: int, name: str = name) -> None:
             say(f"{name} {text.replace(': ', ' ')}")

@@ -22,16 +22,16 @@ class Scale:
     """What all cells of one size share.
 
     Options
-        data            the data set; its validation rows choose checkpoints and learning rates, its test rows judge
+        data            the data set; its validation images choose checkpoints and learning rates, its test images are for the evaluation
         model           the network, made from a norm
-        eps             radius of adversarial training; models are judged at 1/32 to 1 of it
+        eps             radius of adversarial training; models are evaluated at 1/32 to 1 of it
         steps           PGD steps of adversarial training
         standard        how training on clean images proceeds
         robust          how adversarial training proceeds
         rates           learning rates that arms which train a part of the network choose from, on validation rows
         paper           the attack of the papers' protocols
-        strongest       attacks of the strongest evaluation, on what the paper's left standing
-        batch_size      rows per batch when a model is judged
+        strongest       attacks of the strongest evaluation, on the images that the paper's left correct
+        batch_size      images per batch in the evaluation
         seeds           number of seeds
         evidence        whether claims may be decided at this size
     """

@@ -26,7 +26,7 @@ def _patches(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((name, clean, *(f"{_percent(paper, size)} / {_percent(strongest, size)}" for size in sizes)))
     return Table(
         "Under patches",
-        "Accuracy in percent under one search / the strongest of eight, each at places of its own; a patch holds any pixels.",
+        "Accuracy in percent under one search / the strongest of eight, each with its own places; a patch may hold any pixels.",
         ("network", "clean", *(f"{size} x {size} pixels" for size in sizes)),
         rows,
     )
@@ -42,7 +42,7 @@ def _autoattack(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((CELLS[name].needs[0], _radius(radius), seeds, _percent(before, radius), _percent(after, radius)))
     return Table(
         "AutoAttack",
-        "Accuracy in percent under this preset's strongest attacks, and after AutoAttack (standard) on what they left.",
+        "Accuracy in percent under this preset's strongest attacks, and after AutoAttack (standard) on the images that they left correct.",
         ("network", "radius", "seeds", "strongest", "AutoAttack"),
         rows,
     )
@@ -60,8 +60,8 @@ def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((name, f"{epochs}", f"{seconds:.0f}", f"{seconds / epochs:.0f}", *told))
     return Table(
         "Training",
-        "Seconds on one core, mean over seeds, without the search for the learning rate and without what a cell starts from or listens to.",
-        ("network", "epochs", "seconds", "per epoch", "learning rate", "parameters that train"),
+        "Seconds on one core, mean over seeds. Without the search for the learning rate, and without networks that a cell starts from or uses as substitute.",
+        ("network", "epochs", "seconds", "per epoch", "learning rate", "trained parameters"),
         rows,
     )
 
@@ -72,7 +72,7 @@ def _legacy(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows = [(name, *(_percent(each, radius) for radius in radii)) for name, each in found.items()]
     return Table(
         "RobustNorm's own protocol",
-        "Accuracy in percent under the paper's attack with eps in units of the normalized image (here of the data's own deviations) and the batch's span as box.",
+        "Accuracy in percent under the paper's attack, with eps in units of the normalized image and the range of the batch as box. Units here: the data's own standard deviations.",
         ("network", *(f"eps {radius}" for radius in radii)),
         rows,
     )
@@ -80,7 +80,7 @@ def _legacy(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 
 def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows, radii = [], list[str]()
-    attackers = {"detached": "gradient of the target alone", "fixed": "substitute held at the clean image"}
+    attackers = {"detached": "gradient of the target alone", "fixed": "substitute sees the clean image"}
     for name, records in known.items():
         both = _each(records, "paper")
         for key, told in attackers.items():
@@ -89,7 +89,7 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
                 rows.append((name, told, *(f"{_percent(each, r)} / {_percent(both, r)}" for r in radii)))
     return Table(
         "Weaker attackers of ABNN",
-        "Accuracy in percent under the paper's attack, searched so / through both networks. The first is no robustness.",
+        "Accuracy in percent under the paper's attack, with the weaker attacker / through both networks. The first is no robust accuracy.",
         ("network", "attacker", *map(_radius, radii)),
         rows,
         words=2,
@@ -98,7 +98,7 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 
 def _missing(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows = [(name, cell.system, cell.about) for name, cell in CELLS.items() if name not in known]
-    return Table("Not made yet", "Cells without a record of these settings.", ("network", "system", "what"), rows, words=3)
+    return Table("Not made yet", "Cells without a record with these settings.", ("network", "system", "what"), rows, words=3)
 
 
 def _radius(radius: str) -> str:

@@ -116,7 +116,7 @@ class Workshop:
         return set_mode(model, "eval")
 
     def make(self, name: str, seed: int) -> dict[str, Any]:
-        """Train and measure a cell; what was stopped goes on. Returns its record, which is written too.
+        """Train and measure a cell; a stopped one resumes. Returns its record, which is written too.
 
         A cell that another process makes is waited for.
         """
@@ -193,8 +193,8 @@ class Workshop:
     def _try(
         self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int
     ) -> tuple[float, float]:
-        """What a quarter of the schedule at this learning rate reaches: accuracy on validation rows, and of equals the training
-        loss, from the other side of 0. Nothing where it diverges."""
+        """What a quarter of the schedule at this learning rate reaches: accuracy on validation rows, with the
+        negative training loss to break ties. 0 if it diverges."""
         short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
         try:
             fitted = self._fit(model, data, recipe, short, seed)

@@ -17,13 +17,13 @@ from .standard import check_smoothing
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Part):
-    """min over weights of the expected max over the threat model of the cross-entropy, the max found by PGD.
+    """Minimize the cross-entropy on adversarial images, which PGD finds inside the threat model.
 
     Options
         steps               PGD steps per batch
         relative_step       step length as a fraction of the radius
-        craft_in            mode in which the attack sees the norm layers: "eval" (the network that will be attacked) or
-                            "train" (older code; they then read the batch). Buffers are untouched by crafting either way
+        craft_in            mode of the norm layers while images are made: "eval" (as when the network is attacked later) or
+                            "train" (older code, with batch statistics). Buffers do not change in either
         label_smoothing     share of the target spread over all classes, 0 to 1
 
     Cost: steps + 1 forwards and backwards per image.

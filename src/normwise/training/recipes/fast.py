@@ -24,11 +24,11 @@ from .standard import check_smoothing
 class FGSMRS:
     """Cross-entropy on FGSM images from a random start: x + delta, delta uniform in the ball, one step, projected.
 
-    May overfit to its own step (catastrophic overfitting): validation looks at one step too, and the record tells.
+    May overfit to its own step (catastrophic overfitting): validation tests one step too, and the record says it.
 
     Options
         relative_step       step length as a fraction of the radius
-        craft_in            mode in which the attack sees the network: "eval" or "train" (the paper's). Buffers are untouched
+        craft_in            mode of the network while images are made: "eval" or "train" (the paper's). Buffers do not change
         label_smoothing     share of the target spread over all classes, 0 to below 1
 
     Cost: two forwards and backwards per image.
@@ -72,7 +72,7 @@ class NFGSM(FGSMRS):
     Options
         k                   half-width of the noise as a multiple of the radius
         relative_step       step length as a fraction of the radius
-        craft_in            mode in which the attack sees the network: "eval" or "train" (the paper's). Buffers are untouched
+        craft_in            mode of the network while images are made: "eval" or "train" (the paper's). Buffers do not change
         label_smoothing     share of the target spread over all classes, 0 to below 1
 
     For linf alone. Cost: two forwards and backwards per image.
@@ -96,7 +96,7 @@ class NFGSM(FGSMRS):
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyStep(BaseAttack):
-    """The step of `n-fgsm`, with its options. It leaves the ball, so that it is no attack for a verdict."""
+    """The step of `n-fgsm`, with its options. It leaves the ball, so it is no attack for an evaluation."""
 
     name: ClassVar[str] = "n-fgsm"
     kinds: ClassVar[tuple[str, ...]] = ("linf",)

@@ -59,12 +59,12 @@ class Mixed(Crafting):
 
     Options
         lam                 weight of the adversarial images, between 0 (that is `standard`) and 1 (that is `adversarial`)
-        batches             what a norm that reads the batch sees: "separate" (clean, then adversarial images: two forwards)
-                            or "concatenated" (both halves at once: one forward over twice the rows)
+        batches             which images share a forward pass, and so batch statistics: "separate" (clean, then adversarial
+                            images: two passes) or "concatenated" (both: one pass over twice the images)
         steps               PGD steps per batch, from a random start
         relative_step       step length as a fraction of the radius; null: min(1.25 eps, eps + 4/255) / steps
-        craft_in            mode in which the attack sees the network: "eval" or "train". The attack raises the cross-entropy
-                            without smoothing; buffers are untouched by it
+        craft_in            mode of the network while images are made: "eval" or "train". The attack raises the cross-entropy
+                            without smoothing; buffers do not change
         label_smoothing     share of the target spread over all classes, 0 to below 1, in both terms
 
     Cost: steps + 2 forwards and backwards per image.

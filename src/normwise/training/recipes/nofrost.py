@@ -22,13 +22,13 @@ STREAMS: dict[str, Callable[[Images, Generator], Images]] = {"colour": colour_di
 
 @dataclass(frozen=True, kw_only=True)
 class NoFrost(Crafting):
-    """The loss of `mixed` with separate forwards, for a network without any norm: others are refused.
+    """The loss of `mixed` with separate forwards, for a network without any norm; it refuses others.
 
     Options
         lam                 weight of the adversarial images, between 0 and 1
         steps               PGD steps per batch, from a random start
         relative_step       step length as a fraction of the radius; null: min(1.25 eps, eps + 4/255) / steps
-        craft_in            mode in which the attack sees the network: "eval" (no dropout, no stochastic depth) or "train"
+        craft_in            mode of the network while images are made: "eval" (no dropout, no stochastic depth) or "train"
         label_smoothing     share of the target spread over all classes, 0 to below 1, in both terms
 
     Cost: steps + 2 forwards and backwards per image.
@@ -66,11 +66,11 @@ class NoFrostStar(Crafting):
     Adversarial images are made of the clean ones alone. Networks that normalize are refused.
 
     Options
-        streams             the augmented streams: "colour" (colours are distorted, which takes texture away) and "chains"
-                            (chains of distortions mixed with the image: a stand-in for DeepAugment)
+        streams             sets of augmented images: "colour" (distorted colours, which remove texture) and "chains"
+                            (chains of distortions mixed with the image, in place of DeepAugment)
         steps               PGD steps per batch, from a random start
         relative_step       step length as a fraction of the radius; null: min(1.25 eps, eps + 4/255) / steps
-        craft_in            mode in which the attack sees the network: "eval" (no dropout, no stochastic depth) or "train"
+        craft_in            mode of the network while images are made: "eval" (no dropout, no stochastic depth) or "train"
         label_smoothing     share of the target spread over all classes, 0 to below 1, in every term
 
     Cost: steps + 2 forwards and backwards per image, and one of each per stream.

@@ -15,14 +15,14 @@ from ...utils.forward import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What of the network trains, for recipes to inherit.
+    """Which parameters train; recipes inherit it.
 
     Options
-        trains      "all"; of the norms "affine", "scale" or "shift"; "head" (the last linear layer); "affine+head"; "subset"
-                    (as many random weights as the norms have parameters)
-        first       of the norms, so many from the input side; 0 with last 0: all. Not with "all" or "head"
-        last        of the norms, so many from the output side
-        statistics  of the norms in training: "batch" (read the batch and track it) or "frozen" (read the running ones)
+        trains      what is trained: "all"; of the norms "affine", "scale" or "shift"; "head" (the last linear layer);
+                    "affine+head"; "subset" (as many random weights as the norms have parameters)
+        first       train only the first so many norms; 0 with last 0: all norms. Not with "all" or "head"
+        last        train only the last so many norms
+        statistics  of the norms in training: "batch" (use and track batch statistics) or "frozen" (use running statistics)
     """
 
     trains: Trains = "all"

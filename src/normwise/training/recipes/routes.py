@@ -19,16 +19,16 @@ CLEAN, ADVERSARIAL = 0, 1  # routes
 
 @dataclass(frozen=True, kw_only=True)
 class Routes(Crafting):
-    """(1 - lam) * CE(clean images on route 0) + lam * CE(adversarial images on route 1), the attack facing route 1.
+    """(1 - lam) * CE(clean images on route 0) + lam * CE(adversarial images on route 1), attacked on route 1.
 
-    The network that is judged takes the route its norms are set to: `--norm mbn --norm.route 1`, or `on_route(model, 1)`. The
-    checkpoint is chosen by route 1, whichever that is: the clean one withstands most where it has learned least.
+    The evaluation uses the route that the norms are set to: `--norm mbn --norm.route 1`, or `on_route(model, 1)`. The
+    checkpoint is always chosen on route 1: the clean route is most robust where it has learned least.
 
     Options
         lam                 weight of the adversarial images, between 0 and 1
         steps               PGD steps per batch, from a random start
         relative_step       step length as a fraction of the radius; null: min(1.25 eps, eps + 4/255) / steps
-        craft_in            mode in which the attack sees the network: "eval" or "train". Buffers are untouched by it
+        craft_in            mode of the network while images are made: "eval" or "train". Buffers do not change
         label_smoothing     share of the target spread over all classes, 0 to below 1, in both terms
 
     Cost: steps + 2 forwards and backwards per image.

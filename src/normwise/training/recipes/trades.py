@@ -47,13 +47,13 @@ class Diverge(BaseAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class TRADES:
-    """CE(p(x), y) + beta * KL(p(x) || p(x_adv)), x_adv where that divergence is largest; gradients go through both.
+    """CE(p(x), y) + beta * KL(p(x) || p(x_adv)); x_adv maximizes the divergence, and gradients go through both terms.
 
     Options
         beta                weight of the divergence
         steps               PGD steps per batch
         relative_step       step length as a fraction of the radius
-        craft_in            mode in which the attack sees the network: "eval" or "train". Buffers are untouched by crafting
+        craft_in            mode of the network while images are made: "eval" or "train". Buffers do not change
         label_smoothing     share of the target spread over all classes, 0 to below 1, in the cross-entropy
 
     Cost: steps + 3 forwards and steps + 2 backwards per image.
