@@ -90,7 +90,7 @@ def subtitle(found: Sequence[Cell]) -> str:
     results = [r for cell in found for r in cell.results]
     data = _unique(label(r.evaluation.data, "unnamed data") for r in results)
     return " · ".join(
-        [plural(len(results), "network"), joined(data), joined(_unique(radius(r.evaluation.threat) for r in results))]
+        [plural(len(results), "network"), joined(data), joined(_unique(radius(r.evaluation.threat) + ", targeted" * (r.evaluation.goal == "targeted") for r in results))]
     )
 
 
@@ -130,7 +130,8 @@ def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _threat(result: Result) -> str:
-    return allowed(result.evaluation.threat, label(result.evaluation.data, ""))
+    targeted = "; only the class to reach counts as success" * (result.evaluation.goal == "targeted")
+    return allowed(result.evaluation.threat, label(result.evaluation.data, "")) + targeted
 
 
 def _attack(attack: Mapping[str, Any], result: Result) -> str:

@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as views
 from .lp import Linf, check_eps
+from .pixels import OwnPixels
 
 
-class MaskedRegion:
+class MaskedRegion(OwnPixels):
     """What `inner` allows around x, where `mask` (true: may move; broadcast over x) says so."""
 
     def __init__(self, inner: Region, x: Images, mask: Bool[Tensor, ...], kind: str) -> None:
