@@ -57,7 +57,7 @@ def test_a_result_says_what_it_is_in_few_lines():
     result = nw.evaluate(MODEL, (X, Y), THREAT, nw.PGD(steps=2))
     told = str(result).splitlines()
     assert len(told) == 6
-    assert told[0].split() == ["data", "40", "rows"]
+    assert told[0].split() == ["data", "40", "images"]
     assert "linf, eps 0.05" in told[1]
     assert str(result.robust_accuracy) in told[4]
     assert told[5].endswith("independent")
