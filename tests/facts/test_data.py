@@ -323,7 +323,7 @@ IMAGES, LABELS = np.linspace(0, 1, 6 * 12, dtype=np.float32).reshape(6, 3, 2, 2)
         (IMAGES, LABELS / 2, "be integers; got torch.float64"),
         (IMAGES, np.eye(6, dtype=int), "have the shape (6,); got (6, 6)"),
         (IMAGES, LABELS[:5], "got (5,)"),
-        (IMAGES[:0], LABELS[:0], "needs test rows; got none"),
+        (IMAGES[:0], LABELS[:0], "needs test images; got none"),
         (np.array(["a"] * 6), LABELS, "x of <U1"),
         (IMAGES, np.array([Path] * 6), "Object arrays cannot be loaded"),
     ],

@@ -270,10 +270,10 @@ def test_the_verdict_is_made_of_the_figures():
         sentences([own, damage("net", 1.0, answered(0.9, shares, coupled=True), base, None)], "1 kind", "CE", "")[1]
         for shares in ((0.9, 0.7), (0.7, 0.5), (0.8, 0.6))
     ]
-    assert "raises" in told[0]
+    assert "rises" in told[0]
     assert "from 70.0% to 80.0% (+10.0 points" in told[0]
     assert "coupled" in told[0]
-    assert "lowers" in told[1]
+    assert "falls" in told[1]
     assert "does not clearly change" in told[2]
     assert called(list(CORRUPTIONS), [1, 2, 3, 4, 5]) == "mCE"
     assert called(["fog"], [1, 2, 3, 4, 5]) == "mean CE (1 kind, severities 1, 2, 3, 4, 5)"

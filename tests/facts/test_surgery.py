@@ -287,7 +287,9 @@ def test_training_in_a_process_group_wants_synchronized_norms_or_a_word(tmp_path
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        with pytest.raises(ValueError, match=r"1 norms would read each process's own rows \(norm, ...\); convert_sync"):
+        with pytest.raises(
+            ValueError, match=r"1 norms would use the batch of each process separately \(norm, ...\); call convert_sync"
+        ):
             fit(trained(), *settings, seed=0)
         fit(trained(), *settings, seed=0, options=FitOptions(stats="per-rank"))
         fit(trained(GN(groups=4)), *settings, seed=0)

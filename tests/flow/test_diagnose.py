@@ -113,7 +113,7 @@ def test_the_page_needs_nothing_else_and_says_what_the_figures_say(record, place
     moved = [row["moved"] for row in rows]
     assert (far.site, far.moved, far.steps) == (rows[moved.index(max(moved))]["site"], max(moved), 3)
     assert f"{far.moved:.2g} deviations" in page
-    assert "3 networks, 12 rows, linf with eps 31.9/255" in page
+    assert "3 networks, 12 images, linf with eps 31.9/255" in page
     whole = findings.everywhere(findings.sides(record, "flips")[0].rows)
     assert f"every site, {100 * whole['repaired']:.0f}% (run)" in page
     for name in re.findall(r'(?:href)="((?:figures|tables)/[^"]+)"', page):

@@ -18,7 +18,7 @@ from ..diagnostics.run import Diagnose
 from ..experiments.evaluation_run import Evaluate
 from ..experiments.experiment import Experiment
 from ..experiments.grid import Bench
-from ..experiments.presets import PRESETS, data_name, suited
+from ..experiments.presets import PRESETS, data_name, defaults_for
 from ..registry import plain, unknown
 from ..utils.run_folder import CONFIG
 from .parser import Layers
@@ -26,7 +26,7 @@ from .parser import Layers
 
 def for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """The data set decides the radius and the schedule."""
-    return _known(Bench, suited(data_name(given))), {}
+    return _known(Bench, defaults_for(data_name(given))), {}
 
 
 def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
@@ -38,8 +38,8 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
         start = operands[0]
         if ":" not in start and not Path(start).exists():
             raise unknown("preset or model", start, list(PRESETS))
-    suits = suited(preset) | {"norm": None, "model": plain(Experiment.model)} if start else suited(preset)
-    return suits, {"start": start}
+    defaults = defaults_for(preset) | {"norm": None, "model": plain(Experiment.model)} if start else defaults_for(preset)
+    return defaults, {"start": start}
 
 
 def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
@@ -48,7 +48,7 @@ def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
     there = bool(model) and Path(model).exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
     brought = read_yaml(folder / CONFIG) if there else {}
-    base = suited(data_name(given, data_name(brought))) | brought
+    base = defaults_for(data_name(given, data_name(brought))) | brought
     return _known(Evaluate, base | {"model": model, "weights": ""}), {"model": model}
 
 
@@ -60,27 +60,27 @@ def read_evaluate(path: Path) -> Mapping[str, Any]:
 
 def for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder decides data, threat model and seed."""
-    suits, model = for_evaluate(operands, given)
-    return _known(Audit, {key: value for key, value in suits.items() if key != "batch_size"}), model
+    defaults, model = for_evaluate(operands, given)
+    return _known(Audit, {key: value for key, value in defaults.items() if key != "batch_size"}), model
 
 
 def for_diagnose(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """If the first network is a run folder, it decides data, threat model and seed."""
-    suits, _ = for_audit(operands[:1], given)
-    return _known(Diagnose, suits), {"models": list(operands)} if operands else {}
+    defaults, _ = for_audit(operands[:1], given)
+    return _known(Diagnose, defaults), {"models": list(operands)} if operands else {}
 
 
 def for_shifts(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """The first run folder decides data and seed."""
-    suits, _ = for_evaluate(operands[:1], given)
-    own = {key: suits[key] for key in ("data", "seed") if key in suits}
+    defaults, _ = for_evaluate(operands[:1], given)
+    own = {key: defaults[key] for key in ("data", "seed") if key in defaults}
     return own, {"models": list(operands)} if operands else {}
 
 
 def for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder decides data and threat model."""
-    suits, model = for_evaluate(operands, given)
-    own = _known(SelfTest, suits)
+    defaults, model = for_evaluate(operands, given)
+    own = _known(SelfTest, defaults)
     return (own if model["model"] or "data" in given else {}), model
 
 

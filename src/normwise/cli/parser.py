@@ -63,11 +63,11 @@ def parse(
     texts = {name: options.get(f"--{name}") for name, hint in hints.items() if hint is str}
     file = read(Path(path)) if path else {}
     said = {key: text for key, text in {**texts, **names}.items() if text}
-    suited, operand = base(operands, merge(kind, file, said))
+    preferred, operand = base(operands, merge(kind, file, said))
     for key, value in operand.items():
         if operands and said.get(key, value) != value:
             raise ValueError(f"{key} is given twice, as {value} and as --{key} {said[key]}; leave one out")
-    values = merge(kind, defaults(kind), suited, file, operand, said)
+    values = merge(kind, defaults(kind), preferred, file, operand, said)
     parser = _parser(verb, kind, values)
     actions = {option.removesuffix(".name"): action for action in parser._actions for option in action.option_strings}
     for option in options:

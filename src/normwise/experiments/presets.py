@@ -45,8 +45,8 @@ def cifar10_at() -> Experiment:
 PRESETS: dict[str, Callable[[], Experiment]] = {"digits": digits, "cifar10": cifar10, "cifar10-at": cifar10_at}
 
 
-def suited(data_name: str) -> dict[str, Any]:
-    """The settings that suit a data set, as plain data: those of the preset of its name, else a radius alone."""
+def defaults_for(data_name: str) -> dict[str, Any]:
+    """Default settings of a data set, as plain data: those of the preset of its name, else only a radius."""
     if data_name in PRESETS:
         return plain(PRESETS[data_name]())
     return {"threat": {"name": "linf", "eps": EPS.get(data_name, 8 / 255)}}
