@@ -136,10 +136,10 @@ def robust(given, images, seed):
     import torch
 
     from normwise.evaluation.coupling import measure_coupling, probed
-    from normwise.evaluation.predictor import Judge
+    from normwise.evaluation.predictor import Predictor
 
     model, batch = prepared(given)
-    judge = Judge(model, seed)
+    judge = Predictor(model, seed)
     judge.adjust(measure_coupling(model, probed([batch]), seed=seed))
     return (judge.answers(torch.load(images), batch.y)[0] == batch.y).double().mean().item()
 

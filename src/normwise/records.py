@@ -93,7 +93,7 @@ class Evaluation:
     are independent, or nobody asked.
     `broken_by` counts, per attack (or part of one), the rows that it was the first to break. `goal`: "misclassified", or
     "targeted": a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
-    `forwards` and `backwards` count images through the network, attacks and judging together.
+    `forwards` and `backwards` count images through the network, attacks and checks together.
     """
 
     model: str
@@ -163,7 +163,7 @@ class Training:
 class Substitute:
     """The frozen network that an ABNN listens to: what it was trained on (None: it does not say), and how it does itself.
 
-    `clean_accuracy` is its own, on the rows the ABNN was judged on; None, and `why`, where it knows other classes.
+    `clean_accuracy` is its own, on the rows the ABNN was evaluated on; None, and `why`, where it knows other classes.
     """
 
     source: str

@@ -225,7 +225,7 @@ def test_of_coupled_rows_whole_batches_are_counted():
     case = Case(Moody(), [*BATCHES, short], WIDE, claim=0.5)
     BY_NAME["repeated and lonely answers"].ask(case)
     assert (case.rows, case.judged) == (34, 30)
-    assert BY_NAME["more starts"].ask(case).n == case.judge().n == 30
+    assert BY_NAME["more starts"].ask(case).n == case.evaluate().n == 30
 
 
 def test_a_declared_violation_is_no_reason():
@@ -335,7 +335,7 @@ def test_what_a_coupled_batch_does_elsewhere_fails_and_stands_beside_the_bound()
 
 def test_without_a_claim_nothing_is_trusted():
     case = Case(Reader(), BATCHES, WIDE)
-    case.judge()
+    case.evaluate()
     assert (closed(case, []).verdict, closed(case, []).reasons) == (
         "not established",
         ("pgd-20 could not run, so there is no claim",),
@@ -344,7 +344,7 @@ def test_without_a_claim_nothing_is_trusted():
 
 def test_the_bound_is_the_worst_case_row_by_row():
     case = Case(Reader(), BATCHES, Linf(eps=0.15), claim=1.0)
-    first = case.judge(*searches.strongest(case)[:0], called="nothing").clean_accuracy.value
+    first = case.evaluate(*searches.strongest(case)[:0], called="nothing").clean_accuracy.value
     assert case.bound()[0].value == first
     for batch in case.batches:
         case.ledger.fell([int(batch.ids[0])], "planted")

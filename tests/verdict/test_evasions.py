@@ -17,7 +17,7 @@ from normwise.auditing.checks import CHECKS, Case, cutting_layers
 from normwise.auditing.options import AuditOptions
 from normwise.evaluation.coupling import measure_coupling
 from normwise.evaluation.evaluator import evaluate
-from normwise.evaluation.predictor import Judge, classes_of
+from normwise.evaluation.predictor import Predictor, classes_of
 from normwise.norms import BN
 from normwise.records import to_json, write
 from normwise.threats import Linf
@@ -216,7 +216,7 @@ def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_e
 
 def test_time_that_is_over_is_no_fault_of_the_images():
     with passes.until(0.0), pytest.raises(TimeoutError):
-        classes_of(Judge(trained(BN()), 0), BATCHES[0].x)
+        classes_of(Predictor(trained(BN()), 0), BATCHES[0].x)
 
 
 def test_a_claim_made_under_another_radius_is_refused(tmp_path):

@@ -85,7 +85,7 @@ class Damped(nn.Module):
 def test_what_any_search_finds_is_judged_rounded_too():
     case = Case(Damped().eval(), BATCHES, THREAT)
     case.check = "some check"
-    left = case.judge(PGD(steps=10)).robust_accuracy.value
+    left = case.evaluate(PGD(steps=10)).robust_accuracy.value
     bound, found_by = case.bound()
     assert left > 0.9
     assert bound.value < 0.5  # the chequered pattern says nothing of the third class

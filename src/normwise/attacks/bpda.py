@@ -17,7 +17,7 @@ def straight_through(model: nn.Module, layers: Mapping[str, Callable[[Tensor], T
 
     `layers` maps a module's path to a differentiable stand-in of the layer, (b, ...) to the shape of the layer's own answer;
     None stands for the identity. A layer that the model holds under several names is meant by any of them. Give the copy to
-    `evaluate` as `craft_on`: the judge is the model itself.
+    `evaluate` as `craft_on`: success is checked on the model itself.
 
     Raises ValueError for a path that the model does not have, for two stand-ins of one layer, and at the first forward for a
     stand-in of another shape.

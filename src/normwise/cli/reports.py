@@ -57,14 +57,14 @@ def report(settings: Reports, out: Path) -> list[Path]:
             continue
         made = (f"cells/*/{RESULT}", RESULT, RESULTS)
         found = next(filter(None, (sorted(folder.glob(name)) for name in made)), [])
-        judged = [audit.read(path) for path in folder.glob(audit.RECORD)]
+        scored = [audit.read(path) for path in folder.glob(audit.RECORD)]
         drawn = {path: _drawing(path) for name in _ALONE if (path := folder / name).is_file()}
-        if not (found or judged or drawn):
+        if not (found or scored or drawn):
             raise ValueError(
                 f"{folder} holds no {RESULT} and no {', '.join((audit.RECORD, *_ALONE))}; give the folder of a finished run, "
                 "or a RobustBench .json"
             )
-        results, audits = results + found, audits + judged
+        results, audits = results + found, audits + scored
         alone |= drawn
     read = [(one, kept_examples(path.parent)) for path in results for one in read_results(path)]
     if published and not read:

@@ -1,1 +1,1 @@
-"""From attacks to figures: batches are attacked and judged, rows counted, doubts attached."""
+"""From attacks to figures: batches are attacked and checked, rows counted, sanity checks attached."""

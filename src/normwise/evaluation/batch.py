@@ -1,4 +1,4 @@
-"""One batch, attacked and judged."""
+"""One batch, attacked and checked."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from ..registry import DIGEST_VERSION, stable
 from ..seeding import generator
 from ..types import Attack, Batch, Labels, PerRow, Proposal, Region, Rows
-from .predictor import Judge, check_images
-from .preflight import Court
+from .predictor import Predictor, check_images
+from .preflight import Prepared
 
 CLEAN, PROTOCOL, WORST = "clean", "protocol", "worst case"
 NEAR = 0.1  # share of its clean margin below which a row is searched again in the model's own precision
 
 
-class Trial(NamedTuple):
+class RowOutcomes(NamedTuple):
     """What became of the rows of one batch, on the CPU; the images are the worst case found.
 
     Of an independent row that nothing broke that is the image with the largest margin.
     `broken_by` is the index of the first attack that reached its goal (-1: none did, -2: the row was misclassified untouched);
     `part` tells which of that attack's parts, `step` at which of its gradient steps or queries. `margin` is positive
-    where the goal is reached, `distance` how far the image is from the clean one, both as judged.
+    where the goal is reached, `distance` how far the image is from the clean one, both as checked.
     """
 
     ids: Tensor
@@ -40,9 +40,9 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A trial, the rows that survive each attack, what it cost in images, and whether an earlier call made it."""
+    """What became of the rows, how many that survive each attack, what it cost in images, and whether an earlier call made it."""
 
-    trial: Trial
+    rows: RowOutcomes
     survivors: dict[str, int]
     forwards: int
     backwards: int
@@ -61,7 +61,7 @@ def labels(attacks: Sequence[Attack]) -> list[str]:
     return [f"{name}~{same + 1}" if (same := names[:i].count(name)) else name for i, name in enumerate(names)]
 
 
-def broken_by(attacks: Sequence[Attack], rows: Trial) -> list[str]:
+def broken_by(attacks: Sequence[Attack], rows: RowOutcomes) -> list[str]:
     """What broke each row: an attack's label, with its part after a slash; "clean": it was wrong untouched; "": nothing did."""
     names = []
     for attack in attacks:
@@ -72,7 +72,7 @@ def broken_by(attacks: Sequence[Attack], rows: Trial) -> list[str]:
 
 
 class Candidate(NamedTuple):
-    """Images of a batch, what the judge answers, the margins towards the goal, and which attack made each row's image (-1: none)."""
+    """Images of a batch, what the network answers, the margins towards the goal, and which attack made each row's image (-1: none)."""
 
     proposal: Proposal
     answers: Tensor
@@ -80,32 +80,32 @@ class Candidate(NamedTuple):
     source: Tensor
 
 
-def attack_and_judge(court: Court, batch: Batch, index: int) -> tuple[Trial, dict[str, int]]:
-    """Let each attack of the plan try, and judge; returns the worst case and how many rows survive each attack.
+def attack_batch(prepared: Prepared, batch: Batch, index: int) -> tuple[RowOutcomes, dict[str, int]]:
+    """Let each attack of the plan try, and check its images; returns the worst case and how many rows survive each attack.
 
     Of independent rows the strongest attacks see those alone that all others left correct (unless `speed` drops none); of coupled
-    rows every batch whole, and one more candidate is judged as it stands: each row's most damaging image of all batches. How many
+    rows every batch whole, and one more candidate is checked as it is: each row's most damaging image of all batches. How many
     rows survive is counted for the protocol's attacks together, and for all.
     """
-    judge, plan, coupled = court.judge, court.plan, court.coupling.coupled
-    check_images(batch, judge.classes)
-    y, aim = batch.y, court.aims[index].to(batch.y)
-    clean, margin = judge.answers(batch.x, aim)
+    predictor, plan, coupled = prepared.predictor, prepared.plan, prepared.coupling.coupled
+    check_images(batch, predictor.classes)
+    y, aim = batch.y, prepared.aims[index].to(batch.y)
+    clean, margin = predictor.answers(batch.x, aim)
     right, close = clean == y, margin * (0.0 if plan.speed.precision == "float32" else NEAR)
     unmoved = Proposal(batch.x, torch.full_like(y, -1), 0, 0, torch.zeros_like(y))
     tried, standing = [Candidate(unmoved, clean, margin, torch.full_like(y, -1))], right  # the untouched batch comes first
     for number, attack in enumerate(plan.every):
         alone = right if number < len(plan.attacks) or not plan.speed.drop else standing
-        proposal, answers, margins = _craft(court, batch, index, attack, None if coupled else alone, close)
-        reached = judge.reached(answers, aim)
+        proposal, answers, margins = _craft(prepared, batch, index, attack, None if coupled else alone, close)
+        reached = predictor.reached(answers, aim)
         unseen = right & reached & (proposal.first_hit < 0)  # the search did not look at its last image
         proposal = proposal._replace(first_hit=torch.where(unseen, _last_step(attack, proposal), proposal.first_hit))
         tried.append(Candidate(proposal, answers, margins, torch.full_like(y, number)))
         standing = standing & ~reached
     ours, searched = 1 + len(plan.attacks), len(tried)
     if coupled:  # of the protocol's candidates, and of all
-        tried += [_mixed(judge, plan.every, tried[:end], aim) for end in sorted({ours, searched} - {1})]
-    wrong = judge.reached(torch.stack([one.answers for one in tried]), aim)  # (candidates, b)
+        tried += [_mixed(predictor, plan.every, tried[:end], aim) for end in sorted({ours, searched} - {1})]
+    wrong = predictor.reached(torch.stack([one.answers for one in tried]), aim)  # (candidates, b)
     if plan.targeted or not coupled:
         wrong |= ~right
     survivors, rows = (~wrong).sum(1), torch.arange(len(y), device=y.device)
@@ -122,18 +122,18 @@ def attack_and_judge(court: Court, batch: Batch, index: int) -> tuple[Trial, dic
         torch.stack([getattr(one.proposal, name) for one in tried])[worst, rows] for name in ("x_adv", "first_hit", "part")
     )
     answers, margins = (torch.stack([getattr(one, name) for one in tried])[worst, rows] for name in ("answers", "margins"))
-    distance = _region(court, batch, index).distance(x_adv)
-    trial = Trial(batch.ids, y, clean, answers, broken_by, part, step, margins, distance, x_adv)
+    distance = _region(prepared, batch, index).distance(x_adv)
+    outcomes = RowOutcomes(batch.ids, y, clean, answers, broken_by, part, step, margins, distance, x_adv)
     counts = dict(zip([CLEAN, *labels(plan.attacks)], survivors[:ours].tolist(), strict=True))
     counts[PROTOCOL] = int(protocol)
     counts[WORST] = int((~wrong[worst, rows]).sum())
-    return Trial(*(tensor.cpu() for tensor in trial)), counts
+    return RowOutcomes(*(tensor.cpu() for tensor in outcomes)), counts
 
 
-def _mixed(judge: Judge, attacks: Sequence[Attack], tried: Sequence[Candidate], aim: Labels) -> Candidate:
+def _mixed(predictor: Predictor, attacks: Sequence[Attack], tried: Sequence[Candidate], aim: Labels) -> Candidate:
     """A batch of coupled rows put together of each row's most damaging image (`tried` begins with the untouched batch).
 
-    Whether the rows are misclassified side by side is for the judge to say. A row that is so untouched is put down to the first attack.
+    Whether the rows are misclassified side by side is for the network to say. A row that is so untouched is put down to the first attack.
     """
     best = torch.stack([one.margins for one in tried]).argmax(0)
     rows, source = torch.arange(len(best), device=best.device), (best - 1).clamp_min(0)
@@ -142,7 +142,7 @@ def _mixed(judge: Judge, attacks: Sequence[Attack], tried: Sequence[Candidate], 
         torch.stack([getattr(one.proposal, name) for one in tried])[best, rows] for name in ("x_adv", "first_hit", "part")
     )
     mixed = Proposal(x_adv, torch.where(step < 0, torch.stack(ends)[source, rows], step), 0, 0, part)
-    return Candidate(mixed, *judge.answers(x_adv, aim), source)
+    return Candidate(mixed, *predictor.answers(x_adv, aim), source)
 
 
 def _last_step(attack: Attack, proposal: Proposal) -> Tensor:
@@ -151,57 +151,58 @@ def _last_step(attack: Attack, proposal: Proposal) -> Tensor:
     return torch.tensor(steps, device=proposal.first_hit.device)[proposal.part]
 
 
-def _region(court: Court, batch: Batch, index: int) -> Region:
-    return court.plan.threat.around(batch.x, generator=generator(court.plan.seed, "region", index))
+def _region(prepared: Prepared, batch: Batch, index: int) -> Region:
+    return prepared.plan.threat.around(batch.x, generator=generator(prepared.plan.seed, "region", index))
 
 
 def _craft(
-    court: Court, batch: Batch, index: int, attack: Attack, only: Rows | None, close: PerRow
+    prepared: Prepared, batch: Batch, index: int, attack: Attack, only: Rows | None, close: PerRow
 ) -> tuple[Proposal, Tensor, Tensor]:
     """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins.
 
-    A row stops where it reaches the goal, unless `speed` drops none. If the judge does not agree (by rounding, or because another
+    A row stops where it reaches the goal, unless `speed` drops none. If the network itself does not agree (by rounding, or because another
     model was searched, or by the model's noise), or if after a search in lower precision its margin is above `close`, it is
-    searched again on the last of the networks, and to the end where that is not the judge's own, or draws noise. A batch of
-    coupled rows that a copy was searched for and answers otherwise than the judge is searched again, and the better batch kept.
+    searched again on the last of the networks, and to the end where that is not the network itself, or draws noise. A batch of
+    coupled rows that a copy was searched for and answers otherwise than the network itself is searched again, and the better batch kept.
     """
-    judge, attacked, aim, drop = court.judge, court.attacked, court.aims[index].to(batch.y), court.plan.speed.drop
-    own = attacked[-1] is judge.model and judge.draws == 1  # what the search sees is what the judge sees
-    first = _propose(court, attacked[0], batch, index, attack, only, own if only is None else drop)
-    answers, margins = judge.answers(first.x_adv, aim)
+    predictor, attacked, drop = prepared.predictor, prepared.attacked, prepared.plan.speed.drop
+    aim = prepared.aims[index].to(batch.y)
+    own = attacked[-1] is predictor.model and predictor.draws == 1  # what the search sees is what the predictor sees
+    first = _propose(prepared, attacked[0], batch, index, attack, only, own if only is None else drop)
+    answers, margins = predictor.answers(first.x_adv, aim)
     if own and len(attacked) == 1:
         return first, answers, margins
     if only is None:
         if not own:
             return first, answers, margins
-        copy = Judge(attacked[0], judge.seed)
+        copy = Predictor(attacked[0], predictor.seed)
         agrees = torch.equal(copy.logits(first.x_adv).argmax(1), answers)
-        judge.forwards += copy.forwards
+        predictor.forwards += copy.forwards
         if agrees:
             return first, answers, margins
-        again = _propose(court, attacked[-1], batch, index, attack, only, own)
-        found = (first, answers, margins), (again, *judge.answers(again.x_adv, aim))
-        return max(found, key=lambda one: int(judge.reached(one[1], aim).sum()))
-    missed = only & ~judge.reached(answers, aim) & ((first.first_hit >= 0) | (margins > close))
+        again = _propose(prepared, attacked[-1], batch, index, attack, only, own)
+        found = (first, answers, margins), (again, *predictor.answers(again.x_adv, aim))
+        return max(found, key=lambda one: int(predictor.reached(one[1], aim).sum()))
+    missed = only & ~predictor.reached(answers, aim) & ((first.first_hit >= 0) | (margins > close))
     if not missed.any():
         return first, answers, margins
-    again = _propose(court, attacked[-1], batch, index, attack, missed, own and drop)
+    again = _propose(prepared, attacked[-1], batch, index, attack, missed, own and drop)
     for name in ("x_adv", "first_hit", "part"):
         getattr(first, name)[missed] = getattr(again, name)[missed]
-    return first, *judge.answers(first.x_adv, aim)
+    return first, *predictor.answers(first.x_adv, aim)
 
 
 def _propose(
-    court: Court, attacked: nn.Module, batch: Batch, index: int, attack: Attack, only: Rows | None, stops: bool
+    prepared: Prepared, attacked: nn.Module, batch: Batch, index: int, attack: Attack, only: Rows | None, stops: bool
 ) -> Proposal:
     """Run one attack on a batch, check that its images are allowed; returns them for all rows, the others untouched."""
-    judge, plan = court.judge, court.plan
+    predictor, plan = prepared.predictor, prepared.plan
     chosen = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
     rng, search = generator(plan.seed, stable(attack), DIGEST_VERSION, index), plan.search(only is not None, stops)
-    x, aim = batch.x[chosen], court.aims[index].to(batch.y)[chosen]
+    x, aim = batch.x[chosen], prepared.aims[index].to(batch.y)[chosen]
     proposal = attack(attacked, x, aim, plan.threat, generator=rng, search=search)
-    judge.forwards += proposal.forwards
-    judge.backwards += proposal.backwards
+    predictor.forwards += proposal.forwards
+    predictor.backwards += proposal.backwards
     if proposal.x_adv.shape != x.shape:
         got, expected = tuple(proposal.x_adv.shape), tuple(x.shape)
         raise ValueError(f"{label(attack)} returned images of shape {got}; expected {expected}")
@@ -209,7 +210,7 @@ def _propose(
     x_adv[chosen], first_hit[chosen] = proposal.x_adv.to(x_adv), proposal.first_hit.to(first_hit)
     if proposal.part is not None:
         part[chosen] = proposal.part.to(part)
-    outside = int((~_region(court, batch, index).contains(x_adv)).sum())
+    outside = int((~_region(prepared, batch, index).contains(x_adv)).sum())
     if outside:
         raise ValueError(
             f"{label(attack)} left {plan.threat.name}: {outside} of {len(chosen)} rows of batch {index}; mend its projection"

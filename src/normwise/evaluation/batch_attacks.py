@@ -20,7 +20,7 @@ from ..utils import intervals
 from ..utils.model_state import running
 from .coupling import Coupling
 from .plan import AttackPlan
-from .predictor import Judge
+from .predictor import Predictor
 
 VICTIMS, ONE_ROW = 32, PGD(steps=20)  # whom an evaluation attacks one by one, and how
 
@@ -74,16 +74,16 @@ def single(
 
     White-box through the statistics of the whole batch. A row counts as standing if the model, asked about the batch with
     the attacker's image in place, still gives its label; one that the measured `coupling` says has noise of its own is asked 11 times. `craft_on` is
-    searched instead. Where a fall in the search is not one before the judge, the search goes on to its end.
+    searched instead. Where what the search finds need not mislead the model itself, there is no early stopping.
     """
-    judge, clean, standing, tried = Judge(model, plan.seed), 0, 0, 0
+    predictor, clean, standing, tried = Predictor(model, plan.seed), 0, 0, 0
     if coupling:
-        judge.adjust(coupling)
-    (attack,), search = plan.attacks, plan.search(True, craft_on is None and judge.draws == 1)
+        predictor.adjust(coupling)
+    (attack,), search = plan.attacks, plan.search(True, craft_on is None and predictor.draws == 1)
     with running(model, "eval"), running(craft_on or model, "eval"):
         for batch in batches:
-            x, y = batch.x.to(judge.device), batch.y.to(judge.device)
-            right = judge.answers(x, y)[0] == y
+            x, y = batch.x.to(predictor.device), batch.y.to(predictor.device)
+            right = predictor.answers(x, y)[0] == y
             for row in range(min(len(y), victims - tried)):
                 tried += 1
                 report("one row among clean neighbours", tried, victims)
@@ -93,7 +93,7 @@ def single(
                 beside, one = _Beside(craft_on or model, x, row), slice(row, row + 1)
                 rng = generator(plan.seed, "single", tried)
                 x_adv = attack(beside, x[one], y[one], plan.threat, generator=rng, search=search).x_adv
-                standing += int(judge.answers(beside.batch(x_adv), y)[0][row] == y[row])
+                standing += int(predictor.answers(beside.batch(x_adv), y)[0][row] == y[row])
             if tried == victims:
                 break
     return Reached(tried, clean, standing)
@@ -116,17 +116,17 @@ def peers(
     Malicious rows may be any image (eps 1). For a model with independent rows nothing can change.
     Source: Wu et al. 2023, arXiv:2301.12576 (distribution invading attack). Differs: all victims of a batch at once.
     """
-    judge, clean, standing, rows, fell = Judge(model, seed), 0, 0, 0, list[tuple[int, int, int]]()
+    predictor, clean, standing, rows, fell = Predictor(model, seed), 0, 0, 0, list[tuple[int, int, int]]()
     with running(model, "eval"):
         for number, batch in enumerate(batches):
             if victims and rows >= victims:
                 break
-            x, y = batch.x.to(judge.device), batch.y.to(judge.device)
+            x, y = batch.x.to(predictor.device), batch.y.to(predictor.device)
             threat = _Malicious(share=share, eps=eps)
             still = ~threat.movable(len(x)).to(x.device)
-            before = (judge.logits(x).argmax(1) == y) & still
+            before = (predictor.logits(x).argmax(1) == y) & still
             x_adv = attack(model, x, y, threat, generator=generator(seed, "peers", number)).x_adv
-            said = judge.logits(x_adv).argmax(1)
+            said = predictor.logits(x_adv).argmax(1)
             after = (said == y) & still
             clean, standing, rows = clean + int(before.sum()), standing + int(after.sum()), rows + int(still.sum())
             lost = (before & ~after).cpu()

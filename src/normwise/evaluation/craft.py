@@ -26,7 +26,7 @@ def attack(
 
     x are images (b, c, ...) with pixels in [0, 1], y their labels (b,). `by` is the attack (None: PGD-20). Whether rows are
     coupled is measured first; coupled rows are attacked as one batch. The model is left as it was. Whether an image is
-    misclassified is for the model to say, or for `evaluate`, which judges. Raises ValueError as `evaluate` does.
+    misclassified is for the model to say, or for `evaluate`, which checks. Raises ValueError as `evaluate` does.
     """
     x, y = x.to(device_of(model)), y.to(device_of(model))
     check_network(model, Batch(x, y, y), mode)

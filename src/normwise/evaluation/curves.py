@@ -109,7 +109,7 @@ def curve(
     """Robust accuracy at each of the values of `over`: "eps" of the threat model (pixels), or "steps" of the attacks.
 
     What broke at a value counts as broken at every larger one (see `survivors`), so that the curve is exactly monotone. `craft_on` as
-    in `evaluate`; images are not judged again in other batches. Raises ValueError for no values, for a threat model or attacks
+    in `evaluate`; images are not scored again in other batches. Raises ValueError for no values, for a threat model or attacks
     without what is varied, and as `evaluate` does.
     """
     given = sorted(set(values))

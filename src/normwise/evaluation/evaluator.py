@@ -1,4 +1,4 @@
-"""Attack, then judge: the only place where a verdict is spoken, in the batch it reports."""
+"""Attack, then check on the network itself: the one place where accuracies are counted, in the batch they are reported for."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ..utils import intervals
 from ..utils.batches import Rows, as_batches
 from ..utils.hashing import mark_of, settings_of
 from ..utils.model_state import answer_for_good, copied, digest, running
-from .batch import CLEAN, PROTOCOL, WORST, Outcome, Trial, attack_and_judge, broken_by, labels
+from .batch import CLEAN, PROTOCOL, WORST, Outcome, RowOutcomes, attack_batch, broken_by, labels
 from .coupling import Coupling
 from .plan import AttackPlan, planned
-from .preflight import CRAFTED, Court, convene
+from .preflight import CRAFTED, Prepared, prepare
 from .sanity_checks import annotate
-from .store import Shelf
+from .store import BatchStore
 from .verdict import Verdict
 
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
@@ -52,7 +52,7 @@ def evaluate(
     folder: Path | Shard | None = None,
     report: Report = silent,
 ) -> Verdict:
-    """Judge a model under one threat model, on the device it is on.
+    """Predictor a model under one threat model, on the device it is on.
 
     `batches` are batches, a DataLoader, pairs (images, labels), or two tensors (see `as_batches`). `threat` is a threat model, and
     `attacks` are one or several; without any, they are what the command line takes: FGSM and PGD, and APGD as the strongest. Or
@@ -62,8 +62,8 @@ def evaluate(
     correctly, the worst case is taken row by row, intervals are Wilson's. Coupled rows: batches stay whole, the worst case
     of a batch is the one candidate (an attack's batch, the untouched one, or each row's most damaging image of these, side
     by side) with fewest survivors, intervals are a bootstrap over batches, and a last short batch is left out. Every image is
-    checked to lie inside the threat model, and every success is judged by the model itself, in the batch reported. A model with
-    noise of its own is asked 11 times, and its most frequent answer counts. The images are then judged once more in other
+    checked to lie inside the threat model, and every success is checked on the model itself, in the batch reported. A model with
+    noise of its own is asked 11 times, and its most frequent answer counts. The images are then scored once more in other
     batches, and coupled rows alone.
 
     Each of the `attacks` sees all rows that are right, whatever those before it broke, for each has a figure of its own. Where
@@ -72,14 +72,14 @@ def evaluate(
 
     With the goal "targeted" a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
 
-    `craft_on` names another model to attack (a surrogate); the judge is always `model`. A row that reaches the goal for the
+    `craft_on` names another model to attack (a surrogate); answers are always those of `model`. A row that reaches the goal for the
     surrogate alone, or by a lucky draw of a model's noise, is attacked once more, and then to the end of the search. So is one
     that did so for a faster copy alone, and one that a search in lower precision left with less than a tenth of its clean margin.
     A model in sequence (`AttackPlan.stateful`) is copied; the copy keeps what each batch's worst case did to it, and is attacked
-    and judged as it then is; rows are judged again by what it ends as.
+    and checked as it then is; rows are scored again by what it ends as.
 
     With `folder` every finished batch is written there, images included, instead of being held: memory does not grow with
-    the number of rows, and a killed evaluation is resumed from there, to the same verdict. A `Shard` of a folder judges some of
+    the number of rows, and a killed evaluation is resumed from there, to the same verdict. A `Shard` of a folder takes some of
     the batches: n calls, on any machines with one folder, and then one with the folder itself, share the work.
 
     The record's `checks` are reasons to doubt it: coupled rows, outputs that are probabilities, gradients that do not reach the
@@ -103,7 +103,7 @@ def searched(
     craft_on: nn.Module | None = None,
     coupling: Coupling | None = None,
 ) -> Verdict:
-    """As `evaluate`, but the images are not judged once more, and the record has no checks: for who asks at many radii.
+    """As `evaluate`, but the images are not scored once more, and the record has no checks: for who asks at many radii.
 
     `coupling` is what was measured at the first (of this model, in this mode).
     """
@@ -118,22 +118,22 @@ def _begun(
 ) -> Iterator[_Run]:
     """An evaluation under way, with the networks in the plan's mode."""
     before = digest(model)
-    judged = copied(model) if plan.stateful == "sequence" else model
-    with running(judged, plan.mode), running(craft_on or judged, plan.mode):
-        whose = f"{before} {settings_of(judged)}"
-        court = convene(judged, batches, plan, craft_on, coupling)
-        held = court.digests()
+    scored = copied(model) if plan.stateful == "sequence" else model
+    with running(scored, plan.mode), running(craft_on or scored, plan.mode):
+        whose = f"{before} {settings_of(scored)}"
+        prepared = prepare(scored, batches, plan, craft_on, coupling)
+        held = prepared.digests()
         crafted = f"{held[-1]} {settings_of(craft_on)}" if craft_on is not None else whose
-        yield _Run(plan, batches, court, {"model": whose, CRAFTED: crafted}, before, held)
+        yield _Run(plan, batches, prepared, {"model": whose, CRAFTED: crafted}, before, held)
 
 
 @dataclass
 class _Run:
-    """One evaluation: its settings, who judges, and what became of the batches so far."""
+    """One evaluation: its settings, who checks, and what became of the batches so far."""
 
     plan: AttackPlan
     batches: Sequence[Batch]
-    court: Court
+    prepared: Prepared
     networks: dict[str, str]
     before: str
     held: list[str]
@@ -144,26 +144,26 @@ class _Run:
     def search(self, folder: Path | Shard | None, report: Report) -> None:
         """Attack batch after batch; what an earlier call left in the folder is read."""
         share = folder if isinstance(folder, Shard) else Shard(folder, 0, 1)
-        self.mine = _share(self.court.batches, share)
+        self.mine = _share(self.prepared.batches, share)
         in_sequence = self.plan.stateful == "sequence"
         if in_sequence and share.count > 1:
             raise ValueError("batches in sequence cannot be shared out; give the folder itself")
-        self.shelf = Shelf(share.folder, self._key())
+        self.store = BatchStore(share.folder, self._key())
         for index in self.mine:
             self.found.append(self._outcome(index))
-            if in_sequence and self.court.digests() == self.held:
-                x_adv, judge = self.shelf.get(index).trial.x_adv, self.court.judge
-                answer_for_good(judge.model, x_adv.to(judge.device), generator(self.plan.seed, "sequence", index))
-                self.held = self.court.digests()
+            if in_sequence and self.prepared.digests() == self.held:
+                x_adv, predictor = self.store.get(index).rows.x_adv, self.prepared.predictor
+                answer_for_good(predictor.model, x_adv.to(predictor.device), generator(self.plan.seed, "sequence", index))
+                self.held = self.prepared.digests()
             report(_so_far(self.found), len(self.found), len(self.mine))
 
     def verdict(self, again: bool) -> Verdict:
-        """The record of what was found. `again`: the images are judged once more, and the checks are made."""
-        court, found, plan = self.court, self.found, self.plan
-        rows = Trial(*map(torch.cat, zip(*(one.trial for one in found), strict=True)))
-        rebatched = self._rescore(court.size) if again else None
-        alone = self._rescore(1) if again and court.coupling.coupled else None
-        reading, after = norm_reads(court.judge.model), court.digests()
+        """The record of what was found. `again`: the images are scored once more, and the checks are made."""
+        prepared, found, plan = self.prepared, self.found, self.plan
+        rows = RowOutcomes(*map(torch.cat, zip(*(one.rows for one in found), strict=True)))
+        rebatched = self._rescore(prepared.size) if again else None
+        alone = self._rescore(1) if again and prepared.coupling.coupled else None
+        reading, after = norm_reads(prepared.predictor.model), prepared.digests()
         if after != self.held:
             raise ValueError(
                 f"the model was changed while it was evaluated (digest {self.held[0]}, then {after[0]}); attack a model that keeps "
@@ -171,7 +171,7 @@ class _Run:
             )
         earlier = [one for one in found if one.earlier]
         evaluation = Evaluation(
-            model=type(court.judge.model).__name__,
+            model=type(prepared.predictor.model).__name__,
             mode=plan.mode,
             norm_reads=reading,
             data={},
@@ -183,9 +183,9 @@ class _Run:
             goal=plan.goal,
             seed=plan.seed,
             n=len(rows.y),
-            batch_size=court.size,
-            coupled=court.coupling.coupled,
-            coupling=asdict(court.coupling),
+            batch_size=prepared.size,
+            coupled=prepared.coupling.coupled,
+            coupling=asdict(prepared.coupling),
             clean_accuracy=self._score(CLEAN),
             per_attack={label: self._score(label) for label in labels(plan.attacks)},
             protocol_accuracy=self._score(PROTOCOL) if plan.strongest else None,
@@ -194,70 +194,70 @@ class _Run:
             alone_accuracy=alone,
             checks=(),
             seconds=time.perf_counter() - self.started + sum(one.seconds for one in earlier),
-            forwards=court.judge.forwards + sum(one.forwards for one in earlier),
-            backwards=court.judge.backwards + sum(one.backwards for one in earlier),
+            forwards=prepared.predictor.forwards + sum(one.forwards for one in earlier),
+            backwards=prepared.predictor.backwards + sum(one.backwards for one in earlier),
             digest_before=self.before,
             digest_after=self.before if plan.stateful == "sequence" else after[0],
             broken_by=dict(Counter(name for name in broken_by(plan.every, rows) if name)),
         )
         if again:
-            first = self.batches[court.batches[0]]
-            evaluation = annotate(evaluation, court.judge.model, first, plan.every, court.unlike)
+            first = self.batches[prepared.batches[0]]
+            evaluation = annotate(evaluation, prepared.predictor.model, first, plan.every, prepared.unlike)
         batches = [self.batches[i] for i in self.mine]
         return Verdict(evaluation=evaluation, attacks=plan.every, rows=rows, batches=batches, adversarial=self._adversarial)
 
     def _key(self) -> dict[str, Any]:
         """What finished batches are outcomes of."""
-        plan, coupling = self.plan, self.court.coupling
+        plan, coupling = self.plan, self.prepared.coupling
         flags = {name: getattr(coupling, name) for name in ("coupled", "random", "stateful")}
-        plan = plan if plan.stateful == "sequence" else replace(plan, stateful="refuse")  # who keeps still is judged alike
+        plan = plan if plan.stateful == "sequence" else replace(plan, stateful="refuse")  # who keeps still is attacked alike
         return {"digest_version": DIGEST_VERSION, **self.networks, "coupling": flags, "plan": plan}
 
     def _outcome(self, index: int) -> Outcome:
-        """What becomes of one batch, now or in an earlier call; its images are on the shelf."""
-        judge, batch = self.court.judge, self.batches[index]
+        """What becomes of one batch, now or in an earlier call; its images are in the store."""
+        predictor, batch = self.prepared.predictor, self.batches[index]
         mark = mark_of(batch)
-        if self.shelf.holds(index, mark):
-            outcome = self.shelf.get(index)._replace(earlier=True)
+        if self.store.holds(index, mark):
+            outcome = self.store.get(index)._replace(earlier=True)
         else:
-            then, forwards, backwards = time.perf_counter(), judge.forwards, judge.backwards
-            there = Batch(*(tensor.to(judge.device) for tensor in batch))
-            trial, survivors = attack_and_judge(self.court, there, index)
-            spent = judge.forwards - forwards, judge.backwards - backwards, time.perf_counter() - then
-            outcome = Outcome(trial, survivors, *spent)
-            self.shelf.put(index, mark, outcome)
-        return outcome._replace(trial=outcome.trial._replace(x_adv=torch.empty(0)))
+            then, forwards, backwards = time.perf_counter(), predictor.forwards, predictor.backwards
+            there = Batch(*(tensor.to(predictor.device) for tensor in batch))
+            rows, survivors = attack_batch(self.prepared, there, index)
+            spent = predictor.forwards - forwards, predictor.backwards - backwards, time.perf_counter() - then
+            outcome = Outcome(rows, survivors, *spent)
+            self.store.put(index, mark, outcome)
+        return outcome._replace(rows=outcome.rows._replace(x_adv=torch.empty(0)))
 
     def _adversarial(self, number: int) -> Tensor:
-        return self.shelf.get(self.mine[number]).trial.x_adv
+        return self.store.get(self.mine[number]).rows.x_adv
 
     def _score(self, name: str) -> Score:
         counts = [one.survivors[name] for one in self.found]
-        if self.court.coupling.coupled:
-            return intervals.of_batches(counts, self.court.size)
-        return intervals.of_rows(sum(counts), sum(len(one.trial.y) for one in self.found))
+        if self.prepared.coupling.coupled:
+            return intervals.of_batches(counts, self.prepared.size)
+        return intervals.of_rows(sum(counts), sum(len(one.rows.y) for one in self.found))
 
     def _rescore(self, size: int) -> float | None:
         """Accuracy on the same images in other batches of this size; None where the model cannot take these.
 
         Rows are shuffled over as many batches as may be held at a time.
         """
-        judge, left, held = self.court.judge, 0, list[tuple[Tensor, Tensor, Tensor]]()
+        predictor, left, held = self.prepared.predictor, 0, list[tuple[Tensor, Tensor, Tensor]]()
         for number, (index, one) in enumerate(zip(self.mine, self.found, strict=True)):
-            lost = one.trial.broken_by == -2 if self.plan.targeted else torch.zeros_like(one.trial.y, dtype=torch.bool)
-            held.append((self._adversarial(number), self.court.aims[index].cpu(), lost))
+            lost = one.rows.broken_by == -2 if self.plan.targeted else torch.zeros_like(one.rows.y, dtype=torch.bool)
+            held.append((self._adversarial(number), self.prepared.aims[index].cpu(), lost))
             if number + 1 < len(self.found) and sum(x.nbytes for x, _, _ in held) < AT_ONCE:
                 continue
             x, aim, lost = (torch.cat(parts) for parts in zip(*held, strict=True))
-            order = torch.randperm(len(aim), generator=generator(judge.seed, "rebatch"))
+            order = torch.randperm(len(aim), generator=generator(predictor.seed, "rebatch"))
             try:
                 for rows in order.split(size):
-                    reached = judge.reached(judge.answers(x[rows], aim[rows])[0].cpu(), aim[rows])
+                    reached = predictor.reached(predictor.answers(x[rows], aim[rows])[0].cpu(), aim[rows])
                     left += int((~reached & ~lost[rows]).sum())
             except ValueError:
                 return None
             held = []
-        return left / sum(len(one.trial.y) for one in self.found)
+        return left / sum(len(one.rows.y) for one in self.found)
 
 
 def _share(indices: list[int], shard: Shard) -> list[int]:
@@ -271,6 +271,6 @@ def _share(indices: list[int], shard: Shard) -> list[int]:
 
 
 def _so_far(found: Sequence[Outcome]) -> str:
-    rows = sum(len(one.trial.y) for one in found)
+    rows = sum(len(one.rows.y) for one in found)
     clean, worst = (sum(one.survivors[name] for one in found) for name in (CLEAN, WORST))
     return f"{rows} rows, clean {100 * clean / rows:.1f}%, worst case {100 * worst / rows:.1f}%"

@@ -1,4 +1,4 @@
-"""The judge: asks a network without lasting effect, and refuses what cannot be judged."""
+"""The predictor: asks a network without lasting effect, and refuses what cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Answer(NamedTuple):
     logits: Tensor
 
 
-class Judge:
+class Predictor:
     """Asks the model, without lasting effect and without a graph; counts images.
 
     `draws`: a model with noise of its own is asked so many times, and its most frequent answer counts. `divisible`: rows are
@@ -102,13 +102,13 @@ def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
     """Refuse images, labels and a network that do not go together. Raises ValueError."""
     with running(model, mode):
         check_images(batch)
-        check_images(batch, classes_of(Judge(model, 0), batch.x))
+        check_images(batch, classes_of(Predictor(model, 0), batch.x))
 
 
-def classes_of(judge: Judge, x: Images, called: str = "model") -> int:
+def classes_of(predictor: Predictor, x: Images, called: str = "model") -> int:
     """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
     try:
-        return judge.logits(x).shape[1]
+        return predictor.logits(x).shape[1]
     except (TimeoutError, NoLogits):
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Before anything is judged: who judges, what is searched, and what is known of the model."""
+"""Before anything is attacked: on which network answers are checked, which are searched, and what is known of the model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..utils.model_state import digest
 from .acceleration import faster
 from .coupling import PROBED, Coupling, measure_coupling, probed
 from .plan import AttackPlan, check_attacks
-from .predictor import Judge, check_images, classes_of
+from .predictor import Predictor, check_images, classes_of
 
 CRAFTED = "model crafted on"
 
 
-class Court(NamedTuple):
-    """Who judges, on which networks is searched, what is known of the model, which batches count, and what attacks are after.
+class Prepared(NamedTuple):
+    """The network whose answers count, those that are searched, what is known of the model, which batches count, and what attacks are after.
 
-    `attacked`: the network to search on first, and the last for rows on which the judge does not agree (see `batch`).
+    `attacked`: the network to search on first, and the last for rows on which the network itself does not agree (see `batch`).
     """
 
-    judge: Judge
+    predictor: Predictor
     plan: AttackPlan
     attacked: list[nn.Module]
     coupling: Coupling
@@ -34,29 +34,31 @@ class Court(NamedTuple):
     unlike: str  # why a faster copy that was made is not searched
 
     def digests(self) -> list[str]:
-        """Of the model that judges, then of those that are searched: what no attack may change."""
-        return [digest(one) for one in (self.judge.model, *self.attacked)]
+        """Of the model whose answers count, then of those that are searched: what no attack may change."""
+        return [digest(one) for one in (self.predictor.model, *self.attacked)]
 
 
-def convene(
+def prepare(
     model: nn.Module,
     batches: Sequence[Batch],
     plan: AttackPlan,
     craft_on: nn.Module | None = None,
     coupling: Coupling | None = None,
-) -> Court:
-    """Try the model on the first batch, measure its coupling unless that is given, and refuse what cannot be judged. Raises ValueError."""
+) -> Prepared:
+    """Try the model on the first batch, measure its coupling unless that is given, and refuse what cannot be scored. Raises ValueError."""
     if len(batches) == 0:
         raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
     seed, stateful = plan.seed, plan.stateful
     speed = plan.speed if plan.mode == "eval" else plan.speed.on_the_model
-    judge = Judge(model, seed, targeted=plan.targeted)
+    predictor = Predictor(model, seed, targeted=plan.targeted)
     check_images(batches[0])
-    judge.classes = classes_of(judge, batches[0].x[:PROBED])
-    found = judge.classes if craft_on is None else classes_of(Judge(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
-    if found != judge.classes:
-        raise ValueError(f"the {CRAFTED} has {found} classes, the model {judge.classes}; craft on one with the same classes")
-    aims = plan.aims(batches, judge.classes)
+    predictor.classes = classes_of(predictor, batches[0].x[:PROBED])
+    found = predictor.classes if craft_on is None else classes_of(Predictor(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
+    if found != predictor.classes:
+        raise ValueError(
+            f"the {CRAFTED} has {found} classes, the model {predictor.classes}; craft on one with the same classes"
+        )
+    aims = plan.aims(batches, predictor.classes)
     check_attacks(plan.every, plan.threat, batches[0], plan.goal)
     sizes, shown = [len(b.y) for b in batches], probed(batches)
     size = max(sizes)
@@ -67,11 +69,11 @@ def convene(
             "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass, or stateful='sequence' to "
             "keep what each attacked batch leaves"
         )
-    judge.adjust(coupling)
+    predictor.adjust(coupling)
     attacked = [craft_on or model]
     speed = speed.whole if coupling.coupled else speed
     still = stateful != "sequence" or not coupling.stateful  # a copy would not move along
-    asked = (shown[0] if coupling.coupled else shown[0][:8]).to(judge.device)
+    asked = (shown[0] if coupling.coupled else shown[0][:8]).to(predictor.device)
     copies = faster(attacked[0], speed if still else speed.on_the_model, asked, seed)
     attacked = [*copies.made, *attacked]
     if coupling.coupled and any(one != size for one in sizes[:-1]):
@@ -79,4 +81,4 @@ def convene(
             f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
         )
     whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
-    return Court(judge, replace(plan, speed=speed), attacked, coupling, whole, size, aims, copies.unlike)
+    return Prepared(predictor, replace(plan, speed=speed), attacked, coupling, whole, size, aims, copies.unlike)

@@ -18,7 +18,7 @@ from ..types import Attack, Batch, Search
 from ..utils.model_state import device_of, running, untouched
 from . import batch_attacks
 from .batch import label
-from .predictor import Judge
+from .predictor import Predictor
 
 ENOUGH_BATCHES = 20  # for a bootstrap over batches
 ROWS = 64  # of a batch that are asked about, at most
@@ -239,7 +239,7 @@ def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) 
 def _least_certain_first(model: nn.Module, batch: Batch, seed: int) -> Batch:
     x, y, ids = (part[:ROWS] for part in batch)
     with running(model, "eval"):
-        margin = Judge(model, seed).answers(x, y)[1].cpu()
+        margin = Predictor(model, seed).answers(x, y)[1].cpu()
     order = torch.where(margin < 0, margin, -torch.inf).argsort(
         descending=True, stable=True
     )  # what is wrong has no class to lose

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..records import write
 from ..registry import changed, kept
-from .batch import Outcome, Trial
+from .batch import Outcome, RowOutcomes
 
 KEY = "key.json"
 
 
-class Shelf:
+class BatchStore:
     """Outcomes by the index of their batch; with a folder they are written as soon as they exist, and not held.
 
     `key` says what they are outcomes of. Raises ValueError for a folder that holds outcomes of something else.
@@ -52,9 +52,9 @@ class Shelf:
         from safetensors import safe_open
 
         with safe_open(self._path(index), "pt") as file:
-            trial = Trial(*(file.get_tensor(name) for name in Trial._fields))
+            rows = RowOutcomes(*(file.get_tensor(name) for name in RowOutcomes._fields))
         about = self._about(index)
-        return Outcome(trial, *(about[name] for name in Outcome._fields[1:]))
+        return Outcome(rows, *(about[name] for name in Outcome._fields[1:]))
 
     def put(self, index: int, mark: str, outcome: Outcome) -> None:
         """Keep what became of a batch."""
@@ -66,7 +66,7 @@ class Shelf:
         if not (self.folder / KEY).is_file():
             write(self.folder / KEY, json.dumps(self._key, indent=1, sort_keys=True))
         about = {**outcome._asdict(), "mark": mark}
-        tensors = {name: tensor.contiguous() for name, tensor in about.pop("trial")._asdict().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in about.pop("rows")._asdict().items()}
         write(self._path(index), save(tensors, {"about": json.dumps(about)}))
 
     def _about(self, index: int) -> dict[str, Any]:

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from ..records import Evaluation, Score
 from ..types import Attack, Batch, Images
-from .batch import Trial, labels
+from .batch import RowOutcomes, labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The record, and the outcome of each image.
 
-    `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `Trial`), without images. Images are read batch by
+    `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `RowOutcomes`), without images. Images are read batch by
     batch with `images()`; `x` and `x_adv` read them all.
     """
 
     evaluation: Evaluation
     attacks: Sequence[Attack]
-    rows: Trial
+    rows: RowOutcomes
     batches: Sequence[Batch]
     adversarial: Callable[[int], Tensor]  # of the batch with this number
 

@@ -199,7 +199,7 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
     return fitted, said
 
 
-def judge(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
+def evaluated(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
     batches = e.data.test(batch_size=e.batch_size)
     plan = AttackPlan(e.threat, e.attacks, strongest=e.strongest, seed=e.seed)
@@ -222,12 +222,12 @@ def completed(
 
 
 def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent) -> Result:
-    """Train, judge, and write `result.json`; a folder that holds the result of these very settings is read instead."""
+    """Train, evaluate, and write `result.json`; a folder that holds the result of these very settings is read instead."""
     path = folder / RESULT
     if path.exists() and same_settings(e, folder):
         return read_result(path)
     fitted, said = train(e, folder, report)
-    evaluation = judge(e, fitted.model, report, name)
+    evaluation = evaluated(e, fitted.model, report, name)
     doubts = (*evaluation.checks, *sanity_checks.of_training(fitted.training))
     evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)
     heard = None

@@ -40,7 +40,7 @@ def check(start: Mapping[str, Any], substitute: Mapping[str, Any]) -> None:
 def described(
     spec: str, weights: str, data: Data, batches: Sequence[Batch], threat: ThreatModel, device: torch.device
 ) -> Substitute:
-    """Say what a substitute was trained on, and judge it on the clean rows of `batches` where it knows their classes."""
+    """Say what a substitute was trained on, and evaluate it on the clean rows of `batches` where it knows their classes."""
     trained_on, why, clean = card(spec, weights).get("data"), "", None
     if trained_on is None:
         why = "not measured: it does not say which classes it was trained on"

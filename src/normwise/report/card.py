@@ -90,7 +90,11 @@ def subtitle(found: Sequence[Cell]) -> str:
     results = [r for cell in found for r in cell.results]
     data = _unique(label(r.evaluation.data, "unnamed data") for r in results)
     return " · ".join(
-        [plural(len(results), "network"), joined(data), joined(_unique(radius(r.evaluation.threat) + ", targeted" * (r.evaluation.goal == "targeted") for r in results))]
+        [
+            plural(len(results), "network"),
+            joined(data),
+            joined(_unique(radius(r.evaluation.threat) + ", targeted" * (r.evaluation.goal == "targeted") for r in results)),
+        ]
     )
 
 

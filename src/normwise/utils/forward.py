@@ -65,7 +65,7 @@ def _named(answer: Any, rows: int) -> Tensor:
 
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
-    """Let searches and judges that run meanwhile raise TimeoutError from this moment (of `time.monotonic`) on."""
+    """Let searches and checks that run meanwhile raise TimeoutError from this moment (of `time.monotonic`) on."""
     token = _DEADLINE.set(deadline)
     try:
         yield

@@ -7,7 +7,7 @@ import torch
 from ... import losses
 from ...attacks import PGD
 from ...evaluation.coupling import measure_coupling
-from ...evaluation.predictor import Judge
+from ...evaluation.predictor import Predictor
 from ...seeding import generator
 from ...types import Batch
 from ...utils.forward import in_time, logits_of
@@ -89,23 +89,23 @@ def batch_size(case: Case) -> Found:
 def one_class(case: Case) -> Found:
     """Clean accuracy in batches sorted by class, beside the batches as given; attacked too, if images are coupled."""
     x, y, ids = (torch.cat(parts) for parts in zip(*case.batches, strict=True))
-    size, judge = len(case.batches[0].y), Judge(case.model, case.seed)
+    size, predictor = len(case.batches[0].y), Predictor(case.model, case.seed)
     with running(case.model, "eval"):
         right = {}
         for name, order in (("as given", torch.arange(len(y))), ("sorted", y.argsort(stable=True))):
             parts = [rows for rows in order.split(size) if len(rows) == size or not case.coupled]
-            count = sum(int((judge.answers(x[rows], y[rows])[0].cpu() == y[rows].cpu()).sum()) for rows in parts)
+            count = sum(int((predictor.answers(x[rows], y[rows])[0].cpu() == y[rows].cpu()).sum()) for rows in parts)
             right[name] = count / sum(map(len, parts))
     measured = (
         f"clean accuracy {100 * right['as given']:.1f}% as given, {100 * right['sorted']:.1f}% in batches sorted by class"
     )
     if case.coupled:
         skewed = [Batch(x[rows], y[rows], ids[rows]) for rows in y.argsort(stable=True).split(size)]
-        left = case.judge(PGD(steps=20), batches=skewed, inside=False).robust_accuracy
+        left = case.evaluate(PGD(steps=20), batches=skewed, inside=False).robust_accuracy
         case.reach["sorted by class"] = left.value
         measured += f"; pgd-20 leaves {left} of those"
     return found(
-        measured, case.judged, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack)
+        measured, case.scored, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack)
     )
 
 
@@ -115,18 +115,18 @@ def one_class(case: Case) -> Found:
 def outputs(case: Case) -> Found:
     """Are the outputs probabilities? Without a claim, what PGD-20 leaves becomes the claim."""
     try:
-        judged = case.judge(PGD(steps=20))
+        scored = case.evaluate(PGD(steps=20))
     except Exception:  # such an attack leaves what the network gets right untouched
         if case.claim is None:
             case.claim = case.white()
         raise
     if case.claim is None:
-        case.claim = judged.robust_accuracy.value
-    logits = next(check for check in judged.checks if check.name == "logits")
+        case.claim = scored.robust_accuracy.value
+    logits = next(check for check in scored.checks if check.name == "logits")
     if case.coupled:
-        case.reach["joint"] = judged.robust_accuracy.value
-    left = f"pgd-20 leaves {100 * judged.robust_accuracy.value:.1f}% of {100 * judged.clean_accuracy.value:.1f}%"
-    return found(f"{logits.measured}; {left}", judged.n, fail=logits.status != "pass")
+        case.reach["joint"] = scored.robust_accuracy.value
+    left = f"pgd-20 leaves {100 * scored.robust_accuracy.value:.1f}% of {100 * scored.clean_accuracy.value:.1f}%"
+    return found(f"{logits.measured}; {left}", scored.n, fail=logits.status != "pass")
 
 
 @question(
@@ -143,10 +143,10 @@ def pixels(case: Case) -> Found:
         "from -1 to 1": 2 * x - 1,
         "standardized": (x - mean) / std.clamp_min(1e-6),
     }
-    size, judge = len(case.batches[0].y), Judge(case.model, case.seed)
+    size, predictor = len(case.batches[0].y), Predictor(case.model, case.seed)
     with running(case.model, "eval"):
         right = {
-            name: sum(int((judge.logits(part).argmax(1).cpu() == label.cpu()).sum()) for part, label in parts) / len(y)
+            name: sum(int((predictor.logits(part).argmax(1).cpu() == label.cpu()).sum()) for part, label in parts) / len(y)
             for name, parts in ((name, zip(way.split(size), y.split(size), strict=True)) for name, way in ways.items())
         }
     told = ", ".join(f"{100 * share:.1f}% {name}" for name, share in right.items())
@@ -163,7 +163,7 @@ def dead(case: Case) -> Found:
     """The share of the most frequent answer, beside that of the most frequent label."""
     batch = case.first(rows=512)
     with running(case.model, "eval"):
-        said = Judge(case.model, case.seed).answers(batch.x, batch.y)[0].cpu().bincount()
+        said = Predictor(case.model, case.seed).answers(batch.x, batch.y)[0].cpu().bincount()
     said_most, labelled_most = (int(counts.max()) / len(batch.y) for counts in (said, batch.y.cpu().bincount()))
     measured = f"the most frequent class is predicted for {100 * said_most:.0f}% of images, the most frequent label has {100 * labelled_most:.0f}%"
     return found(measured, len(batch.y), warn=said_most > min(2 * labelled_most, 0.5 + labelled_most / 2))
@@ -178,7 +178,7 @@ def logit_size(case: Case) -> Found:
     """Images whose plain cross-entropy has a gradient of exactly 0 in float32, because the probability is 1."""
     batch = case.first()
     with running(case.model, "eval"):
-        logits = Judge(case.model, case.seed).logits(batch.x)
+        logits = Predictor(case.model, case.seed).logits(batch.x)
     right = logits.argmax(1) == batch.y
     saturated = ((logits.float().softmax(1).gather(1, batch.y[:, None])[:, 0] == 1) & right).sum()
     margin = float((-losses.margin(logits, batch.y))[right].median()) if right.any() else 0.0

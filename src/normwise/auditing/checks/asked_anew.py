@@ -34,8 +34,8 @@ def asked_anew(case: Case) -> Found:
     if case.random:
         return found("the model is random: answers always differ", None)
     with suppress(ValueError):  # where there is a gradient to follow
-        case.judge(PGD(steps=20, keep="last"), called="pgd-20, last images")
-    again, clean = case.again, case.judge()
+        case.evaluate(PGD(steps=20, keep="last"), called="pgd-20, last images")
+    again, clean = case.again, case.evaluate()
     now = [Kept("clean", batch, *again.answers(case.model, batch.x, batch.y, clean)) for batch in case.batches]
     told, fail, warn = list[str](), False, False
 

@@ -136,8 +136,8 @@ class Case:
         return sum(len(batch.y) for batch in self.batches)
 
     @property
-    def judged(self) -> int:
-        """Test rows that a search is judged on: of coupled rows those of whole batches."""
+    def scored(self) -> int:
+        """Test rows that a search is checked on: of coupled rows those of whole batches."""
         size = len(self.batches[0].y)
         return sum(len(batch.y) for batch in self.batches if len(batch.y) == size or not self.coupled)
 
@@ -152,7 +152,7 @@ class Case:
         x, y, ids = self.batches[0]
         return Batch(x[:rows].to(device), y[:rows].to(device), ids[:rows])
 
-    def judge(
+    def evaluate(
         self,
         *attacks: Attack,
         threat: ThreatModel | None = None,
@@ -184,15 +184,15 @@ class Case:
         return self._asked[asked][0]
 
     def accuracy(self, *attacks: Attack, **options: Any) -> float:
-        """The robust accuracy that `judge` finds."""
-        return self.judge(*attacks, **options).robust_accuracy.value
+        """The robust accuracy that `evaluate` finds."""
+        return self.evaluate(*attacks, **options).robust_accuracy.value
 
     def white(self) -> float:
         """What PGD-20 leaves; where it cannot run (no gradient to follow, say), all that the network gets right."""
         try:
             return self.accuracy(PGD(steps=20))
         except Exception:
-            return self.judge().clean_accuracy.value
+            return self.evaluate().clean_accuracy.value
 
     def exceeds(self, score: Score) -> bool:
         """Whether the claim exceeds this by more than 5 points and more than the interval of their difference.
@@ -222,7 +222,7 @@ class Case:
         return kept
 
     def lower(self, score: Score, called: str) -> None:
-        """Learn of an accuracy inside the threat model that was not measured by `judge`."""
+        """Learn of an accuracy inside the threat model that was not measured by `evaluate`."""
         self.ledger.lower(score, called, self.check)
 
     def bound(self) -> tuple[Score, dict[str, int]] | None:

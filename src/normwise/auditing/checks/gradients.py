@@ -14,7 +14,7 @@ from ... import losses
 from ...attacks import FGSM, PGD
 from ...attacks.bpda import straight_through
 from ...attacks.oracle import Oracle
-from ...evaluation.predictor import Judge
+from ...evaluation.predictor import Predictor
 from ...seeding import generator
 from ...types import Batch, Images, Region
 from ...utils.forward import logits_of
@@ -44,7 +44,7 @@ def per_layer(case: Case) -> Found:
     except ValueError as error:
         return found(f"{str(error).split(';')[0]}; {_reached(case)}", len(batch.y), fail=True)
     with running(case.model, "eval"):
-        plain = Judge(case.model, case.seed).logits(batch.x)
+        plain = Predictor(case.model, case.seed).logits(batch.x)
     half = any(weight.dtype in (torch.float16, torch.bfloat16) for weight in case.model.parameters())
     if not case.random and (look.logits - plain).abs().max() > (5e-2 if half else 1e-3) * plain.abs().max():
         measured = "the network gives other answers when a gradient is requested"
@@ -134,7 +134,7 @@ def one_step(case: Case) -> Found:
     """Catastrophic overfitting: strong against one step, weak against many."""
     one, many = case.accuracy(FGSM()), case.accuracy(PGD(steps=50, restarts=2))
     measured = f"fgsm leaves {100 * one:.1f}%, pgd-50x2 {100 * many:.1f}%"
-    return found(measured, case.judged, warn=many < one / 2 and one - many > 0.1)
+    return found(measured, case.scored, warn=many < one / 2 and one - many > 0.1)
 
 
 @question(
@@ -181,7 +181,7 @@ def passed_through(case: Case) -> Found:
     if strange := [path for path, stand_in in cuts.items() if stand_in is no_stand_in]:
         return found(f"{', '.join(strange)} has no known replacement: craft on a copy of your own", None, fail=True)
     way = straight_through(case.model, cuts)
-    left = case.judge(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
+    left = case.evaluate(PGD(steps=50), craft_on=way, called="straight through").robust_accuracy
     blind = _surface(case, way).blind
     case.through = left if blind <= BLIND else None
     measured = f"with {', '.join(cuts)} passed straight through, pgd-50 leaves {left}; "
@@ -198,7 +198,7 @@ def noise(case: Case) -> Found:
     """PGD whose gradients are means over draws of the model's noise."""
     if not case.random:
         return found("the model is not random", None)
-    left = case.judge(PGD(steps=20, draws=10)).robust_accuracy
+    left = case.evaluate(PGD(steps=20, draws=10)).robust_accuracy
     return found(f"pgd-20 over 10 draws leaves {left}", left.rows, fail=case.exceeds(left))
 
 

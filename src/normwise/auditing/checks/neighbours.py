@@ -9,7 +9,7 @@ import torch
 from ...attacks import PGD
 from ...evaluation import batch_attacks
 from ...evaluation.plan import AttackPlan
-from ...evaluation.predictor import Judge
+from ...evaluation.predictor import Predictor
 from ...seeding import generator
 from ...utils import intervals
 from ...utils.model_state import answer_for_good, copied, device_of, set_mode
@@ -66,12 +66,12 @@ def elsewhere(case: Case) -> Found:
     """Images made over random neighbours, checked in their batch, in other batches, and alone; and images made and checked alone."""
     if not case.coupled:
         return found(INDEPENDENT, None)
-    e = case.judge(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
+    e = case.evaluate(PGD(steps=20, draws=4, over="peers"), called="pgd-20 over random neighbours")
     lone: dict[str, Any] = {"batches": case.split(1)[: case.options.victims], "inside": False}
     try:
-        own = case.judge(PGD(steps=20), **lone)
+        own = case.evaluate(PGD(steps=20), **lone)
     except ValueError:  # alone it gives no gradient
-        own = case.judge(**lone)
+        own = case.evaluate(**lone)
     left = {"in their batch": e.robust_accuracy.value}
     left |= {} if e.rebatched_accuracy is None else {"in other batches": e.rebatched_accuracy}
     left |= {} if e.alone_accuracy is None else {"alone": e.alone_accuracy}
@@ -111,12 +111,12 @@ def poisoned(case: Case) -> Found:
             same = one_class[torch.randint(0, len(one_class), (len(x),), generator=rng)].to(device)
             sent = {"clean": x, "noise": noise, "one class": same}[ahead]
             answer_for_good(model, sent, generator(case.seed, ahead, number))
-        judge = Judge(model, case.seed)
-        right[ahead] = sum(int((judge.logits(b.x).argmax(1).cpu() == b.y.cpu()).sum()) for b in case.batches)
+        predictor = Predictor(model, case.seed)
+        right[ahead] = sum(int((predictor.logits(b.x).argmax(1).cpu() == b.y.cpu()).sum()) for b in case.batches)
     shares = {ahead: count / case.rows for ahead, count in right.items()}
     told = ", ".join(f"{100 * share:.1f}% after {BEFORE} of {ahead}" for ahead, share in shares.items() if ahead != "clean")
     batches = None if case.coupled else case.split(IN_SEQUENCE)
-    taught = case.judge(PGD(steps=20), batches=batches, stateful="sequence", called="pgd-20 in sequence").robust_accuracy
+    taught = case.evaluate(PGD(steps=20), batches=batches, stateful="sequence", called="pgd-20 in sequence").robust_accuracy
     measured = f"clean accuracy {100 * shares['clean']:.1f}% after {BEFORE} clean batches, {told}; pgd-20 leaves {taught}"
     measured += (
         f" if every batch meets the state that the attacked ones before it left, {100 * case.white():.1f}% if none does"

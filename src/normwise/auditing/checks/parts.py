@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...attacks import PGD
-from ...evaluation.predictor import Judge, classes_of
+from ...evaluation.predictor import Predictor, classes_of
 from ...models.abnn import ABNN, detached
 from ...norms import Routed, StatNorm, on_route
 from ...utils.model_state import copied
@@ -34,7 +34,7 @@ def routes(case: Case) -> Found:
             case.accuracy(PGD(steps=20), craft_on=other, called=f"made on route {route}")
     measured = ", ".join(f"route {route}: {100 * value:.1f}%" for route, value in enumerate(values))
     told = f"{measured}; in use: {layers[0].route}, the worst route leaves {100 * min(values):.1f}%"
-    return found(told, case.judged, warn=max(values) - min(values) > GAP)
+    return found(told, case.scored, warn=max(values) - min(values) > GAP)
 
 
 @question(
@@ -52,10 +52,10 @@ def substitute(case: Case) -> Found:
     told = f"through both {100 * through:.1f}%, around the substitute {100 * around:.1f}%"
     lowest = around
     batch = case.first(2)
-    if classes_of(Judge(model.substitute, 0), batch.x) == classes_of(Judge(model, 0), batch.x):
+    if classes_of(Predictor(model.substitute, 0), batch.x) == classes_of(Predictor(model, 0), batch.x):
         alone = case.accuracy(PGD(steps=20), craft_on=model.substitute, called="on the substitute alone")
         told, lowest = f"{told}, on the substitute alone {100 * alone:.1f}%", min(around, alone)
-    return found(told, case.judged, fail=lowest < through - case.slack)
+    return found(told, case.scored, fail=lowest < through - case.slack)
 
 
 @question(
@@ -79,7 +79,7 @@ def smooth_range(case: Case) -> Found:
     own = case.accuracy(PGD(steps=20))
     told = ", ".join(f"{100 * value:.1f}% with the range {name}" for name, value in left.items())
     measured = f"pgd-20 leaves {told}, {100 * own:.1f}% on the network itself"
-    return found(measured, case.judged, fail=min(left.values()) < own - max(GAP, case.slack))
+    return found(measured, case.scored, fail=min(left.values()) < own - max(GAP, case.slack))
 
 
 def _mean_and_smooth_range(x: Tensor) -> tuple[Tensor, Tensor]:

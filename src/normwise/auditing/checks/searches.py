@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ...attacks import APGD, PGD, AutoAttack, Corner, Square
-from ...evaluation.predictor import Judge, classes_of
+from ...evaluation.predictor import Predictor, classes_of
 from ...seeding import generator
 from ...threats import Linf
 from ...types import Attack
@@ -32,7 +32,7 @@ def steps(case: Case) -> Found:
     late = values[STEPS.index(20)] - values[-1] > GAP
     return found(
         _curve(STEPS, values),
-        case.judged,
+        case.scored,
         fail=_rise(values) > GAP,
         warn=late or _rise(values) > case.slack,
         series=_series("PGD steps", STEPS, values),
@@ -44,7 +44,7 @@ def starts(case: Case) -> Found:
     """PGD-20 from one random start and from five."""
     one, five = case.accuracy(PGD(steps=20)), case.accuracy(PGD(steps=20, restarts=5))
     measured = f"pgd-20 leaves {100 * one:.1f}% from one start, {100 * five:.1f}% from 5"
-    return found(measured, case.judged, warn=one - five > GAP)
+    return found(measured, case.scored, warn=one - five > GAP)
 
 
 @question(
@@ -56,13 +56,13 @@ def losses(case: Case) -> Found:
     """PGD-50 on cross-entropy, margin, DLR (which does not change with the scale of the logits), and on logits rescaled."""
     values = {loss: case.accuracy(PGD(steps=50, loss=loss), called=f"pgd-50 on {loss}") for loss in ("ce", "margin", "dlr")}
     batch = case.first()
-    size = float(Judge(case.model, case.seed).answers(batch.x, batch.y)[1].abs().median())
+    size = float(Predictor(case.model, case.seed).answers(batch.x, batch.y)[1].abs().median())
     rescaled = nn.Sequential(case.model, Scale(1 / max(size, 1e-12))).eval()
     values["ce, median margin scaled to 1"] = case.accuracy(
         PGD(steps=50), craft_on=rescaled, called="pgd-50 on rescaled logits"
     )
     measured = ", ".join(f"{loss} {100 * value:.1f}%" for loss, value in values.items())
-    return found(measured, case.judged, fail=values["ce"] - min(values.values()) > GAP)
+    return found(measured, case.scored, fail=values["ce"] - min(values.values()) > GAP)
 
 
 def strongest(case: Case) -> tuple[Attack, ...]:
@@ -84,10 +84,10 @@ def stronger(case: Case) -> Found:
     white = case.white()
     for part in [rows] if case.coupled else [[batch] for batch in rows]:  # what falls counts, should the time run out
         try:
-            case.judge(*attacks, batches=part)
+            case.evaluate(*attacks, batches=part)
         except ValueError:  # no gradient to follow
             attacks = (Square(steps=5000),)
-            case.judge(*attacks, batches=part)
+            case.evaluate(*attacks, batches=part)
     known = case.bound()
     if known is None:
         raise ValueError("no attack could run")
@@ -116,7 +116,7 @@ def radii(case: Case) -> Found:
         scores.append(case.accuracy(PGD(steps=20), threat=None if power == 0 else wider, inside=power < 0))
     measured = _curve([f"{value:.3g}" for value in values], scores)
     series = _series("radius", values, scores)
-    return found(measured, case.judged, fail=_rise(scores) > case.slack, warn=scores[-1] > 0.2, series=series)
+    return found(measured, case.scored, fail=_rise(scores) > case.slack, warn=scores[-1] > 0.2, series=series)
 
 
 @question(
@@ -133,10 +133,10 @@ def radius_one(case: Case) -> Found:
             torch.rand(batch.x.shape, generator=rng).to(batch.x),
             torch.randint(0, 2, batch.x.shape, generator=rng).to(batch.x),
         ]
-        said = torch.cat([Judge(case.model, case.seed).answers(x, batch.y)[0] for x in (batch.x, *noise)])
+        said = torch.cat([Predictor(case.model, case.seed).answers(x, batch.y)[0] for x in (batch.x, *noise)])
         if len(said.unique()) == 1:
-            return found(f"{measured}: the answer is the same for images and for noise", case.judged, warn=True)
-    return found(measured, case.judged, fail=left > 0)
+            return found(f"{measured}: the answer is the same for images and for noise", case.scored, warn=True)
+    return found(measured, case.scored, fail=left > 0)
 
 
 @question(
@@ -147,7 +147,7 @@ def black_box(case: Case) -> Found:
     """Square with 500 queries, beside PGD-20."""
     square, white = case.accuracy(Square(steps=500)), case.white()
     measured = f"square with 500 queries leaves {100 * square:.1f}%, pgd-20 {100 * white:.1f}%"
-    return found(measured, case.judged, fail=square < white - case.slack)
+    return found(measured, case.scored, fail=square < white - case.slack)
 
 
 @question(
@@ -161,7 +161,7 @@ def transfer(case: Case) -> Found:
         raise ValueError("no undefended reference (twin) was given")
     batch = case.first(2)
     theirs, ours = (
-        classes_of(Judge(one, case.seed), batch.x, called)
+        classes_of(Predictor(one, case.seed), batch.x, called)
         for one, called in ((case.options.twin, "twin"), (case.model, "model"))
     )
     if theirs != ours:
@@ -172,7 +172,7 @@ def transfer(case: Case) -> Found:
     measured = (
         f"images made on an undefended reference leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
     )
-    return found(measured, case.judged, fail=left < white - case.slack)
+    return found(measured, case.scored, fail=left < white - case.slack)
 
 
 def _rise(values: Sequence[float]) -> float:

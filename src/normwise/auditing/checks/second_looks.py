@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...evaluation.coupling import Coupling
-from ...evaluation.predictor import Judge
+from ...evaluation.predictor import Predictor
 from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
 from ...seeding import generator
@@ -72,7 +72,7 @@ class Again:
         return Accompanied(made) if isinstance(like, Accompanied) else made
 
     def look(self, verdict: Verdict, model: nn.Module, threat: ThreatModel, called: str) -> Iterator[Look]:
-        """Judge the worst images of a verdict again, in their batches."""
+        """Predictor the worst images of a verdict again, in their batches."""
         e, rows, at = verdict.evaluation, verdict.rows, 0
         on_grid, anew = (Look(f"{called}, {how}", [], e.batch_size) for how in ("rounded to the grid", "asked anew"))
         for number, (clean, label, ids) in enumerate(verdict.batches):
@@ -97,11 +97,11 @@ class Again:
         yield from (look for look in (on_grid, anew) if look.wrong)
 
     def answers(self, model: nn.Module, x: Images, y: Labels, e: Evaluation) -> tuple[Tensor, Tensor]:
-        """The classes and margins of images, as the judge of this evaluation asks for them."""
-        judge = Judge(model, self.seed)
-        judge.adjust(Coupling(**e.coupling))
+        """The classes and margins of images, as this evaluation asks for them."""
+        predictor = Predictor(model, self.seed)
+        predictor.adjust(Coupling(**e.coupling))
         with running(model, "eval"):
-            classes, margins = judge.answers(x.to(judge.device), y.to(judge.device))
+            classes, margins = predictor.answers(x.to(predictor.device), y.to(predictor.device))
         return classes.cpu(), margins.cpu()
 
 

@@ -40,15 +40,15 @@ def grid(case: Case) -> Found:
     region = case.threat.around(case.first(2).x, generator=generator(case.seed, "grid"))
     if region.kind in ("linf", "l2", "l1") and region.radius * levels < 1 - SLACK:
         told = f"pixels are whole multiples of 1/{levels}, and the radius is {region.radius * levels:.2g} of a level"
-        return found(f"{told}: no image on the grid but the clean one is allowed", case.judged)
+        return found(f"{told}: no image on the grid but the clean one is allowed", case.scored)
     told, fail = f"pixels are whole multiples of 1/{levels}; ", False
     try:
-        left = case.judge(OnGrid(attack=PGD(steps=20), levels=levels)).robust_accuracy
+        left = case.evaluate(OnGrid(attack=PGD(steps=20), levels=levels)).robust_accuracy
         told, fail = f"{told}pgd-20 on that grid leaves {left}; ", case.exceeds(left)
     except ValueError as error:  # no gradient to follow
         told += f"pgd-20 on that grid: {str(error).split(';')[0]}; "
     told += f"rounded to it, images of one search break {case.again.worse} images more than as they were found"
-    return found(told, case.judged, fail=fail or case.again.worse > case.slack * case.rows)
+    return found(told, case.scored, fail=fail or case.again.worse > case.slack * case.rows)
 
 
 def _in_inference(model: nn.Module, x: Images) -> Tensor:
@@ -162,17 +162,17 @@ def _attacked(case: Case) -> Iterator[tuple[str, int, int]]:
         return
     attack: Attack = PGD(steps=20)
     try:
-        case.judge(attack, batches=company)
+        case.evaluate(attack, batches=company)
     except ValueError:  # no gradient to follow
         attack = Square(steps=100)
-        case.judge(attack, batches=company)
+        case.evaluate(attack, batches=company)
     stood = [one for one in company[0].ids.tolist() if one not in case.ledger.first]
     here = [place for place, one in enumerate(company[0].ids.tolist()) if one in stood]
     if not here:
         return
     rows = Batch(*(part[here] for part in company[0]))
     alone = [Batch(*parts) for parts in zip(*(part.split(1) for part in rows), strict=True)]
-    e = case.judge(attack, batches=alone, called=f"{label(attack)} on one image at a time")
+    e = case.evaluate(attack, batches=alone, called=f"{label(attack)} on one image at a time")
     yield "alone", e.n - round(e.robust_accuracy.value * e.n), e.n
     try:
         plan = AttackPlan(case.threat, [attack], seed=case.seed, stateful="restore")

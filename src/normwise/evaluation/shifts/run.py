@@ -32,7 +32,7 @@ from ...utils.model_state import digest, moved, set_mode
 from ...utils.run import check_running, place
 from ...utils.run_folder import check_folder, keep_settings
 from ..coupling import measure_coupling, probed
-from ..predictor import Judge, check_network
+from ..predictor import Predictor, check_network
 from . import summary
 from .metrics import Answers, damage
 
@@ -104,7 +104,7 @@ class _State(NamedTuple):
 
     alpha: float | None
     own: bool
-    judge: Judge
+    predictor: Predictor
     coupled: bool
 
 
@@ -177,16 +177,16 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
     alpha = None if own is None or math.isnan(own) else own
     made: list[_State] = []
     for share, network in ((alpha, model), *((share, with_share(model, share)) for share in shares)):
-        made.append(_State(share, network is model, *judging(network, batches, settings.seed)))
+        made.append(_State(share, network is model, *predicting(network, batches, settings.seed)))
     return made
 
 
-def judging(model: nn.Module, batches: Sequence[Batch], seed: int) -> tuple[Judge, bool]:
-    """The judge of a network in evaluation mode, and whether rows are coupled."""
-    judge = Judge(set_mode(model, "eval"), seed)
+def predicting(model: nn.Module, batches: Sequence[Batch], seed: int) -> tuple[Predictor, bool]:
+    """The predictor of a network in evaluation mode, and whether rows are coupled."""
+    predictor = Predictor(set_mode(model, "eval"), seed)
     coupling = measure_coupling(model, probed(batches), seed=seed)
-    judge.adjust(coupling)
-    return judge, coupling.coupled
+    predictor.adjust(coupling)
+    return predictor, coupling.coupled
 
 
 def _sources(settings: Shifts, size: int) -> tuple[str, list[Batch]]:
@@ -218,7 +218,7 @@ def _cell(
     levels: Sequence[int],
 ) -> list[Right]:
     """Whether each row is right, per state and severity: read where the file is of the same, else asked and written."""
-    reading = [[state.alpha, digest(state.judge.model), state.judge.draws] for state in states]
+    reading = [[state.alpha, digest(state.predictor.model), state.predictor.draws] for state in states]
     key = hashlib.sha256(json.dumps([list(about), list(levels), reading]).encode()).hexdigest()
     try:
         held = json.loads(path.read_text())
@@ -226,14 +226,14 @@ def _cell(
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or torn
         right = None
     if right is None:
-        right = [[answered(state.judge, images(level)) for level in levels] for state in states]
+        right = [[answered(state.predictor, images(level)) for level in levels] for state in states]
         write(path, json.dumps({"key": key, "right": right}))
     return [{level: np.array(list(bits)) == "1" for level, bits in zip(levels, each, strict=True)} for each in right]
 
 
-def answered(judge: Judge, batches: Sequence[Batch]) -> str:
+def answered(predictor: Predictor, batches: Sequence[Batch]) -> str:
     """Ask the network; a 1 for each row that it is right on, a 0 for each other."""
-    hits = [judge.answers(batch.x.to(judge.device), batch.y)[0].cpu() == batch.y for batch in batches]
+    hits = [predictor.answers(batch.x.to(predictor.device), batch.y)[0].cpu() == batch.y for batch in batches]
     return "".join("01"[hit] for hit in torch.cat(hits).tolist())
 
 

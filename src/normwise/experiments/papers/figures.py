@@ -17,7 +17,7 @@ from ...evaluation.coupling import Coupling
 from ...evaluation.curves import Survivors, chosen
 from ...evaluation.evaluator import searched
 from ...evaluation.plan import AttackPlan
-from ...evaluation.shifts.run import answered, judging
+from ...evaluation.shifts.run import answered, predicting
 from ...norms import sites
 from ...norms.layer import StatNorm
 from ...norms.moments import mean_and_variance
@@ -154,15 +154,17 @@ def corrupted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str
     "corruptions" holds accuracies and "rows" one character per row, by kind and severity. Images are made as in `data.corruptions`
     from the seed and each row's id, so that two networks of one seed see the same ones.
     """
-    judge, coupled = judging(model, batches, seed)
+    predictor, coupled = predicting(model, batches, seed)
     rows = {
         kind: {
-            str(severity): answered(judge, [corruptions.corrupted(batch, corruption, severity, seed) for batch in batches])
+            str(severity): answered(
+                predictor, [corruptions.corrupted(batch, corruption, severity, seed) for batch in batches]
+            )
             for severity in SEVERITIES
         }
         for kind, corruption in CORRUPTIONS.items()
     }
-    clean = answered(judge, batches)
+    clean = answered(predictor, batches)
     return {
         "clean": share(clean),
         "coupled": coupled,
@@ -198,7 +200,7 @@ def weaker(
     seed: int,
     coupling: Coupling,
 ) -> dict[str, float]:
-    """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model judges."""
+    """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model itself answers."""
     found = {}
     for radius in radii:
         plan = AttackPlan(Linf(eps=radius), (attack,), seed=seed)

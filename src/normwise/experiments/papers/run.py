@@ -224,7 +224,7 @@ def _sentence(record: Mapping[str, Any]) -> str:
 
 
 def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> tuple[list[Network], list[str]]:
-    """The headline table and its columns: every network that was judged, the clean accuracy and then each radius."""
+    """The headline table and its columns: every network that was scored, the clean accuracy and then each radius."""
     found, columns = [], list[str]()
     for name, cell in CELLS.items():
         if cell.under != "linf":

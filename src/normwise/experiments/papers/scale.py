@@ -51,7 +51,7 @@ class Scale:
 
     @property
     def radii(self) -> tuple[float, ...]:
-        """The radii at which models are judged, in pixels."""
+        """The radii at which models are evaluated, in pixels."""
         return tuple(self.eps * multiple for multiple in MULTIPLES)
 
 
@@ -117,7 +117,7 @@ OTHER = "tiny-imagenet-20"
 
 
 def other(scale: Scale) -> ImageFolder:
-    """Data that the scale does not judge on, for substitutes: 20 classes of Tiny-ImageNet at 32 x 32, as many rows.
+    """Data that the scale does not test on, for substitutes: 20 classes of Tiny-ImageNet at 32 x 32, as many rows.
 
     Looked for in $NORMWISE_DATA, then ./data: train/CLASS and val/CLASS in the folder `tiny-imagenet-20`.
     """
