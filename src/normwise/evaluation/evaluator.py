@@ -52,7 +52,7 @@ def evaluate(
     folder: Path | Shard | None = None,
     report: Report = silent,
 ) -> Verdict:
-    """Predictor a model under one threat model, on the device it is on.
+    """Evaluate a model under one threat model, on the device it is on.
 
     `batches` are batches, a DataLoader, pairs (images, labels), or two tensors (see `as_batches`). `threat` is a threat model, and
     `attacks` are one or several; without any, they are what the command line takes: FGSM and PGD, and APGD as the strongest. Or

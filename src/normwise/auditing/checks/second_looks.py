@@ -72,7 +72,7 @@ class Again:
         return Accompanied(made) if isinstance(like, Accompanied) else made
 
     def look(self, verdict: Verdict, model: nn.Module, threat: ThreatModel, called: str) -> Iterator[Look]:
-        """Predictor the worst images of a verdict again, in their batches."""
+        """Check the worst images of an evaluation again, in their batches."""
         e, rows, at = verdict.evaluation, verdict.rows, 0
         on_grid, anew = (Look(f"{called}, {how}", [], e.batch_size) for how in ("rounded to the grid", "asked anew"))
         for number, (clean, label, ids) in enumerate(verdict.batches):

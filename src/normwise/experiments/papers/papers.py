@@ -195,7 +195,7 @@ ABNN = (
     Cell(name="bn-standard-patch", system="abnn", about="the undefended network under patches", begin=_given, needs=("bn-standard",), under="patch"),
     Cell(name="fine-tuned", system="abnn", about="baseline: the substitute trained further as the target", begin=_given, needs=("bn-standard",), recipe=_standard, clean=True, part=0.5),
     Cell(name="as-large", system="abnn", about="control: one network with as many parameters as target and substitute", begin=_as_large, needs=("bn-standard",), recipe=_standard, clean=True),
-    Cell(name="other-standard", system="abnn", about="a substitute trained, and here scored, on other data: 20 classes of Tiny-ImageNet", begin=built(BN()), recipe=_standard, clean=True, other=True),
+    Cell(name="other-standard", system="abnn", about="a substitute trained, and here judged, on other data: 20 classes of Tiny-ImageNet", begin=built(BN()), recipe=_standard, clean=True, other=True),
     Cell(name="abnn-other", system="abnn", about="control: the authors' layer, listening to the substitute of other data", begin=_abnn(), needs=("other-standard",), recipe=_aligned, clean=True, extras=("detached",)),
     Cell(name="abnn-fusion", system="abnn", about="control: features added, no statistics", begin=_abnn(source="fusion"), needs=("bn-standard",), recipe=_aligned, clean=True),
 )  # fmt: skip
