@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from networks import cnn_a, resnet20
 from normwise.attacks import FGSM, PGD, Square
-from normwise.auditing.broken_defenses import BROKEN, RELATIVES, TWO_FACED
+from normwise.auditing.broken_defenses import BENIGN_CONTROLS, BROKEN, TWO_FACED
 from normwise.data import Cifar10, Digits
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
@@ -159,7 +159,7 @@ def faces():
         yield name, lambda make=make: make(standard(), robust()), None, False, EPS
     yield "gradient cut within, claims what search leaves", lambda: Within(standard()), blind, False, EPS / 2
     yield "never learned", never_learned, None, False, EPS
-    for name, make in RELATIVES.items():
+    for name, make in BENIGN_CONTROLS.items():
         yield name, lambda make=make: make(robust()), lambda model, *rest: carefully(robust(), *rest), True, EPS
 
 

@@ -10,7 +10,7 @@ The front door is lazy: `import normwise` loads nothing, and a name loads its mo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the same list for the interpreter
+if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the same list for the interpreter
     from .attacks import APGD as APGD
     from .attacks import ATTACKS as ATTACKS
     from .attacks import BIM as BIM
@@ -132,7 +132,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_ROOMS` below is the s
 
 __version__ = "0.1.0"
 
-_ROOMS = {
+_EXPORTS = {
     "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN MIM MultiTargeted PGD STRONGEST Square worst_case",
     "attacks.bpda": "straight_through",
     "auditing.attack_tests": "selftest",
@@ -166,7 +166,7 @@ _ROOMS = {
     "training.schedule": "Schedule",
     "types": "Batch Search",
 }
-_HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
+_HOME = {name: room for room, names in _EXPORTS.items() for name in names.split()}
 __all__ = list(_HOME)
 
 

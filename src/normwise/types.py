@@ -1,4 +1,4 @@
-"""The nouns of the house as types. Nothing here computes."""
+"""The types that all packages share. Nothing here computes."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Site(NamedTuple):
 
 @runtime_checkable
 class Norm(Protocol):
-    """Which normalization: a frozen dataclass such as `Robust(power=0.2)`."""
+    """Which normalization: a frozen dataclass such as `RNT(power=0.2)`."""
 
     name: ClassVar[str]
 

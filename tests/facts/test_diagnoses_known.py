@@ -16,7 +16,7 @@ from normwise import losses
 from normwise.data import CORRUPTIONS
 from normwise.diagnostics import Drift, Flips, Gamma, Margins, Slices, Smoothness
 from normwise.diagnostics.drift import between
-from normwise.diagnostics.inputs import climbed, shuffled
+from normwise.diagnostics.inputs import pgd_path, shuffled
 from normwise.diagnostics.taps import layers_of, moments, unread, with_moments
 from normwise.norms import GN, BNwoT, StatNorm
 from normwise.norms.surgery.conversion import convert, recalibrate
@@ -76,10 +76,10 @@ def test_noise_is_what_reproduce_drew_before_the_two_shared_it():
 
 def test_the_steps_of_the_attack_lie_on_one_path():
     [batch] = batches(1)
-    path = climbed(balanced(), batch.x, batch.y, Linf(eps=0.1), (1, 2, 4), generator(0))
+    path = pgd_path(balanced(), batch.x, batch.y, Linf(eps=0.1), (1, 2, 4), generator(0))
     sizes = [linf(path[count] - batch.x).max().item() for count in (1, 2, 4)]
     assert sizes == pytest.approx([0.025, 0.05, 0.1], abs=1e-6)
-    assert torch.equal(climbed(balanced(), batch.x, batch.y, Linf(eps=0.1), (4,), generator(0))[4], path[4])
+    assert torch.equal(pgd_path(balanced(), batch.x, batch.y, Linf(eps=0.1), (4,), generator(0))[4], path[4])
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d, StatNorm])

@@ -9,7 +9,7 @@ from normwise.models import checkpoints
 from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import BN, GN, MBN
 from normwise.norms.surgery.conversion import convert
-from normwise.norms.surgery.trainable import baked, frozen_statistics, only, redrawn_scales, shuffled
+from normwise.norms.surgery.trainable import frozen_statistics, materialized, only, redrawn_scales, shuffled
 from normwise.threats import Linf
 from normwise.training.loop import fit
 from normwise.training.options import FitOptions
@@ -53,9 +53,9 @@ def test_a_subset_is_as_large_as_the_norms_parameters_and_nothing_else_moves():
 
 def test_baking_keeps_the_function_and_leaves_plain_models_as_they_are():
     model = only(trained(), "subset")
-    torch.testing.assert_close(baked(model)(images()), model(images()))
+    torch.testing.assert_close(materialized(model)(images()), model(images()))
     plain = trained()
-    assert baked(plain) is plain
+    assert materialized(plain) is plain
 
 
 @pytest.mark.parametrize("what", ["affine", "head", "subset", "all"])

@@ -10,7 +10,7 @@ from torch import nn
 
 from normwise.attacks import PGD
 from normwise.auditing.broken_defenses import BROKEN, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
-from normwise.auditing.checks import CHECKS, Case, closed, parts, searches
+from normwise.auditing.checks import CHECKS, Case, parts, searches
 from normwise.auditing.checks.gradients import gradients_by_layer
 from normwise.auditing.options import AuditOptions
 from normwise.models.abnn import Adaptive, abnn
@@ -234,8 +234,8 @@ def test_a_declared_violation_is_no_reason():
     )
     assert BY_NAME["repeated and lonely answers"].ask(silent).status == "fail"
     assert BY_NAME["repeated and lonely answers"].ask(told).status == "warn"
-    assert silent.grave
-    assert not told.grave
+    assert silent.violations
+    assert not told.violations
     with pytest.raises(ValueError, match="declares names fast; give some of random, stateful, coupled"):
         Case(Moody(), BATCHES, Linf(eps=0.1), options=AuditOptions(declares=("fast",)))
 
@@ -336,7 +336,7 @@ def test_what_a_coupled_batch_does_elsewhere_fails_and_stands_beside_the_bound()
 def test_without_a_claim_nothing_is_trusted():
     case = Case(Reader(), BATCHES, WIDE)
     case.evaluate()
-    assert (closed(case, []).verdict, closed(case, []).reasons) == (
+    assert (conclude(case, []).verdict, conclude(case, []).reasons) == (
         "not established",
         ("pgd-20 could not run, so there is no claim",),
     )

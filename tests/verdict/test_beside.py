@@ -14,7 +14,7 @@ from normwise.evaluation.plan import AttackPlan
 from normwise.evaluation.sanity_checks import beside_malicious
 from normwise.norms import BNwoT
 from normwise.norms.surgery.conversion import convert
-from normwise.report import beside, cells, page
+from normwise.report import cells, malicious_neighbours, page
 from records import HOSTILE, grid, result
 from worlds import THREAT, Neighbours, Watched, agreeing, balanced, batches
 
@@ -92,7 +92,7 @@ def test_the_page_says_whose_untouched_rows_changed_their_class(monkeypatch, tmp
     text = page.write(tmp_path, results, title="bench", provenance={}).read_text()
     assert HOSTILE not in text
     assert "".join(f"<dd>{line}</dd>" for line in lines) in html.unescape(text)
-    assert beside.sentences([cell for cell in found if not cell.coupled])[0].startswith(
+    assert malicious_neighbours.sentences([cell for cell in found if not cell.coupled])[0].startswith(
         "Beside malicious neighbours, no unchanged image got another class: of 24 with running statistics"
     )
-    assert beside.sentences(cells.of(grid())) == []  # nobody looked
+    assert malicious_neighbours.sentences(cells.of(grid())) == []  # nobody looked

@@ -207,7 +207,7 @@ def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_e
         asked.extend(row for batch in batches for row in batch.ids.tolist())
         return judge(model, batches, *rest, **options)
 
-    case.white()
+    case.pgd20()
     monkeypatch.setattr("normwise.auditing.checks.case.evaluate", seen)
     monkeypatch.setattr(case, "standing", lambda: case.split(15))
     BY_NAME["stronger search"].ask(case)

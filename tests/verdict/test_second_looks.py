@@ -11,9 +11,9 @@ from torch import nn
 
 from normwise.attacks import APGD, PGD
 from normwise.auditing.auditor import audit
-from normwise.auditing.broken_defenses import RELATIVES, TWO_FACED
-from normwise.auditing.checks import CHECKS, Case, closed, in_a_process
-from normwise.auditing.checks.asked_anew import OtherWeights
+from normwise.auditing.broken_defenses import BENIGN_CONTROLS, TWO_FACED
+from normwise.auditing.checks import CHECKS, Case, in_a_process
+from normwise.auditing.checks.fresh_copy import OtherWeights
 from normwise.auditing.checks.ledger import Clean
 from normwise.auditing.checks.levels import OnGrid, levels_of, towards
 from normwise.auditing.options import AuditOptions
@@ -116,9 +116,9 @@ def test_a_network_with_another_face_for_attackers_is_doubtful(name, monkeypatch
     assert any(TOLD[name] in reason for reason in found.reasons), found.reasons
 
 
-@pytest.mark.parametrize("name", RELATIVES)
+@pytest.mark.parametrize("name", BENIGN_CONTROLS)
 def test_their_sound_relatives_are_not_accused(name, monkeypatch):
-    found = asked(RELATIVES[name](Sturdy()), monkeypatch, claim=1.0)
+    found = asked(BENIGN_CONTROLS[name](Sturdy()), monkeypatch, claim=1.0)
     blind = name == "whole numbers"
     assert found.verdict == ("not established" if blind else "trustworthy"), found.sentence
     failed = {check.name for check in found.checks if check.status == "fail"}
@@ -259,5 +259,5 @@ def test_the_reason_names_the_search_and_the_check_that_set_the_bound():
         (range(27), "apgd", "last"),
     ):
         case.ledger.fell(ids, called, check)
-    assert closed(case, []).reasons[0] == "robust accuracy falls to 66.7% with pgd-20 (outputs), to 10.0% with apgd (last)"
-    assert "at most 10.0% of these 30 images [" in closed(case, []).sentence
+    assert conclude(case, []).reasons[0] == "robust accuracy falls to 66.7% with pgd-20 (outputs), to 10.0% with apgd (last)"
+    assert "at most 10.0% of these 30 images [" in conclude(case, []).sentence

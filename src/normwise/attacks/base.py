@@ -21,7 +21,7 @@ from .oracle import Oracle
 class BaseAttack(ABC):
     """An attack is a search inside a region; `search` is all that a new one has to write.
 
-    Calling it runs the search in the mode the model is in (see `modes.running`), on copies of the model's buffers and
+    Calling it runs the search in the mode the model is in (see `utils.model_state.running`), on copies of the model's buffers and
     with noise inside the model drawn from `generator`: parameters, buffers, `.grad`, modes and the global random state
     are as before.
     """
@@ -91,7 +91,7 @@ class BaseAttack(ABC):
         for part in self.parts:
             if goal not in part.goals:
                 raise ValueError(
-                    f"{part.name} looks for any misclassified image; for the goal {goal} take apgd, pgd or square"
+                    f"{part.name} looks for any misclassified image; for the goal {goal} take another, such as apgd, pgd or square"
                 )
             if part.kinds and region.kind not in part.kinds:
                 *most, last = part.kinds

@@ -37,7 +37,7 @@ from ..utils.model_state import digest, moved
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
-from .checks import CHECKS, Audited, Case, Found, closed, copy_of, in_a_process
+from .checks import CHECKS, Audited, Case, Found, conclude, copy_of, in_a_process
 from .options import DECLARABLE, AuditOptions, check_declares
 
 TWIN_PIXELS = 60_000 * 32 * 32  # that the undefended reference sees in training, with repetitions
@@ -242,4 +242,4 @@ def audit(
             found = Found("could not run", reason, None)
         checks.append(Check(name=one.name, why=one.why, attacker=one.attacker, **found._asdict()))
         options.report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
-    return closed(case, checks)
+    return conclude(case, checks)

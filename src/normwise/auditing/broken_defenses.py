@@ -2,7 +2,7 @@
 
 Each function takes a network and returns a new one that answers (nearly) as it does on clean images. Those of `BROKEN` let
 attacks fail, or have no robustness of one image. Those of `TWO_FACED` take a fragile network and a sturdy one, and behave
-differently for attackers. None of them is a defence. Those of `RELATIVES` are similar, and as robust as what they are given.
+differently for attackers. None of them is a defence. Those of `BENIGN_CONTROLS` are similar, and as robust as what they are given.
 Source of the kinds: Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Tramer et al. 2020, arXiv:2002.08347.
 """
 
@@ -265,7 +265,7 @@ TWO_FACED: dict[str, Callable[[nn.Module, nn.Module], nn.Module]] = {
     ).eval(),
     "fragile alone": lambda fragile, sturdy: _TwoFaced(fragile, sturdy, lambda x: len(x) == 1).eval(),
 }
-RELATIVES: dict[str, Callable[[nn.Module], nn.Module]] = {
+BENIGN_CONTROLS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "rounds to 255 levels": lambda model: before(model, Round(255)),
     "fast path without a graph": lambda model: _FastPath(model).eval(),
     "counts and caches": lambda model: _Caches(model).eval(),

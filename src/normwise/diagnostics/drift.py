@@ -18,7 +18,7 @@ from ..norms.routed import Routed
 from ..registry import unknown
 from ..seeding import draw
 from ..types import Batch, ThreatModel
-from .inputs import climbed, shuffled
+from .inputs import pgd_path, shuffled
 from .table import Diagnosis
 from .taps import EPS, Layer, ask, heard, layers_of
 
@@ -84,7 +84,7 @@ class Drift(Diagnosis):
             return
         found: dict[tuple[str, int | None], dict[str, Tensor]] = {}
         for batch in batches:
-            path = climbed(model, batch.x, batch.y, threat, sorted(self.steps), rng)
+            path = pgd_path(model, batch.x, batch.y, threat, sorted(self.steps), rng)
             noise = (batch.x + shuffled(path[max(path)] - batch.x, rng)).clamp(0, 1)
             kinds: dict[tuple[str, int | None], Tensor] = {("clean", 0): batch.x, ("noise", None): noise}
             seed, clean = draw(rng), dict[str, list[Seen]]()

@@ -14,7 +14,7 @@ from ..norms import reads
 from ..seeding import draw
 from ..types import Batch, Images, ThreatModel
 from ..utils.model_state import running
-from .inputs import climbed
+from .inputs import pgd_path
 from .table import Diagnosis, share
 from .taps import Layer, Moments, ask, layers_of, moments, with_moments
 
@@ -94,7 +94,7 @@ class _Case:
         rng: Generator,
     ) -> None:
         self.model, self.layers, self.x, self.y = model, layers, batch.x, batch.y
-        self.x_adv = climbed(model, batch.x, batch.y, threat, (steps,), rng)[steps]
+        self.x_adv = pgd_path(model, batch.x, batch.y, threat, (steps,), rng)[steps]
         self.seed = draw(rng)
         self.clean = moments(model, layers, self.x, self.seed)
         self.adversarial = moments(model, layers, self.x_adv, self.seed)

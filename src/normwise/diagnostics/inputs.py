@@ -12,7 +12,7 @@ from ..seeding import draw
 from ..types import Images, Labels, ThreatModel
 
 
-def climbed(
+def pgd_path(
     model: nn.Module, x: Images, y: Labels, threat: ThreatModel, steps: Sequence[int], rng: Generator
 ) -> dict[int, Images]:
     """The images after so many steps of PGD from the clean image, all on one path; whole batches, nothing stops early."""

@@ -69,7 +69,7 @@ class Diagnose:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient:
+class NetworkDiagnosis:
     """One network: what it is, its tables by diagnosis, and the seconds that each took."""
 
     model: str
@@ -86,7 +86,7 @@ class Diagnosed:
 
     n: int
     threat: dict[str, Any]
-    models: tuple[Patient, ...]
+    models: tuple[NetworkDiagnosis, ...]
     settings: dict[str, Any]
     provenance: dict[str, Any]
     schema: int = SCHEMA
@@ -109,11 +109,11 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
             raise ValueError(f"{name}: {error}") from None
     said = told(loaded.values(), report)
     keep_settings(settings, folder)
-    patients = diagnose(models, batches, settings.threat, settings.only, seed=settings.seed, report=report)
+    each = diagnose(models, batches, settings.threat, settings.only, seed=settings.seed, report=report)
     found = Diagnosed(
         n=sum(len(batch.y) for batch in batches),
         threat=plain(settings.threat),
-        models=tuple(patients),
+        models=tuple(each),
         settings=plain(settings),
         provenance=provenance() | said,
     )
@@ -129,7 +129,7 @@ def diagnose(
     *,
     seed: int = 0,
     report: Report = silent,
-) -> list[Patient]:
+) -> list[NetworkDiagnosis]:
     """Make every diagnosis of every network, all with the same images and the same draws.
 
     A diagnosis that cannot be made says why in its table's note, and the others go on. The networks are left as they were.
@@ -138,7 +138,7 @@ def diagnose(
     for model in models.values():
         refuse_lazy(model)
     batches = as_batches(batches)
-    patients, total, done = [], len(models) * len(diagnoses), 0
+    each, total, done = [], len(models) * len(diagnoses), 0
     for name, model in models.items():
         tables, seconds = dict[str, Table](), dict[str, float]()
         for diagnosis in diagnoses:
@@ -150,10 +150,12 @@ def diagnose(
         report(f"{name}: {sum(seconds.values()):.0f} s", done, total)
         with running(model, "eval"):
             coupled, read = measure_coupling(model, probed(batches), seed=seed).coupled, norm_reads(model)
-        patients.append(
-            Patient(model=name, digest=digest(model), norm_reads=read, coupled=coupled, tables=tables, seconds=seconds)
+        each.append(
+            NetworkDiagnosis(
+                model=name, digest=digest(model), norm_reads=read, coupled=coupled, tables=tables, seconds=seconds
+            )
         )
-    return patients
+    return each
 
 
 def _made(diagnosis: Diagnosis, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, seed: int) -> Table:

@@ -15,7 +15,7 @@ from ..attacks.oracle import Oracle
 from ..seeding import draw
 from ..types import Batch, PerRow, ThreatModel
 from ..utils.per_row import flat, l1, l2
-from .inputs import climbed
+from .inputs import pgd_path
 from .table import Diagnosis
 from .taps import ask
 
@@ -100,6 +100,6 @@ class Smoothness(Diagnosis):
         cosine = (flat(here) * flat(aside)).sum(1) / (l2(here) * l2(aside))
         seed, slope = draw(rng), torch.full_like(bend, -torch.inf)
         clean = ask(model, x, seed)
-        for x_adv in climbed(model, x, y, threat, self.steps, rng).values():
+        for x_adv in pgd_path(model, x, y, threat, self.steps, rng).values():
             slope = slope.maximum(l1(ask(model, x_adv, seed) - clean) / region.distance(x_adv).nan_to_num())
         return DUAL.get(region.kind, l2)(here), slope, bend, cosine

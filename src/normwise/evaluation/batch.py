@@ -213,6 +213,6 @@ def _propose(
     outside = int((~_region(prepared, batch, index).contains(x_adv)).sum())
     if outside:
         raise ValueError(
-            f"{label(attack)} left {plan.threat.name}: {outside} of {len(chosen)} rows of batch {index}; mend its projection"
+            f"{label(attack)} left {plan.threat.name}: {outside} of {len(chosen)} rows of batch {index}; fix its projection"
         )
     return Proposal(x_adv, first_hit, 0, 0, part)

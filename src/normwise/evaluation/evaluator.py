@@ -166,8 +166,8 @@ class _Run:
         reading, after = norm_reads(prepared.predictor.model), prepared.digests()
         if after != self.held:
             raise ValueError(
-                f"the model was changed while it was evaluated (digest {self.held[0]}, then {after[0]}); attack a model that keeps "
-                "still"
+                f"the model was changed while it was evaluated (digest {self.held[0]}, then {after[0]}); attack a model that does not "
+                "change"
             )
         earlier = [one for one in found if one.earlier]
         evaluation = Evaluation(

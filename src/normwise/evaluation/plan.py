@@ -86,7 +86,7 @@ class AttackPlan:
         for batch, aim in zip(batches, wanted, strict=True):
             if (aim == batch.y.cpu()).any() or aim.min() < 0 or aim.max() >= classes:
                 raise ValueError(
-                    f"a class to reach must be from 0 to {classes - 1}, and not the image's own label; mend `classes`"
+                    f"a class to reach must be from 0 to {classes - 1}, and not the image's own label; correct `classes`"
                 )
         return [aim.to(batch.y) for batch, aim in zip(batches, wanted, strict=True)]
 

@@ -56,7 +56,7 @@ def prepare(
     found = predictor.classes if craft_on is None else classes_of(Predictor(craft_on, seed), batches[0].x[:PROBED], CRAFTED)
     if found != predictor.classes:
         raise ValueError(
-            f"the {CRAFTED} has {found} classes, the model {predictor.classes}; craft on one with the same classes"
+            f"the {CRAFTED} has {found} classes, the model {predictor.classes}; use a surrogate with the same classes"
         )
     aims = plan.aims(batches, predictor.classes)
     check_attacks(plan.every, plan.threat, batches[0], plan.goal)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..records import Score
-from . import beside
+from . import malicious_neighbours
 from .cells import Cell, attackers
 from .tables import count, duration
 from .words import REFERENCE, joined, percent, plural, training, where
@@ -41,7 +41,7 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
     if len(found) == 1:
         findings = _single(found[0])
     findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
-    untouched = beside.sentences(found)
+    untouched = malicious_neighbours.sentences(found)
     findings += [("Clean images beside malicious ones", untouched)] * bool(untouched)
     return Answer(*_lead(found, columns), findings, _cautions(found, columns, failures))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..records import Curve, Result
 from .cells import Cell
-from .ink import SERIES, bare, in_percent, new, short
+from .plot_style import SERIES, bare, in_percent, new, short
 from .words import training, where
 
 TITLES = {"eps": "Accuracy over the radius", "steps": "Accuracy over the attack's steps"}

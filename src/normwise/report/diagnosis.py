@@ -14,7 +14,7 @@ from .cells import label
 from .diagrams import draw
 from .findings import Side, distance, headline, labels, sentences, sides, within
 from .frame import rendered
-from .ink import Drawn
+from .plot_style import Drawn
 from .words import anchor, joined, plural, where
 
 _TITLES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .findings import ALL, Row, Side, within
-from .ink import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
+from .plot_style import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
 from .words import joined
 
 _KINDS = {"clean": MUTED, "noise": SERIES[0], "adversarial": SERIES[1]}

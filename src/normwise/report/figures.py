@@ -10,8 +10,8 @@ from typing import Any
 from ..records import Score
 from . import curves
 from .cells import Cell
-from .ink import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
 from .names import Point, place
+from .plot_style import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
 from .words import REFERENCE, training, where
 
 _RING: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}

@@ -14,7 +14,7 @@ from ..registry import plain
 from . import answer, cells, curves, figures, tables
 from .card import card, facts, numbered, of, subtitle
 from .frame import rendered
-from .ink import SERIES
+from .plot_style import SERIES
 from .robustbench import Entry
 from .sheet import Example, told
 from .words import REFERENCE, anchor, docs, joined, percent, training, where

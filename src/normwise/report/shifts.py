@@ -10,7 +10,7 @@ from typing import Any
 from ..records import write
 from .card import FIXED, Card, coupling, rows
 from .frame import rendered
-from .ink import SERIES, Drawn, bare, in_percent, new, save, short, style
+from .plot_style import SERIES, Drawn, bare, in_percent, new, save, short, style
 
 RECORD, PAGE = "shifts.json", "shifts.html"
 _STYLES = ("-", "--", ":", "-.")

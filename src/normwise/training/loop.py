@@ -19,7 +19,7 @@ from .. import losses
 from ..data.augment import random_crop, random_flip
 from ..models import checkpoints
 from ..norms import AdaptiveNorm, StatNorm
-from ..norms.surgery.trainable import baked
+from ..norms.surgery.trainable import materialized
 from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
 from ..registry import changed, kept
@@ -202,7 +202,7 @@ class _Run:
     def finish(self) -> Fitted:
         """Give the chosen weights to the model; returns it in eval mode on its device."""
         self.current.load_state_dict(self.state.weights)
-        model = baked(self.current)
+        model = materialized(self.current)
         sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         training = Training(
             seconds=self.state.seconds,
@@ -222,7 +222,7 @@ class _Run:
     def save(self, folder: Path, line: Mapping[str, Any]) -> None:
         """Write what is needed to resume, the best model so far, and the log."""
         if self.state.best_epoch == self.state.epoch:
-            checkpoints.save(baked(self.current), folder, self.options.card)
+            checkpoints.save(materialized(self.current), folder, self.options.card)
         buffer = io.BytesIO()
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         torch.save({"about": kept(self.about), "state": asdict(self.state), **parts}, buffer)

@@ -1,14 +1,14 @@
 """The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
 
 from . import answers, gradients, neighbours, parts, searches
-from . import asked_anew as anew
-from . import ways_of_asking as looks
-from .asked_anew import in_a_process
+from . import call_contexts as looks
+from . import fresh_copy as anew
 from .case import GAP, Case, Found, Question, found, question
+from .fresh_copy import in_a_process
 from .gradients import cutting_layers
+from .rechecks import copy_of
 from .record import Audited
-from .second_looks import copy_of
-from .verdict import closed
+from .verdict import conclude
 
 CHECKS: tuple[
     Question, ...
@@ -41,7 +41,7 @@ CHECKS: tuple[
     searches.steps,
     searches.losses,
     looks.grid,
-    anew.asked_anew,
+    anew.fresh_copy,
     looks.ways,  # late, for what it asks in inference_mode may stay in a network's own caches
     searches.stronger,
 )
@@ -53,7 +53,7 @@ __all__ = [
     "Case",
     "Found",
     "Question",
-    "closed",
+    "conclude",
     "copy_of",
     "cutting_layers",
     "found",

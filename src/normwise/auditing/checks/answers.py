@@ -42,7 +42,7 @@ def repeated(case: Case) -> Found:
         if violated:
             case.violated(name, text)
     measured = "; ".join(told) or f"largest change {c.largest_change:.1e}, tolerance {c.tolerance:.1e}"
-    return found(measured, c.rows, fail=bool(case.grave), warn=bool(told))
+    return found(measured, c.rows, fail=bool(case.violations), warn=bool(told))
 
 
 @question(
@@ -105,7 +105,7 @@ def one_class(case: Case) -> Found:
         case.reach["sorted by class"] = left.value
         measured += f"; pgd-20 leaves {left} of those"
     return found(
-        measured, case.scored, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.slack)
+        measured, case.scored, fail=not case.random and abs(right["as given"] - right["sorted"]) > max(GAP, case.tolerance)
     )
 
 
@@ -118,7 +118,7 @@ def outputs(case: Case) -> Found:
         scored = case.evaluate(PGD(steps=20))
     except Exception:  # such an attack leaves what the network gets right untouched
         if case.claim is None:
-            case.claim = case.white()
+            case.claim = case.pgd20()
         raise
     if case.claim is None:
         case.claim = scored.robust_accuracy.value

@@ -24,7 +24,7 @@ from .example import Example, example_of
 from .ledger import CLEAN, Clean, Ledger, clean_of
 from .levels import levels_of
 from .pairing import for_any_size
-from .second_looks import Again, copy_of
+from .rechecks import Recheck, copy_of
 
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
 AT_ONCE = 256  # independent rows that are asked about together
@@ -77,8 +77,8 @@ class Case:
     ledger                      what fell, to whom
     check                       the check that is asking
     through                     what is left where the layers that cut pass gradients straight through, once searched
-    grave                       violations that make any claim doubtful
-    lacking                     why nothing could support any claim
+    violations                     violations that make any claim doubtful
+    unvouched                   why nothing could support any claim
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class Case:
         ids = torch.cat([batch.ids for batch in batches])
         if again := len(ids) - len(ids.unique()):
             raise ValueError(f"{again} of {len(ids)} images have the id of another; give each image its own id")
-        self.again = Again(copy_of(model), levels_of(batches), seed)
+        self.again = Recheck(copy_of(model), levels_of(batches), seed)
         self.model, self.batches, self.threat = for_any_size(model, batches[0]), list(batches), threat
         self.network, self.paired = model, claim is None
         self.claim, self.seed, self.options = claim, seed, options
         self.coupling: Coupling | None = None
-        self.grave: list[str] = []
-        self.lacking: list[str] = []
+        self.violations: list[str] = []
+        self.unvouched: list[str] = []
         self.reach: dict[str, float] = {}
         self.examples: list[Example] = []
         self.ledger = Ledger(self.rows)
@@ -142,7 +142,7 @@ class Case:
         return sum(len(batch.y) for batch in self.batches if len(batch.y) == size or not self.coupled)
 
     @property
-    def slack(self) -> float:
+    def tolerance(self) -> float:
         """What two searches may differ by without meaning anything: two points, or two rows."""
         return max(0.02, 2 / self.rows)
 
@@ -187,7 +187,7 @@ class Case:
         """The robust accuracy that `evaluate` finds."""
         return self.evaluate(*attacks, **options).robust_accuracy.value
 
-    def white(self) -> float:
+    def pgd20(self) -> float:
         """What PGD-20 leaves; where it cannot run (no gradient to follow, say), all that the network gets right."""
         try:
             return self.accuracy(PGD(steps=20))
@@ -208,7 +208,7 @@ class Case:
     def violated(self, name: str, text: str) -> None:
         """Learn that answers are random, stateful or coupled; any claim that does not declare it is doubtful."""
         if name not in self.options.declares:
-            self.grave.append(text)
+            self.violations.append(text)
 
     def standing(self) -> list[Batch]:
         """The rows that no attack has broken yet; whole batches where rows are coupled."""

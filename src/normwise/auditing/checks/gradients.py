@@ -48,7 +48,7 @@ def per_layer(case: Case) -> Found:
     half = any(weight.dtype in (torch.float16, torch.bfloat16) for weight in case.model.parameters())
     if not case.random and (look.logits - plain).abs().max() > (5e-2 if half else 1e-3) * plain.abs().max():
         measured = "the network gives other answers when a gradient is requested"
-        case.grave.append(measured)
+        case.violations.append(measured)
         return found(measured, len(batch.y), fail=True)
     size = l1(look.grad)
     zero, faint = size == 0, size < 1e-6 * look.logits.abs().amax(1)
@@ -156,7 +156,7 @@ def leaking(case: Case) -> Found:
         left += int(losses.correct(stepped, y).sum())
     rise = (left - clean) / case.rows
     measured = f"{100 * clean / case.rows:.1f}% correct on clean images, {100 * left / case.rows:.1f}% after one step with the true labels"
-    return found(measured, case.rows, fail=rise > case.slack)
+    return found(measured, case.rows, fail=rise > case.tolerance)
 
 
 @question(

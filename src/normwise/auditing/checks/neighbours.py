@@ -119,6 +119,6 @@ def poisoned(case: Case) -> Found:
     taught = case.evaluate(PGD(steps=20), batches=batches, stateful="sequence", called="pgd-20 in sequence").robust_accuracy
     measured = f"clean accuracy {100 * shares['clean']:.1f}% after {BEFORE} clean batches, {told}; pgd-20 leaves {taught}"
     measured += (
-        f" if every batch meets the state that the attacked ones before it left, {100 * case.white():.1f}% if none does"
+        f" if every batch meets the state that the attacked ones before it left, {100 * case.pgd20():.1f}% if none does"
     )
     return found(measured, case.rows, fail=shares["clean"] - min(shares.values()) > GAP or case.exceeds(taught))

@@ -22,10 +22,10 @@ def for_any_size(model: nn.Module, batch: Batch) -> nn.Module:
         except Exception:
             return False
 
-    return model if len(x) < 2 or answers(x[:1]) or not answers(x) else Accompanied(model)
+    return model if len(x) < 2 or answers(x[:1]) or not answers(x) else PadToTwo(model)
 
 
-class Accompanied(nn.Module):
+class PadToTwo(nn.Module):
     """Asks about a lone row twice over, of a network that cannot answer one."""
 
     def __init__(self, network: nn.Module) -> None:

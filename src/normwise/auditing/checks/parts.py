@@ -55,7 +55,7 @@ def substitute(case: Case) -> Found:
     if classes_of(Predictor(model.substitute, 0), batch.x) == classes_of(Predictor(model, 0), batch.x):
         alone = case.accuracy(PGD(steps=20), craft_on=model.substitute, called="on the substitute alone")
         told, lowest = f"{told}, on the substitute alone {100 * alone:.1f}%", min(around, alone)
-    return found(told, case.scored, fail=lowest < through - case.slack)
+    return found(told, case.scored, fail=lowest < through - case.tolerance)
 
 
 @question(
@@ -79,7 +79,7 @@ def smooth_range(case: Case) -> Found:
     own = case.accuracy(PGD(steps=20))
     told = ", ".join(f"{100 * value:.1f}% with the range {name}" for name, value in left.items())
     measured = f"pgd-20 leaves {told}, {100 * own:.1f}% on the network itself"
-    return found(measured, case.scored, fail=min(left.values()) < own - max(GAP, case.slack))
+    return found(measured, case.scored, fail=min(left.values()) < own - max(GAP, case.tolerance))
 
 
 def _mean_and_smooth_range(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ def steps(case: Case) -> Found:
         _curve(STEPS, values),
         case.scored,
         fail=_rise(values) > GAP,
-        warn=late or _rise(values) > case.slack,
+        warn=late or _rise(values) > case.tolerance,
         series=_series("PGD steps", STEPS, values),
     )
 
@@ -81,7 +81,7 @@ def strongest(case: Case) -> tuple[Attack, ...]:
 def stronger(case: Case) -> Found:
     """AutoAttack on the images that are still correct, against the claim."""
     attacks, rows = strongest(case), case.standing()
-    white = case.white()
+    white = case.pgd20()
     for part in [rows] if case.coupled else [[batch] for batch in rows]:  # what falls counts, should the time run out
         try:
             case.evaluate(*attacks, batches=part)
@@ -116,7 +116,7 @@ def radii(case: Case) -> Found:
         scores.append(case.accuracy(PGD(steps=20), threat=None if power == 0 else wider, inside=power < 0))
     measured = _curve([f"{value:.3g}" for value in values], scores)
     series = _series("radius", values, scores)
-    return found(measured, case.scored, fail=_rise(scores) > case.slack, warn=scores[-1] > 0.2, series=series)
+    return found(measured, case.scored, fail=_rise(scores) > case.tolerance, warn=scores[-1] > 0.2, series=series)
 
 
 @question(
@@ -145,9 +145,9 @@ def radius_one(case: Case) -> Found:
 )
 def black_box(case: Case) -> Found:
     """Square with 500 queries, beside PGD-20."""
-    square, white = case.accuracy(Square(steps=500)), case.white()
+    square, white = case.accuracy(Square(steps=500)), case.pgd20()
     measured = f"square with 500 queries leaves {100 * square:.1f}%, pgd-20 {100 * white:.1f}%"
-    return found(measured, case.scored, fail=square < white - case.slack)
+    return found(measured, case.scored, fail=square < white - case.tolerance)
 
 
 @question(
@@ -168,11 +168,11 @@ def transfer(case: Case) -> Found:
         raise ValueError(
             f"the undefended reference has {theirs} classes, the network {ours}; name one with the same classes as --twin"
         )
-    left, white = case.accuracy(PGD(steps=50), craft_on=case.options.twin, called="transfer"), case.white()
+    left, white = case.accuracy(PGD(steps=50), craft_on=case.options.twin, called="transfer"), case.pgd20()
     measured = (
         f"images made on an undefended reference leave {100 * left:.1f}%, pgd-20 on the network itself {100 * white:.1f}%"
     )
-    return found(measured, case.scored, fail=left < white - case.slack)
+    return found(measured, case.scored, fail=left < white - case.tolerance)
 
 
 def _rise(values: Sequence[float]) -> float:

@@ -14,10 +14,10 @@ SEES = ("gradients per layer", "loss surface")  # checks that say whether gradie
 UNSEEN = ("fail", "could not run")
 
 
-def closed(case: Case, checks: Sequence[Check]) -> Audited:
+def conclude(case: Case, checks: Sequence[Check]) -> Audited:
     """The verdict: "doubtful" if a check speaks against the claim, "not established" if none supports it."""
     score, found_by = case.bound() or (Score(value=1.0, low=0.0, high=1.0, n=0, unit="rows", rows=0), {})
-    against, lacking = list(case.grave), _lacking(case, score, checks)
+    against, lacking = list(case.violations), _lacking(case, score, checks)
     if score.n and case.claim is not None and case.exceeds(score):
         against.insert(0, case.ledger.told(case.coupled, case.exceeds))
     return Audited(
@@ -43,7 +43,7 @@ def _lacking(case: Case, score: Score, checks: Sequence[Check]) -> list[str]:
     if not score.n:
         why = next((check.measured for check in checks if check.status == "could not run"), "no check ran")
         return [f"no attack could run: {why}"]
-    reasons = list(case.lacking)
+    reasons = list(case.unvouched)
     if case.claim is None:
         reasons.append("pgd-20 could not run, so there is no claim")
     if case.clean is not None and not case.clean.learned:

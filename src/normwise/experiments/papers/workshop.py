@@ -22,7 +22,7 @@ from ...evaluation.plan import AttackPlan
 from ...models import checkpoints
 from ...models.abnn import detached, fixed_at
 from ...norms import AdaptiveNorm, sites
-from ...norms.surgery.trainable import baked
+from ...norms.surgery.trainable import materialized
 from ...records import provenance, to_json, write
 from ...registry import DIGEST_VERSION, brief, plain
 from ...seeding import derive, drawing
@@ -39,7 +39,7 @@ from .scale import OTHER, Scale, check_other, other
 RECORD, WEIGHTS = "record.json", "model.safetensors"
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
 SIZES = (2, 3, 5, 7)  # of patches, in pixels
-UNSAID = ("system", "about", "begin", "needs", "recipe", "apart")  # of a cell: told otherwise, or no setting of its record
+LEFT_OUT = ("system", "about", "begin", "needs", "recipe", "apart")  # of a cell: told otherwise, or no setting of its record
 STICKER = tuple(PGD(steps=20 + place, relative_step=0.1) for place in range(8))  # each at places of its own
 
 
@@ -67,7 +67,7 @@ class Workshop:
     def digest(self, name: str, seed: int) -> str:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell, scale = self.cells[name], self.scale_of(self.cells[name])
-        own = {key: value for key, value in brief(cell).items() if key not in UNSAID}
+        own = {key: value for key, value in brief(cell).items() if key not in LEFT_OUT}
         begin = [cell.begin.__qualname__, brief(inspect.getclosurevars(inspect.unwrap(cell.begin)).nonlocals)]
         settings = {
             "digest_version": DIGEST_VERSION,
@@ -111,7 +111,7 @@ class Workshop:
             return self.untrained(name, seed).eval()
         if not path.exists():
             raise ValueError(f"{path} is not there; make the cell {name} first, or delete its {RECORD} to make it again")
-        model = baked(cell.recipe(self.scale).prepare(self.untrained(name, seed)))
+        model = materialized(cell.recipe(self.scale).prepare(self.untrained(name, seed)))
         checkpoints.give(model, checkpoints.weights(path))
         return set_mode(model, "eval")
 

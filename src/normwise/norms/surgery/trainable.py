@@ -197,7 +197,7 @@ def _open_subset(model: nn.Module, count: int) -> None:
             layer.parametrizations.weight.original.requires_grad_(True)  # type: ignore[union-attr]
 
 
-def baked(model: nn.Module) -> nn.Module:
+def materialized(model: nn.Module) -> nn.Module:
     """Return the model with plain weights where a subset trained: itself, or a copy if it has such weights.
 
     Other parametrizations (weight or spectral norm) belong to the network and stay.

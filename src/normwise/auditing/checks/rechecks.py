@@ -17,7 +17,7 @@ from ...types import Batch, Images, Labels, ThreatModel
 from ...utils import intervals
 from ...utils.model_state import copied, running
 from .levels import towards
-from .pairing import Accompanied
+from .pairing import PadToTwo
 
 HELD = 2**28  # bytes of images that are kept for later looks
 SAME = 1e-3  # of the largest margin: what rounding explains
@@ -36,7 +36,7 @@ class Kept(NamedTuple):
         return (said != self.said) & ((margin - self.margin).abs() > SAME * self.margin.abs().max())
 
 
-class Look(NamedTuple):
+class RecheckResult(NamedTuple):
     """What another look at a search's images found: how it is called, and per batch of so many rows who is wrong."""
 
     called: str
@@ -49,7 +49,7 @@ class Look(NamedTuple):
         return intervals.of_batches([self.size - len(ids) for ids in self.wrong], self.size)
 
 
-class Again:
+class Recheck:
     """Second looks at what searches find.
 
     before      the network before its first question; None where it cannot be copied
@@ -69,12 +69,14 @@ class Again:
         if self.before is None:
             return None
         made = copied(self.before)
-        return Accompanied(made) if isinstance(like, Accompanied) else made
+        return PadToTwo(made) if isinstance(like, PadToTwo) else made
 
-    def look(self, verdict: Verdict, model: nn.Module, threat: ThreatModel, called: str) -> Iterator[Look]:
+    def look(self, verdict: Verdict, model: nn.Module, threat: ThreatModel, called: str) -> Iterator[RecheckResult]:
         """Check the worst images of an evaluation again, in their batches."""
         e, rows, at = verdict.evaluation, verdict.rows, 0
-        on_grid, anew = (Look(f"{called}, {how}", [], e.batch_size) for how in ("rounded to the grid", "asked anew"))
+        on_grid, anew = (
+            RecheckResult(f"{called}, {how}", [], e.batch_size) for how in ("rounded to the grid", "asked anew")
+        )
         for number, (clean, label, ids) in enumerate(verdict.batches):
             x, y, x_adv = clean.cpu(), label.cpu(), verdict.adversarial(number)
             here = slice(at, at + len(y))

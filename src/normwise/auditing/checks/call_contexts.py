@@ -48,7 +48,7 @@ def grid(case: Case) -> Found:
     except ValueError as error:  # no gradient to follow
         told += f"pgd-20 on that grid: {str(error).split(';')[0]}; "
     told += f"rounded to it, images of one search break {case.again.worse} images more than as they were found"
-    return found(told, case.scored, fail=fail or case.again.worse > case.slack * case.rows)
+    return found(told, case.scored, fail=fail or case.again.worse > case.tolerance * case.rows)
 
 
 def _in_inference(model: nn.Module, x: Images) -> Tensor:
@@ -112,7 +112,7 @@ def ways(case: Case) -> Found:
     rows = sum(map(len, parts))
     told = [f"{count} {name}" for name, count in unlike.items() if count]
     if told:
-        case.grave.append(
+        case.violations.append(
             f"answers depend on how the network is called: of {rows} images {', '.join(told)} get other answers"
         )
     measured = f"of {rows} clean and adversarial images, other answers than under no_grad: {', '.join(told) or 'none'}"
@@ -127,7 +127,7 @@ def ways(case: Case) -> Found:
         for name, fell, stood in faces
         if 2 * fell > max(stood, 2)
     ]
-    case.grave += shown
+    case.violations += shown
     return found(measured, rows, fail=bool(told or shown))
 
 

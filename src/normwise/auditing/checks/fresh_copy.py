@@ -21,7 +21,7 @@ from ...types import Images
 from ...utils.forward import logits_of, time_left
 from ...utils.model_state import digest, moved, running, untouched
 from .case import Case, Found, found, question
-from .second_looks import Kept
+from .rechecks import Kept
 
 
 @question(
@@ -29,7 +29,7 @@ from .second_looks import Kept
     "a network that remembers earlier queries can hide from attackers: quote what is left on a network that was never queried "
     "before",
 )
-def asked_anew(case: Case) -> Found:
+def fresh_copy(case: Case) -> Found:
     """Clean and found images before a copy made before the first question, and in a process of its own where that can be done."""
     if case.random:
         return found("the model is random: answers always differ", None)
@@ -65,7 +65,7 @@ def asked_anew(case: Case) -> Found:
         )
     except OtherWeights as error:
         told, warn = [*told, str(error)], True
-        case.lacking.append(str(error))
+        case.unvouched.append(str(error))
     except ValueError as error:
         told, warn = [*told, str(error)], True
     return found("; ".join(told), case.rows, fail=fail, warn=warn)
