@@ -10,7 +10,7 @@ from torch import nn
 
 from normwise.attacks import PGD
 from normwise.auditing.broken_defenses import BROKEN, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
-from normwise.auditing.checks import CHECKS, Case, parts, searches
+from normwise.auditing.checks import CHECKS, Case, conclude, parts, searches
 from normwise.auditing.checks.gradients import gradients_by_layer
 from normwise.auditing.options import AuditOptions
 from normwise.models.abnn import Adaptive, abnn
@@ -224,7 +224,7 @@ def test_of_coupled_rows_whole_batches_are_counted():
     short = Batch(BATCHES[0].x[:4], BATCHES[0].y[:4], torch.arange(30, 34))
     case = Case(Moody(), [*BATCHES, short], WIDE, claim=0.5)
     BY_NAME["repeated and lonely answers"].ask(case)
-    assert (case.rows, case.judged) == (34, 30)
+    assert (case.rows, case.scored) == (34, 30)
     assert BY_NAME["more starts"].ask(case).n == case.evaluate().n == 30
 
 

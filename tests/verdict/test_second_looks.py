@@ -12,7 +12,7 @@ from torch import nn
 from normwise.attacks import APGD, PGD
 from normwise.auditing.auditor import audit
 from normwise.auditing.broken_defenses import BENIGN_CONTROLS, TWO_FACED
-from normwise.auditing.checks import CHECKS, Case, in_a_process
+from normwise.auditing.checks import CHECKS, Case, conclude, in_a_process
 from normwise.auditing.checks.fresh_copy import OtherWeights
 from normwise.auditing.checks.ledger import Clean
 from normwise.auditing.checks.levels import OnGrid, levels_of, towards
