@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .data import FashionMnist as FashionMnist
     from .data import ImageFolder as ImageFolder
     from .data import Mnist as Mnist
+    from .data import MovingDigits as MovingDigits
     from .data import Svhn as Svhn
     from .data import TensorData as TensorData
     from .diagnostics.run import diagnose as diagnose
@@ -60,11 +61,14 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .experiments.grid import run_bench as run_bench
     from .models import MODELS as MODELS
     from .models import VGG as VGG
+    from .models import FrameResNet as FrameResNet
     from .models import NFResNet as NFResNet
     from .models import NFResNet26 as NFResNet26
     from .models import NFResNet50 as NFResNet50
     from .models import PreActResNet18 as PreActResNet18
+    from .models import R2Plus1D as R2Plus1D
     from .models import ResNet as ResNet
+    from .models import ResNet3D as ResNet3D
     from .models import ResNet18 as ResNet18
     from .models import Standardize as Standardize
     from .models import WideResNet as WideResNet
@@ -138,7 +142,7 @@ _EXPORTS = {
     "auditing.attack_tests": "selftest",
     "auditing.auditor": "audit",
     "auditing.options": "AuditOptions",
-    "data": "ArrayFile Cifar10 Cifar100 Cifar101 Cifar10C DATA Digits FashionMnist ImageFolder Mnist Svhn TensorData",
+    "data": "ArrayFile Cifar10 Cifar100 Cifar101 Cifar10C DATA Digits FashionMnist ImageFolder Mnist MovingDigits Svhn TensorData",
     "diagnostics.run": "diagnose",
     "evaluation.acceleration": "Speed",
     "evaluation.coupling": "Coupling measure_coupling",
@@ -149,7 +153,7 @@ _EXPORTS = {
     "evaluation.verdict": "Verdict",
     "experiments.experiment": "Experiment run",
     "experiments.grid": "Bench run_bench",
-    "models": "MODELS NFResNet NFResNet26 NFResNet50 PreActResNet18 ResNet ResNet18 Standardize VGG WideResNet",
+    "models": "MODELS NFResNet NFResNet26 NFResNet50 PreActResNet18 ResNet ResNet18 Standardize VGG WideResNet FrameResNet R2Plus1D ResNet3D",
     "models.abnn": "Adaptive abnn detached fixed_at",
     "models.loading": "load",
     "norms": "AlphaBN BN BNM BNwoT GN IN LN MBN MeanOnly MedianNorm NORMS NoNorm PowerBN RN RNM RNT RobustNorm1d RobustNorm2d RobustNorm3d StatNorm norm_reads routed sites",

@@ -17,6 +17,7 @@ from .files import StoredData
 from .folder import ImageFolder as ImageFolder
 from .idx import FashionMnist as FashionMnist
 from .idx import Mnist as Mnist
+from .moving_digits import MovingDigits as MovingDigits
 from .svhn import Svhn as Svhn
 from .tensors import TensorData as TensorData
 

@@ -8,6 +8,9 @@ from .resnet import PreActResNet18 as PreActResNet18
 from .resnet import ResNet as ResNet
 from .resnet import ResNet18 as ResNet18
 from .resnet import WideResNet as WideResNet
+from .resnet3d import FrameResNet as FrameResNet
+from .resnet3d import R2Plus1D as R2Plus1D
+from .resnet3d import ResNet3D as ResNet3D
 from .standardize import Standardize as Standardize
 from .vgg import VGG as VGG
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ..norms import NoNorm
 from ..types import Norm
-from .resnet import DEEPEST, _check_width
+from .resnet import DEEPEST, check_width
 from .standardize import Standardize
 
 GAMMA = 1.7139588594436646  # sqrt(2 / (1 - 1/pi)): 1 / the standard deviation of relu(z), z standard normal
@@ -271,7 +271,7 @@ class NFResNet50(NFResNet26):
 
 
 def _check(choice: NFResNet | NFResNet26) -> None:
-    _check_width(choice.name, width=choice.width)
+    check_width(choice.name, width=choice.width)
     if not 0 < choice.alpha < float("inf"):
         raise ValueError(f"alpha of {choice.name} is a weight; got {choice.alpha}; give a finite number > 0, e.g. 0.2")
     for option in ("drop_path", "dropout"):

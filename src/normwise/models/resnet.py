@@ -54,7 +54,7 @@ class Block(nn.Module):
                 if shortcut == "pad"
                 else nn.Sequential(conv(inputs, outputs, 1, stride), norm(Site(outputs)))
             )
-        _start_at_zero(self.bn2)
+        start_at_zero(self.bn2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -121,7 +121,7 @@ class Network(nn.Module):
         return self.linear(y.mean((2, 3)))
 
 
-def _start_at_zero(norm: nn.Module) -> None:
+def start_at_zero(norm: nn.Module) -> None:
     """Start a residual branch at 0, so that deep networks train whatever the norm, none included (De and Smith 2020)."""
     if isinstance(weight := getattr(norm, "weight", None), Tensor):
         nn.init.zeros_(weight)
@@ -151,7 +151,7 @@ class ResNet:
             raise ValueError(
                 f"depth of resnet is 6n+2; got {self.depth}; give 8, 14, 20, 26, 32, 44, 56, ..., at most {DEEPEST}"
             )
-        _check_width("resnet", width=self.width)
+        check_width("resnet", width=self.width)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         return Network(
@@ -182,7 +182,7 @@ class ResNet18:
     width: int = 64
 
     def __post_init__(self) -> None:
-        _check_width(self.name, width=self.width)
+        check_width(self.name, width=self.width)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         widths = tuple(self.width * 2**stage for stage in range(4))
@@ -206,7 +206,7 @@ class PreActResNet18:
     width: int = 64
 
     def __post_init__(self) -> None:
-        _check_width(self.name, width=self.width)
+        check_width(self.name, width=self.width)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         widths = tuple(self.width * 2**stage for stage in range(4))
@@ -241,7 +241,7 @@ class WideResNet:
     def __post_init__(self) -> None:
         if not 10 <= self.depth <= DEEPEST or (self.depth - 4) % 6:
             raise ValueError(f"depth of wrn is 6n+4; got {self.depth}; give 10, 16, 22, 28, 34, ..., at most {DEEPEST}")
-        _check_width("wrn", widen=self.widen)
+        check_width("wrn", widen=self.widen)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         return Network(
@@ -256,7 +256,8 @@ class WideResNet:
         )
 
 
-def _check_width(model: str, **options: int) -> None:
+def check_width(model: str, **options: int) -> None:
+    """Refuse counts of channels below 1. Raises ValueError."""
     for option, value in options.items():
         if value < 1:
             raise ValueError(f"{option} of {model} counts channels; got {value}; give a whole number >= 1")

@@ -1,0 +1,172 @@
+"""Residual networks for clips, and a control that does not see the order of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..norms import BN
+from ..types import Norm, Site
+from .resnet import Block, Network, check_width, start_at_zero
+from .standardize import Standardize
+
+Shape = tuple[int, int, int]  # in time, height and width
+
+
+def conv3d(inputs: int, outputs: int, size: Shape, stride: Shape) -> nn.Conv3d:
+    """A convolution over time, height and width without bias, padded to keep the size, initialized after He et al. 2015 (fan out)."""
+    padding = size[0] // 2, size[1] // 2, size[2] // 2
+    layer = nn.Conv3d(inputs, outputs, size, stride, padding, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
+
+
+def _whole(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
+    """3 x 3 x 3."""
+    return conv3d(inputs, outputs, (3, 3, 3), (stride, stride, stride))
+
+
+def _factored(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
+    """1 x 3 x 3, norm, ReLU, 3 x 1 x 1, with as many parameters as 3 x 3 x 3 (Tran et al. 2018, sec. 3.5)."""
+    between = max(1, 27 * inputs * outputs // (9 * inputs + 3 * outputs))
+    space = conv3d(inputs, between, (1, 3, 3), (1, stride, stride))
+    return nn.Sequential(space, norm(Site(between)), nn.ReLU(), conv3d(between, outputs, (3, 1, 1), (stride, 1, 1)))
+
+
+CONVOLUTIONS = {"3d": _whole, "(2+1)d": _factored}
+
+
+class ClipBlock(nn.Module):
+    """relu(f(x) + shortcut(x)), f = conv norm relu conv norm, for clips."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, kind: str) -> None:
+        super().__init__()
+        conv = CONVOLUTIONS[kind]
+        self.conv1, self.bn1 = conv(inputs, outputs, stride, norm), norm(Site(outputs))
+        self.conv2, self.bn2 = conv(outputs, outputs, 1, norm), norm(Site(outputs))
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(conv3d(inputs, outputs, (1, 1, 1), (stride, stride, stride)), norm(Site(outputs)))
+        start_at_zero(self.bn2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ClipNetwork(nn.Module):
+    """Stem, four stages of residual blocks (all but the first halve time, height and width), global average, linear.
+
+    Reads pixels in [0, 1] of shape (b, channels, t, h, w); gives logits (b, classes).
+    """
+
+    def __init__(
+        self, norm: Norm, kind: str, width: int, depth: int, data: tuple[int, Sequence[float], Sequence[float]]
+    ) -> None:
+        super().__init__()
+        classes, mean, std = data
+        self.standardize = Standardize(mean, std)
+        self.conv1, self.bn1 = conv3d(len(mean), width, (3, 3, 3), (1, 1, 1)), norm(Site(width))
+        inputs = width
+        for stage in range(1, 5):
+            blocks, outputs = [], width * 2 ** (stage - 1)
+            for index in range(depth):
+                blocks.append(ClipBlock(inputs, outputs, 2 if stage > 1 and index == 0 else 1, norm, kind))
+                inputs = outputs
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(self.standardize(x))))
+        for stage in range(1, 5):
+            y = self.get_submodule(f"layer{stage}")(y)
+        return self.linear(y.mean((2, 3, 4)))
+
+
+class OverFrames(nn.Module):
+    """A network of images asked about every frame of a clip (b, c, t, h, w): the mean of its logits, whatever the order."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, frames = len(x), x.shape[2]
+        logits: Tensor = self.network(x.transpose(1, 2).flatten(0, 1))
+        return logits.view(rows, frames, -1).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clips:
+    """What the networks for clips share."""
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+
+    depth: int = 18
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.depth not in (10, 18):
+            raise ValueError(f"depth of {self.name} is {self.depth}; give 10 or 18")
+        check_width(self.name, width=self.width)
+
+    def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+        return ClipNetwork(norm or BN(), self.kind, self.width, (self.depth - 2) // 8, (classes, mean, std))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet3D(_Clips):
+    """3D ResNet for small clips: a 3 x 3 x 3 stem without pooling, four stages of one (depth 10) or two (18) basic blocks.
+
+    Options
+        depth   10 or 18
+        width   channels of the first stage (64 in the paper; 8 trains on a laptop)
+
+    Source: Hara et al. 2018, arXiv:1711.09577, table 1. Differs: the stem, for small pictures; the last norm of each residual
+    branch starts at scale 0, as in `resnet`.
+    """
+
+    name: ClassVar[str] = "resnet3d"
+    kind: ClassVar[str] = "3d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class R2Plus1D(_Clips):
+    """R(2+1)D for small clips: as `resnet3d`, each 3 x 3 x 3 convolution made of one in space, a norm, a ReLU and one in time.
+
+    Options
+        depth   10 or 18
+        width   channels of the first stage
+
+    Source: Tran et al. 2018, arXiv:1711.11248, sec. 3.5. Differs: as `resnet3d`.
+    """
+
+    name: ClassVar[str] = "r2plus1d"
+    kind: ClassVar[str] = "(2+1)d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameResNet:
+    """A control for clips: ResNet-8 for images on every frame, and the mean of its logits. It cannot see the order of frames.
+
+    Options
+        width   channels of the first stage
+    """
+
+    name: ClassVar[str] = "frame-resnet"
+
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        check_width(self.name, width=self.width)
+
+    def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+        widths = (self.width, 2 * self.width, 4 * self.width)
+        how = partial(Network, block=Block, stem=self.width, widths=widths, depth=1)
+        return OverFrames(how(norm or BN(), classes=classes, mean=mean, std=std))
