@@ -32,12 +32,17 @@ def small(name):
     return known.get(name, {"width": 8})
 
 
+def images_for(name):
+    """Two pictures or clips; VGG halves five times, and instance norm needs positions."""
+    side = 32 if name == "vgg" else 16
+    return torch.rand(2, 3, *[8] * getattr(MODELS[name], "clips", False), side, side)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", [name for name in MODELS if getattr(MODELS[name], "normalizes", True)])
 def test_every_network_takes_every_norm_and_gives_logits(name, norm):
     model = MODELS[name](**small(name))(NORMS[norm](), classes=7, **COLOUR)
-    side = 32 if name == "vgg" else 16  # it halves five times, and instance norm needs positions
-    assert model(torch.rand(2, 3, side, side)).shape == (2, 7)
+    assert model(images_for(name)).shape == (2, 7)
     kinds = {type(model.get_submodule(path)) for path in sites(model)}
     assert kinds == {type(NORMS[norm]()(next(iter(sites(model).values()))))}
 
@@ -47,9 +52,10 @@ def test_the_first_layer_standardizes_pixels(name):
     model = MODELS[name](**small(name))(NORMS["none"](), classes=7, **COLOUR).eval()
     bare = MODELS[name](**small(name))(NORMS["none"](), classes=7, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).eval()
     own = bare.state_dict()
-    bare.load_state_dict(model.state_dict() | {k: v for k, v in own.items() if k.startswith("standardize.")})
-    x = torch.rand(2, 3, 16, 16)
-    mean, std = torch.tensor(COLOUR["mean"]).view(3, 1, 1), torch.tensor(COLOUR["std"]).view(3, 1, 1)
+    bare.load_state_dict(model.state_dict() | {k: v for k, v in own.items() if "standardize." in k})
+    x = images_for(name)
+    shape = [3] + [1] * (x.ndim - 2)
+    mean, std = torch.tensor(COLOUR["mean"]).view(shape), torch.tensor(COLOUR["std"]).view(shape)
     torch.testing.assert_close(model(x), bare((x - mean) / std))
 
 

@@ -32,8 +32,8 @@ def _whole(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
 
 
 def _factored(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
-    """1 x 3 x 3, norm, ReLU, 3 x 1 x 1, with as many parameters as 3 x 3 x 3 (Tran et al. 2018, sec. 3.5)."""
-    between = max(1, 27 * inputs * outputs // (9 * inputs + 3 * outputs))
+    """1 x 3 x 3, norm, ReLU, 3 x 1 x 1, with about as many parameters as 3 x 3 x 3 (Tran et al. 2018, sec. 3.5)."""
+    between = max(8, 8 * round(27 * inputs * outputs / (9 * inputs + 3 * outputs) / 8))  # eights, for group norms
     space = conv3d(inputs, between, (1, 3, 3), (1, stride, stride))
     return nn.Sequential(space, norm(Site(between)), nn.ReLU(), conv3d(between, outputs, (3, 1, 1), (stride, 1, 1)))
 
@@ -107,6 +107,7 @@ class _Clips:
 
     name: ClassVar[str]
     kind: ClassVar[str]
+    clips: ClassVar[bool] = True  # it reads (b, c, t, h, w)
 
     depth: int = 18
     width: int = 64
@@ -144,7 +145,7 @@ class R2Plus1D(_Clips):
         depth   10 or 18
         width   channels of the first stage
 
-    Source: Tran et al. 2018, arXiv:1711.11248, sec. 3.5. Differs: as `resnet3d`.
+    Source: Tran et al. 2018, arXiv:1711.11248, sec. 3.5. Differs: as `resnet3d`; channels between the two are a multiple of 8.
     """
 
     name: ClassVar[str] = "r2plus1d"
@@ -160,6 +161,7 @@ class FrameResNet:
     """
 
     name: ClassVar[str] = "frame-resnet"
+    clips: ClassVar[bool] = True
 
     width: int = 16
 
