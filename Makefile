@@ -1,17 +1,25 @@
-# make demo: environment, install, main job, report.   make test: the same environment, the whole test suite.
+# make demo: environment, install, main job, report.
+# make test: the same environment, every promise by its representatives, in minutes.   make test-all: every test, once.
+# make mutations: faults planted one by one, to see whether the tests notice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check clean
+.PHONY: demo test test-all mutations check clean
 
 demo: $(READY)
 	$(BIN)/normwise bench --out runs/bench
 	@echo "open runs/bench/report.html"
 
 test: $(READY) check
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(READY) check
 	$(BIN)/python -m pytest -n 2
+
+mutations: $(READY)
+	$(BIN)/python tests/mutations.py
 
 check: $(READY)
 	$(BIN)/ruff check .

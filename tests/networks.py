@@ -39,6 +39,21 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {}
+FEW = (  # what makes kinds differ, once each
+    "plain",
+    "subtracts_in_place",
+    "bfloat16",
+    "float64_far_from_zero",
+    "a_norm_that_activates",
+    "scripted",
+    "quantized",
+    "pruned",
+    "a_hook_that_answers",
+    "a_dict",
+    "functional_norms",
+    "statistics_of_the_batch",
+    "vision_transformer",
+)
 
 
 def kind(**options: Any) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,21 @@ from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Attack, Batch, Norm, Site, ThreatModel
 from normwise.utils.per_row import over
+
+
+def some(names, *few):
+    """Parameters of a test, of which `make test` takes these few, and `make test-all` every one."""
+    assert set(few) <= set(names), f"{set(few) - set(names)} are none of {list(names)}"
+    rest = {name: pytest.param(*(name if isinstance(name, tuple) else [name]), marks=pytest.mark.slow) for name in names}
+    return [name if name in few else rest[name] for name in names]
+
+
+def crossed(ones, others, one, *few):
+    """Pairs, of which `make test` takes all of `one`, and all with these few; `make test-all` takes every one."""
+    assert one in ones
+    assert set(few) <= set(others)
+    quick = [(a, b) for a in ones for b in others if a == one or b in few]
+    return some([(a, b) for a in ones for b in others], *quick)
 
 
 class Linear(nn.Module):

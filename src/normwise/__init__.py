@@ -177,6 +177,9 @@ __all__ = list(_HOME)
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    registries = ("ATTACKS", "DATA", "MODELS", "NORMS", "RECIPES", "THREATS") if name[:1].isupper() else ()
+    for added in (kind for one in registries for kind in __getattr__(one).values() if kind.__name__ == name):
+        return added
     raise AttributeError(f"module 'normwise' has no attribute {name!r}")
 
 

@@ -14,7 +14,7 @@ from normwise.seeding import generator
 from normwise.threats import L1, L2, THREATS, Linf
 from normwise.types import Attack, Search
 from normwise.utils.model_state import digest
-from worlds import Linear, Small, balanced, fitting, images, labels, quick, trained
+from worlds import Linear, Small, balanced, crossed, fitting, images, labels, quick, trained
 
 
 @pytest.fixture(params=ATTACKS, ids=str)
@@ -62,7 +62,7 @@ def test_images_are_allowed_and_as_many_as_asked(attack, threat, shape, independ
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("attack", "norm"), crossed(ATTACKS, NORMS, "pgd", "bn"), indirect=["attack"])
 def test_the_model_is_left_as_it_was(attack, home, norm, mode):
     model = trained(NORMS[norm]()).train(mode == "train")
     model.conv2.eval()  # a frozen layer stays frozen
@@ -178,14 +178,15 @@ def _nearest(model, x, y, threat):
 
 
 BALLS = pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5), L1(eps=1.5)], ids=str)
-ROWS = pytest.mark.parametrize("rows", [1, 3, 8])
-RANKS = pytest.mark.parametrize("shape", [(20,), (4, 5), (2, 4, 4), (2, 3, 3, 3)], ids=len)
+SHAPES = [(20,), (4, 5), (2, 4, 4), (2, 3, 3, 3)]
+SIZES = pytest.mark.parametrize(
+    ("rows", "shape"), [(3, shape) for shape in SHAPES] + [(1, SHAPES[2]), (8, SHAPES[2])], ids=str
+)
 
 
 @pytest.mark.parametrize("attack", [PGD(steps=40, relative_step=0.1, keep="last"), APGD(steps=40)], ids=str)
 @BALLS
-@ROWS
-@RANKS
+@SIZES
 def test_95_percent_of_the_optimum_of_a_linear_model_are_reached(attack, threat, rows, shape):
     model, x = Linear(shape), images(rows, shape)
     y = model(x).argmax(1)
@@ -195,8 +196,7 @@ def test_95_percent_of_the_optimum_of_a_linear_model_are_reached(attack, threat,
 
 
 @BALLS
-@ROWS
-@RANKS
+@SIZES
 def test_the_least_radius_at_which_a_linear_model_falls_is_found_within_5_percent(threat, rows, shape):
     model, x = Linear(shape), images(rows, shape)
     y = model(x).argmax(1)

@@ -15,7 +15,7 @@ from normwise.records import to_json
 from normwise.seeding import generator
 from normwise.threats import L2, Linf, Patch
 from normwise.utils.model_state import digest
-from worlds import ChannelsFirst, Linear, Small, batches, trained
+from worlds import ChannelsFirst, Linear, Small, batches, some, trained
 
 PARTS = batches(1, 5)
 FEW = {"steps": 2, "cells": 3}
@@ -118,7 +118,7 @@ def diagnosis(request):
     return few(DIAGNOSES[request.param])
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", some(NETS, "bn", "rn", "mbn", *(name for name in NETS if name not in NORMS)))
 def test_figures_are_plain_and_the_network_is_left_as_it_was(diagnosis, net):
     assert isinstance(diagnosis, Diagnosis)
     model = NETS[net]()

@@ -15,6 +15,7 @@ from normwise.data import TensorData
 from normwise.data.array_checks import Arrays
 from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest
+from worlds import some
 
 pytestmark = pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, and of what torch.compile looks at
     r"ignore:quantized..linear_dynamic. an autograd kernel:UserWarning",
@@ -33,6 +34,7 @@ TRAINED = [
     "vision_transformer",
 ]
 COMPILED = "compiled_eagerly"
+FEW = ("plain", "bfloat16", "scripted", "quantized", "a_dict", "statistics_of_the_batch", "lazy_and_unknown")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def run(capsys, *words, statuses=(0, 2)):
     return status, (last or [""])[0], told.out
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", some(KINDS, *FEW))
 def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
     kind = KINDS[name]
     search = ["--attacks", "[{name: square, steps: 5}]", "--strongest", "[]"] if kind.blind else SEARCH
@@ -73,7 +75,7 @@ def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
     assert run(capsys, "diagnose", *given, *few, "--out", str(tmp_path / "d"))[0] == 0
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", some(KINDS, *FEW))
 def test_attack_shifts_and_selftest(name, data, tmp_path, capsys):
     kind = KINDS[name]
     given = [f"networks:{name}", "--data", data, "--device", "cpu", "--batch_size", "8"]
@@ -93,7 +95,9 @@ def test_attack_shifts_and_selftest(name, data, tmp_path, capsys):
             )  # which may find, or have to say, that the attack cannot work there
 
 
-@pytest.mark.parametrize("name", [*TRAINED, COMPILED, "scripted", "exported"])
+@pytest.mark.parametrize(
+    "name", some([*TRAINED, COMPILED, "scripted", "exported"], "plain", "a_norm_that_activates", "scripted")
+)
 def test_train_goes_on_from_it(name, data, tmp_path, capsys):
     given = ["--start", f"networks:{name}", "--norm", "null", "--data", data, *SHORT, *SEARCH]
     how = ["--recipe", "adversarial", "--recipe.steps", "1", "--schedule.epochs", "1", "--schedule.lr", "0.001"]
@@ -101,7 +105,7 @@ def test_train_goes_on_from_it(name, data, tmp_path, capsys):
     assert status == 0 or name in ("scripted", "exported"), line
 
 
-@pytest.mark.parametrize("name", [*TRAINED, COMPILED, "pruned", "a_pair", "data_parallel"])
+@pytest.mark.parametrize("name", some([*TRAINED, COMPILED, "pruned", "a_pair", "data_parallel"], "plain", "a_pair"))
 def test_audit_says_one_of_its_words(name, data, tmp_path, capsys):
     few = ["--rows", "8", "--victims", "2", "--twin", "none", "--batch_size", "8"]
     status, line, _ = run(capsys, "audit", f"networks:{name}", "--data", data, *SHORT, *few, "--out", str(tmp_path / "a"))
@@ -122,7 +126,7 @@ class Thirds(TensorData):
         return Arrays(x[:72], y[:72], x[72:], y[72:], ("left", "middle", "right"))
 
 
-@pytest.mark.parametrize("name", [*TRAINED[:-1], COMPILED])
+@pytest.mark.parametrize("name", some([*TRAINED[:-1], COMPILED], "plain", "subtracts_in_place", "weight_norm_of_old"))
 def test_fit_trains_a_copy(name):
     model = KINDS[name].make()
     before = digest(model)

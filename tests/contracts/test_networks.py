@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import normwise as nw
-from networks import KINDS, SHAPE, images
+from networks import FEW, KINDS, SHAPE, images
 from normwise.attacks import APGD, FAB, Square
 from normwise.diagnostics import DIAGNOSES
 from normwise.diagnostics.drift import Drift
@@ -25,6 +25,7 @@ from normwise.seeding import generator
 from normwise.types import Batch, Search
 from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest, modes_of
+from worlds import some
 
 pytestmark = pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, and of what torch.compile looks at
     r"ignore:quantized..linear_dynamic. an autograd kernel:UserWarning",
@@ -83,7 +84,7 @@ def unchanged():
         assert all(torch.equal(batch.x, one) for batch, one in zip(batches, x, strict=True))
 
 
-@pytest.mark.parametrize("name", REACH)
+@pytest.mark.parametrize("name", some(REACH, *FEW))
 def test_every_kind_of_network_is_judged_as_one_of_which_nothing_is_known(name, unchanged):
     model, batches = world(name)
     unchanged(model, batches)
@@ -173,7 +174,7 @@ def test_surgery_that_changes_something_answers_or_says_why_not(name, unchanged)
         assert torch.isfinite(answer(made, batches[0].x)).all()
 
 
-@pytest.mark.parametrize("name", REACH)
+@pytest.mark.parametrize("name", some(REACH, *FEW))
 def test_every_kind_of_network_is_diagnosed(name, unchanged):
     """What cannot be measured is named in the table; nothing raises."""
     model, batches = world(name)
@@ -187,7 +188,7 @@ def test_every_kind_of_network_is_diagnosed(name, unchanged):
 
 
 @pytest.mark.parametrize("attack", [name for name in nw.ATTACKS if name not in ("autoattack",)])
-@pytest.mark.parametrize("name", ["float64", "float64_far_from_zero", "bfloat16", "float16", "subtracts_in_place", "a_dict"])
+@pytest.mark.parametrize("name", ["float64_far_from_zero", "bfloat16", "float16", "subtracts_in_place", "a_dict"])
 def test_every_attack_answers_on_other_dtypes_forms_and_writers(name, attack, unchanged):
     from worlds import fitting, quick
 

@@ -11,7 +11,7 @@ from normwise.norms import NORMS, norm_reads
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.types import Norm, Site
 from normwise.utils.model_state import digest
-from worlds import Small, images, labels, trained
+from worlds import Small, images, labels, some, trained
 
 
 @pytest.fixture(params=NORMS, ids=str)
@@ -243,6 +243,7 @@ def test_state_survives_saving_and_loading(norm):
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("norm", some(NORMS, "bn", "rnt", "median"), indirect=True)
 def test_it_compiles_whole_with_gradients_in_pixels(norm, mode):
     torch.compiler.reset()
     model = trained(norm).train(mode == "train")

@@ -14,7 +14,7 @@ from normwise.training.recipes import RECIPES
 from normwise.training.schedule import Schedule
 from normwise.types import Recipe
 from normwise.utils.model_state import digest, frozen
-from worlds import Stripes, images, labels, trained
+from worlds import Stripes, crossed, images, labels, trained
 
 QUICK = Schedule(epochs=2, batch_size=16, lr=0.05, decay="constant")
 
@@ -67,7 +67,9 @@ def test_preparing_returns_a_copy(recipe):
     assert digest(model) == before
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    ("recipe", "norm"), crossed(RECIPES, NORMS, "adversarial", "bn", "none", "mbn"), indirect=["recipe"]
+)
 def test_the_loss_falls_on_sixteen_images_and_trains_what_may_train(recipe, norm):
     begun = fitting(recipe, NORMS[norm]())
     if begun is None:

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from normwise.__main__ import main
+from worlds import some
 
 SMALL = shlex.split(
     "--model.width 4 --data.train_limit 20 --data.test_limit 10 --schedule.epochs 1 --attacks fgsm --strongest []"
@@ -255,7 +256,7 @@ def command(line: str | bytes) -> list[bytes]:
     return [os.fsencode(sys.executable), b"-m", b"normwise", *line.split()]
 
 
-@pytest.mark.parametrize("line", PROCESSES, ids=[ascii(line)[:50] for line in PROCESSES])
+@pytest.mark.parametrize("line", some(PROCESSES, PROCESSES[2], PROCESSES[4], "nothing"), ids=lambda line: ascii(line)[:50])
 def test_as_a_process_it_ends_with_2_and_one_line_too(line: str | bytes) -> None:
     before = contents()
     said = subprocess.run(command(line), capture_output=True, check=False)

@@ -17,7 +17,7 @@ from normwise.evaluation.plan import AttackPlan
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.types import Batch
-from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches
+from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, crossed
 
 ATTACKS = (FGSM(), PGD(steps=4))
 SWITCHED = [Speed(**one) for one in ({"fold": False}, {"channels_last": False}, {"first_layer": False})]
@@ -154,12 +154,7 @@ def test_a_curve_over_what_is_not_there_is_refused():
         curve(balanced(), batches(), AttackPlan(THREAT, (FGSM(),)), "eps", ())
 
 
-@pytest.mark.parametrize(
-    "speed",
-    [FAST, *SWITCHED],
-    ids=str,
-)
-@pytest.mark.parametrize("threat", [THREAT, L2(eps=0.2)], ids=str)
+@pytest.mark.parametrize(("speed", "threat"), crossed([FAST, *SWITCHED], [THREAT, L2(eps=0.2)], FAST, THREAT), ids=str)
 def test_every_switch_gives_true_successes_and_as_many(speed, threat):
     model = balanced()
     parts = agreeing(model, batches(10))

@@ -14,11 +14,13 @@ from ..utils import per_row as views
 from .lp import Linf, check_eps
 from .pixels import OwnPixels
 
+Mask = Bool[Tensor, "*mask"]  # which pixels may change; broadcast over images
+
 
 class MaskedRegion(OwnPixels):
     """What `inner` allows around x, where `mask` (true: may move; broadcast over x) says so."""
 
-    def __init__(self, inner: Region, x: Images, mask: Bool[Tensor, ...], kind: str) -> None:
+    def __init__(self, inner: Region, x: Images, mask: Mask, kind: str) -> None:
         self.inner, self.x, self.mask, self.kind = inner, x, mask.expand(x.shape), kind
         self.radius, self.victims, self.generator = inner.radius, inner.victims, inner.generator
 
@@ -70,7 +72,7 @@ class Patch:
 class _PatchRegion(MaskedRegion):
     """A patch at one place; any other place is as good."""
 
-    def __init__(self, inner: Region, x: Images, mask: Bool[Tensor, ...], size: int) -> None:
+    def __init__(self, inner: Region, x: Images, mask: Mask, size: int) -> None:
         super().__init__(inner, x, mask, Patch.name)
         self.size = size
 
@@ -89,7 +91,7 @@ class _PatchRegion(MaskedRegion):
         return _PatchRegion(self.inner.select(rows), self.x[rows], self.mask[rows], self.size)
 
 
-def _squares(x: Images, size: int, generator: Generator) -> Bool[Tensor, ...]:
+def _squares(x: Images, size: int, generator: Generator) -> Mask:
     """Per row, the pixels of a square of this side at a random place."""
     mask = torch.ones_like(x, dtype=torch.bool)
     for axis in _plane(x):

@@ -1,0 +1,115 @@
+"""Every record under results/ is read by whoever reads such records: what was measured once stays readable."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from normwise.__main__ import main
+from normwise.experiments.papers.papers import CELLS
+from normwise.experiments.papers.scale import SCALES
+from normwise.experiments.papers.workshop import Workshop
+from normwise.records import read_results
+from normwise.report import audit
+from normwise.types import silent
+from normwise.utils.run_folder import CONFIG
+
+RESULTS = Path(__file__).parents[2] / "results"
+BENCHMARKS = (
+    "autoattack/",
+    "digits-eps/",
+    "zoo/",
+    "neighbours.json",
+    "shifts/frost.json",
+)  # written by scripts, read by people
+
+
+def found(pattern):
+    return [str(path.relative_to(RESULTS)) for path in sorted(RESULTS.rglob(pattern))]
+
+
+def within(held, now):
+    """Whether what is held is there still; options that came later may stand beside it."""
+    if isinstance(held, dict):
+        return held.keys() <= now.keys() and all(within(one, now[key]) for key, one in held.items())
+    if isinstance(held, list):
+        return len(held) == len(now) and all(map(within, held, now))
+    return held == now
+
+
+def strict(constant):
+    raise ValueError(f"{constant} is no JSON")
+
+
+def test_every_record_is_json_of_a_kind_that_has_a_reader():
+    kinds = {"result.json", "results.json", "record.json", "audit.json", "diagnose.json", "shifts.json", "claims.json"}
+    for name in found("*.json"):
+        json.loads((RESULTS / name).read_text(), parse_constant=strict)
+        known = name.startswith((*BENCHMARKS, "two-threads/", "audit-digits/")) or Path(name).name in kinds
+        assert known, f"{name}: name its reader here"
+
+
+@pytest.mark.parametrize("name", [*found("result.json"), *found("results.json")])
+def test_results_are_read_whole(name):
+    held = json.loads((RESULTS / name).read_text())
+    for one, read in zip(held.get("cells", [held]), read_results(RESULTS / name), strict=True):
+        assert read.name == one["name"]
+        assert (
+            read.evaluation.headline.value
+            <= read.evaluation.clean_accuracy.value
+            == one["evaluation"]["clean_accuracy"]["value"]
+        )
+        assert len(read.evaluation.checks) == len(one["evaluation"]["checks"])
+
+
+@pytest.mark.parametrize("name", [*found("audit.json"), "audit-digits/bnwot.json", "audit-digits/gn.json"])
+def test_audits_are_read(name):
+    assert audit.read(RESULTS / name)["n"] > 0
+
+
+@pytest.mark.parametrize("folder", ["diagnose-cifar10", "shifts/resnet8", "reproduce/cpu", "bench-methods"])
+def test_runs_are_drawn_again(folder, tmp_path, capsys):
+    assert main(["report", str(RESULTS / folder), "--out", str(tmp_path / "page")]) == 0, capsys.readouterr().err
+    assert list((tmp_path / "page").glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("bench", "bench-digits"),
+        ("bench", "bench-methods"),
+        ("train", "cifar10-resnet20"),
+        ("evaluate", "published-resnet20"),
+        ("shifts", "shifts/resnet8"),
+        ("shifts", "shifts/resnet20"),
+    ],
+)
+def test_settings_are_read_back_by_the_verb_that_wrote_them(verb, name, capsys):
+    path = RESULTS / name / CONFIG
+    assert main([verb, "--config", str(path), "--print_config"]) == 0, capsys.readouterr().err
+    now, held = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(path.read_text())
+    assert within(held, now)
+
+
+def test_no_settings_are_forgotten():
+    assert len(found(CONFIG)) == 6
+
+
+class Kept(Workshop):
+    """Cells of version 1 of the digests, whose folders do not tell settings apart."""
+
+    def place(self, name, seed):
+        return self.folder / "cells" / f"{name}-seed{seed}"
+
+
+@pytest.mark.parametrize("name", found("*.safetensors"))
+def test_kept_weights_fit_their_networks(name):
+    cell, _, seed = Path(name).parent.name.rpartition("-seed")
+    data = SimpleNamespace(
+        name="cifar10", classes=10, shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.2,) * 3
+    )  # whose images need not be there
+    shop = Kept(CELLS, replace(SCALES["cpu"](), data=data), RESULTS / "reproduce/cpu", silent)
+    assert not shop.network(cell, int(seed)).training
