@@ -105,6 +105,8 @@ def test_an_attack_alone_returns_images():
     assert (MODEL(x_adv).argmax(1) != Y).any()
     assert (x_adv - X).abs().max() <= 0.05 + 1e-6
     assert nw.attack(MODEL, X[:1], Y[:1], THREAT).shape == X[:1].shape
+    plan = nw.AttackPlan(THREAT, [nw.FGSM(), nw.PGD(steps=5)], goal="targeted")
+    assert ((nw.attack(MODEL, X, Y, plan) - X).abs().amax() - THREAT.eps).abs() < 1e-6
 
 
 def test_norms_by_name_and_every_choice_at_the_door():

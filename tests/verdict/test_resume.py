@@ -147,6 +147,20 @@ def test_curves_fall_from_clean_to_nothing_and_never_rise(make):
     assert over_eps.scores[2].value <= alone + 2 / 40  # other rows, other random starts
 
 
+@pytest.mark.parametrize("make", [balanced, lambda: Neighbours(balanced())], ids=["independent", "coupled"])
+def test_a_curve_towards_classes_keeps_the_class_of_each_image(make):
+    model = make()
+    parts = agreeing(model, batches(last=4))
+    targets = [int(label + 2) % 3 for batch in parts for label in batch.y]
+    plan = AttackPlan(THREAT, (PGD(steps=5),), goal="targeted", classes=targets)
+    found = curve(model, parts, plan, "eps", (0.0, 0.05, 0.1))
+    values = [score.value for score in found.scores]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == 1 > values[-1]
+    away = curve(model, parts, AttackPlan(THREAT, (PGD(steps=5),)), "eps", (0.1,)).scores[0].value
+    assert values[-1] >= away - 2 / 40  # to reach one class is harder than to leave one
+
+
 def test_a_curve_over_what_is_not_there_is_refused():
     with pytest.raises(ValueError, match="steps to vary"):
         curve(balanced(), batches(), AttackPlan(THREAT, (FGSM(),)), "steps", (1, 2))

@@ -51,36 +51,36 @@ def survivors(
     """
     if not plans:
         raise ValueError("a curve needs at least one value; got none")
-    first = searched(model, batches, plans[0], craft_on=craft_on) if earlier is None else None
-    if first is not None:
-        clean = first.rows.clean_predictions == first.rows.y
-        found = Survivors(list(first.batches), clean, [], Coupling(**first.evaluation.coupling))
-    else:
-        assert earlier is not None
-        found = earlier._replace(correct=[])
-    coupled, so_far = found.coupling.coupled, torch.ones_like(found.clean)
+    found = earlier and earlier._replace(correct=[])
     for number, plan in enumerate(plans):
-        known = so_far if earlier is None else _fewer(so_far, earlier.correct[number], found.batches, coupled)
-        if number or first is None:
-            alive, some = torch.zeros_like(known), chosen(found.batches, known, coupled)
-            if some:
-                verdict = searched(model, some, plan, craft_on=craft_on, coupling=found.coupling)
-                rows = _parts(known, found.batches)
-                there = torch.cat([part.any().expand_as(part) if coupled else part for part in rows])
-                alive[there] = verdict.correct
+        if found is None:
+            verdict = searched(model, batches, plan, craft_on=craft_on)
+            clean, coupling = verdict.rows.clean_predictions == verdict.rows.y, Coupling(**verdict.evaluation.coupling)
+            found = Survivors(list(verdict.batches), clean, [verdict.correct], coupling)
         else:
-            alive = first.correct
-        so_far = _fewer(known, alive, found.batches, coupled)
-        found.correct.append(so_far)
-        report(number, float(so_far.float().mean()))
+            known = found.correct[-1] if number else torch.ones_like(found.clean)
+            known = known if earlier is None else _fewer(known, earlier.correct[number], found)
+            found.correct.append(_fewer(known, _attacked(model, plan, found, known, craft_on), found))
+        report(number, float(found.correct[-1].float().mean()))
+    assert found is not None
     return found
 
 
-def chosen(batches: Sequence[Batch], rows: Tensor, coupled: bool) -> list[Batch]:
-    """These rows of the batches; of coupled rows the whole batches that hold any of them."""
+def _attacked(model: nn.Module, plan: AttackPlan, found: Survivors, known: Tensor, craft_on: nn.Module | None) -> Tensor:
+    """Which rows stay correct under a plan, of those that did so far; of coupled rows of all in the batches that hold any."""
+    coupled, alive = found.coupling.coupled, torch.zeros_like(known)
+    there = torch.cat([part.any().expand_as(part) if coupled else part for part in _parts(known, found.batches)])
+    if some := chosen(found.batches, there):
+        classes = [one for one, kept in zip(plan.classes, there.tolist(), strict=False) if kept]
+        mine = replace(plan, classes=classes)
+        alive[there] = searched(model, some, mine, craft_on=craft_on, coupling=found.coupling).correct
+    return alive
+
+
+def chosen(batches: Sequence[Batch], rows: Tensor) -> list[Batch]:
+    """These rows of the batches, without batches that hold none."""
     marked = zip(batches, _parts(rows, batches), strict=True)
-    kept = [(batch, slice(None) if coupled else mask.to(batch.y.device)) for batch, mask in marked if mask.any()]
-    return [Batch(*(part[mask] for part in batch)) for batch, mask in kept]
+    return [Batch(*(part[mask.to(part.device)] for part in batch)) for batch, mask in marked if mask.any()]
 
 
 def _parts(rows: Tensor, batches: Sequence[Batch]) -> tuple[Tensor, ...]:
@@ -88,11 +88,11 @@ def _parts(rows: Tensor, batches: Sequence[Batch]) -> tuple[Tensor, ...]:
     return rows.split([len(batch.y) for batch in batches])
 
 
-def _fewer(one: Tensor, other: Tensor, batches: Sequence[Batch], coupled: bool) -> Tensor:
+def _fewer(one: Tensor, other: Tensor, found: Survivors) -> Tensor:
     """What stays correct in both; of coupled rows, per batch, the one in which fewer do."""
-    if not coupled:
+    if not found.coupling.coupled:
         return one & other
-    pairs = zip(_parts(one, batches), _parts(other, batches), strict=True)
+    pairs = zip(_parts(one, found.batches), _parts(other, found.batches), strict=True)
     return torch.cat([min(pair, key=lambda part: int(part.sum())) for pair in pairs])
 
 

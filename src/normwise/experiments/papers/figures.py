@@ -51,7 +51,7 @@ def last(
     """
     key = f"{radius:.6g}"
     after, by = torch.tensor([bit == "1" for bit in before[key]]), dict[str, int]()
-    if some := chosen(batches, after, coupled=False):
+    if some := chosen(batches, after):
         verdict = searched(model, some, AttackPlan(Linf(eps=radius), (attack,), seed=seed))
         after[after.clone()] = verdict.correct
         by = dict(verdict.evaluation.broken_by)
