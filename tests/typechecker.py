@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import wraps
 from importlib.machinery import PathFinder, SourceFileLoader
-from typing import Any
+from typing import Any, get_type_hints
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import config, jaxtyped
@@ -22,7 +22,11 @@ def checked(given: Any) -> Any:
     """A function whose calls are checked, with sizes of one name alike within a call; a dataclass that is checked when it is made."""
     if isinstance(given, type):
         if is_dataclass(given) and "__init__" in vars(given):
-            given.__init__ = checked(given.__init__)  # type: ignore[misc]
+            hints, init = dict[str, Any](), given.__init__  # type: ignore[misc]
+            with suppress(NameError):  # fields that are inherited are told in the words of the module they come from
+                hints = get_type_hints(given, include_extras=True)
+            init.__annotations__ |= {name: hints[name] for name in init.__annotations__ if name in hints}
+            given.__init__ = checked(init)  # type: ignore[misc]
         return given
     for name, hint in given.__annotations__.items():
         if (

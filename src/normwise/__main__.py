@@ -20,6 +20,7 @@ VERBS = {
     "reproduce": "test the claims of the papers robustnorm, nofrost, fragile-features and abnn",
     "list": "list the norms, attacks, threat models, recipes, models and data sets",
     "report": "write the report of finished runs again, or of several together",
+    "status": "show how far a run is, from its folder: done, under way, left, and for how long",
 }
 
 HELP = """normwise {version}: does another normalization layer really make a network more robust to adversarial images?

@@ -6,17 +6,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..attacks import ATTACKS
 from ..auditing.attack_tests import RECORD as SELFTEST
 from ..auditing.attack_tests import SelfTest, run_selftest
 from ..auditing.auditor import Audit, run_audit
-from ..data import CORRUPTIONS, DATA
-from ..diagnostics import DIAGNOSES
 from ..diagnostics.run import Diagnose, run_diagnose
 from ..evaluation.shifts.run import RECORD, Shifts, run_shifts
 from ..experiments import experiment, leaderboard
@@ -25,16 +21,13 @@ from ..experiments.experiment import Experiment
 from ..experiments.grid import Bench, run_bench
 from ..experiments.papers import SYSTEMS, Reproduce, reproduce
 from ..experiments.presets import PRESETS
-from ..models import MODELS
-from ..norms import NORMS
 from ..records import RESULTS, Result, commit, provenance, write
-from ..registry import Registry, plain, unknown
-from ..threats import THREATS
-from ..training.recipes import RECIPES
+from ..registry import plain
 from ..types import Report
 from ..utils.run import RESULT
 from ..utils.run_folder import nothing_left
 from . import defaults
+from .listing import show_choices, show_status
 from .parser import Verb, parse
 from .progress import progress
 from .reports import Reports, report
@@ -233,47 +226,6 @@ def _show(result: Result, out: Path) -> None:
     print(f"report: {path}")
 
 
-KINDS: dict[str, Registry] = {
-    "norms": NORMS,
-    "attacks": ATTACKS,
-    "threats": THREATS,
-    "recipes": RECIPES,
-    "models": MODELS,
-    "data": DATA,
-    "diagnoses": DIAGNOSES,
-}
-
-
-@dataclass(frozen=True)
-class _Nothing:
-    """No settings."""
-
-
-def _list(description: str, words: Sequence[str]) -> None:
-    from .parser import option_texts
-
-    verb = Verb("list", f"{description}; KIND: {', '.join(KINDS)}, corruptions, presets", "", "[KIND]", 0, 1)
-    _, operands, _ = parse(verb, _Nothing, words)
-    if operands and operands[0] not in [*KINDS, "corruptions", "presets"]:
-        raise unknown("kind", operands[0], [*KINDS, "corruptions", "presets"])
-    for kind, registry in KINDS.items():
-        if operands in ([], [kind]):
-            print(f"{kind}")
-            for name, one in registry.items():
-                print(f"  {name:16}{(one.__doc__ or '').strip().splitlines()[0]}")
-                if operands:
-                    for option, text in option_texts(one).items():
-                        print(f"      {option:18}{text.replace('%%', '%')}")
-    if operands in ([], ["corruptions"]):
-        print("corruptions")
-        for name, corruption in CORRUPTIONS.items():
-            print(f"  {name:18}{corruption.about}")
-    if operands in ([], ["presets"]):
-        print("presets")
-        for name, preset in PRESETS.items():
-            print(f"  {name:16}{preset.__doc__}")
-
-
 def _report(description: str, words: Sequence[str]) -> None:
     verb = Verb("report", description, "runs/report", "RUN [RUN ...]", 0, 1000)
     settings, _, out = parse(
@@ -294,6 +246,7 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "shifts": _shifts,
     "selftest": _selftest,
     "reproduce": _reproduce,
-    "list": _list,
+    "list": show_choices,
     "report": _report,
+    "status": show_status,
 }

@@ -1,0 +1,163 @@
+"""How far a run is, read from its folder: what is done, what is under way, what is left, and for how long."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..config import build, read_yaml
+from ..records import read_result
+from ..training.loop import LOG
+from ..types import silent
+from ..utils.run import RESULT
+from ..utils.run_folder import CONFIG
+from .evaluation_run import PARTS, Evaluate
+from .experiment import Experiment
+from .grid import Bench, cells
+from .papers.papers import CELLS
+from .papers.run import Reproduce, planned
+from .papers.scale import SCALES
+from .papers.workshop import Workshop
+
+State = Literal["done", "under way", "waiting"]
+RECENT = 120  # seconds since the last file was written, within which work counts as going on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of a run: a cell, a training, or an evaluation. `share` of it is done, in `seconds` of work so far."""
+
+    name: str
+    state: State
+    share: float
+    seconds: float
+    says: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a run is.
+
+    verb          which verb made the folder
+    parts         its pieces, in order
+    seconds_left  of work, for one process, by what the finished pieces took; None: nothing is known yet
+    written       seconds since anything in the folder was written
+    """
+
+    verb: str
+    parts: tuple[Part, ...]
+    seconds_left: float | None
+    written: float
+
+    @property
+    def done(self) -> int:
+        """Number of finished pieces."""
+        return sum(part.state == "done" for part in self.parts)
+
+    @property
+    def running(self) -> bool:
+        """Whether something was written a moment ago, and something is left."""
+        return self.done < len(self.parts) and self.written < RECENT
+
+
+def status(folder: Path) -> Status:
+    """Read how far the run in a folder is. Nothing is written, and no process is asked.
+
+    Raises ValueError for a folder without settings, or of a verb whose work is not kept in pieces.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} holds no run (no {CONFIG}); give the folder that was --out")
+    settings = read_yaml(folder / CONFIG)
+    for verb, kind, look in _VERBS:
+        if settings.keys() <= set(kind.__dataclass_fields__) and kind.__dataclass_fields__.keys() - settings.keys() <= {
+            "goal"
+        }:
+            parts = look(build(kind, settings), folder)
+            return Status(verb=verb, parts=tuple(parts), seconds_left=_left(parts), written=_since(folder))
+    known = ", ".join(verb for verb, *_ in _VERBS)
+    raise ValueError(f"{folder} is the run of a verb that is quick, or keeps no pieces; status knows {known}")
+
+
+def _left(parts: list[Part]) -> float | None:
+    """Seconds of work that are left: pieces take what the begun ones take on the mean."""
+    if all(part.state == "done" for part in parts):
+        return 0.0
+    begun = [part for part in parts if part.share > 0]
+    if not begun:
+        return None
+    each = sum(part.seconds for part in begun) / sum(part.share for part in begun)
+    return each * sum(1 - part.share for part in parts)
+
+
+def _since(folder: Path) -> float:
+    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    return max(0.0, time.time() - max(times))
+
+
+def _trained(e: Experiment, folder: Path, name: str = "train") -> Part:
+    if (folder / RESULT).is_file():
+        found = read_result(folder / RESULT)
+        seconds = found.evaluation.seconds + (found.training.seconds if found.training else 0.0)
+        worst = found.evaluation.headline
+        return Part(
+            name=name,
+            state="done",
+            share=1.0,
+            seconds=seconds,
+            says=f"clean {found.evaluation.clean_accuracy}, worst {worst}",
+        )
+    lines = (folder / LOG).read_text().splitlines() if (folder / LOG).is_file() else []
+    if not lines:
+        return Part(name=name, state="waiting", share=0.0, seconds=0.0)
+    last = json.loads(lines[-1])
+    says, share = (
+        f"epoch {last['epoch']} of {e.schedule.epochs}",
+        last["epoch"] / (e.schedule.epochs + 1),
+    )  # and the evaluation
+    return Part(name=name, state="under way", share=share, seconds=last["seconds"], says=says)
+
+
+def _training(e: Any, folder: Path) -> list[Part]:
+    return [_trained(e, folder)]
+
+
+def _bench(e: Any, folder: Path) -> list[Part]:
+    return [_trained(one, folder / "cells" / name, name) for name, one in cells(e).items()]
+
+
+def _evaluation(e: Any, folder: Path) -> list[Part]:
+    if (folder / RESULT).is_file():
+        found = read_result(folder / RESULT).evaluation
+        return [Part(name="evaluate", state="done", share=1.0, seconds=found.seconds, says=f"worst {found.headline}")]
+    made = sorted((folder / PARTS).glob("*.safetensors"))
+    batches = len(e.data.test(batch_size=e.batch_size))
+    if not made:
+        return [Part(name="evaluate", state="waiting", share=0.0, seconds=0.0, says=f"{batches} batches")]
+    begun = min(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+    seconds, says = made[-1].stat().st_mtime - begun, f"{len(made)} of {batches} batches"
+    return [Part(name="evaluate", state="under way", share=len(made) / batches, seconds=seconds, says=says)]
+
+
+def _cells(e: Any, folder: Path) -> list[Part]:
+    shop, found = Workshop(CELLS, SCALES[e.preset](), folder, silent), list[Part]()
+    for name, seed in planned(e):
+        record, place, called = shop.record(name, seed), shop.place(name, seed), f"{name} seed {seed}"
+        if record is not None:
+            says = f"clean {100 * record['figures']['clean']:.1f}%"
+            found.append(Part(name=called, state="done", share=1.0, seconds=record["seconds"], says=says))
+        else:
+            begun = place.is_dir() or not shop.free(name, seed)
+            found.append(Part(name=called, state="under way" if begun else "waiting", share=0.0, seconds=0.0))
+    return found
+
+
+_VERBS: tuple[tuple[str, Any, Callable[[Any, Path], list[Part]]], ...] = (
+    ("train", Experiment, _training),
+    ("bench", Bench, _bench),
+    ("evaluate", Evaluate, _evaluation),
+    ("reproduce", Reproduce, _cells),
+)

@@ -1,0 +1,119 @@
+"""`normwise status`: how far a run is, read from its folder."""
+
+import json
+
+import pytest
+
+from normwise.__main__ import main
+from normwise.attacks import FGSM
+from normwise.data import Digits
+from normwise.experiments.evaluation_run import Evaluate, run_evaluation
+from normwise.experiments.experiment import Experiment, train
+from normwise.experiments.status import status
+from normwise.models import ResNet
+from normwise.training.schedule import Schedule
+
+DATA = Digits(train_limit=64, validation_size=16, test_limit=40)
+SETTINGS = Experiment(
+    data=DATA, model=ResNet(depth=8, width=4), attacks=(FGSM(),), strongest=(), schedule=Schedule(epochs=3, lr=0.01)
+)
+
+
+def stop_after(count):
+    def report(text, done, total):
+        if ": " in text and done == count:
+            raise InterruptedError
+
+    return report
+
+
+def test_a_training_says_its_epochs_and_the_time_left(tmp_path, capsys):
+    with pytest.raises(InterruptedError):
+        train(
+            SETTINGS,
+            tmp_path,
+            report=lambda text, done, total: stop_after(done)(text, done, total) if text.startswith("epoch 2") else None,
+        )
+    found = status(tmp_path)
+    (part,) = found.parts
+    assert (found.verb, part.state, part.says) == ("train", "under way", "epoch 2 of 3")
+    assert found.seconds_left == pytest.approx(part.seconds)  # one epoch and the evaluation: as much as was done
+    assert found.running  # written a moment ago
+    assert main(["status", str(tmp_path), "--json", "true"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verb"], told["done"], told["parts"][0]["share"]) == ("train", 0, 0.5)
+
+
+def test_an_evaluation_says_its_batches_and_then_its_figure(tmp_path, capsys):
+    assert main(["train", "digits", *WORDS, "--out", str(tmp_path / "train")]) == 0
+    e = Evaluate(model=str(tmp_path / "train"), data=DATA, attacks=(FGSM(),), strongest=(), batch_size=10, device="cpu")
+    seen = []
+
+    def stop(text, done, total):
+        seen.append(status(tmp_path / "evaluate").parts[0].says)
+        if done == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_evaluation(e, tmp_path / "evaluate", stop)
+    assert seen == ["1 of 4 batches", "2 of 4 batches", "3 of 4 batches"]
+    run_evaluation(e, tmp_path / "evaluate")
+    capsys.readouterr()
+    assert main(["status", str(tmp_path / "evaluate")]) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .startswith("evaluate: done, 1 of 1 done, 0:00:00 of work left, last written 0:00:0")
+    )
+
+
+WORDS = ["--data.train_limit", "64", "--data.validation_size", "16", "--data.test_limit", "40", "--model.width", "4"]
+WORDS += ["--schedule.epochs", "1", "--attacks", "fgsm", "--strongest", "[]", "--device", "cpu"]
+
+
+def test_a_bench_names_what_is_done_and_what_waits(tmp_path, capsys):
+    words = ["bench", "--norms", "[bn,rnt]", "--recipes", "[standard]", *WORDS, "--out", str(tmp_path)]
+    assert main(words) == 0
+    kept = (tmp_path / "cells/rnt-standard/result.json").rename(tmp_path / "moved.json")
+    (tmp_path / "cells/rnt-standard/log.jsonl").unlink()
+    capsys.readouterr()
+    assert [(part.name, part.state) for part in status(tmp_path).parts] == [
+        ("bn-standard", "done"),
+        ("rnt-standard", "waiting"),
+    ]
+    assert status(tmp_path).seconds_left == pytest.approx(status(tmp_path).parts[0].seconds)
+    kept.rename(tmp_path / "cells/rnt-standard/result.json")
+    assert status(tmp_path).seconds_left == 0
+
+
+def test_a_reproduction_names_its_cells(tmp_path):
+    assert (
+        main(
+            [
+                "reproduce",
+                "robustnorm",
+                "--only",
+                "[bnwot]",
+                "--preset",
+                "smoke",
+                "--max_minutes",
+                "0.0001",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    assert [(part.name, part.state) for part in status(tmp_path).parts] == [
+        ("bn-standard seed 0", "waiting"),
+        ("bnwot seed 0", "waiting"),
+    ]
+    assert status(tmp_path).seconds_left is None
+
+
+@pytest.mark.parametrize("told", ["holds no run", "keeps no pieces"])
+def test_folders_of_nothing_are_refused_in_one_line(told, tmp_path, capsys):
+    if told == "keeps no pieces":
+        (tmp_path / "config.yaml").write_text("severities: [1]\n")
+    assert main(["status", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
