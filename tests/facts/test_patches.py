@@ -67,7 +67,7 @@ def test_random_search_needs_no_gradient(threat, search):
     model, x, y = Misleading(Corner(size=1)), 0.2 * images(8, (1, 6, 6)), torch.ones(8, dtype=torch.long)
     hidden = fallen(PGD(steps=20), model, x, y, threat, search).sum()
     found = fallen(SparseRS(steps=1000), model, x, y, threat, search).sum()
-    assert found >= 6 > hidden
+    assert found >= hidden + 3
 
 
 def test_sigma_zero_finds_the_pixels_of_a_linear_model():
@@ -105,7 +105,7 @@ def test_the_verdict_is_the_worst_of_its_parts(threat, clips):
 def test_settings_that_were_not_published_are_in_its_label():
     assert PatchAttack().label == "patchattack-standard"
     assert PatchAttack(queries=10).label == "patchattack-standard-queries10"
-    with pytest.raises(ValueError, match="version of .*patchattack.* is 'plus'"):
+    with pytest.raises(ValueError, match=r"version of .*patchattack.* is 'plus'"):
         ATTACKS.make({"name": "patchattack", "version": "plus"})
 
 
