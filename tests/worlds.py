@@ -113,6 +113,18 @@ class Neighbours(nn.Module):
         return logits - logits.mean(0)
 
 
+class OverFrames(nn.Module):
+    """Clips (b, c, t, h, w), read frame by frame: the mean of the inner network's logits."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x.transpose(1, 2).flatten(0, 1))
+        return logits.unflatten(0, x.shape[:1] + x.shape[2:3]).mean(1)
+
+
 class Watched(nn.Module):
     """A model that remembers what it was asked."""
 
@@ -193,7 +205,8 @@ def labels(rows: int = 12, classes: int = 3, seed: int = 0) -> Tensor:
 
 def quick(attack: type) -> Attack:
     """The attack with its own settings, but few steps."""
-    most = {"steps": 20, "queries": 20, "binary_steps": 5}
+    slow = hasattr(attack, "repeats")  # of searches
+    most = {"steps": 3 if slow else 20, "queries": 20, "binary_steps": 5, "repeats": 1, "restarts": 2}
     few = {f.name: min(f.default, most[f.name]) for f in dataclasses.fields(attack) if f.name in most}
     return attack(**few)
 
@@ -203,6 +216,25 @@ def fitting(threat: type) -> ThreatModel:
     options = {field.name: field.default for field in dataclasses.fields(threat)}
     wide = {"eps": 2.0} if options.get("eps", 0) > 2 else {}
     return threat(**wide, **{name: options[name][:1] for name in ("mean", "std") if name in options})
+
+
+def takes(threat: ThreatModel, shape: tuple[int, ...]) -> bool:
+    """Whether a threat model is defined for images of this shape: some are for clips alone."""
+    return len(shape) == 4 or threat.name not in ("flicker", "sparse_frames")
+
+
+def scene(threat: ThreatModel, shape: tuple[int, ...] = (2, 6, 6)) -> tuple[int, ...]:
+    """This shape, or that of clips of such frames where the threat model needs clips."""
+    return shape if takes(threat, shape) else (shape[0], 3, *shape[1:])
+
+
+def seeing(model: nn.Module, threat: ThreatModel) -> nn.Module:
+    """The network, or one that reads clips with it where the threat model needs clips."""
+    if takes(threat, (2, 6, 6)):
+        return model
+    reads = OverFrames(model)
+    reads.training = model.training
+    return reads
 
 
 class Stripes(TensorData):

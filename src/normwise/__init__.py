@@ -19,13 +19,18 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .attacks import FAB as FAB
     from .attacks import FGSM as FGSM
     from .attacks import FMN as FMN
+    from .attacks import LOAP as LOAP
     from .attacks import MIM as MIM
     from .attacks import PGD as PGD
+    from .attacks import ROA as ROA
     from .attacks import STRONGEST as STRONGEST
     from .attacks import AutoAttack as AutoAttack
     from .attacks import Corner as Corner
     from .attacks import DeepFool as DeepFool
     from .attacks import MultiTargeted as MultiTargeted
+    from .attacks import PatchAttack as PatchAttack
+    from .attacks import SigmaZero as SigmaZero
+    from .attacks import SparseRS as SparseRS
     from .attacks import Square as Square
     from .attacks import worst_case as worst_case
     from .attacks.bpda import straight_through as straight_through
@@ -112,11 +117,15 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .seeding import generator as generator
     from .threats import L1 as L1
     from .threats import L2 as L2
+    from .threats import SPA as SPA
     from .threats import THREATS as THREATS
+    from .threats import Flicker as Flicker
     from .threats import Frame as Frame
     from .threats import Linf as Linf
+    from .threats import MultAV as MultAV
     from .threats import Normalized as Normalized
     from .threats import Patch as Patch
+    from .threats import SparseFrames as SparseFrames
     from .training.loop import fit as fit
     from .training.options import FitOptions as FitOptions
     from .training.recipes import FGSMRS as FGSMRS
@@ -137,7 +146,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN MIM MultiTargeted PGD STRONGEST Square worst_case",
+    "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN LOAP MIM MultiTargeted PGD PatchAttack ROA STRONGEST SigmaZero SparseRS Square worst_case",
     "attacks.bpda": "straight_through",
     "auditing.attack_tests": "selftest",
     "auditing.auditor": "audit",
@@ -163,7 +172,7 @@ _EXPORTS = {
     "norms.surgery.trainable": "only only_affine",
     "norms.surgery.unmapped": "unmapped",
     "seeding": "generator",
-    "threats": "Frame L1 L2 Linf Normalized Patch THREATS",
+    "threats": "Flicker Frame L1 L2 Linf MultAV Normalized Patch SPA SparseFrames THREATS",
     "training.loop": "fit",
     "training.options": "FitOptions",
     "training.recipes": "Adversarial AlignedBN FGSMRS Mixed NFGSM NoFrost NoFrostStar RECIPES Routes Standard TRADES",

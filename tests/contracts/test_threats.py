@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from normwise.seeding import generator
 from normwise.threats import L1, L2, THREATS, Linf, Normalized
 from normwise.types import Region, ThreatModel
-from worlds import fitting, images
+from normwise.utils.per_row import over
+from worlds import fitting, images, scene, takes
 
 SHAPES = [(5,), (3, 4), (2, 6, 6), (2, 3, 4, 4)]
 
@@ -24,6 +25,12 @@ def threat(request):
 def test_the_clean_image_and_random_starts_are_allowed(threat, shape):
     assert isinstance(threat, ThreatModel)
     x = images(8, shape)
+    if not takes(threat, shape):
+        with pytest.raises(
+            ValueError, match=rf"{threat.name} changes frames of clips \(b, c, t, h, w\); got .*; give clips"
+        ):
+            threat.around(x, generator=generator(0))
+        return
     region = threat.around(x, generator=generator(0))
     assert isinstance(region, Region)
     start = region.start()
@@ -38,7 +45,9 @@ def test_the_clean_image_and_random_starts_are_allowed(threat, shape):
 @given(seed=st.integers(0, 10_000), scale=st.floats(0, 100), shape=st.sampled_from(SHAPES))
 @pytest.mark.parametrize("name", THREATS)
 def test_projection_lands_inside_is_idempotent_and_leaves_the_inside_alone(name, seed, scale, shape):
-    x = images(4, shape, seed)
+    x = images(4, scene(THREATS[name], shape) if len(shape) == 3 else shape, seed)
+    if not takes(THREATS[name], x.shape[1:]):
+        return
     region = fitting(THREATS[name]).around(x, generator=generator(seed))
     outside = x + scale * torch.randn(x.shape, generator=generator(seed, "far"))
     inside = region.project(outside)
@@ -47,7 +56,7 @@ def test_projection_lands_inside_is_idempotent_and_leaves_the_inside_alone(name,
 
 
 def test_outside_is_told_from_inside(threat):
-    x = images(6)
+    x = images(6, scene(threat))
     region = threat.around(x, generator=generator(0))
     assert not region.contains(1 - x.round()).any()  # the far corner of the box
     assert not region.contains(torch.full_like(x, torch.nan)).any()
@@ -56,20 +65,20 @@ def test_outside_is_told_from_inside(threat):
 
 
 def test_a_step_of_ascent_raises_a_linear_loss_by_the_most_a_step_can(threat):
-    x = images(6).clamp(0.3, 0.7)
+    x = images(6, scene(threat)).clamp(0.3, 0.7)
     region = threat.around(x, generator=generator(0))
     grad = torch.randn(x.shape, generator=generator(1))
     size = 0.5 * region.radius
     step = region.ascend(x, grad, size) - x
     torch.testing.assert_close(region.distance(x + step), torch.full((6,), size), rtol=1e-4, atol=1e-6)
     random = region.start() - x
-    random *= (size / region.distance(x + random)).view(-1, 1, 1, 1)
+    random *= over(size / region.distance(x + random), x)
     assert ((grad * step).flatten(1).sum(1) >= (grad * random).flatten(1).sum(1)).all()
     assert torch.equal(region.ascend(x, torch.zeros_like(x), size), x)
 
 
 def test_selected_rows_are_the_same_region(threat):
-    x = images(6)
+    x = images(6, scene(threat))
     rows = torch.tensor([True, False, True, True, False, False])
     region = threat.around(x, generator=generator(0))
     far = torch.rand(x.shape, generator=generator(2))
@@ -166,7 +175,7 @@ def test_l1_starts_fill_the_ball_evenly():
 
 
 def test_eps_zero_allows_the_clean_image_alone(threat):
-    x = images(4)
+    x = images(4, scene(threat))
     region = dataclasses.replace(threat, eps=0.0).around(x, generator=generator(0))
     assert torch.equal(region.project(torch.rand(x.shape)), x)
     assert torch.equal(region.start(), x)

@@ -12,10 +12,15 @@ from .ensemble import worst_case as worst_case
 from .fab import FAB as FAB
 from .fgsm import FGSM as FGSM
 from .fmn import FMN as FMN
+from .loap import LOAP as LOAP
+from .patchattack import PatchAttack as PatchAttack
 from .pgd import BIM as BIM
 from .pgd import MIM as MIM
 from .pgd import PGD as PGD
 from .pgd import MultiTargeted as MultiTargeted
+from .roa import ROA as ROA
+from .sigma_zero import SigmaZero as SigmaZero
+from .sparse_rs import SparseRS as SparseRS
 from .square import Square as Square
 
 ATTACKS = Registry("attack", __name__, vars())

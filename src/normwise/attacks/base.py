@@ -88,7 +88,7 @@ class BaseAttack(ABC):
 
     def check(self, region: Region, goal: Goal = "misclassified") -> None:
         """Refuse a region whose geometry, or a goal that the attack is not defined for. Raises ValueError."""
-        for part in self.parts:
+        for part in (self, *self.parts_in(region.kind)):
             if goal not in part.goals:
                 raise ValueError(
                     f"{part.name} looks for any misclassified image; for the goal {goal} take another, such as apgd, pgd or square"

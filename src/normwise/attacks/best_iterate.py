@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..types import Images, PerRow, Rows, Search
+from ..types import Images, Labels, PerRow, Rows, Search
+from .oracle import Oracle
 
 
 class Best:
@@ -51,3 +52,17 @@ class Best:
                 self.part[:] = part
         new = fallen & (self.first_hit[rows] < 0)
         self.first_hit[rows[new]] = step[new] if isinstance(step, Tensor) else step
+
+    def take(self, oracle: Oracle, rows: Tensor, y: Labels, found: tuple[Tensor, ...], steps: int, part: int = 0) -> None:
+        """Consider what a search of so many steps among these rows, with labels `y`, returned: images, and where each was seen to fall.
+
+        The network is asked about what was not seen to fall.
+        """
+        x_adv, hit = found[:2]
+        asked = hit < 0 if self.leaves else hit >= -1  # rows that left were seen to fall
+        fallen, margin = hit >= 0, torch.zeros_like(hit, dtype=x_adv.dtype)
+        if asked.any():
+            logits = oracle.logits(x_adv[asked])
+            fallen[asked], margin[asked] = oracle.reached(logits, y[asked]), oracle.margin(logits, y[asked])
+        seen = torch.where(hit < 0, steps, hit)  # what only the last image shows, fell at the end
+        self.offer(rows, x_adv, margin, fallen, seen, part)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from ..types import Images, Labels, Region
@@ -38,14 +37,8 @@ class Ensemble(BaseAttack):
             left = best.standing
             if len(left) == 0:
                 break
-            x_adv, hit = part.search(oracle, region.select(left), x[left], y[left])[:2]
-            asked = hit < 0 if best.leaves else hit >= -1  # rows that left were seen to fall
-            fallen, margin = hit >= 0, torch.zeros_like(hit, dtype=x.dtype)
-            if asked.any():
-                logits = oracle.logits(x_adv[asked])
-                fallen[asked], margin[asked] = oracle.reached(logits, y[left][asked]), oracle.margin(logits, y[left][asked])
-            seen = torch.where(hit < 0, getattr(part, "steps", 1), hit)  # what only the last image shows, fell at the end
-            best.offer(left, x_adv, margin, fallen, seen, number)
+            found = part.search(oracle, region.select(left), x[left], y[left])
+            best.take(oracle, left, y[left], found, getattr(part, "steps", 1), number)
         return best.x_adv, best.first_hit, best.part
 
 

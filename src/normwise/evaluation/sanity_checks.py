@@ -17,11 +17,12 @@ from ..seeding import generator
 from ..types import Attack, Batch, Search
 from ..utils.model_state import device_of, running, untouched
 from . import batch_attacks
-from .batch import label
+from .batch import label, labels
 from .predictor import Predictor
 
 ENOUGH_BATCHES = 20  # for a bootstrap over batches
 ROWS = 64  # of a batch that are asked about, at most
+BEYOND = 0.05  # share of the rows that a search without gradients may find beyond those with
 SEVERAL, WIDE = 8, 0.5  # rows that must all lie in [0, 1], and how much of it they must span, to be probabilities
 
 
@@ -37,7 +38,7 @@ def annotate(
     if evaluation.checks:
         return evaluation
     found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
-    found += _batches(evaluation) + _idle(attacks)
+    found += _batches(evaluation) + _idle(attacks) + _masked(evaluation, attacks)
     with (
         running(model, "eval" if evaluation.mode == "eval" else "train"),
         torch.inference_mode(False),
@@ -125,6 +126,30 @@ def _idle(attacks: Sequence[Attack]) -> list[Check]:
         return []
     measured = f"no attack searched: {', '.join(map(label, attacks))} makes no step"
     return [check("attacks search", False, measured, "without a search this is no robust accuracy", None)]
+
+
+def _masked(e: Evaluation, attacks: Sequence[Attack]) -> list[Check]:
+    """How many points more the searches without gradients find than those with: as attacks side by side, and as parts, which see what is left."""
+    beyond = dict[str, float]()
+    named = dict(zip(labels(attacks), attacks, strict=True))
+    blind = {name for name, one in named.items() if getattr(one, "black_box", False)}
+    seeing = [score.value for name, score in e.per_attack.items() if name not in blind]
+    for name, one in named.items():
+        if name in blind and name in e.per_attack and seeing:
+            beyond[name] = min(seeing) - e.per_attack[name].value
+        elif not e.coupled:  # a batch of coupled rows is put down to one part as a whole
+            parts = getattr(one, "parts", (one,)) if name not in blind else ()
+            known = [part for part in parts if getattr(part, "black_box", False)]
+            if len(known) < len(parts):
+                beyond |= {
+                    called: e.broken_by.get(called, 0) / e.n for called in (f"{name}/{label(part)}" for part in known)
+                }
+    if not beyond:
+        return []
+    most = max(beyond, key=lambda name: beyond[name])
+    measured = f"{most}, without gradients, finds {100 * beyond[most]:+.1f} points beside the searches by gradient"
+    why = f"more than {100 * BEYOND:.0f} points are a sign of masked gradients: the searches by gradient are then too weak"
+    return [check("gradients are not masked", beyond[most] <= BEYOND, measured, why, e.n)]
 
 
 def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:

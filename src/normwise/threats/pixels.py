@@ -1,4 +1,4 @@
-"""What the attacker is free to choose, where that is the pixels of each image."""
+"""What the attacker is free to choose, where that is the pixels of each image, and what a clip is."""
 
 from __future__ import annotations
 
@@ -17,3 +17,11 @@ class OwnPixels:
     def images(self, parameters: Tensor) -> Images:
         """The images."""
         return parameters
+
+
+def clip_or_refuse(x: Images, threat: str) -> None:
+    """Refuse what is no batch of clips (b, c, t, h, w). Raises ValueError."""
+    if x.ndim != 5:
+        raise ValueError(
+            f"{threat} changes frames of clips (b, c, t, h, w); got images of shape {tuple(x.shape)}; give clips"
+        )

@@ -1,0 +1,156 @@
+"""Walks of random search in regions of few pixels: the present point of some rows, and one change of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..threats.masked import plane, squares
+from ..types import Images, Region, Rows
+from ..utils.per_row import over
+
+# after how many of 10,000 queries the first share is divided by what
+AFTER, BY = (50, 200, 500, 1000, 2000, 4000, 6000, 8000), (2, 4, 5, 6, 8, 10, 12, 15, 20)
+PIXELS, AREA = 0.3, 0.4  # first shares: of the pixels that are exchanged, of the area that is coloured anew
+MOVES = 5  # one change in so many moves the patch
+
+
+class Walk(ABC):
+    """The present images of some rows, with what else there is to know of them, and a change that may become the next."""
+
+    region: Any  # of the walk's kind
+
+    def __init__(self, region: Region, x: Images) -> None:
+        self.region, self.x, self.generator = region, x, region.generator
+        self.state = self.pending = self._first()
+
+    @property
+    def now(self) -> Images:
+        """The present images."""
+        return self.state[0]
+
+    def propose(self, progress: float) -> Images:
+        """Change each row at random; `progress` goes from 0 to 1, and changes become smaller."""
+        self.pending = self._change(progress)
+        return self.pending[0]
+
+    def accept(self, rows: Rows) -> None:
+        """Let these rows go on from what was proposed last."""
+        pairs = zip(self.state, self.pending, strict=True)
+        self.state = tuple(torch.where(over(rows, new), new, old) for old, new in pairs)
+
+    def keep(self, rows: Rows) -> None:
+        """Let the other rows go."""
+        self.region, self.x = self.region.select(rows), self.x[rows]
+        self.state = self.pending = tuple(part[rows] for part in self.state)
+
+    @abstractmethod
+    def _first(self) -> tuple[Tensor, ...]:
+        """The first images, and what else changes with them."""
+
+    @abstractmethod
+    def _change(self, progress: float) -> tuple[Tensor, ...]:
+        """The same, changed."""
+
+    def _draw(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator).to(self.x.device)
+
+
+def share(first: float, progress: float) -> float:
+    """How large a change is, after this part of the queries.
+
+    >>> share(0.4, 0.0), share(0.4, 1.0)
+    (0.2, 0.02)
+    """
+    return first / BY[bisect_left(AFTER, progress * 10_000)]
+
+
+class PixelWalk(Walk):
+    """Some of the pixels that differ from the clean image are given back, and as many others change."""
+
+    def _first(self) -> tuple[Tensor, ...]:
+        chosen = self.region.largest(self._draw(*self.region.sums(self.x).shape))
+        return self._coloured(self.x, chosen), chosen
+
+    def _change(self, progress: float) -> tuple[Tensor, ...]:
+        now, chosen = self.state
+        units = chosen.shape[2]
+        held = min(self.region.count, units)
+        some = max(1, round(share(PIXELS, progress) * held))
+        draws = self._draw(*chosen.shape)
+        given = self._mask(draws.masked_fill(~chosen, -1), some if held == units else min(some, units - held))
+        taken = given if held == units else self._mask(draws.masked_fill(chosen, -1), min(some, units - held))
+        clean = torch.where(self.region.spread(given), self.x, now)
+        return self._coloured(clean, taken), chosen & ~given | taken
+
+    def _mask(self, scores: Tensor, count: int) -> Tensor:
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(2, scores.topk(count, dim=2).indices, True)
+
+    def _coloured(self, images: Images, chosen: Tensor) -> Images:
+        """The images with these pixels in random colours."""
+        colours = (self._draw(*self.x.shape) < 0.5).to(self.x)
+        coloured: Images = self.region.inner.project(torch.where(self.region.spread(chosen), colours, images))
+        return coloured
+
+
+class FrameWalk(Walk):
+    """A square around a pixel that may change, as far as it may, takes another colour."""
+
+    def _first(self) -> tuple[Tensor, ...]:
+        return (self.region.project(self._colour().expand_as(self.x)),)
+
+    def _change(self, progress: float) -> tuple[Tensor, ...]:
+        return (self._square(progress),)
+
+    def _square(self, progress: float) -> Images:
+        axes, mask = plane(self.x), self.region.mask
+        others = [axis for axis in range(1, mask.ndim) if axis not in axes]
+        open_ = mask.amax(others) if others else mask  # (b, h, w)
+        area = float(open_[0].sum())
+        side = max(1, round((share(AREA, progress) * area) ** (1 / len(axes))))
+        centre = (self._draw(*open_.shape) * open_).flatten(1).argmax(1)
+        width = open_.shape[-1]
+        at = centre[:, None] if len(axes) == 1 else torch.stack([centre // width, centre % width], 1)
+        square = squares(self.x, at - (side - 1) // 2, side)
+        coloured: Images = self.region.project(torch.where(square, self._colour(), self.now))
+        return coloured
+
+    def _colour(self) -> Tensor:
+        """One random colour per row, with every channel at an end: (b, c, 1, ...)."""
+        channels = self.x.shape[1] if self.x.ndim > 2 else 1
+        return (self._draw(len(self.x), channels, *[1] * (self.x.ndim - 2)) < 0.5).to(self.x)
+
+
+class PatchWalk(FrameWalk):
+    """The same in a patch, which sometimes moves with what it shows."""
+
+    def __init__(self, region: Region, x: Images) -> None:
+        super().__init__(region, x)
+        self.changes = 0
+
+    def _first(self) -> tuple[Tensor, ...]:
+        return *super()._first(), self.region.place
+
+    def accept(self, rows: Rows) -> None:
+        super().accept(rows)
+        self.region = self._placed(self.state[1])
+
+    def _change(self, progress: float) -> tuple[Tensor, ...]:
+        self.changes += 1
+        if self.changes % MOVES or self.region.places == 1:
+            return self._square(progress), self.state[1]
+        reach = [max(1.0, (1 - progress) * steps / 2) for steps in self.region.steps]
+        draws = 2 * self._draw(*self.region.corner.shape) - 1
+        way = (draws * (torch.tensor(reach, device=draws.device) + 0.5)).round().long()
+        there = self._placed(self.region.moved(way))
+        return there.pasted(self.region.cut(self.now)), there.place
+
+    def _placed(self, places: Tensor) -> Any:
+        return self.region.placed(torch.arange(len(self.x), device=self.x.device), places)
+
+
+WALKS: dict[str, type[Walk]] = {"spa": PixelWalk, "patch": PatchWalk, "frame": FrameWalk}
