@@ -22,6 +22,11 @@ def checked(given: Any) -> Any:
     """A function whose calls are checked, with sizes of one name alike within a call; a dataclass that is checked when it is made."""
     if isinstance(given, type):
         if is_dataclass(given) and "__init__" in vars(given):
+            for base in reversed(given.__mro__):  # a field's type is known where the field was declared
+                scope = vars(sys.modules[base.__module__])
+                for name, hint in vars(base).get("__annotations__", {}).items():
+                    if name in given.__init__.__annotations__:
+                        given.__init__.__annotations__[name] = _known(hint, scope)
             given.__init__ = checked(given.__init__)  # type: ignore[misc]
         return given
     for name, hint in given.__annotations__.items():
@@ -29,9 +34,8 @@ def checked(given: Any) -> Any:
             getattr(hint, "__name__", hint) == "Data"
         ):  # before Python 3.12, to ask whether one is a `Data` is to read its files
             given.__annotations__[name] = object
-        elif isinstance(hint, str):
-            with suppress(NameError):  # of a class that is not made yet: found when it is called
-                given.__annotations__[name] = eval(hint, given.__globals__)
+        else:
+            given.__annotations__[name] = _known(hint, given.__globals__)
     strict: Callable[..., Any] = _checked(given)
 
     @wraps(given)
@@ -42,6 +46,13 @@ def checked(given: Any) -> Any:
             return strict(*args, **options)
 
     return within
+
+
+def _known(hint: Any, scope: dict[str, Any]) -> Any:
+    """A type by its text; of a class that is not made yet the text, which is looked up when something is called."""
+    with suppress(NameError):
+        return eval(hint, scope) if isinstance(hint, str) else hint
+    return hint
 
 
 class _Loader(SourceFileLoader):
