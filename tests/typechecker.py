@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from beartype import BeartypeConf, beartype
 from jaxtyping import config, jaxtyped
 
-_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_checked = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
 
 
 def checked(given: Any) -> Any:
