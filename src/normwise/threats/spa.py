@@ -24,7 +24,7 @@ class SPA:
         eps         largest change of a channel of such a pixel, in pixels of [0, 1]; 1: any
 
     Raises ValueError unless pixels >= 1 and 0 <= eps <= 1, and where `per_frame` meets what is no clip.
-    Source: Lo and Patel 2021, arXiv:2009.08058 (100 pixels of each frame of 112 x 112). Differs: pixels are chosen by the
+    Source: Lo and Patel 2021, arXiv:2009.05244 (100 pixels of each frame of 112 x 112). Differs: pixels are chosen by the
     attack instead of at random.
     """
 
