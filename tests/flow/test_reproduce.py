@@ -116,6 +116,7 @@ def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder
     assert json.loads(paths["bnwot"].read_text())["digest"] == record["digest"]
 
 
+@pytest.mark.slow  # each worker imports torch; that a cell in other hands is left alone, the next test sees
 def test_workers_side_by_side_make_what_one_makes_in_turn(folder, tmp_path):
     status, _, err = say(
         "robustnorm", "--only", "[bnwot,bn-eighth]", "--workers", 2, "--threads", torch.get_num_threads(), "--out", tmp_path

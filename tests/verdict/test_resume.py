@@ -196,6 +196,7 @@ def test_on_a_linear_model_in_float64_every_switch_gives_the_same_rows():
 
 @pytest.mark.filterwarnings("ignore")  # what torch warns of while it compiles is its own
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, and there is no g++")
+@pytest.mark.slow  # torch compiles for longer than it searches
 def test_on_a_linear_model_in_float64_what_is_compiled_gives_the_same_rows():
     model, parts, *_ = linear()
     compiled = Speed(compile=True)

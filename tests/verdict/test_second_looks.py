@@ -21,7 +21,7 @@ from normwise.models.loading import load
 from normwise.threats import L2, Linf
 from normwise.utils import intervals
 from normwise.utils.model_state import digest
-from worlds import Stripes
+from worlds import Stripes, some
 
 module = sys.modules["normwise.auditing.auditor"]
 THREAT = Linf(eps=0.1)
@@ -109,14 +109,14 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("name", TWO_FACED)
+@pytest.mark.parametrize("name", some(TWO_FACED, "remembers images", "fragile on the grid", "fragile in autocast"))
 def test_a_network_with_another_face_for_attackers_is_doubtful(name, monkeypatch):
     found = asked(TWO_FACED[name](Fragile(), Sturdy()), monkeypatch)
     assert found.verdict == "doubtful", found.sentence
     assert any(TOLD[name] in reason for reason in found.reasons), found.reasons
 
 
-@pytest.mark.parametrize("name", BENIGN_CONTROLS)
+@pytest.mark.parametrize("name", some(BENIGN_CONTROLS, *list(BENIGN_CONTROLS)[:2]))
 def test_their_sound_relatives_are_not_accused(name, monkeypatch):
     found = asked(BENIGN_CONTROLS[name](Sturdy()), monkeypatch, claim=1.0)
     blind = name == "whole numbers"
@@ -137,7 +137,7 @@ class Cast(Sturdy):
         return super().forward(x.to(self.dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", some([torch.float64, torch.bfloat16], torch.bfloat16))
 def test_a_network_of_other_numbers_is_not_accused(dtype, monkeypatch):
     found = asked(Cast(dtype), monkeypatch, strongest=None)
     assert (found.verdict, found.missing) == ("trustworthy", ()), found.sentence
