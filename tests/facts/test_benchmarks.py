@@ -37,4 +37,6 @@ def test_ratios_pair_runs_of_one_seed(ratios):
 
 def test_the_method_says_what_the_claims_ask_and_what_can_be_detected():
     page = (ROOT / "docs/method.md").read_text()
-    assert "\n".join(script("method").effects()) in page, "run python benchmarks/method.py effects, and put it into docs/method.md"
+    assert "\n".join(script("method").effects()) in page, (
+        "run python benchmarks/method.py effects, and put it into docs/method.md"
+    )

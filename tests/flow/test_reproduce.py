@@ -24,6 +24,7 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.experiments.papers import figures
 from normwise.experiments.papers.cell import built
 from normwise.experiments.papers.papers import CELLS
+from normwise.experiments.papers.published import file_of
 from normwise.experiments.papers.run import Reproduce, _before, planned, reproduce
 from normwise.experiments.papers.scale import HISTORY, SCALES, smoke
 from normwise.experiments.papers.workshop import Workshop
@@ -92,6 +93,21 @@ def test_every_arm_is_tuned_and_its_record_says_how(folder):
     assert shop._search(CELLS["bn-standard"], shop.scale.tuning).told() == {
         key: value for key, value in search.items() if key != "seed"
     }  # found, not made again
+
+
+def test_the_seed_that_tunes_is_judged_on_rows_of_its_own_and_its_rate_serves_the_others(tmp_path):
+    shop = Workshop(CELLS, replace(smoke(), first=1), tmp_path, silent)
+    tuning, deciding = (shop.make("bn-eighth", seed) for seed in (0, 1))
+    assert tuning["training"]["search"] == deciding["training"]["search"]
+    assert tuning["figures"]["labels"] != deciding["figures"]["labels"]
+    assert [one["scale"]["data"]["split_seed"] for one in (tuning, deciding)] == [0, 1]
+    assert not list(tmp_path.glob("cells/bn-eighth-seed1-*/search.json"))
+
+
+def test_a_published_network_is_known_by_its_file(tmp_path):
+    (tmp_path / "akamaster_resnet20_cifar10.th").write_bytes(b"another")
+    with pytest.raises(ValueError, match="expected 12fca82f"):
+        file_of(replace(SCALES["l"](), published=str(tmp_path)), 20)
 
 
 def test_too_few_validation_rows_choose_no_rate(tmp_path):
