@@ -161,14 +161,16 @@ def audited(text="", *, verdict="doubtful", claimed=0.53, bound=0.12, coupled=Tr
 
 def claims(text=""):
     """The arguments of the page of claims."""
+    side = {"value": 0.1, "low": 0.02, "high": 0.2, "what": f"points{text}"}
 
     def one(number, verdict, protocol, strongest=None):
         sides = {"protocol": protocol, "strongest": strongest}
         words = {"claim": f"a claim{text}", "paper": f"54.1%{text}", "verdict": f"{verdict}{text}", "why": text}
-        return {"system": "robustnorm", "number": str(number), "effect": 0.02, **words, **sides}
+        rest = {"size": f"S{text}", "seeds": 3, "n": 500, "losses": {f"bn{text}": 0.9}}
+        rest |= {"premises": [{"what": f"bn trains{text}", "holds": True}], "curve": [{"radius": 1 / 255, **side}]}
+        return {"system": "robustnorm", "number": str(number), "effect": 0.02, **words, **sides, **rest}
 
-    side = {"value": 0.1, "low": 0.02, "high": 0.2, "what": f"points{text}"}
-    table = [one(1, "holds", side, side), one(2, "does not hold", side), one(10, "not decided", None)]
+    table = [one(1, "reproduced", side, side), one(2, "opposite direction", side), one(10, "not decided", None)]
     pairs = [(0.9, 0.9), (0.4, 0.3)]
     networks = [
         Network(f"bn{text}", f"plain{text}", False, 3, pairs),

@@ -25,13 +25,14 @@ PASSES = {  # forwards and backwards per image beyond one of each per step of th
     "mixed": (2, 2),
     "nofrost": (2, 2),
     "nofrost-star": (4, 4),
+    "mixed-star": (4, 4),
     "trades": (3, 2),
     "fgsm-rs": (2, 2),
     "n-fgsm": (2, 2),
     "mbn": (2, 2),
     "abnn": (2, 1),  # and the substitute's forward
 }
-UPDATES = {"mixed": 2, "trades": 2, "mbn": 2, "nofrost": 0, "nofrost-star": 0}  # of running statistics, if not 1
+UPDATES = {"mixed": 2, "trades": 2, "mbn": 2, "nofrost": 0, "nofrost-star": 0, "mixed-star": 4}  # of running statistics, if not 1
 
 
 REFUSED = {

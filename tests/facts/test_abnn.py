@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from normwise.attacks import PGD
 from normwise.evaluation.coupling import measure_coupling
 from normwise.evaluation.evaluator import evaluate
-from normwise.experiments.papers.controls import nearest_width, randomized, warm_start
+from normwise.experiments.papers.controls import nearest_width, randomized, warm_start, with_batchnorm
 from normwise.models import VGG, NFResNet, ResNet, ResNet18
 from normwise.models.abnn import Adaptive, abnn, detached, find_taps, fixed_at
-from normwise.norms import BNwoT
+from normwise.norms import BNwoT, sites
 from normwise.norms.adaptive import AdaptiveNorm
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.norms.surgery.folding import fold
@@ -119,6 +119,23 @@ def test_the_layer_is_its_formula(source, scope, head, positions, training):
     layer, z, h = layer_and_features(source, scope, head, positions)
     layer.train(training)
     torch.testing.assert_close(layer(z, h), naive(layer, z, h, training), rtol=1e-6, atol=1e-6)
+
+
+def test_without_its_own_affine_the_layer_is_the_papers_formula():
+    """gamma (sigma(h) (z - mean) / deviation + mu(h)) + beta, moments per channel; option and source go together."""
+    torch.manual_seed(0)
+    layer = AdaptiveNorm(3, (3, 4, 4), scope="channel", affine=False).double().train()
+    z, h = torch.randn(5, 3, 6, 6).double(), torch.randn(5, 3, 4, 4).double()
+    own = (z - z.mean((0, 2, 3), keepdim=True)) / (z.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    mean, deviation = h.mean((0, 2, 3)), (h.var((0, 2, 3), unbiased=False) + 1e-5).sqrt()
+    gamma, beta = layer.style(h.mean((2, 3)))[:, :, None, None].chunk(2, 1)
+    expected = gamma * (deviation[:, None, None] * own + mean[:, None, None]) + beta
+    torch.testing.assert_close(layer(z, h), expected)
+    assert {name for name, _ in layer.named_parameters()} == {"style.weight", "style.bias"}
+    assert "affine=False" in repr(layer)
+    assert "affine" not in repr(AdaptiveNorm(3, (3,)))
+    with pytest.raises(ValueError, match="affine is an option of source features; got source statistics"):
+        Adaptive(source="statistics", affine=False)
 
 
 @pytest.mark.parametrize(("source", "scope", "head"), CASES)
@@ -424,6 +441,17 @@ def test_options_that_do_not_go_together_are_refused():
         made(head="flattened")(torch.rand(2, 2, 7, 7))
     with pytest.raises(ValueError, match="got a Small, which has no substitute"):
         detached(trained())
+
+
+def test_batchnorm_in_the_layout_without_norms_stands_behind_every_convolution():
+    free = NFResNet(depth=8, width=4)(None, classes=3, mean=(0.5,), std=(0.5,))
+    shapes = [tuple(m.weight.shape) for m in free.modules() if isinstance(m, nn.Conv2d)]
+    model = with_batchnorm(free)
+    assert [tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Conv2d)] == shapes
+    norms = [model.get_submodule(path) for path in sites(model)]
+    assert [one.num_features for one in norms] == [shape[0] for shape in shapes]
+    assert sum(not one.weight.any() for one in norms) == 3  # residual branches start at 0
+    assert model(torch.rand(2, 1, 16, 16)).shape == (2, 3)
 
 
 def test_controls():

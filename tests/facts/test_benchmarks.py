@@ -1,6 +1,7 @@
-"""What docs/benchmarks.md says in its tables is what the records say."""
+"""What docs/benchmarks.md and docs/method.md say in their tables is what the records and the claims say."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def ratios():
-    spec = importlib.util.spec_from_file_location("ratios", ROOT / "benchmarks/ratios.py")
-    module = importlib.util.module_from_spec(spec)
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def ratios():
+    return script("ratios")
 
 
 def test_the_tables_are_those_of_the_records(ratios):
@@ -28,3 +33,10 @@ def test_ratios_pair_runs_of_one_seed(ratios):
     assert ratios.paired(told, "seconds", "a", "b") == [3, 1]
     assert ratios.told([3, 1]) == "2.00 [1.00, 3.00]"
     assert ratios.told([22.04]) == "22.0 (one run)"
+
+
+def test_the_method_says_what_the_claims_ask_and_what_can_be_detected():
+    page = (ROOT / "docs/method.md").read_text()
+    assert "\n".join(script("method").effects()) in page, (
+        "run python benchmarks/method.py effects, and put it into docs/method.md"
+    )

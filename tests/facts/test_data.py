@@ -358,6 +358,7 @@ def test_test_rows_alone_can_be_evaluated_but_not_trained_on(tmp_path: Path) -> 
         {"validation_size": -1},
         {"train_limit": 0},
         {"test_limit": 0},
+        {"test_from": -1},
         {"validation_size": 1297},
         {"validation_size": 10**6},
     ],
@@ -366,6 +367,14 @@ def test_an_impossible_option_is_one_clear_line(options: dict[str, int]) -> None
     with pytest.raises(ValueError, match=next(iter(options))) as caught:
         Digits(**options).train_batches(2)
     assert str(caught.value).count(";") == 2
+
+
+def test_test_images_may_begin_further_on() -> None:
+    first, later = (Digits(test_from=start, test_limit=7).test(batch_size=7)[0].ids for start in (0, 7))
+    whole = Digits(test_limit=14).test(batch_size=14)[0].ids
+    assert torch.equal(torch.cat([first, later]), whole)
+    with pytest.raises(ValueError, match="test_from 100000 must leave test images"):
+        Digits(test_from=100_000).test(batch_size=7)
 
 
 def test_limits_take_every_class_in_its_share_and_no_batch_of_one_trains() -> None:

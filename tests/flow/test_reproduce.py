@@ -24,8 +24,9 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.experiments.papers import figures
 from normwise.experiments.papers.cell import built
 from normwise.experiments.papers.papers import CELLS
-from normwise.experiments.papers.run import Reproduce, planned, reproduce
-from normwise.experiments.papers.scale import SCALES, smoke
+from normwise.experiments.papers.published import file_of
+from normwise.experiments.papers.run import Reproduce, _before, planned, reproduce
+from normwise.experiments.papers.scale import HISTORY, SCALES, smoke
 from normwise.experiments.papers.workshop import Workshop
 from normwise.norms import BN, GN
 from normwise.registry import stable
@@ -56,14 +57,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reproduce")
     status, said, err = say("robustnorm", "--only", "[bnwot,bn-standard-corrupted,bn-standard-autoattack]", "--out", out)
     assert status == 0, err
-    assert "not decided at this size" in said
+    assert "not decided, at smoke (this size is never evidence)" in said
     return out
 
 
 def test_records_and_claims_say_what_was_done(folder):
     table = json.loads((folder / "claims.json").read_text())
     assert {"claim", "system", "number", "paper", "protocol", "strongest", "verdict", "n", "seeds"} <= set(table[0])
-    assert {one["verdict"] for one in table} == {"not decided at this size", "not attempted"}
+    assert {one["verdict"] for one in table} == {"not decided", "not attempted"}
     for name in ("bn-standard", "bnwot"):  # what it needs was made too
         record = record_of(folder, name)
         assert {"command", "commit", "hardware", "versions", "seed", "seconds", "figures"} <= set(record)
@@ -74,6 +75,52 @@ def test_records_and_claims_say_what_was_done(folder):
     assert set(record["figures"]["drift"]) == {"clean", "noise", "adversarial"}
     assert set(record["figures"]["legacy"]) == {"0.004", "0.008", "0.02", "0.03"}
     assert "| `bnwot` | the same, reading the batch at inference; coupled images" in (folder / "claims.md").read_text()
+
+
+def test_every_arm_is_tuned_and_its_record_says_how(folder):
+    """The search of seed 0 serves the other seeds; an arm that does not train has none."""
+    record = record_of(folder, "bn-standard")
+    search = record["training"]["search"]
+    assert [one["rate"] for one in search["tries"]] == list(smoke().rates)
+    assert (search["seed"], search["edge"], record["training"]["lr"]) == (0, False, smoke().rates[0])
+    assert search["forwards"] > 0 < search["seconds"]
+    assert (cell(folder, "bn-standard") / "search.json").exists()
+    assert record_of(folder, "bnwot")["training"] is None
+    figures = record["figures"]
+    assert (figures["classes"], len(figures["labels"].split())) == (10, len(figures["rows"]["paper"]["0"]))
+    assert 1 <= figures["answered"] <= 10
+    shop = Workshop(CELLS, smoke(), folder, silent)
+    assert shop._search(CELLS["bn-standard"], shop.scale.tuning).told() == {
+        key: value for key, value in search.items() if key != "seed"
+    }  # found, not made again
+
+
+def test_the_seed_that_tunes_is_judged_on_rows_of_its_own_and_its_rate_serves_the_others(tmp_path):
+    shop = Workshop(CELLS, replace(smoke(), first=1), tmp_path, silent)
+    tuning, deciding = (shop.make("bn-eighth", seed) for seed in (0, 1))
+    assert tuning["training"]["search"] == deciding["training"]["search"]
+    assert tuning["figures"]["labels"] != deciding["figures"]["labels"]
+    assert [one["scale"]["data"]["split_seed"] for one in (tuning, deciding)] == [0, 1]
+    assert not list(tmp_path.glob("cells/bn-eighth-seed1-*/search.json"))
+
+
+def test_a_published_network_is_known_by_its_file(tmp_path):
+    (tmp_path / "akamaster_resnet20_cifar10.th").write_bytes(b"another")
+    with pytest.raises(ValueError, match="expected 12fca82f"):
+        file_of(replace(SCALES["l"](), published=str(tmp_path)), 20)
+
+
+def test_too_few_validation_rows_choose_no_rate(tmp_path):
+    few = replace(smoke(), tuning=replace(smoke().tuning, rows=1000))
+    with pytest.raises(ValueError, match="on 1000 validation rows or more; the data has 200"):
+        Workshop(CELLS, few, tmp_path, silent).make("bn-eighth", 0)
+
+
+def test_a_cell_of_a_later_seed_waits_for_the_seed_that_tunes_it():
+    settings = Reproduce(preset="s", only=("bnwot",), seeds=1)
+    assert planned(settings) == [("bn-standard", 0), ("bnwot", 0), ("bn-standard", 1), ("bnwot", 1)]
+    assert _before(("bn-standard", 1), settings.scale) == [("bn-standard", 0)]
+    assert _before(("bnwot", 1), settings.scale) == [("bn-standard", 1)]
 
 
 def test_a_corrupted_cell_holds_what_the_network_answers(folder):
@@ -102,8 +149,8 @@ def test_autoattack_is_asked_about_what_the_strongest_evaluation_left(folder):
     assert sum(record["figures"]["broken_by"].values()) == before.count("1") - after.count("1")
     assert record["figures"]["before"] == {key: start["figures"]["strongest"][key]}
     assert "## AutoAttack" in (folder / "claims.md").read_text()
-    gpu, cpu = ([name for name, _ in planned(Reproduce(preset=preset))] for preset in ("gpu", "cpu"))
-    assert set(cpu) - set(gpu) == {name for name, cell in CELLS.items() if cell.under == "autoattack"}  # asks of all anyway
+    gpu, s = ([name for name, _ in planned(Reproduce(preset=preset))] for preset in ("gpu", "s"))
+    assert set(s) - set(gpu) == {name for name, cell in CELLS.items() if cell.under == "autoattack"}  # asks of all anyway
 
 
 def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder):
@@ -180,7 +227,7 @@ def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tm
 
     monkeypatch.setattr("normwise.experiments.papers.run.place", lambda settings: torch.device("meta"))
     monkeypatch.setattr("normwise.experiments.papers.workshop.fit", watched)
-    for name in ("bn-eighth", "affine-random"):  # one as it is, one whose learning rate is chosen first
+    for name in ("bn-eighth", "affine-random"):  # one that trains whole, one of which a part trains
         with pytest.raises(Stopped):
             reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, silent)
     here, there = (Workshop(CELLS, smoke(), tmp_path, lambda *told: None, device) for device in ("cpu", "meta"))
@@ -211,16 +258,19 @@ def test_at_every_size_the_network_without_norms_has_the_convolutions_of_the_one
 
 
 def test_controls_that_no_claim_needs_are_made_once():
-    work = planned(Reproduce(preset="cpu"))
+    work = planned(Reproduce(preset="s"))
     seeds = {name: [seed for one, seed in work if one == name] for name, _ in work}
-    assert seeds["bn-standard"] == seeds["abnn"] == [0, 1, 2]
-    assert seeds["bnm"] == seeds["head-fragile"] == [0]
-    assert planned(Reproduce(preset="cpu", only=("bnm",), first_seed=1, seeds=1)) == [("bn-standard", 1), ("bnm", 1)]
+    assert (
+        seeds["bn-standard"] == seeds["abnn-foreign"] == seeds["rnt-0.5-standard"] == [0, 1, 2, 3, 4, 5]
+    )  # the first tunes, five decide
+    assert seeds["bnm"] == seeds["head-fragile"] == seeds["bn-half-autoattack"] == [0]
+    more = planned(Reproduce(preset="s", only=("bnm",), first_seed=6, seeds=1))
+    assert more == [("bn-standard", 0), ("bnm", 0), ("bn-standard", 6), ("bnm", 6)]
 
 
 def test_records_of_before_are_read_as_history_and_never_taken_for_cells_of_today():
     kept = Path(__file__).parents[2] / "results/reproduce/cpu"
-    shop = Workshop(CELLS, SCALES["cpu"](), kept, silent)
+    shop = Workshop(CELLS, HISTORY["cpu"](), kept, silent)
     paths = list(kept.glob("cells/*/record.json"))
     assert len(paths) >= 17
     found = {(name, seed) for seed, each in shop.records().items() for name in each}
@@ -271,21 +321,21 @@ def test_an_option_that_is_added_with_a_default_moves_no_digest_and_no_draw():
 
 
 def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tmp_path, monkeypatch):
-    assert not {"other-standard", "abnn-other"} & {name for name, _ in planned(Reproduce(preset="cpu"))}
-    asked = planned(Reproduce(preset="cpu", only=("abnn-other",), seeds=1))
-    assert asked == [("other-standard", 0), ("abnn-other", 0)]
+    assert not {"other-standard", "abnn-other"} & {name for name, _ in planned(Reproduce(preset="s"))}
+    asked = planned(Reproduce(preset="s", only=("abnn-other",), seeds=1))
+    assert asked == [("other-standard", 0), ("abnn-other", 0), ("other-standard", 1), ("abnn-other", 1)]
     monkeypatch.setenv("NORMWISE_DATA", str(tmp_path))
-    cpu = Workshop(CELLS, SCALES["cpu"](), tmp_path, silent)
-    assert cpu.scale_of(CELLS["other-standard"]).data.size == 32
-    assert cpu.scale_of(CELLS["abnn-other"]) == cpu.scale
-    for preset, reason in (("cpu", f"put it at {tmp_path / 'tiny-imagenet-20'}"), ("smoke", "no data but digits comes")):
+    shop = Workshop(CELLS, SCALES["s"](), tmp_path, silent)
+    assert shop.scale_of(CELLS["other-standard"]).data.size == 32
+    assert shop.scale_of(CELLS["abnn-other"], 1).data == replace(shop.scale.data, split_seed=1)
+    for preset, reason in (("s", f"put it at {tmp_path / 'tiny-imagenet-20'}"), ("smoke", "no data but digits comes")):
         status, _, err = say("abnn", "--preset", preset, "--only", "[abnn-other]", "--out", tmp_path / preset)
         assert (status, reason in err) == (2, True), err
-    before = cpu.digest("other-standard", 0)
+    before = shop.digest("other-standard", 0)
     (tmp_path / "elsewhere/tiny-imagenet-20").mkdir(parents=True)
     monkeypatch.setenv("NORMWISE_DATA", str(tmp_path / "elsewhere"))
-    assert cpu.digest("other-standard", 0) == before  # where data lies is no setting
-    assert cpu.digest("abnn-other", 0) != cpu.digest("abnn", 0)
+    assert shop.digest("other-standard", 0) == before  # where data lies is no setting
+    assert shop.digest("abnn-other", 0) != shop.digest("abnn", 0)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +343,9 @@ def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tm
     [
         (["robustnrm"], "no system is named 'robustnrm'; did you mean 'robustnorm'?"),
         (["all", "--preset", "huge"], "no preset is named 'huge'"),
+        (["all", "--preset", "cpu"], "nothing is made at preset cpu any more"),
+        (["all", "--preset", "l"], "give --published FOLDER"),
+        (["all", "--preset", "l", "--published", "nowhere"], "is not at nowhere/"),
         (["all", "--only", "[bnwt]"], "no cell is named 'bnwt'; did you mean 'bnwot'?"),
         (["all", "--only", ""], "--only needs a value; write --only VALUE, or see normwise reproduce --help"),
         (["all", "--max-minutes", "-1"], "are numbers >= 0"),

@@ -194,7 +194,8 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
         table = reproduce(settings, out, report)
     for one in table:
         if settings.system in ("all", one["system"]):
-            print(f"{one['number']:4}{one['verdict']}" + (f" ({one['why']})" if one["why"] else "") + f": {one['claim']}")
+            why = f" ({one['why']})" if one["why"] else ""
+            print(f"{one['number']:6}{one['verdict']}, at {one['size']}{why}: {one['claim']}")
     print(f"report: {out / 'claims.html'}\nrecords: {out / 'claims.json'}, {out / 'claims.md'}, {out / 'cells'}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..config import read_yaml
 from ..evaluation.artifacts import kept_examples
 from ..experiments.papers.run import TABLE, decided
-from ..experiments.papers.scale import SCALES
+from ..experiments.papers.scale import HISTORY, SCALES
 from ..records import RESULTS, provenance, read_results, write
 from ..report import audit, diagnosis, page, selftest, shifts
 from ..report.robustbench import Entry
@@ -114,7 +114,7 @@ def _claims(folder: Path, table: Any) -> Draw:
     """The claims are decided anew from the cells of the folder."""
     named = re.match(r"# Claims, preset ([\w-]+)", (folder / "claims.md").read_text())
     preset = read_yaml(folder / CONFIG)["preset"] if (folder / CONFIG).is_file() else named and named[1]
-    if preset not in SCALES or not isinstance(table, list):
+    if preset not in SCALES | HISTORY or not isinstance(table, list):
         raise ValueError(f"no preset is named {preset}")
 
     def draw(out: Path) -> Path:

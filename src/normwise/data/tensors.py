@@ -59,6 +59,7 @@ class TensorData(ABC):
         split_seed        seed that chooses these images
         train_limit       train on at most this many of the remaining images, in proportion to the classes
         test_limit        test on this many images, the first in test order
+        test_from         leave out this many images before, in test order
     """
 
     name: ClassVar[str]
@@ -67,9 +68,10 @@ class TensorData(ABC):
     split_seed: int = 0
     train_limit: int | None = None
     test_limit: int | None = None
+    test_from: int = 0
 
     def __post_init__(self) -> None:
-        for option, least in (("validation_size", 0), ("train_limit", 1), ("test_limit", 1)):
+        for option, least in (("validation_size", 0), ("train_limit", 1), ("test_limit", 1), ("test_from", 0)):
             value = getattr(self, option)
             need(
                 value is None or value >= least,
@@ -147,7 +149,9 @@ class TensorData(ABC):
     def test(self, *, batch_size: int) -> Sequence[Batch]:
         """Return the test images in fixed batches: same order and composition every time."""
         _, _, x, y, _ = self._tested
-        return Batches(Split(x, y, self.test_order(y)[: self.test_limit]), batch_size)
+        asked = f"test_from {self.test_from} must leave test images of {self.source}"
+        need(self.test_from < max(len(y), 1), asked, f"{len(y)} in all", "pass a smaller test_from")
+        return Batches(Split(x, y, self.test_order(y)[self.test_from :][: self.test_limit]), batch_size)
 
     @cached_property
     def _arrays(self) -> Arrays:

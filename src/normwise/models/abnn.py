@@ -24,10 +24,10 @@ class Adaptive:
     """Which adaptive layers are put into a target, and where (see `AdaptiveNorm`).
 
     Options
-        source              what the substitute gives: "features" (authors' code), "statistics" (our reading of the
-                            abstract), or a control: "constant", "fusion", "plain"
+        source              what the substitute gives: "features" (authors' code), "statistics", "constant", "fusion" or "plain"
         scope               statistics over "batch", "channel" or "sample"; null: the default of the source
         head                how features enter its linear layer: "pooled" or "flattened"
+        affine              of features: BatchNorm's own scale and shift are kept inside the layer
         taps                places in the target: names of modules whose outputs (b, c, ...) are adapted, "NAME:in" for the
                             input of a module; empty: found by name (see `find_taps`)
         substitute_taps     places in the substitute whose features are read; empty: `taps`, or found by name
@@ -38,11 +38,12 @@ class Adaptive:
     source: Source = "features"
     scope: Scope | None = None
     head: Head = "pooled"
+    affine: bool = True
     taps: tuple[str, ...] = ()
     substitute_taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_adaptive(self.source, self.scope, self.head)
+        check_adaptive(self.source, self.scope, self.head, self.affine)
         if self.source == "plain" and self.substitute_taps:
             raise ValueError(
                 f"substitute_taps are {', '.join(self.substitute_taps)}, and source plain reads no substitute; leave them out"
@@ -163,7 +164,7 @@ def abnn(target: nn.Module, substitute: nn.Module | None, options: Adaptive | No
                 "expected as many: name them with taps and substitute_taps"
             )
         features = _probe(substitute, read, shape, "substitute")
-    kinds: dict[str, Any] = {"source": options.source, "scope": options.scope, "head": options.head}
+    kinds: dict[str, Any] = {key: getattr(options, key) for key in ("source", "scope", "head", "affine")}
     layers = [AdaptiveNorm(size[0], feature, **kinds) for size, feature in zip(sizes, features, strict=True)]
     model = ABNN(target, substitute, layers, taps, read).eval()
     model.adaptive.to(device=device_of(target), dtype=_dtype(target))

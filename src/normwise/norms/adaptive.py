@@ -23,7 +23,7 @@ _HEADED: tuple[Source, ...] = ("features", "fusion")
 _SCOPES: dict[Source, Scope] = {"features": "batch", "statistics": "channel", "constant": "channel"}
 
 
-def check_adaptive(source: Source, scope: Scope | None, head: Head) -> None:
+def check_adaptive(source: Source, scope: Scope | None, head: Head, affine: bool = True) -> None:
     """Refuse options of an adaptive layer that are unknown or do not go together. Raises ValueError."""
     for kind, value, hint in (("source", source, Source), ("scope", scope, Scope), ("head", head, Head)):
         if value not in get_args(hint) and not (kind == "scope" and value is None):
@@ -32,6 +32,8 @@ def check_adaptive(source: Source, scope: Scope | None, head: Head) -> None:
         raise ValueError(f"source {source} reads no statistics; got scope {scope!r}; leave scope out")
     if head != "pooled" and source not in _HEADED:
         raise ValueError(f"source {source} has no head; got head {head!r}; leave head out")
+    if not affine and source != "features":
+        raise ValueError(f"affine is an option of source features; got source {source}; leave affine out")
 
 
 class EqualLinear(nn.Module):
@@ -78,6 +80,8 @@ class AdaptiveNorm(nn.Module):
         source      see above
         scope       m and v over "batch" (two numbers for the whole tensor), "channel" (per channel over the batch) or "sample"
                     (per row and channel; rows then stay independent). None: "batch" for features, else "channel"
+        affine      of features: BN(z) has a scale and a shift of its own, as in the code; without them, and with scope "channel",
+                    the layer is gamma (sqrt(v + eps) (z - mean) / deviation + m) + beta, the best-supported reading of the paper
         head        what the linear of features and fusion reads: "pooled" (mean over positions) or "flattened" (all of h)
         eps         added to variances
         momentum    of "constant": weight of a new batch in its running averages; None: their plain average since the last
@@ -100,18 +104,19 @@ class AdaptiveNorm(nn.Module):
         source: Source = "features",
         scope: Scope | None = None,
         head: Head = "pooled",
+        affine: bool = True,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
     ) -> None:
         super().__init__()
-        check_adaptive(source, scope, head)
+        check_adaptive(source, scope, head, affine)
         if not features and source != "plain":
             raise ValueError(f"source {source} reads a substitute's features; got none; give their shape (channels, ...)")
         self.channels, self.features, self.source, self.head = channels, tuple(features), source, head
         self.scope: Scope = scope or _SCOPES.get(source, "channel")
         self.eps, self.momentum = eps, momentum
         if source in ("features", "fusion", "plain"):
-            self.norm = StatNorm(channels, eps=eps)
+            self.norm = StatNorm(channels, eps=eps, affine=affine)
         if source in ("features", "fusion"):
             inputs = math.prod(features) if head == "flattened" else features[0]
             self.style: nn.Module = (
@@ -184,7 +189,7 @@ class AdaptiveNorm(nn.Module):
             return (z - centre.view(shape)) * scale.view(shape) + self.bias.view(shape[1:])
         rows = row_moments(h)
         style = self.style(h.flatten(1) if self.head == "flattened" else rows[0])
-        normalized = self.norm(z.to(next(self.norm.parameters()).dtype))
+        normalized = self.norm(z.to(self.norm.get_buffer("running_mean").dtype))
         if self.source == "fusion":
             return normalized + style.view(shape)
         gamma, beta = style.chunk(2, 1)
@@ -223,7 +228,8 @@ class AdaptiveNorm(nn.Module):
             raise ValueError(f"AdaptiveNorm got a substitute's features {tuple(h.shape)}; expected ({len(z)}, {wanted})")
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, source={self.source!r}, scope={self.scope!r}, head={self.head!r}"
+        own = "" if self.source != "features" or self.norm.weight is not None else ", affine=False"
+        return f"{self.channels}, source={self.source!r}, scope={self.scope!r}, head={self.head!r}{own}"
 
 
 def moments(h: Tensor, scope: Scope) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from .frame import rendered
 
+HISTORY = "It is history: these networks were made before arms were tuned and premises measured, so that nothing is decided from them."
 LOG = "log of the "  # how the name of a figure begins that is the logarithm of a ratio
 
 
@@ -30,14 +31,6 @@ class Table(NamedTuple):
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int = 1
-
-
-PLURAL = {
-    "not attempted": "not attempted",
-    "holds": "hold",
-    "does not hold": "do not hold",
-    "is not decided": "are not decided",
-}  # of a verdict's first words
 
 
 def figure(side: Mapping[str, Any]) -> str:
@@ -64,18 +57,21 @@ def _told(one: Mapping[str, Any]) -> dict[str, Any]:
     for side in filter(None, sides.values()):
         side["what"] = side["what"].removeprefix(LOG)
     known = one["protocol"] or one["strongest"]
-    return {**one, **sides, "smallest": f"{_number(one['effect'], known)}{_unit(known)}" if known else ""}
+    said = {"verdict": f"{one['verdict']}, at {one['size']}" if one["verdict"] != "not attempted" else one["verdict"]}
+    curve = ", ".join(
+        f"{at['radius'] if at['radius'] >= 1 else 255 * at['radius']:.3g}: {_number(at['value'], at)}" for at in one["curve"]
+    )
+    met = "; ".join(f"{each['what']} ({'met' if each['holds'] else 'not met'})" for each in one["premises"])
+    losses = ", ".join(f"{cell} {loss:.3g}" for cell, loss in one["losses"].items())
+    told = {"premise": met, "whole": curve, "trained": losses, "count": f"{one['seeds']} x {one['n']}"}
+    return {**one, **sides, **said, **told, "smallest": f"{_number(one['effect'], known)}{_unit(known)}" if known else ""}
 
 
 def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
-    """How many claims hold, how many do not; what was decided comes first."""
-    counts = Counter(one["verdict"].replace("not decided", "is not decided") for one in claims).most_common()
-    counts.sort(key=lambda pair: pair[0].startswith(("is not decided", "not attempted")))
-    parts = []
-    for verdict, count in counts:
-        start = next(words for words in PLURAL if verdict.startswith(words))
-        parts.append(f"{count} {verdict if count == 1 else PLURAL[start] + verdict.removeprefix(start)}")
-    return f"{', '.join(parts)}."
+    """How many claims ended with which verdict; what was decided comes first."""
+    counts = Counter(one["verdict"] for one in claims).most_common()
+    counts.sort(key=lambda pair: pair[0] in ("not decided", "not attempted"))
+    return f"Claims: {', '.join(f'{count} {verdict}' for verdict, count in counts)}."
 
 
 def to_html(
@@ -93,7 +89,8 @@ def to_html(
         title=f"normwise reproduce, preset {preset}",
         lead=_tally(claims),
         rest=f"{len(claims)} claims of four papers, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
-        "fixed before. A claim is decided only if its networks were tuned, have learned, and meet the premise of the claim.",
+        "fixed before. A claim is decided only if its networks were tuned, have learned, and meet the premise of the claim. "
+        "docs/method.md says how.",
         claims=[_told(one) for one in claims],
         networks=networks,
         columns=columns,
@@ -111,28 +108,17 @@ def to_markdown(
     size: str,
 ) -> str:
     """The same tables as Markdown."""
-
-    def side(one: Mapping[str, Any] | None) -> str:
-        return f"{one['figure']}: {one['what']}" if one else "not measured"
-
-    heads = "| # | claim | the paper | its protocol | strongest attack | smallest effect | verdict |"
     lines = [
         f"# Claims, preset {preset}",
         "",
         f"Every figure is for one size: {size}. A verdict is about that size alone.",
+        *([HISTORY] if preset == "cpu" else []),
         "",
-        heads,
-        "|---|---|---|---|---|---|---|",
-    ]
-    for one in map(_told, claims):
-        verdict = one["verdict"] + (f" ({one['why']})" if one["why"] else "")
-        sides = side(one["protocol"]), side(one["strongest"])
-        told = (one["number"], one["claim"], one["paper"], *sides, one["smallest"], verdict)
-        lines.append(f"| {' | '.join(told)} |")
-    lines += [
+        *_claims(claims),
         "",
-        "Differences are paired over test images and seeds, with 95% intervals. A claim holds if the whole interval lies beyond its",
-        "smallest effect, and does not hold if it lies on the other side.",
+        "Differences are paired over test images and seeds, with 95% intervals of each alone. Verdicts are corrected for the number of",
+        "claims (Holm). docs/method.md says how intervals are made and what the verdicts mean.",
+        *_curves(claims),
     ]
     if networks:
         lines += ["", f"| network | what | seeds | {' | '.join(columns)} |", "|---|---|---|" + "---|" * len(columns)]
@@ -147,3 +133,25 @@ def to_markdown(
         lines += ["", f"## {table.title}", "", table.lead, ""]
         lines += [f"| {' | '.join(row)} |" for row in (table.heads, ["---"] * len(table.heads), *table.rows)]
     return "\n".join(lines) + "\n"
+
+
+def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of claims in lines."""
+    heads = ("#", "claim", "the paper", "premise", "its protocol", "strongest attack", "seeds x rows", "training loss")
+    rows = [(*heads, "smallest effect", "verdict"), ("---",) * (len(heads) + 2)]
+    for one in map(_told, claims):
+        sides = [
+            f"{side['figure']}: {side['what']}" if (side := one[key]) else "not measured"
+            for key in ("protocol", "strongest")
+        ]
+        verdict = one["verdict"] + (f" ({one['why']})" if one["why"] else "")
+        about = one["number"], one["claim"], one["paper"], one["premise"]
+        rows.append((*about, *sides, one["count"], one["trained"], one["smallest"], verdict))
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _curves(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The comparison at every radius, in lines; none where no claim has any."""
+    lead = "Difference in points under the strongest attack, by radius in 1/255 (or pixels of a patch). It decides nothing."
+    rows = [f"| {one['number']} | {one['whole']} |" for one in map(_told, claims) if one["whole"]]
+    return ["", "## The whole curve", "", lead, "", "| # | difference |", "|---|---|", *rows] if rows else []

@@ -24,8 +24,6 @@ class Cell:
         needs       cells whose trained networks it starts from
         recipe      how it trains; None: it does not
         clean       it trains on the schedule of clean training (else of adversarial)
-        sweep       its learning rate is chosen from the scale's, on validation rows
-        rates       ... or from these instead
         part        of the schedule's epochs
         decayed     weight decay applies to norm parameters, gains and biases too
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", and an ABNN's weaker attackers
@@ -35,6 +33,9 @@ class Cell:
         at          share of the scale's radius for AutoAttack
         other       it is trained and evaluated on other data than the scale's (`scale.other`)
         apart       it is only made if it is named, because it takes longer than a cell should
+        every       it is made with every seed, though no claim needs it
+        stream      another draw of everything: images, start and batches are those of seed + 10,000 x stream
+        published   depth of the published network that it is; 0: it is none
     """
 
     name: str
@@ -44,8 +45,6 @@ class Cell:
     needs: tuple[str, ...] = ()
     recipe: Callable[[Scale], Recipe] | None = None
     clean: bool = False
-    sweep: bool = False
-    rates: tuple[float, ...] = ()
     part: float = 1.0
     decayed: bool = True
     extras: tuple[str, ...] = ()
@@ -53,6 +52,9 @@ class Cell:
     at: float = 1.0
     other: bool = False
     apart: bool = False
+    every: bool = False
+    stream: int = 0
+    published: int = 0
 
 
 def built(norm: Norm | None) -> Callable[..., nn.Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 from ...models import ResNet, ResNet18
+from ...models.nfresnet import ScaledStdConv2d
+from ...models.resnet import conv
 from ...norms import ChannelAffine, StatNorm
 from ...norms.surgery.trainable import check_plain
 from ...seeding import derive, drawing
@@ -41,6 +44,22 @@ def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
                     f"{name}, a {type(module).__name__}, has no reset_parameters; build the network anew instead"
                 )
     return moved(model, device)
+
+
+def with_batchnorm(model: nn.Module) -> nn.Module:
+    """Put a plain convolution and BatchNorm in place of each standardized convolution of a network without norms.
+
+    The layout stays: what is pre-activated, how shortcuts average, the weight of residual branches, which still start at 0.
+    """
+    places = [(name, module) for name, module in model.named_modules() if isinstance(module, ScaledStdConv2d)]
+    for name, old in places:
+        plain = conv(old.in_channels, old.out_channels, old.kernel_size[0], old.stride[0])
+        norm = StatNorm(old.out_channels)
+        if not bool(old.gain.any()) and norm.weight is not None:
+            nn.init.zeros_(norm.weight)
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, nn.Sequential(OrderedDict(conv=plain, norm=norm)))
+    return model
 
 
 class Warm(NamedTuple):

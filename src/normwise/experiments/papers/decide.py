@@ -1,31 +1,19 @@
-"""How a claim is decided: the paired difference over seeds and rows against the smallest effect, fixed beforehand."""
+"""How claims are decided: all together, each by its interval and its smallest effect, which was fixed beforehand."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from .inference import LEVEL, Estimate, estimate, holm, spent
+from .measures import AtRadius, Measure, Records
+from .premises import Premise, unfit
 
-Records = Mapping[str, Mapping[str, Any]]  # the records of one seed, by cell
-HOLDS, ONLY, NOT, OPEN = "holds", "holds only under the paper's protocol", "does not hold", "not decided at this size"
+REPRODUCED, SMALLER, NONE = "reproduced", "right direction, smaller than claimed", "no effect of the size asked"
+OPPOSITE, PREMISE, OPEN = "opposite direction", "premise not met at this size", "not decided"
 NEVER = "not attempted"
-# By what the paper's protocol and the strongest attack say: the second decides, since it is nearer to the truth.
-VERDICTS = {(HOLDS, HOLDS): HOLDS, (OPEN, HOLDS): HOLDS, (HOLDS, NOT): ONLY, (OPEN, NOT): NOT, (NOT, NOT): NOT}
-VISIBLE = (0.2, 0.8)  # sides are compared where the baseline has this share left
-
-
-class Difference(NamedTuple):
-    """A mean over seeds and rows with its 95% interval (None: one number has none), and what it is of."""
-
-    value: float
-    low: float | None
-    high: float | None
-    what: str
-    n: int
+VERDICTS = (REPRODUCED, SMALLER, NONE, OPPOSITE, PREMISE, OPEN, NEVER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +26,9 @@ class Claim:
         claim       the sentence
         paper       the paper's own figure, where known
         cells       the cells it needs
-        measure     the paired differences [seeds, rows] under a protocol ("paper" or "strongest"), and what they are of
-        effect      the smallest difference that counts: beyond it the claim holds
+        measure     the values that are compared, under a protocol ("paper" or "strongest")
+        effect      the smallest difference that counts, >= 0
+        premises    what has to be true at a size, measured on the first seed, before the claim can be decided there
         guard       says why the claim cannot be decided whatever the difference, or nothing
     """
 
@@ -48,75 +37,167 @@ class Claim:
     claim: str
     paper: str
     cells: tuple[str, ...]
-    measure: Callable[[Sequence[Records], str], tuple[NDArray[np.float64], str] | None] | None
+    measure: Measure | None
     effect: float
+    premises: tuple[Premise, ...] = ()
     guard: Callable[[Sequence[Records]], str] = lambda records: ""
 
 
-def decide(claim: Claim, records: Sequence[Records], evidence: bool) -> dict[str, Any]:
-    """Decide one claim from the records of all seeds that have every cell it needs."""
-    full = [one for one in records if all(cell in one for cell in claim.cells)]
+class Size(NamedTuple):
+    """At which size, and by how many seeds, claims are decided.
+
+    name        of the size, such as S
+    looks       the numbers of seeds at which the table is read
+    first       the first seed that decides; earlier ones are for tuning and premises
+    evidence    whether claims may be decided at this size
+    """
+
+    name: str
+    looks: tuple[int, ...] = (3,)
+    first: int = 0
+    evidence: bool = True
+
+
+@dataclass
+class _Case:
+    """One claim while it is decided."""
+
+    claim: Claim
+    entry: dict[str, Any]
+    deciding: Estimate | None = None
+    share: float = 1.0  # of the level that this look may use
+
+    def tests(self) -> list[float]:
+        """p-values of two hypotheses: the difference is the smallest effect; there is none. Inflated by what looks may use."""
+        if self.deciding is None:
+            return [1.0, 1.0]
+        return [min(1.0, self.deciding.p(x) / self.share) for x in (self.claim.effect, 0.0)]
+
+
+def decide(claims: Sequence[Claim], records: Mapping[int, Records], size: Size) -> list[dict[str, Any]]:
+    """Decide claims from the records of seeds. All of them are one family, those without records too.
+
+    Every claim has two hypotheses: the difference is its smallest effect, which says whether the claim is decided, and there is
+    no difference, which says its direction. Holm's method corrects each over all claims. The strongest attack decides.
+    """
+    cases = [_looked(claim, records, size) for claim in claims]
+    tried = [case for case in cases if case.claim.measure]
+    families = zip(*(case.tests() for case in tried), strict=True)
+    for case, at_effect, at_zero in zip(tried, *map(holm, families), strict=True):
+        _settle(case, at_effect, at_zero)
+    return [case.entry for case in cases]
+
+
+def word(value: float, effect: float, at_effect: float, at_zero: float, level: float = LEVEL) -> str:
+    """The verdict from an estimate, and from how well "it is the effect" and "it is zero" are refuted (adjusted p-values)."""
+    if at_effect >= level:
+        return OPEN
+    if value > effect:
+        return REPRODUCED
+    if at_zero >= level:
+        return NONE
+    return SMALLER if value > 0 else OPPOSITE
+
+
+def _looked(claim: Claim, records: Mapping[int, Records], size: Size) -> _Case:
+    """What the records say of one claim, and why it may not be decided, if so."""
+    full = {seed: one for seed, one in sorted(records.items()) if all(cell in one for cell in claim.cells)}
+    deciding = [one for seed, one in full.items() if seed >= size.first]
+    look = max((look for look in size.looks if look <= len(deciding)), default=0)
+    used = deciding[:look] or deciding
     entry: dict[str, Any] = {
         "claim": claim.claim,
         "system": claim.system,
         "number": claim.number,
         "paper": claim.paper,
         "effect": claim.effect,
+        "size": size.name,
         "protocol": None,
         "strongest": None,
+        "curve": [],
         "verdict": OPEN,
+        "premises": [],
         "n": 0,
-        "seeds": len(full),
+        "seeds": len(used),
+        "read": [one[cell]["place"] for one in used for cell in claim.cells if "place" in one[cell]],
+        "losses": _losses(used, claim.cells),
         "why": "",
     }
+    case = _Case(claim, entry)
     if claim.measure is None:
-        return entry | {"verdict": NEVER, "why": "no network of ours reads a clip yet"}
-    if not full:
-        return entry | {"why": f"no seed has all of its cells: {', '.join(claim.cells)}"}
-    sides = {}
-    for protocol in ("paper", "strongest"):
-        measured = claim.measure(full, protocol)
-        sides[protocol] = None if measured is None else paired(*measured)
-    shown = {key: None if side is None else dict(side._asdict()) for key, side in sides.items()}
-    entry |= {"protocol": shown["paper"], "strongest": shown["strongest"]}
-    entry["n"] = next((side.n for side in sides.values() if side), 0)
-    words = {protocol: _word(side, claim.effect) for protocol, side in sides.items()}
-    why = claim.guard(full)
-    if not evidence:
-        why = "this size is never evidence"
-    elif len(full) < 3:
-        why = f"{len(full)} of 3 seeds"
-    elif not why and None in sides.values():
-        why = f"at no radius has the baseline {VISIBLE[0]:.0%} to {VISIBLE[1]:.0%} left"
-    if not why:
-        entry["verdict"] = VERDICTS.get((words["paper"], words["strongest"]), OPEN)
-        if OPEN in words.values() or entry["verdict"] == OPEN:
-            told = {HOLDS: "holds", NOT: "does not hold", OPEN: "open"}
-            why = f"{told[words['paper']]} under the paper's protocol, {told[words['strongest']]} under the strongest attack"
-    return entry | {"why": why}
+        entry |= {"verdict": NEVER, "why": "no network of ours reads a clip yet"}
+        return case
+    failing, missing = _premises(claim, records, size, entry)
+    if failing:
+        entry |= {"verdict": PREMISE, "why": failing}
+    if not used:
+        entry["why"] = entry["why"] or f"no seed has all of its cells: {', '.join(claim.cells)}"
+        return case
+    sides = {protocol: claim.measure(used, protocol) for protocol in ("paper", "strongest")}
+    found = {protocol: side and estimate(side) for protocol, side in sides.items()}
+    entry |= {key: _shown(found[side], sides[side]) for key, side in (("protocol", "paper"), ("strongest", "strongest"))}
+    entry["n"] = next((one.rows for one in found.values() if one), 0)
+    entry["curve"] = _curve(claim.measure, used)
+    entry["why"] = failing or _reason(claim, used, look, size, found["strongest"]) or missing
+    if not entry["why"]:
+        case.deciding, case.share = found["strongest"], spent(size.looks, look) / LEVEL
+    return case
 
 
-def paired(differences: NDArray[np.float64], what: str) -> Difference:
-    """The mean of [seeds, rows] with its 95% interval.
-
-    Two things vary: seeds (Student's t over the seeds' means, its quantile to three decimals as in printed tables) and test
-    rows, which all seeds share (normal, over the rows' means); the squares of both half-widths add up.
-    """
-    from scipy.special import stdtrit
-
-    seeds, rows = differences.shape
-    half = 0.0
-    if seeds > 1:
-        half += (round(stdtrit(seeds - 1, 0.975), 3) * differences.mean(1).std(ddof=1)) ** 2 / seeds
-    if rows > 1:
-        half += 1.96**2 * differences.mean(0).var(ddof=1) / rows
-    mean, half = float(differences.mean()), math.sqrt(half)
-    if differences.size == 1:
-        return Difference(mean, None, None, what, rows)
-    return Difference(mean, mean - half, mean + half, what, rows)
+def _reason(claim: Claim, used: Sequence[Records], look: int, size: Size, found: Estimate | None) -> str:
+    """Why a claim may not be decided; nothing where it may."""
+    if not size.evidence:
+        return "this size is never evidence"
+    if not look:
+        return f"{len(used)} of {size.looks[0]} seeds"
+    return (
+        unfit(used, claim.cells) or claim.guard(used) or ("" if found else "nothing was measured at the claim's own radius")
+    )
 
 
-def _word(side: Difference | None, effect: float) -> str:
-    if side is None or side.low is None or side.high is None:
-        return OPEN
-    return HOLDS if side.low > effect else NOT if side.high < effect else OPEN
+def _premises(claim: Claim, records: Mapping[int, Records], size: Size, entry: dict[str, Any]) -> tuple[str, str]:
+    """Which premise does not hold, and which cannot be told; nothing for each where all hold. Fills in what was measured."""
+    trial: Records = next((one for seed, one in sorted(records.items()) if seed < size.first), {})
+    cells = list(dict.fromkeys(cell for premise in claim.premises for cell in premise.cells))
+    if absent := [cell for cell in cells if cell not in trial]:
+        return "", f"a premise was not measured: it needs {', '.join(absent)} of seed 0"
+    shown = [premise.of(trial) for premise in claim.premises]
+    entry["premises"] = [{"what": one.what, "holds": one.holds} for one in shown]
+    told = "; ".join(one.what for one in shown if not one.holds)
+    untold = unfit([trial], cells)
+    return ("", f"a premise cannot be told: {untold}") if untold or not size.evidence else (told, "")
+
+
+def _settle(case: _Case, at_effect: float, at_zero: float) -> None:
+    """Give a claim that may be decided its verdict."""
+    if case.deciding is None:
+        return
+    case.entry |= {"verdict": word(case.deciding.value, case.claim.effect, at_effect, at_zero), "adjusted_p": at_effect}
+    if case.entry["verdict"] == OPEN:
+        case.entry["why"] = f"the smallest effect is not refuted (adjusted p {at_effect:.2g})"
+
+
+def _shown(found: Estimate | None, sample: Any) -> dict[str, Any] | None:
+    """An estimate as the record has it; None where nothing was measured."""
+    if found is None:
+        return None
+    low, high = found.interval() or (None, None)
+    return {"value": found.value, "low": low, "high": high, "what": sample.what, "n": found.rows}
+
+
+def _curve(measure: Measure, used: Sequence[Records]) -> list[dict[str, Any]]:
+    """The same comparison at every radius, under the strongest attack. It decides nothing."""
+    if not isinstance(measure, AtRadius):
+        return []
+    samples = {radius: measure.at(used, "strongest", radius) for radius in measure.radii(used, "strongest")}
+    return [{"radius": float(radius), **(_shown(estimate(one), one) or {})} for radius, one in samples.items()]
+
+
+def _losses(used: Sequence[Records], cells: Sequence[str]) -> dict[str, float]:
+    """The last training loss of every arm that trains and kept it, as means over seeds."""
+    found: dict[str, list[float]] = {}
+    for one in used:
+        for cell in cells:
+            if (loss := (one[cell].get("training") or {}).get("loss")) is not None:
+                found.setdefault(cell, []).append(loss)
+    return {cell: sum(losses) / len(losses) for cell, losses in found.items()}

@@ -25,7 +25,7 @@ from ...seeding import generator
 from ...threats import L2, Linf, Normalized
 from ...types import Attack, Batch, Search
 from ...utils.forward import logits_of
-from ...utils.model_state import device_of, untouched
+from ...utils.model_state import copied, device_of, running, untouched
 
 Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stays correct, 0 does not
 
@@ -63,6 +63,14 @@ def last(
         "broken_by": by,
         "rows": {"strongest": {key: bits(after)}},
     }
+
+
+def answers(model: nn.Module, batches: Sequence[Batch], classes: int) -> dict[str, Any]:
+    """The label of every row, as words; the number of classes there are; and how many of them the network answers untouched."""
+    with torch.no_grad(), running(copied(model), "eval") as still:
+        answered = {int(one) for x, _ in _beside(still, batches) for one in logits_of(still, x).argmax(1)}
+    labels = " ".join(str(int(label)) for batch in batches for label in batch.y)
+    return {"labels": labels, "classes": classes, "answered": len(answered)}
 
 
 def share(bits: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from ...types import Report, silent
 from ...utils.run import check_threads, place
 from ...utils.run_folder import check_folder, keep_settings
 from ..launch import launched
-from .claims import CLAIMS
-from .decide import decide
+from .cell import Cell
+from .claims_large import claims_of
+from .decide import Claim, Size, decide
 from .papers import CELLS, SYSTEMS
-from .scale import SCALES, size_of
+from .published import file_of
+from .scale import HISTORY, SCALES, SIZES, Scale, size_of
 from .tables import beside
 from .workshop import Workshop
 
@@ -35,13 +37,14 @@ class Reproduce:
 
     Options
         system          the paper: robustnorm, nofrost, fragile-features, abnn, or all
-        preset          the size: smoke (minutes, on digits; decides nothing), cpu (hours, on CIFAR-10), gpu (PreActResNet-18),
-                        gpu-resnet18 or gpu-resnet26
-        only            cells (networks) to make, with all that they need; empty: those of the paper, but not abnn-other, which
-                        needs other data, and affine-fragile-long, which takes longer
-        seeds           number of seeds; 0: the preset's. Cells that no claim needs are made with the first seed only, unless
+        preset          the size: smoke (minutes, on digits; decides nothing), s (ResNet-8, 10,000 images of CIFAR-10), m (ResNet-20,
+                        all images), l (norms of published networks), gpu (PreActResNet-18), gpu-resnet18 or gpu-resnet26
+        only            cells (networks) to make, with all that they need; empty: those of the paper and the preset, but not those
+                        that need other data or published networks that are not there, and not affine-fragile-long, which takes longer
+        seeds           number of seeds that decide; 0: the preset's. Cells that no claim needs are made with seed 0 only, unless
                         `only` names them
-        first_seed      the first seed
+        first_seed      the first seed that decides; 0: the preset's. Seed 0 is always made: it tunes the others
+        published       folder of published networks (preset l, and substitutes at s and m); "": none
         max_minutes     start no cell after this many minutes; 0: make all
         device          "cpu", "cuda", "cuda:1", or "auto"
         threads         CPU threads of each worker; 0: torch's default
@@ -53,6 +56,7 @@ class Reproduce:
     only: tuple[str, ...] = ()
     seeds: int = 0
     first_seed: int = 0
+    published: str = ""
     max_minutes: float = 0.0
     device: str = "auto"
     threads: int = 0
@@ -62,7 +66,13 @@ class Reproduce:
         if self.system not in (*SYSTEMS, "all"):
             raise unknown("system", self.system, [*SYSTEMS, "all"])
         if self.preset not in SCALES:
+            if self.preset in HISTORY:
+                raise ValueError(
+                    f"nothing is made at preset {self.preset} any more, its records are history; give s, m or l"
+                )
             raise unknown("preset", self.preset, list(SCALES))
+        if self.preset == "l" and not self.published:
+            raise ValueError("preset l starts from published networks; give --published FOLDER (see docs/method.md)")
         for cell in self.only:
             if cell not in CELLS:
                 raise unknown("cell", cell, list(CELLS))
@@ -73,16 +83,23 @@ class Reproduce:
             raise ValueError(f"workers is {self.workers}; give a whole number >= 1, such as the number of cores")
         check_threads(self.threads)
 
+    @property
+    def scale(self) -> Scale:
+        """What all cells of the preset share."""
+        return replace(SCALES[self.preset](), published=self.published)
+
 
 def wanted(settings: Reproduce) -> list[str]:
     """The cells to make, each after those it needs."""
+    scale = settings.scale
     asked = settings.only or tuple(
         name
         for name, cell in CELLS.items()
         if not cell.apart
-        and not _on_other_data(name)
-        and not _known(name, settings.preset)
-        and _part_of(name, settings.system)
+        and (name in scale.cells or not scale.cells)
+        and not _needs(name, lambda cell: cell.other or (bool(cell.published) and not scale.published))
+        and not _known(name, scale)
+        and _part_of(name, settings)
     )
     order: list[str] = []
 
@@ -97,28 +114,48 @@ def wanted(settings: Reproduce) -> list[str]:
     return order
 
 
-def _on_other_data(name: str) -> bool:
-    """Whether a cell, or one that it needs, is trained on other data, which need not be there."""
-    return CELLS[name].other or any(map(_on_other_data, CELLS[name].needs))
+def _needs(name: str, what: Callable[[Cell], bool]) -> bool:
+    """Whether a cell, or one that it needs, is of a kind, such as trained on data that need not be there."""
+    return what(CELLS[name]) or any(_needs(need, what) for need in CELLS[name].needs)
 
 
-def _known(name: str, preset: str) -> bool:
-    """Whether a cell asks what the preset's strongest evaluation asks of every cell."""
-    return CELLS[name].under == "autoattack" and any(isinstance(one, AutoAttack) for one in SCALES[preset]().strongest)
+def _known(name: str, scale: Scale) -> bool:
+    """Whether a cell asks what the scale's strongest evaluation asks of every cell."""
+    return CELLS[name].under == "autoattack" and any(isinstance(one, AutoAttack) for one in scale.strongest)
 
 
-def _part_of(name: str, system: str) -> bool:
+def _part_of(name: str, settings: Reproduce) -> bool:
     """Whether a cell belongs to a system, or a claim of it is decided by that cell."""
-    claimed = any(name in claim.cells for claim in CLAIMS if claim.system == system)
-    return system in ("all", CELLS[name].system) or claimed
+    claimed = any(name in _cells_of(claim) for claim in claims_of(settings.preset) if claim.system == settings.system)
+    return settings.system in ("all", CELLS[name].system) or claimed
 
 
-def planned(settings: Reproduce) -> list[tuple[str, int]]:
-    """The cells to make, with their seeds: all seeds of what claims need or the user names, the first seed of other controls."""
-    names, decisive = wanted(settings), wanted(Reproduce(only=tuple(cell for claim in CLAIMS for cell in claim.cells)))
-    first = settings.first_seed
-    seeds = range(first, first + (settings.seeds or SCALES[settings.preset]().seeds))
-    return [(name, seed) for seed in seeds for name in names if settings.only or seed == first or name in decisive]
+def _cells_of(claim: Claim) -> set[str]:
+    """What a claim and its premises read."""
+    return {*claim.cells, *(cell for premise in claim.premises for cell in premise.cells)}
+
+
+def planned(settings: Reproduce) -> list[Job]:
+    """The cells to make, with their seeds: seed 0 of all, which tunes, and the seeds that decide of what claims need or the user names."""
+    scale, names = settings.scale, wanted(settings)
+    read = [cell for claim in claims_of(settings.preset) for cell in claim.cells]
+    decisive = wanted(replace(settings, system="all", only=tuple(read)))
+    first = settings.first_seed or scale.first
+    seeds = range(first, first + (settings.seeds or scale.looks[0]))
+    tuned = [0] if scale.tuning else []
+    return [
+        (name, seed)
+        for seed in dict.fromkeys([*tuned, *seeds])
+        for name in names
+        if settings.only or seed == 0 or name in decisive or CELLS[name].every
+    ]
+
+
+def _before(job: Job, scale: Scale) -> list[Job]:
+    """What has to be made before a cell: those it needs, and where it trains its own first seed, which tunes it."""
+    name, seed = job
+    tunes = seed != 0 and scale.tuning and CELLS[name].recipe is not None
+    return [(need, seed) for need in CELLS[name].needs] + ([(name, 0)] if tunes else [])
 
 
 def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[str, Any]]:
@@ -126,13 +163,16 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
     Records are `folder/cells/NAME-seedN-DIGEST/record.json`; a record with the same settings is not made again, and a
     stopped cell resumes. Several processes with one folder share the work: each makes what no other is making (on
-    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device that is not there, and for a
-    folder that anything else filled, or another preset.
+    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them.
+    Raises ValueError for a device or a published network that is not there, and for a folder that anything else filled, or
+    another preset.
     """
     check_folder(settings, folder, agree=("preset",), earlier=(TABLE, "locks"))
     device = place(settings)
-    scale, started, work = SCALES[settings.preset](), time.monotonic(), planned(settings)
-    shop = Workshop(CELLS, scale, folder, silent, device)
+    started, work = time.monotonic(), planned(settings)
+    for depth in {CELLS[name].published for name, _ in work} - {0}:
+        file_of(settings.scale, depth)  # is there, and the one that is meant
+    shop = Workshop(CELLS, settings.scale, folder, silent, device)
     left = [job for job in work if shop.record(*job) is None]
     keep_settings(settings, folder)
 
@@ -151,7 +191,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
 def _next(shop: Workshop, waiting: Sequence[Job], left: Sequence[Job]) -> Job | None:
     """The first cell that waits for none of those left; rather one that no other process is making."""
-    ready = [job for job in waiting if not any((need, job[1]) in left for need in CELLS[job[0]].needs)]
+    ready = [job for job in waiting if not any(before in left for before in _before(job, shop.scale))]
     return next((job for job in ready if shop.free(*job)), ready[0] if ready else None)
 
 
@@ -190,21 +230,22 @@ def _side_by_side(settings: Reproduce, shop: Workshop, left: list[Job], over: Ca
 
 
 def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, Any]:
-    return Workshop(CELLS, SCALES[settings.preset](), folder, silent, place(settings)).make(name, seed)
+    return Workshop(CELLS, settings.scale, folder, silent, place(settings)).make(name, seed)
 
 
 def decided(folder: Path, preset: str, out: Path | None = None) -> list[dict[str, Any]]:
     """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there, or in `out`."""
     out = out or folder
-    scale = SCALES[preset]()
+    scale = (SCALES | HISTORY)[preset]()
     shop = Workshop(CELLS, scale, folder, silent)
     seeds = shop.records()
-    table = [decide(claim, [seeds[seed] for seed in sorted(seeds)], scale.evidence) for claim in CLAIMS]
+    table = decide(claims_of(preset), seeds, Size(SIZES.get(preset, preset), scale.looks, scale.first, scale.evidence))
     write(out / TABLE, to_json(table))
     networks, columns = _networks(seeds)
     trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
     size = size_of(scale, trained.get("trained_parameters"))
-    more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS})
+    missing = () if preset in HISTORY else scale.cells or tuple(CELLS)
+    more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS}, missing)
     write(out / "claims.md", to_markdown(table, networks, columns, more, preset, size))
     write(out / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
     return table

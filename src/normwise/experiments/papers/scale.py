@@ -1,4 +1,4 @@
-"""At which size the papers are put to the test: minutes, hours, or a GPU's day."""
+"""At which size the papers are put to the test: minutes, the ladder S, M and L, or a GPU's day."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from ...models import PreActResNet18, ResNet, ResNet18
 from ...training.schedule import Schedule
 from ...types import Attack
 from ..presets import DIGITS, EPS
+from .tuning import Tuning
 
+STREAM = 10_000  # between the seeds of two streams: more than anybody asks for
 MULTIPLES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the scale's eps: 0.25 to 8 in 1/255
 
 
@@ -22,18 +24,23 @@ class Scale:
     """What all cells of one size share.
 
     Options
-        data            the data set; its validation images choose checkpoints and learning rates, its test images are for the evaluation
+        data            the data set; each seed has a split of its own: its validation images choose checkpoints and learning rates,
+                        its test images are for the evaluation
         model           the network, made from a norm
         eps             radius of adversarial training; models are evaluated at 1/32 to 1 of it
         steps           PGD steps of adversarial training
         standard        how training on clean images proceeds
         robust          how adversarial training proceeds
-        rates           learning rates that arms which train a part of the network choose from, on validation rows
+        rates           learning rates that every arm chooses from
+        tuning          how it chooses; None: it does not, as at sizes of before
         paper           the attack of the papers' protocols
         strongest       attacks of the strongest evaluation, on the images that the paper's left correct
         batch_size      images per batch in the evaluation
-        seeds           number of seeds
+        first           the first seed that decides. Seeds before it tune, and show whether premises hold, on other test images
+        looks           the numbers of deciding seeds at which the table may be read; the first is what is made unless more are asked
         evidence        whether claims may be decided at this size
+        cells           the cells that are made unless others are named; empty: all
+        published       folder of the published networks; "" where there is none
     """
 
     data: Any
@@ -43,16 +50,33 @@ class Scale:
     standard: Schedule
     robust: Schedule
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    tuning: Tuning | None = None
     paper: Attack = PGD(steps=20, relative_step=0.1)
     strongest: tuple[Attack, ...] = (APGD(steps=50), APGD(steps=30, targets=3))
     batch_size: int = 100
-    seeds: int = 3
+    first: int = 0
+    looks: tuple[int, ...] = (3,)
     evidence: bool = True
+    cells: tuple[str, ...] = ()
+    published: str = ""
 
     @property
     def radii(self) -> tuple[float, ...]:
         """The radii at which models are evaluated, in pixels."""
         return tuple(self.eps * multiple for multiple in MULTIPLES)
+
+    def of_seed(self, seed: int, stream: int = 0) -> Scale:
+        """The same with the data of a seed: a split of its own. Seeds that do not decide are judged on the test images after the others."""
+        later = {"test_from": self.data.test_limit} if seed < self.first else {}
+        return replace(self, data=replace(self.data, split_seed=seed + STREAM * stream, **later))
+
+
+ADAMW = Schedule(
+    epochs=20, optimizer="adamw", lr=3e-3, weight_decay=5e-4, decay="onecycle", crop=4, flip=True, validate_every=5
+)
+RATES = (1e-3, 3e-3, 1e-2)
+M_CELLS = ("bn-standard", "bn-half", "bn-quarter", "bn-eighth", "bnwot", "rnt-standard", "rn", "none-standard", "nf-standard", "bn-at", "bn-mixed", "nofrost", "bn-foreign", "abnn-foreign")  # fmt: skip
+L_CELLS = tuple(f"{kind}-published-{depth}" for depth in (20, 32, 56) for kind in ("bn", "affine", "abnn"))
 
 
 def smoke() -> Scale:
@@ -65,27 +89,60 @@ def smoke() -> Scale:
         steps=2,
         standard=quick,
         robust=quick,
-        rates=(1e-3, 1e-2),
+        rates=(3e-3,),
+        tuning=Tuning(most=0, rows=200),
         paper=PGD(steps=5, relative_step=0.25),
         strongest=(APGD(steps=10),),
         batch_size=25,
-        seeds=1,
+        looks=(1,),
         evidence=False,
     )
 
 
-def cpu() -> Scale:
-    """ResNet-8 on 10,000 images of CIFAR-10, 500 test images, 3 seeds: hours on two cores."""
-    adamw = Schedule(
-        epochs=20, optimizer="adamw", lr=3e-3, weight_decay=5e-4, decay="onecycle", crop=4, flip=True, validate_every=5
-    )
+def s() -> Scale:
+    """Size S: ResNet-8 on 10,000 images of CIFAR-10, anew for each seed, 2,000 test images, 5 seeds and then 8."""
     return Scale(
-        data=Cifar10(train_limit=10_000, validation_size=500, test_limit=500),
+        data=Cifar10(train_limit=10_000, validation_size=1000, test_limit=2000),
         model=ResNet(depth=8),
         eps=8 / 255,
         steps=7,
-        standard=adamw,
-        robust=replace(adamw, epochs=10),
+        standard=ADAMW,
+        robust=replace(ADAMW, epochs=10),
+        rates=RATES,
+        tuning=Tuning(),
+        first=1,
+        looks=(5, 8),
+    )
+
+
+def m() -> Scale:
+    """Size M: ResNet-20 of width 16 on all of CIFAR-10, 2,000 test images, 3 seeds and then 5: a GPU is advised."""
+    schedule = replace(ADAMW, epochs=15)
+    return replace(
+        s(),
+        data=Cifar10(validation_size=1000, test_limit=2000),
+        model=ResNet(depth=20),
+        standard=schedule,
+        robust=schedule,
+        looks=(3, 5),
+        cells=M_CELLS,
+    )
+
+
+def large() -> Scale:
+    """Size L: published ResNet-20, 32 and 56, of which norms alone train, on 10,000 images of CIFAR-10, K = 3, 3 seeds and then 5.
+
+    Each published network is one training on all 50,000 images.
+    """
+    schedule = replace(ADAMW, epochs=10)
+    return replace(
+        s(),
+        model=ResNet(depth=20, shortcut="pad"),
+        steps=3,
+        standard=schedule,
+        robust=schedule,
+        looks=(3, 5),
+        cells=L_CELLS,
     )
 
 
@@ -99,9 +156,23 @@ def gpu() -> Scale:
         steps=10,
         standard=sgd,
         robust=sgd,
-        rates=(0.01, 0.03, 0.1, 0.3),
+        rates=(0.03, 0.1, 0.3),
+        tuning=Tuning(),
         strongest=(AutoAttack(),),
         batch_size=200,
+        first=1,
+    )
+
+
+def cpu() -> Scale:
+    """The size of before: ResNet-8 on 10,000 images, 500 test images, one learning rate for all. Its records are history."""
+    return Scale(
+        data=Cifar10(train_limit=10_000, validation_size=500, test_limit=500),
+        model=ResNet(depth=8),
+        eps=8 / 255,
+        steps=7,
+        standard=ADAMW,
+        robust=replace(ADAMW, epochs=10),
     )
 
 
@@ -130,15 +201,19 @@ def other(scale: Scale) -> ImageFolder:
 def check_other(scale: Scale) -> None:
     """Refuse to make a substitute where the other data does not suit or is not there. Raises ValueError."""
     if not isinstance(scale.data, Cifar10):
-        raise ValueError(f"no data but {scale.data.name} comes with this size; a substitute of other data needs cpu or gpu")
+        raise ValueError(f"no data but {scale.data.name} comes with this size; a substitute of other data needs s, m or gpu")
     if not Path(root := other(scale).root).is_dir():
         raise ValueError(f"a substitute of other data needs {OTHER} (train/CLASS, val/CLASS of images); put it at {root}")
 
 
 SCALES = {
     "smoke": smoke,
-    "cpu": cpu,
+    "s": s,
+    "m": m,
+    "l": large,
     "gpu": gpu,
     "gpu-resnet18": lambda: replace(gpu(), model=ResNet18()),
     "gpu-resnet26": lambda: replace(gpu(), model=ResNet(depth=26, width=64)),
 }
+HISTORY = {"cpu": cpu}  # its records are read and shown; nothing is made
+SIZES = {"s": "S", "m": "M", "l": "L"}  # what a verdict calls them; other presets go by their own name

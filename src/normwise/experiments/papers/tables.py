@@ -9,10 +9,17 @@ from ...report.claims import Table
 from .papers import CELLS
 
 
-def beside(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Table]:
-    """The tables that the records of these cells allow."""
+def beside(records: Mapping[str, Sequence[Mapping[str, Any]]], planned: Sequence[str] = ()) -> list[Table]:
+    """The tables that the records of these cells allow; those `planned` and not there are listed."""
     known = {name: list(records[name]) for name in CELLS if records.get(name)}
-    made = [_patches(known), _autoattack(known), _training(known), _legacy(known), _weaker(known), _missing(known)]
+    made = [
+        _patches(known),
+        _autoattack(known),
+        _training(known),
+        _legacy(known),
+        _weaker(known),
+        _missing([name for name in planned if name not in known]),
+    ]
     return [table for table in made if table.rows]
 
 
@@ -56,12 +63,31 @@ def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rates = sorted({one["lr"] for one in trained})
             epochs = trained[0]["epochs"]
             seconds = _mean(trained, lambda one: one["seconds"])
-            told = (", ".join(f"{rate:g}" for rate in rates), f"{trained[0]['trained_parameters']:,}")
+            searched = _passes(trained[0]["search"]) if trained[0].get("search") else "none"
+            loss = f"{trained[0]['loss']:.3g}" if trained[0].get("loss") is not None else "not kept"
+            counted = _passes(trained[0])
+            told = (
+                counted,
+                searched,
+                loss,
+                ", ".join(f"{rate:g}" for rate in rates),
+                f"{trained[0]['trained_parameters']:,}",
+            )
             rows.append((name, f"{epochs}", f"{seconds:.0f}", f"{seconds / epochs:.0f}", *told))
     return Table(
         "Training",
-        "Seconds on one core, mean over seeds. Without the search for the learning rate, and without networks that a cell starts from or uses as substitute.",
-        ("network", "epochs", "seconds", "per epoch", "learning rate", "trained parameters"),
+        "Seconds on one core, mean over seeds, without networks that a cell starts from or uses as substitute. Passes are counted in images: forward, and backward as two each. The search for the learning rate, once for all seeds, is beside.",
+        (
+            "network",
+            "epochs",
+            "seconds",
+            "per epoch",
+            "passes",
+            "search, passes",
+            "loss",
+            "learning rate",
+            "trained parameters",
+        ),
         rows,
     )
 
@@ -96,9 +122,13 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     )
 
 
-def _missing(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    rows = [(name, cell.system, cell.about) for name, cell in CELLS.items() if name not in known]
+def _missing(names: Sequence[str]) -> Table:
+    rows = [(name, CELLS[name].system, CELLS[name].about) for name in names]
     return Table("Not made yet", "Cells without a record with these settings.", ("network", "system", "what"), rows, words=3)
+
+
+def _passes(cost: Mapping[str, Any]) -> str:
+    return f"{cost['forwards'] + 2 * cost['backwards']:,}"
 
 
 def _radius(radius: str) -> str:

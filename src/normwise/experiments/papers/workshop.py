@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,37 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from ...attacks import PGD, AutoAttack
-from ...evaluation.curves import survivors
-from ...evaluation.plan import AttackPlan
 from ...models import checkpoints
-from ...models.abnn import detached, fixed_at
 from ...norms import AdaptiveNorm, sites
 from ...norms.surgery.trainable import materialized
 from ...records import provenance, to_json, write
 from ...registry import DIGEST_VERSION, brief, plain
 from ...seeding import derive, drawing
-from ...threats import Linf, Patch
+from ...threats import Linf
 from ...training.loop import Diverged, Fitted, fit
 from ...training.options import FitOptions
 from ...training.schedule import Schedule
-from ...types import Attack, Data, Recipe, Report
-from ...utils.model_state import copied, running, set_mode
+from ...types import Report
+from ...utils.model_state import set_mode
 from . import figures
 from .cell import Cell
-from .scale import OTHER, Scale, check_other, other
+from .judging import measured
+from .published import FILES
+from .scale import OTHER, STREAM, Scale, check_other, other
+from .tuning import Search, Try, Tuning, search
 
-RECORD, WEIGHTS = "record.json", "model.safetensors"
-LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
-SIZES = (2, 3, 5, 7)  # of patches, in pixels
-LEFT_OUT = ("system", "about", "begin", "needs", "recipe", "apart")  # of a cell: told otherwise, or no setting of its record
-STICKER = tuple(PGD(steps=20 + place, relative_step=0.1) for place in range(8))  # each at places of its own
+RECORD, WEIGHTS, SEARCH = "record.json", "model.safetensors", "search.json"
+TUNED = 0  # the seed on which every arm chooses its learning rate
+LEFT_OUT = (
+    "system",
+    "about",
+    "begin",
+    "needs",
+    "recipe",
+    "apart",
+    "every",
+)  # of a cell: told otherwise, or no setting of its record
+LEFT_OUT_OF_SCALE = {"first": None, "looks": None, "cells": None, "published": None}  # of a scale
 
 
 class Workshop:
@@ -55,25 +60,35 @@ class Workshop:
         device: torch.device | str = "cpu",
     ) -> None:
         self.cells, self.scale, self.folder, self.report, self.device = cells, scale, folder, report, device
+        self._scales: dict[tuple[bool, int, int], Scale] = {}
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a cell: one for each of its settings, so that no record takes the place of another."""
         return self.folder / "cells" / f"{name}-seed{seed}-{self.digest(name, seed)[:8]}"
 
-    def scale_of(self, cell: Cell) -> Scale:
-        """What a cell is made with: the scale, with other data where the cell wants some."""
-        return replace(self.scale, data=other(self.scale)) if cell.other else self.scale
+    def scale_of(self, cell: Cell, seed: int = 0) -> Scale:
+        """What a cell is made with: the scale with the seed's split, of other data where the cell wants some."""
+        scale = replace(self.scale, data=other(self.scale)) if cell.other else self.scale
+        return scale.of_seed(seed, cell.stream)
+
+    def _loaded(self, cell: Cell, seed: int) -> Scale:
+        """The same scale as before where it is the same, so that its data is read once."""
+        key = (cell.other, cell.stream, seed)
+        if key not in self._scales:
+            self._scales = dict([*self._scales.items()][-1:]) | {key: self.scale_of(cell, seed)}
+        return self._scales[key]
 
     def digest(self, name: str, seed: int) -> str:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
-        cell, scale = self.cells[name], self.scale_of(self.cells[name])
+        cell, scale = self.cells[name], self.scale_of(self.cells[name], seed)
         own = {key: value for key, value in brief(cell).items() if key not in LEFT_OUT}
         begin = [cell.begin.__qualname__, brief(inspect.getclosurevars(inspect.unwrap(cell.begin)).nonlocals)]
         settings = {
             "digest_version": DIGEST_VERSION,
             "cell": {**own, "begin": begin},
             "recipe": brief(cell.recipe(scale)) if cell.recipe else None,
-            "scale": {**brief(scale), "seeds": None, "data": {**brief(scale.data), "root": None}},
+            "scale": {**brief(scale), **LEFT_OUT_OF_SCALE, "data": {**brief(scale.data), "root": None}},
+            "published": FILES[cell.published] if cell.published else None,
             "seed": seed,
             "needs": [self.digest(need, seed) for need in cell.needs],
         }
@@ -93,6 +108,7 @@ class Workshop:
             record = read(path)
             if record and (name := record["cell"]) in self.cells:
                 seed, history = record["seed"], "digest_version" not in record
+                record["place"] = path.name
                 if history or (record["digest"] == self.digest(name, seed) and path == self.place(name, seed)):
                     found.setdefault(seed, {})[name] = record
         return found
@@ -101,8 +117,8 @@ class Workshop:
         """The network of a cell before it trains, on the device; new weights are drawn on the CPU, the same bits each time."""
         cell = self.cells[name]
         given = [self.network(need, seed) for need in cell.needs]
-        with drawing(derive(seed, "weights")):
-            return cell.begin(self.scale_of(cell), *given).to(self.device)
+        with drawing(derive(seed + STREAM * cell.stream, "weights")):
+            return cell.begin(self._loaded(cell, seed), *given).to(self.device)
 
     def network(self, name: str, seed: int) -> nn.Module:
         """The trained network of a cell, on the device. Raises ValueError if it was not made yet."""
@@ -139,14 +155,15 @@ class Workshop:
         ran = provenance()
         if cell.other:
             check_other(self.scale)
-        scale = self.scale_of(cell)
+        scale = self._loaded(cell, seed)
         made, earlier = dict[str, Any](), 0.0
         if cell.recipe is None:
             model = self.untrained(name, seed).eval()
         else:
             fitted, made, earlier = self._train(cell, seed, folder)
             model = fitted.model
-        found = self._measure(cell, model, seed)
+        before = self.record(cell.needs[0], seed) if cell.under == "autoattack" else None
+        found = measured(cell, model, scale, seed, before)
         record = {
             **ran,
             "cell": name,
@@ -159,6 +176,7 @@ class Workshop:
             "recipe": plain(cell.recipe(scale)) if cell.recipe else None,
             "scale": {**plain(scale), "data": plain(scale.data) | ({"root": OTHER} if cell.other else {})},
             "training": made or None,
+            "published": FILES[cell.published] if cell.published else None,
             "norms": _norms(model),
             "needs": {need: self._clean(need, seed) for need in cell.needs},
             "figures": figures.plain_numbers(found),
@@ -173,86 +191,49 @@ class Workshop:
 
     def _train(self, cell: Cell, seed: int, folder: Path) -> tuple[Fitted, dict[str, Any], float]:
         """The trained network, what the record says of the training, and its seconds in processes that were stopped."""
-        assert cell.recipe is not None
-        recipe, begun, data = cell.recipe(self.scale), self.untrained(cell.name, seed), self.scale_of(cell).data
-        whole = self.scale.standard if cell.clean else self.scale.robust
-        schedule = replace(
-            whole, epochs=max(1, round(cell.part * whole.epochs)), decay_norms=whole.decay_norms and cell.decayed
-        )
-        tried: dict[str, tuple[float, float]] = {}
-        if cell.sweep:
-            for rate in cell.rates or self.scale.rates:
-                tried[f"{rate:g}"] = self._try(begun, data, recipe, schedule, rate, seed)
-            schedule = replace(schedule, lr=float(max(tried, key=lambda rate: tried[rate])))
+        schedule, found = self.schedule(cell), None
+        if self.scale.tuning:
+            found = self._search(cell, self.scale.tuning)
+            schedule = replace(schedule, lr=found.rate)
         started = time.perf_counter()
-        fitted = self._fit(begun, data, recipe, schedule, seed, folder)
+        fitted = self._fit(cell, seed, schedule, folder)
         earlier = max(fitted.training.seconds - (time.perf_counter() - started), 0.0)
-        rates = {rate: reached for rate, (reached, _) in tried.items()}
-        return fitted, {**plain(fitted.training), "lr": schedule.lr, "rates": rates}, earlier
+        told = {"seed": TUNED, **found.told()} if found else None
+        return fitted, {**plain(fitted.training), "lr": schedule.lr, "search": told}, earlier
 
-    def _try(
-        self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, rate: float, seed: int
-    ) -> tuple[float, float]:
-        """What a quarter of the schedule at this learning rate reaches: accuracy on validation rows, with the
-        negative training loss to break ties. 0 if it diverges."""
-        short = replace(schedule, epochs=max(1, schedule.epochs // 4), lr=rate)
-        try:
-            fitted = self._fit(model, data, recipe, short, seed)
-        except Diverged:
-            return 0.0, -math.inf
-        reached = fitted.training.validation.get("robust" if recipe.robust else "clean", 0.0)
-        return reached, -(fitted.training.loss or 0.0)
+    def schedule(self, cell: Cell) -> Schedule:
+        """How a cell trains, its learning rate apart."""
+        whole = self.scale.standard if cell.clean else self.scale.robust
+        epochs = max(1, round(cell.part * whole.epochs))
+        return replace(whole, epochs=epochs, decay_norms=whole.decay_norms and cell.decayed)
 
-    def _fit(
-        self, model: nn.Module, data: Data, recipe: Recipe, schedule: Schedule, seed: int, folder: Path | None = None
-    ) -> Fitted:
-        options = FitOptions(folder=folder, report=self.report)
-        return fit(model, data, recipe, Linf(eps=self.scale.eps), schedule, seed=seed, options=options)
+    def _search(self, cell: Cell, tuning: Tuning) -> Search:
+        """The learning rate of an arm, searched for once, on the first seed, for all seeds; what is found is kept beside its record."""
+        whole = self.schedule(cell)
+        short = replace(whole, epochs=tuning.epochs(whole.epochs))
+        rows = self._loaded(cell, TUNED).data.validation_size
+        if rows < tuning.rows:
+            raise ValueError(f"a learning rate is chosen on {tuning.rows} validation rows or more; the data has {rows}")
 
-    def _measure(self, cell: Cell, model: nn.Module, seed: int) -> dict[str, Any]:
-        scale = self.scale_of(cell)
-        batches = scale.data.test(batch_size=scale.batch_size)
-        found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
-        if cell.under == "corruptions":
-            return found | figures.corrupted(model, batches, seed)
-        if cell.under == "autoattack":
-            before = self.record(cell.needs[0], seed)
-            assert before is not None  # its network was found
-            attack = AutoAttack() if scale.evidence else AutoAttack(steps=5, queries=50)
-            left = before["figures"]["rows"]["strongest"]
-            return found | figures.last(model, batches, scale.eps * cell.at, attack, left, seed)
-        patches, attacks = cell.under == "patch", (STICKER[:1], STICKER)
-        protocol, strongest_attacks = attacks if patches else ((scale.paper,), scale.strongest)
-        radii = [float(one) for one in (SIZES if patches else scale.radii)]
+        def attempt(rate: float) -> Try:
+            started = time.perf_counter()
+            try:
+                training = self._fit(cell, TUNED, replace(short, lr=rate)).training
+            except Diverged:
+                return Try(rate, 0.0, None, seconds=time.perf_counter() - started)
+            reached = training.validation.get("robust" if cell.recipe and cell.recipe(self.scale).robust else "clean", 0.0)
+            return Try(rate, reached, training.loss, training.forwards, training.backwards, training.seconds)
 
-        def plans(attacks: Sequence[Attack]) -> list[AttackPlan]:
-            threats = [Patch(size=int(one)) if patches else Linf(eps=one) for one in sorted(radii)]
-            return [AttackPlan(threat, attacks, seed=seed) for threat in threats]
+        with FileLock(self.folder / "locks" / f"{cell.name}-search"):
+            return search(self.scale.rates, attempt, self.place(cell.name, TUNED) / SEARCH, tuning)
 
-        first = survivors(model, batches, plans(protocol))
-        paper = figures.standing(first, radii)
-        strongest = figures.standing(survivors(model, batches, plans(strongest_attacks), earlier=first), radii)
-        coupling = first.coupling
-        found |= {
-            "clean": figures.share(paper["0"]),
-            "coupled": coupling.coupled,
-            "paper": {radius: figures.share(bits) for radius, bits in paper.items()},
-            "strongest": {radius: figures.share(bits) for radius, bits in strongest.items()},
-            "rows": {"paper": paper, "strongest": strongest},
-        }
-        with running(copied(model), "eval") as still:
-            still.requires_grad_(False)
-            if "drift" in cell.extras:
-                found["drift"] = figures.drift(still, batches, scale.eps, seed)
-            if "smoothness" in cell.extras:
-                found["smoothness"] = figures.smoothness(still, batches, scale.eps, seed)
-            for name in ("detached", "fixed"):
-                if name in cell.extras:
-                    view = detached(still) if name == "detached" else fixed_at(still, torch.cat([b.x for b in batches]))
-                    found[name] = figures.weaker(still, view, batches, scale.radii, scale.paper, seed, coupling)
-            if "legacy" in cell.extras:
-                found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed, coupling)
-        return found
+    def _fit(self, cell: Cell, seed: int, schedule: Schedule, folder: Path | None = None) -> Fitted:
+        assert cell.recipe is not None
+        data, own = self._loaded(cell, seed).data, seed + STREAM * cell.stream
+        options, threat = FitOptions(folder=folder, report=self.report), Linf(eps=self.scale.eps)
+        return fit(
+            self.untrained(cell.name, seed), data, cell.recipe(self.scale), threat, schedule, seed=own, options=options
+        )
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from .aligned import AlignedBN as AlignedBN
 from .fast import FGSMRS as FGSMRS
 from .fast import NFGSM as NFGSM
 from .mixed import Mixed as Mixed
+from .nofrost import MixedStar as MixedStar
 from .nofrost import NoFrost as NoFrost
 from .nofrost import NoFrostStar as NoFrostStar
 from .routes import Routes as Routes

@@ -101,6 +101,23 @@ class NoFrostStar(Crafting):
         return Cost(sum(terms[1:], terms[0]) / len(terms), answers[-1].detach(), crafted.forwards + n, crafted.backwards + n)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixedStar(NoFrostStar):
+    """The loss of `nofrost-star` for networks with norms: every set of images has a forward pass, and batch statistics, of its own.
+
+    Options: those of `nofrost-star`.
+
+    Cost: that of `nofrost-star`.
+    Source: the control that gives BatchNorm the images that Wang et al. 2022, arXiv:2207.01156, give NoFrost*.
+    """
+
+    name: ClassVar[str] = "mixed-star"
+    label: ClassVar[str] = "mixed with streams"
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        return copied(model)
+
+
 def _without_norms(recipe: str, model: nn.Module) -> nn.Module:
     """Copy a model that normalizes nothing; scale and shift alone (`none`) are no norm. Raises ValueError for any other."""
     left = [path for path in sites(model) if reads(model.get_submodule(path)) != frozenset({"none"})]

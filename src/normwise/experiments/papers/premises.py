@@ -1,0 +1,142 @@
+"""What has to be true of a size before a claim can be decided there, and whether an arm may decide at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .measures import Records, bits
+
+LEARNED = 0.98  # of ln(classes): an arm whose training loss stays above has learned nothing
+CLASSES = 3  # an arm that answers fewer classes than this on test rows has not learned either
+
+
+class Shown(NamedTuple):
+    """A premise as it was measured: in words, and whether it holds."""
+
+    what: str
+    holds: bool
+
+
+class Premise(NamedTuple):
+    """A premise: in words, the cells it is measured on, on the first seed (which decides nothing), and how."""
+
+    name: str
+    cells: tuple[str, ...]
+    of: Callable[[Records], Shown]
+
+
+def gap(cell: str, baseline: str, share: float, least: float) -> Premise:
+    """Robust accuracy of `cell` is at least so much higher than that of `baseline`, at a share of the radius of training."""
+
+    def of(one: Records) -> Shown:
+        found = one[cell]["figures"]["strongest"]
+        radius = min(found, key=lambda key: abs(float(key) - share * max(map(float, found))))
+        higher = found[radius] - one[baseline]["figures"]["strongest"][radius]
+        at = f"{255 * float(radius):.3g}/255"
+        return Shown(
+            f"{cell} less {baseline} at {at}: {100 * higher:+.1f} points, asked {100 * least:+.0f}", higher >= least
+        )
+
+    return Premise(
+        f"{cell} {100 * least:.0f} points above {baseline} at {share:.3g} of the radius of training", (cell, baseline), of
+    )
+
+
+def close(cell: str, baseline: str, most: float) -> Premise:
+    """Clean accuracies differ by at most so much."""
+
+    def of(one: Records) -> Shown:
+        apart = one[cell]["figures"]["clean"] - one[baseline]["figures"]["clean"]
+        told = f"clean accuracy, {cell} less {baseline}: {100 * apart:+.1f} points, asked within {100 * most:.0f}"
+        return Shown(told, abs(apart) <= most)
+
+    return Premise(f"{cell} within {100 * most:.0f} points of {baseline}, clean", (cell, baseline), of)
+
+
+def calibrated(cell: str, clean: float, robust: float) -> Premise:
+    """An adversarially trained network is within 12 points clean and 8 points at the radius of training of a cited figure."""
+
+    def of(one: Records) -> Shown:
+        figures = one[cell]["figures"]
+        found = figures["clean"], figures["paper"][max(figures["paper"], key=float)]
+        told = f"{cell}: {100 * found[0]:.1f}% clean, {100 * found[1]:.1f}% under PGD, cited {100 * clean:.1f} and {100 * robust:.1f}"
+        return Shown(told, abs(found[0] - clean) <= 0.12 and abs(found[1] - robust) <= 0.08)
+
+    return Premise(f"{cell} near {100 * clean:.1f}% clean, {100 * robust:.1f}% robust", (cell,), of)
+
+
+def trains(cell: str, loss: float = 2.2, classes: int = 6, *, standing: bool = True) -> Premise:
+    """Training went below a loss, and rows of so many classes stand under the strongest attack; or so many are answered."""
+
+    def of(one: Records) -> Shown:
+        reached, figures = one[cell]["training"].get("loss", math.inf), one[cell]["figures"]
+        found = standing_classes(one[cell]) if standing else figures.get("answered", 0)
+        told = f"{cell}: training loss {reached:.3g}, asked below {loss:g}; {found} classes {'standing' if standing else 'answered'}"
+        return Shown(f"{told}, asked {classes}", reached < loss and found >= classes)
+
+    return Premise(
+        f"{cell} trains below loss {loss:g}, {classes} classes {'standing' if standing else 'answered'}", (cell,), of
+    )
+
+
+def fragile(cell: str, most: float = 0.01) -> Premise:
+    """What is fine-tuned has no robustness of its own at the radius of training."""
+
+    def of(one: Records) -> Shown:
+        left = min(one[cell]["figures"]["strongest"].values())
+        return Shown(
+            f"{cell} keeps {100 * left:.1f}% under the strongest attack, asked at most {100 * most:.0f}", left <= most
+        )
+
+    return Premise(f"{cell} keeps at most {100 * most:.0f}%", (cell,), of)
+
+
+def standing_classes(record: Mapping[str, Any]) -> int:
+    """How many classes have a row that stands at the largest radius under the strongest attack; 0 where labels are not kept."""
+    figures = record["figures"]
+    if "labels" not in figures:
+        return 0
+    rows = bits(record, "strongest", max(figures["strongest"], key=float)) > 0
+    labels = np.array(figures["labels"].split())[: len(rows)]
+    return len(set(labels[rows].tolist()))
+
+
+def unfit(records: Sequence[Records], cells: Sequence[str]) -> str:
+    """Why the networks of a claim may decide nothing: one was not tuned, or has not learned. Nothing where all may."""
+    for one in records:
+        for name in _with_needs(one, cells):
+            if one[name]["training"] and (why := _unfit(one[name])):
+                return f"{name} seed {one[name]['seed']} {why}" if "seed" in one[name] else f"{name} {why}"
+    return ""
+
+
+def _with_needs(one: Records, cells: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in cells:
+        found += [*_with_needs(one, [need for need in one[name].get("needs", ()) if need in one]), name]
+    return found
+
+
+def _unfit(record: Mapping[str, Any]) -> str:
+    training = record["training"]
+    search = training.get("search")
+    if not search:
+        return "was not tuned"
+    if search["edge"]:
+        return f"was not tuned: the search ended at its edge, {training['lr']:g}"
+    return unlearned(record)
+
+
+def unlearned(record: Mapping[str, Any]) -> str:
+    """Why a trained arm counts as not converged; nothing where it has learned."""
+    loss, classes = record["training"]["loss"], record["figures"].get("classes")
+    answered = record["figures"].get("answered")
+    if classes and loss > LEARNED * math.log(classes):
+        return f"did not converge: training loss {loss:.3g} of ln {classes} = {math.log(classes):.3g}"
+    if answered is not None and answered < min(CLASSES, classes or CLASSES):
+        return f"did not converge: it answers {answered} classes"
+    return ""
