@@ -32,7 +32,14 @@ PASSES = {  # forwards and backwards per image beyond one of each per step of th
     "mbn": (2, 2),
     "abnn": (2, 1),  # and the substitute's forward
 }
-UPDATES = {"mixed": 2, "trades": 2, "mbn": 2, "nofrost": 0, "nofrost-star": 0, "mixed-star": 4}  # of running statistics, if not 1
+UPDATES = {
+    "mixed": 2,
+    "trades": 2,
+    "mbn": 2,
+    "nofrost": 0,
+    "nofrost-star": 0,
+    "mixed-star": 4,
+}  # of running statistics, if not 1
 
 
 REFUSED = {

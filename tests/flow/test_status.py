@@ -97,7 +97,7 @@ def test_a_reproduction_names_its_cells(tmp_path):
                 "--preset",
                 "smoke",
                 "--max_minutes",
-                "0.0001",
+                "1e-9",
                 "--out",
                 str(tmp_path),
             ]
