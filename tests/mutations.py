@@ -76,7 +76,11 @@ FAULTS = [
     # diagnostics
     Fault("curvature is measured at half a radius", "diagnostics/smoothness.py", "self.reach * region.radius", "region.radius", "facts/test_diagnoses_known.py"),
     # experiments
-    Fault("an interval over seeds is Student's", "experiments/papers/decide.py", "differences.mean(1).std(ddof=1)", "differences.mean(1).std()", "facts/test_claims.py"),
+    Fault("an interval over seeds is Student's", "experiments/papers/inference.py", "stdtr(self.seeds - 1,", "stdtr(1000,", "facts/test_inference.py"),
+    Fault("verdicts are corrected for the number of claims", "experiments/papers/decide.py", "*map(holm, families)", "*map(list, families)", "facts/test_claims.py"),
+    Fault("the seed that tunes decides nothing", "experiments/papers/decide.py", "seed >= size.first]", "seed >= 0]", "facts/test_claims.py"),
+    Fault("an arm that was not tuned decides nothing", "experiments/papers/decide.py", "unfit(used, claim.cells) or claim", "claim", "facts/test_claims.py"),
+    Fault("finished tries of a search are not made again", "experiments/papers/tuning.py", "{one.rate: one for one in _kept(file)}", "dict[float, Try]()", "facts/test_tuning.py"),
     # cli
     Fault("a file of settings wins over what suits the data", "cli/parser.py", "defaults(kind), suited, file, operand", "defaults(kind), file, suited, operand", "flow/test_cli.py"),
 ]  # fmt: skip

@@ -20,7 +20,6 @@ from .experiment import Experiment
 from .grid import Bench, cells
 from .papers.papers import CELLS
 from .papers.run import Reproduce, planned
-from .papers.scale import SCALES
 from .papers.workshop import Workshop
 
 State = Literal["done", "under way", "waiting"]
@@ -143,7 +142,7 @@ def _evaluation(e: Any, folder: Path) -> list[Part]:
 
 
 def _cells(e: Any, folder: Path) -> list[Part]:
-    shop, found = Workshop(CELLS, SCALES[e.preset](), folder, silent), list[Part]()
+    shop, found = Workshop(CELLS, e.scale, folder, silent), list[Part]()
     for name, seed in planned(e):
         record, place, called = shop.record(name, seed), shop.place(name, seed), f"{name} seed {seed}"
         if record is not None:
