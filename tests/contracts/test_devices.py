@@ -46,14 +46,18 @@ def test_a_tensor_left_on_the_cpu_is_met_with_an_error():
         judged(model, device)
 
 
-@pytest.mark.parametrize("name", ATTACKS, ids=str)
-def test_attacks_search_there_as_here(name):
+EVERYWHERE = ("apgd", "square")  # two that meet all that regions and walks can do
+CASES = [(name, kind) for name in ATTACKS for kind in ("first", *THREATS) if kind == "first" or name in EVERYWHERE]
+
+
+@pytest.mark.parametrize(("name", "kind"), some(CASES, *(case for case in CASES if case[1] in ("first", "l1", "patch"))))
+def test_attacks_search_there_as_here(name, kind):
     attack, suit = ATTACKS[name](**{field: few for field, few in FEW.items() if hasattr(ATTACKS[name], field)}), []
-    for threat in (fitting(THREATS[threat]) for threat in ("linf", *THREATS)):
+    for threat in (fitting(THREATS[threat]) for threat in (("linf", *THREATS) if kind == "first" else [kind])):
         with suppress(ValueError):  # it is not defined there
             attack.check(threat.around(images(1), generator=generator(0)))
             suit.append(threat)
-    for threat in suit if name in ("apgd", "square") else suit[:1]:  # two that meet all that regions and walks can do
+    for threat in suit[:1]:
         here, there = here_and_there(lambda device: judged(trained(), device, threat, attack))  # noqa: B023
         torch.testing.assert_close(there, list(here))
 

@@ -34,7 +34,7 @@ TRAINED = [
     "vision_transformer",
 ]
 COMPILED = "compiled_eagerly"
-FEW = ("plain", "bfloat16", "scripted", "quantized", "a_dict", "statistics_of_the_batch", "lazy_and_unknown")
+FEW = ("plain", "bfloat16", "scripted", "quantized", "lazy_and_unknown")
 
 
 @pytest.fixture(scope="module")

@@ -197,6 +197,7 @@ def network():
 """
 
 
+@pytest.mark.slow  # another process imports torch; a memory that copies do not share is seen above
 def test_a_memory_that_copies_share_is_seen_from_a_process_of_its_own(monkeypatch, tmp_path):
     (tmp_path / "brought.py").write_text(BROUGHT)
     monkeypatch.chdir(tmp_path)
