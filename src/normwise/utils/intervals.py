@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 from statistics import NormalDist
 
@@ -36,8 +36,9 @@ def of_batches(successes: Sequence[int], size: int) -> Score:
     Wilson's for as many independent rows: batches that all agree would else seem to be certain.
     """
     rows = of_rows(sum(successes), len(successes) * size)
-    draws = np.random.default_rng(0).choice(np.asarray(successes, dtype=float), (10_000, len(successes))).mean(1) / size
-    low, high = middle(draws)
+    values = np.asarray(successes, dtype=float)
+    draws = np.concatenate([counts @ values for counts in resamples(len(values), 10_000)])
+    low, high = middle(draws / (len(values) * size))
     return Score(
         value=rows.value,
         low=min(low, rows.low),
@@ -48,14 +49,21 @@ def of_batches(successes: Sequence[int], size: int) -> Score:
     )
 
 
+def resamples(units: int, draws: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of the units is in each bootstrap sample, some samples at a time: (samples, units), the same ones each time."""
+    rng, chances = np.random.default_rng(0), np.full(units, 1 / units)
+    for begun in range(0, draws, CHUNK):
+        yield rng.multinomial(units, chances, min(CHUNK, draws - begun)).astype(np.float64)
+
+
 def redrawn(columns: NDArray[np.float32], size: int) -> NDArray[np.float64]:
     """Means of each column (rows, columns) over as many units of `size` rows as there are, drawn anew with replacement.
 
     One row per draw, 2,000 from a fixed seed: a bootstrap of several figures of the same rows at once.
     """
-    rng, units = np.random.default_rng(0), len(columns) // size
-    by_unit, chances = columns.reshape(units, size, -1).mean(1), np.full(units, 1 / units)
-    drawn = [rng.multinomial(units, chances, CHUNK).astype(np.float32) @ by_unit for _ in range(DRAWS // CHUNK)]
+    units = len(columns) // size
+    by_unit = columns.reshape(units, size, -1).mean(1)
+    drawn = [counts.astype(np.float32) @ by_unit for counts in resamples(units, DRAWS)]
     return np.concatenate(drawn).astype(np.float64) / units
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...utils.intervals import resamples
+
 Array = NDArray[np.float64]
 LEVEL, POWER, DRAWS = 0.05, 0.8, 1000
 
@@ -101,8 +103,7 @@ def estimate(sample: Sample) -> Estimate:
 @lru_cache(maxsize=4)
 def _resampled(rows: int) -> Array:
     """The weight of each row in each resample, (rows, draws); the same ones each time."""
-    rng = np.random.default_rng(0)
-    return rng.multinomial(rows, np.full(rows, 1 / rows), size=DRAWS).T / rows
+    return np.concatenate(list(resamples(rows, DRAWS))).T / rows
 
 
 def holm(ps: Sequence[float]) -> list[float]:
