@@ -10,7 +10,7 @@ import yaml
 
 from normwise.__main__ import main
 from normwise.experiments.papers.papers import CELLS
-from normwise.experiments.papers.scale import SCALES
+from normwise.experiments.papers.scale import HISTORY
 from normwise.experiments.papers.workshop import Workshop
 from normwise.records import read_results
 from normwise.report import audit
@@ -114,5 +114,5 @@ def test_kept_weights_fit_their_networks(name):
     data = SimpleNamespace(
         name="cifar10", classes=10, shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.2,) * 3
     )  # whose images need not be there
-    shop = Kept(CELLS, replace(SCALES["cpu"](), data=data), RESULTS / "reproduce/cpu", silent)
+    shop = Kept(CELLS, replace(HISTORY["cpu"](), data=data), RESULTS / "reproduce/cpu", silent)
     assert not shop.network(cell, int(seed)).training
