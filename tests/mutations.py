@@ -1,6 +1,6 @@
-"""Would the tests notice? Thirty faults, planted one at a time into a copy of the package, each with the tests that should see it.
+"""Would the tests notice? Some thirty faults, planted one at a time into a copy of the package, each with the tests that should see it.
 
-    python tests/mutations.py                 all of them, about ten minutes on two cores; exits 1 if fewer than 28 are seen
+    python tests/mutations.py                 all of them, about ten minutes on two cores; exits 1 if more than two are not seen
     python tests/mutations.py --only apgd     those whose file or promise holds this word
 
 Each fault would give a wrong figure or break a promise in silence. It is a piece of source and what stands in its place; the piece
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/normwise")
-ENOUGH = 28
+UNSEEN = 2  # faults that the tests may miss
 LONGEST = 900  # seconds of one run of tests; one that takes longer has not seen the fault
 
 
@@ -151,7 +151,7 @@ def main():
             seen += not good
             print(f"{'NOT SEEN' if good else 'seen    '}  {one.file:32}{one.promise}: {told or one.tests}", flush=True)
     print(f"{seen} of {len(faults)} faults seen")
-    sys.exit(seen < min(ENOUGH, len(faults)))
+    sys.exit(len(faults) - seen > UNSEEN)
 
 
 if __name__ == "__main__":

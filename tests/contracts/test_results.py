@@ -1,16 +1,15 @@
 """Every record under results/ is read by whoever reads such records: what was measured once stays readable."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from normwise.__main__ import main
 from normwise.experiments.papers.papers import CELLS
-from normwise.experiments.papers.scale import SCALES
+from normwise.experiments.papers.scale import HISTORY
 from normwise.experiments.papers.workshop import Workshop
 from normwise.records import read_results
 from normwise.report import audit
@@ -101,6 +100,19 @@ def test_no_settings_are_forgotten():
     assert len(found(CONFIG)) == 6
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What the networks are made from, of images that need not be there."""
+
+    name = "cifar10"
+    classes = 10
+    shape = (3, 32, 32)
+    mean, std = (0.5,) * 3, (0.2,) * 3
+
+    split_seed: int = 0
+    test_from: int = 0
+
+
 class Kept(Workshop):
     """Cells of version 1 of the digests, whose folders do not tell settings apart."""
 
@@ -111,8 +123,5 @@ class Kept(Workshop):
 @pytest.mark.parametrize("name", found("*.safetensors"))
 def test_kept_weights_fit_their_networks(name):
     cell, _, seed = Path(name).parent.name.rpartition("-seed")
-    data = SimpleNamespace(
-        name="cifar10", classes=10, shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.2,) * 3
-    )  # whose images need not be there
-    shop = Kept(CELLS, replace(SCALES["cpu"](), data=data), RESULTS / "reproduce/cpu", silent)
+    shop = Kept(CELLS, replace(HISTORY["cpu"](), data=Unread()), RESULTS / "reproduce/cpu", silent)
     assert not shop.network(cell, int(seed)).training
