@@ -87,7 +87,7 @@ def test_the_loss_falls_on_sixteen_images_and_trains_what_may_train(recipe, norm
     x, y = images(16), labels(16)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
     values = []
-    for step in range(100):
+    for step in range(150):
         cost = recipe.loss(model, x, y, Linf(eps=0.02), generator=generator(0, step))
         optimizer.zero_grad()
         cost.loss.backward()
