@@ -57,7 +57,7 @@ FAULTS = [
     # models
     Fault("a weaker attacker sees no gradient of the substitute", "models/abnn.py", "x.detach()).logits", "x).logits", "facts/test_abnn.py"),
     # attacks
-    Fault("a misclassified image beats a larger loss", "attacks/best_iterate.py", "(fallen & ~fell) | ((fallen == fell) & larger)", "larger", "facts/test_pgd.py facts/test_apgd.py facts/test_square.py"),
+    Fault("a misclassified image beats a larger loss", "attacks/best_iterate.py", "(fallen & ~fell) | ((fallen == fell) & larger)", "larger", "facts/test_sharp.py"),
     Fault("images that go backward are counted", "attacks/oracle.py", "self.backwards += len(x)", "self.backwards += 1", "facts/test_pgd.py facts/test_apgd.py"),
     Fault("APGD has momentum", "attacks/apgd.py", "share = 0.75 if self.step else 1.0", "share = 1.0", "facts/test_sharp.py"),
     Fault("later restarts begin at random", "attacks/pgd.py", "if self.random_start or restart else", "if self.random_start else", "facts/test_sharp.py"),
@@ -71,8 +71,8 @@ FAULTS = [
     Fault("resumed batches are of the same images", "evaluation/store.py", 'about["mark"] != mark', "not mark", "verdict/test_resume.py"),
     Fault("a random network is asked 11 times", "evaluation/predictor.py", "DRAWS = 11", "DRAWS = 1", "verdict/test_verdict.py verdict/test_doubts.py"),
     # auditing
-    Fault("an image is put down to what broke it first", "auditing/checks/ledger.py", "self.first.setdefault(one, called)", "self.first[one] = called", "verdict/test_audit.py"),
-    Fault("what could not be seen supports no claim", "auditing/checks/verdict.py", 'UNSEEN = ("fail", "could not run")', 'UNSEEN = ("fail",)', "verdict/test_audit.py verdict/test_evasions.py"),
+    Fault("an image is put down to what broke it first", "auditing/checks/ledger.py", "self.first.setdefault(one, called)", "self.first[one] = called", "facts/test_sharp.py"),
+    Fault("what could not be seen supports no claim", "auditing/checks/verdict.py", 'UNSEEN = ("fail", "could not run")', 'UNSEEN = ("fail",)', "facts/test_sharp.py"),
     # diagnostics
     Fault("curvature is measured at half a radius", "diagnostics/smoothness.py", "self.reach * region.radius", "region.radius", "facts/test_diagnoses_known.py"),
     # experiments

@@ -1,13 +1,20 @@
 """What planted faults showed to be seen by nobody (see mutations.py)."""
 
+import pytest
 import torch
 from torch import nn
 
 from normwise.attacks import APGD, BIM
+from normwise.attacks.best_iterate import Best
+from normwise.auditing.checks import Case, closed
+from normwise.auditing.checks.ledger import Ledger
 from normwise.evaluation.coupling import measure_coupling
 from normwise.evaluation.curves import Survivors, _fewer
+from normwise.records import Check
 from normwise.seeding import derive, generator
 from normwise.threats import Linf
+from normwise.types import Search
+from normwise.utils import intervals
 from worlds import THREAT, Watched, balanced, batches, images, labels, trained
 
 
@@ -58,3 +65,32 @@ def test_what_is_lost_at_one_radius_stays_lost():
     one, other = torch.tensor([True, False, True]), torch.tensor([True, True, False])
     alone = measure_coupling(trained(), [images()])
     assert _fewer(one, other, Survivors([], one, [], alone)).tolist() == [True, False, False]
+
+
+def test_a_misclassified_image_beats_a_larger_loss():
+    x, row, every = images(1), torch.tensor([0]), torch.tensor([True])
+    best = Best(x, every, Search(independent=True, stops=False))
+    best.offer(row, x + 1, torch.tensor([1.0]), every, 0)
+    best.offer(row, x + 2, torch.tensor([2.0]), ~every, 1)
+    assert torch.equal(best.x_adv, x + 1)
+
+
+def test_an_image_is_put_down_to_what_broke_it_first():
+    ledger = Ledger(10)
+    ledger.fell([1, 2], "fgsm")
+    ledger.fell([2, 3], "pgd-20")
+    score, found_by = ledger.bound(coupled=False)
+    assert (score.value, found_by) == (0.7, {"fgsm": 2, "pgd-20": 1})
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"), [("pass", "trustworthy"), ("could not run", "not established"), ("fail", "not established")]
+)
+def test_where_no_gradient_was_seen_to_arrive_no_claim_is_supported(status, verdict):
+    case = Case(trained(), batches(), THREAT, claim=0.5)
+    case.ledger.lower(intervals.of_rows(40, 40), "pgd-20")
+    checks = [
+        Check(name=name, status=now, measured="", why="")
+        for name, now in (("loss surface", status), ("stronger search", "pass"))
+    ]
+    assert closed(case, checks).verdict == verdict
