@@ -6,7 +6,7 @@ from torch import nn
 
 from normwise.attacks import APGD, BIM
 from normwise.attacks.best_iterate import Best
-from normwise.auditing.checks import Case, closed
+from normwise.auditing.checks import Case, conclude
 from normwise.auditing.checks.ledger import Ledger
 from normwise.evaluation.coupling import measure_coupling
 from normwise.evaluation.curves import Survivors, _fewer
@@ -93,4 +93,4 @@ def test_where_no_gradient_was_seen_to_arrive_no_claim_is_supported(status, verd
         Check(name=name, status=now, measured="", why="")
         for name, now in (("loss surface", status), ("stronger search", "pass"))
     ]
-    assert closed(case, checks).verdict == verdict
+    assert conclude(case, checks).verdict == verdict
