@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import normwise
+from mutations import FAULTS, misplaced
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(normwise.__file__).parent
@@ -228,3 +230,22 @@ def test_the_example_of_the_readme_runs():
     block = re.search(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
     out = subprocess.run([sys.executable, "-c", block[1]], check=True, capture_output=True, text=True).stdout
     assert re.search(r"robust accuracy +[\d.]+% \[[\d.]+, [\d.]+\]\nimages +independent\n$", out)
+
+
+def test_every_planted_fault_has_its_place():
+    """So that `make mutations` can plant it; a line says which has lost its own."""
+    assert misplaced(FAULTS) == []
+
+
+def test_shapes_are_checked_in_tests():
+    """In every call, with sizes of one name alike within it; of fields where a dataclass is made."""
+    from normwise.losses import margin
+    from normwise.threats import L2
+
+    assert margin(torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)).shape == (3,)
+    for wrong in (torch.zeros(2, dtype=torch.long), torch.zeros(3), torch.zeros(3, 1, dtype=torch.long)):
+        with pytest.raises(TypeError):
+            margin(torch.zeros(3, 4), wrong)
+    assert L2(eps=1).eps == 1
+    with pytest.raises(TypeError):
+        L2(eps="1")
