@@ -20,7 +20,7 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
-from normwise.experiments.papers.workshop import Workshop
+from normwise.experiments.papers.workshop import History
 from normwise.experiments.presets import DIGITS
 from normwise.models import NFResNet, ResNet
 from normwise.models.abnn import Adaptive, abnn, fixed_at
@@ -183,7 +183,7 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
         resnet20(checkpoints / "akamaster_resnet20_cifar10.th"),
         cnn_a(checkpoints / "cnn_a_adv_cifar10.pth"),
     )
-    shop = Workshop(CELLS, cpu(), cells, silent)
+    shop = History(CELLS, cpu(), cells, silent)
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(published, BNwoT()), None, False, 8 / 255
     for name, make in BROKEN.items():

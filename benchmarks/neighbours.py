@@ -11,7 +11,7 @@ from normwise.evaluation.batch_attacks import peers, single
 from normwise.evaluation.plan import AttackPlan
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
-from normwise.experiments.papers.workshop import Workshop
+from normwise.experiments.papers.workshop import History
 from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
 from normwise.types import silent
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1] / "results" / "reproduce" / "cpu"
 
 def main(out: str) -> None:
     scale, found = cpu(), []
-    shop = Workshop(CELLS, scale, ROOT, silent)
+    shop = History(CELLS, scale, ROOT, silent)
     for name in ("bnwot", "bn-standard"):
         model = shop.network(name, 0)
         for share in (0.1, 0.5):

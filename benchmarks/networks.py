@@ -20,7 +20,9 @@ def small(channels: int, features: int) -> nn.Module:
 
 def _in_order(model: nn.Module, path: Path) -> nn.Module:
     """Give weights by order, whatever their names."""
-    return give(model, dict(zip(model.state_dict(), weights(path).values(), strict=True)), str(path))
+    found = weights(path)
+    give(model, found._replace(state=dict(zip(model.state_dict(), found.state.values(), strict=True))))
+    return model
 
 
 def cnn_a(path: Path) -> nn.Module:
@@ -42,7 +44,8 @@ def mnist(path: Path) -> nn.Module:
 def resnet20(path: Path) -> nn.Module:
     """Trained on CIFAR-10 without a defence; option A shortcuts."""
     net = ResNet(depth=20, shortcut="pad")(BN(), classes=10, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    return give(net, weights(path), str(path)).eval()
+    give(net, weights(path))
+    return net.eval()
 
 
 def resnet18() -> nn.Module:
@@ -58,9 +61,9 @@ def _reproduced(name: str) -> nn.Module:
     """A network of `normwise reproduce --preset cpu`, seed 0, as results/ holds it; run from the repository's root."""
     from normwise.experiments.papers.papers import CELLS
     from normwise.experiments.papers.scale import cpu
-    from normwise.experiments.papers.workshop import Workshop
+    from normwise.experiments.papers.workshop import History
 
-    return Workshop(CELLS, cpu(), Path("results/reproduce/cpu"), silent).network(name, 0)
+    return History(CELLS, cpu(), Path("results/reproduce/cpu"), silent).network(name, 0)
 
 
 def resnet8_bn() -> nn.Module:

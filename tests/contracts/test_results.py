@@ -10,7 +10,7 @@ import yaml
 from normwise.__main__ import main
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import HISTORY
-from normwise.experiments.papers.workshop import Workshop
+from normwise.experiments.papers.workshop import History
 from normwise.records import read_results
 from normwise.report import audit
 from normwise.types import silent
@@ -113,15 +113,8 @@ class Unread:
     test_from: int = 0
 
 
-class Kept(Workshop):
-    """Cells of version 1 of the digests, whose folders do not tell settings apart."""
-
-    def place(self, name, seed):
-        return self.folder / "cells" / f"{name}-seed{seed}"
-
-
 @pytest.mark.parametrize("name", found("*.safetensors"))
 def test_kept_weights_fit_their_networks(name):
     cell, _, seed = Path(name).parent.name.rpartition("-seed")
-    shop = Kept(CELLS, replace(HISTORY["cpu"](), data=Unread()), RESULTS / "reproduce/cpu", silent)
+    shop = History(CELLS, replace(HISTORY["cpu"](), data=Unread()), RESULTS / "reproduce/cpu", silent)
     assert not shop.network(cell, int(seed)).training

@@ -229,6 +229,9 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
         few = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
         alone = " The interval of a cell with one seed covers images alone." if 1 in seeds else ""
         cautions.append((f"{few} seeds", f"Means over seeds; the intervals cover images and trainings.{alone}"))
+    if len(trained) > 1:
+        untuned = "Each network trained with the settings it was given; no learning rate was tuned. A difference may come from that."
+        cautions.append(("Not tuned", untuned))
     names = attackers(result for cell in found for result in cell.results)
     if names:
         weak = f"A worst case over {joined(names)} is an upper bound on robustness"

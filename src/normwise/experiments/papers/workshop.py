@@ -236,6 +236,13 @@ class Workshop:
         )
 
 
+class History(Workshop):
+    """Cells from before digests had a version: their networks can be loaded, from `cells/NAME-seedN`."""
+
+    def place(self, name: str, seed: int) -> Path:
+        return self.folder / "cells" / f"{name}-seed{seed}"
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """The record of a cell's folder; None where there is none, or none that can be read."""
     try:
