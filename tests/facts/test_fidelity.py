@@ -96,7 +96,8 @@ def test_training_crafts_on_the_network_itself_where_its_copy_misleads(wrong, mo
     assert len(folded) == 2, "and once where it goes on or begins again"
 
 
-def test_training_on_a_copy_that_answers_alike_says_nothing(monkeypatch):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_on_a_copy_that_answers_alike_says_nothing(precision, monkeypatch):
     monkeypatch.setattr("normwise.training.recipes.crafting.FOLDS", 0)
-    how = Adversarial(steps=2), Linf(eps=0.1), Schedule(epochs=1, lr=0.01, batch_size=48)
+    how = Adversarial(steps=2), Linf(eps=0.1), Schedule(epochs=1, lr=0.01, batch_size=48, precision=precision)
     assert fit(trained(), Stripes(), *how, seed=0).training.remarks == ()

@@ -74,6 +74,9 @@ class Scale:
 ADAMW = Schedule(
     epochs=20, optimizer="adamw", lr=3e-3, weight_decay=5e-4, decay="onecycle", crop=4, flip=True, validate_every=5
 )
+LADDER = replace(
+    ADAMW, precision="bf16"
+)  # of sizes S, M and L: all networks train, and are attacked in training, in bfloat16
 RATES = (1e-3, 3e-3, 1e-2)
 M_CELLS = ("bn-standard", "bn-half", "bn-quarter", "bn-eighth", "bnwot", "rnt-standard", "rn", "none-standard", "nf-standard", "bn-at", "bn-mixed", "nofrost", "bn-foreign", "abnn-foreign")  # fmt: skip
 L_CELLS = tuple(f"{kind}-published-{depth}" for depth in (20, 32, 56) for kind in ("bn", "affine", "abnn"))
@@ -106,8 +109,8 @@ def s() -> Scale:
         model=ResNet(depth=8),
         eps=8 / 255,
         steps=7,
-        standard=ADAMW,
-        robust=replace(ADAMW, epochs=10),
+        standard=LADDER,
+        robust=replace(LADDER, epochs=10),
         rates=RATES,
         tuning=Tuning(),
         first=1,
@@ -117,7 +120,7 @@ def s() -> Scale:
 
 def m() -> Scale:
     """Size M: ResNet-20 of width 16 on all of CIFAR-10, 2,000 test images, 3 seeds and then 5: a GPU is advised."""
-    schedule = replace(ADAMW, epochs=15)
+    schedule = replace(LADDER, epochs=15)
     return replace(
         s(),
         data=Cifar10(validation_size=1000, test_limit=2000),
@@ -134,7 +137,7 @@ def large() -> Scale:
 
     Each published network is one training on all 50,000 images.
     """
-    schedule = replace(ADAMW, epochs=10)
+    schedule = replace(LADDER, epochs=10)
     return replace(
         s(),
         model=ResNet(depth=20, shortcut="pad"),
