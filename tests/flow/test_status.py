@@ -42,6 +42,9 @@ def test_a_training_says_its_epochs_and_the_time_left(tmp_path, capsys):
     assert main(["status", str(tmp_path), "--json", "true"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["verb"], told["done"], told["parts"][0]["share"]) == ("train", 0, 0.5)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"epoch": 3, "lo')  # torn
+    assert status(tmp_path).parts == found.parts
 
 
 def test_an_evaluation_says_its_batches_and_then_its_figure(tmp_path, capsys):

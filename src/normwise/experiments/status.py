@@ -109,15 +109,24 @@ def _trained(e: Experiment, folder: Path, name: str = "train") -> Part:
             seconds=seconds,
             says=f"clean {found.evaluation.clean_accuracy}, worst {worst}",
         )
-    lines = (folder / LOG).read_text().splitlines() if (folder / LOG).is_file() else []
-    if not lines:
+    last = _last_epoch(folder / LOG)
+    if not last:
         return Part(name=name, state="waiting", share=0.0, seconds=0.0)
-    last = json.loads(lines[-1])
     says, share = (
         f"epoch {last['epoch']} of {e.schedule.epochs}",
         last["epoch"] / (e.schedule.epochs + 1),
     )  # and the evaluation
     return Part(name=name, state="under way", share=share, seconds=last["seconds"], says=says)
+
+
+def _last_epoch(log: Path) -> dict[str, Any]:
+    """The last line of a log that is whole; empty where there is none."""
+    for line in reversed(log.read_text().splitlines() if log.is_file() else []):
+        try:
+            return dict(json.loads(line))
+        except ValueError:
+            continue
+    return {}
 
 
 def _training(e: Any, folder: Path) -> list[Part]:
