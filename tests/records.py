@@ -296,3 +296,36 @@ def shifted(text=""):
         "sentences": [f"bn is right on half{text}.", f"reading the batch raises it{text}."],
         "provenance": {"command": f"normwise shifts{text}", "commit": f"0123abc{text}"},
     }
+
+
+def improved(text=""):
+    """The record of `normwise improve`: a network, a way that is chosen, one that was not tried."""
+
+    def measured(name, worst, trained):
+        score = {"value": worst, "low": worst - 0.1, "high": worst + 0.1, "n": 40, "unit": "rows", "rows": 40}
+        return {
+            "name": name,
+            "says": f"trained against PGD{text}",
+            "state": "tried",
+            "validation": {"clean": 0.9, "worst": worst, "n": 40},
+            "clean": {**score, "value": 0.9, "low": 0.8, "high": 0.95},
+            "protocol": score,
+            "worst": score,
+            "coupled": False,
+            "training": {"seconds": 90.0, "trained_parameters": 1000} if trained else None,
+            "search": {"rate": 0.001, "seconds": 30.0} if trained else None,
+            "seconds": 120.0,
+        }
+
+    late = {"name": "mixed", "says": f"both{text}", "state": "was not tried", "why": f"2.0 minutes were spent{text}"}
+    data, threat = {"name": f"digits{text}"}, {"name": f"linf{text}", "eps": 0.125}
+    return {
+        "settings": {"model": f"runs/bn{text}", "data": data, "threat": threat, "lose": 0.2},
+        "before": measured("as given", 0.2, False),
+        "ways": [measured("pgd-at", 0.5, True), late],
+        "chosen": "pgd-at",
+        "network": f"runs/improve/cells/pgd-at{text}",
+        "sentences": [f"PGD adversarial training raises the worst case{text}", f"mixed was not tried{text}"],
+        "audits": {},
+        "provenance": {"command": f"normwise improve{text}", "commit": f"0123abc{text}"},
+    }

@@ -14,6 +14,7 @@ VERBS = {
     "evaluate": "evaluate any network under attack",
     "attack": "make adversarial images of a network, and keep them",
     "audit": "test whether a network's robustness is real; one verdict with reasons",
+    "improve": "try ways to make your network more robust, choose one, and say what it costs",
     "diagnose": "show where networks drift, which layer flips the decision, and how smooth they are",
     "shifts": "measure accuracy under 15 corruptions, and how much of it test-time BatchNorm adaptation recovers",
     "selftest": "test an attack where the right result is known, on your network or on a small one",

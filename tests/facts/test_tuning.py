@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from normwise.experiments.papers.tuning import Search, Try, Tuning, search
+from normwise.experiments.tuning import Search, Try, Tuning, search
 
 RATES = (1e-3, 3e-3, 1e-2)
 

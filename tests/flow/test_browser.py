@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from normwise.records import write
-from normwise.report import audit, claims, diagnosis, page, shifts
-from records import HOSTILE, audited, diagnosed, example, grid, png, result, shifted
+from normwise.report import audit, claims, diagnosis, improve, page, shifts
+from records import HOSTILE, audited, diagnosed, example, grid, improved, png, result, shifted
 from records import claims as claimed
 
 WATCH = """<script>
@@ -64,7 +64,7 @@ addEventListener("load", () => {
 });
 </script>"""
 PICTURES = {"bench": 12, "audit": 12, "audits": 12, "shifts": 2}  # that are images; figures are SVG
-TABLES = {"bench": 1, "audit": 0, "audits": 2, "claims": 3, "diagnose": 7, "shifts": 1}
+TABLES = {"bench": 1, "audit": 0, "audits": 2, "claims": 3, "diagnose": 7, "improve": 1, "shifts": 1}
 FRAMES = """<!doctype html><meta name="color-scheme" content="light dark"><body><script>
 const answers = {};
 addEventListener("message", e => { answers[e.data[0]] = e.data[1]; document.title = JSON.stringify(answers); });
@@ -97,6 +97,7 @@ def pages(tmp_path_factory):
         "audits": audit.to_html([audited(HOSTILE), sound, audited()], out),
         "claims": claims.to_html(*claimed(HOSTILE)),
         "diagnose": diagnosis.write(out, diagnosed(HOSTILE))[0].read_text(),
+        "improve": improve.write_page(out, improved(HOSTILE)).read_text(),
         "shifts": shifts.write_page(out, natural).read_text(),
     }
 
@@ -133,7 +134,7 @@ def looked(request, browser, pages, tmp_path_factory):
     return dark, width, look(browser, pages, tmp_path_factory.mktemp("browser"), dark=dark, width=width)
 
 
-@pytest.mark.parametrize("name", ["bench", "audit", "audits", "claims", "diagnose", "shifts"])
+@pytest.mark.parametrize("name", ["bench", "audit", "audits", "claims", "diagnose", "improve", "shifts"])
 def test_a_page_works(looked, name):
     dark, width, answers = looked
     seen = answers[name]
@@ -144,7 +145,7 @@ def test_a_page_works(looked, name):
         assert seen[what] == 0, what
     assert seen["scripts"] == 3  # its own, and the two of this test
     assert (seen["paper"], seen["restored"]) == (0, True)
-    assert (seen["folds"] > 0) == (name != "claims")
+    assert (seen["folds"] > 0) == (name not in ("claims", "improve"))
     assert seen["pictures"] >= PICTURES.get(name, 0)
     assert len(seen["tables"]) == TABLES[name]
     for head in (head for table in seen["tables"] for head in table):

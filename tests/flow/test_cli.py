@@ -219,6 +219,11 @@ JUDGING = {  # verb: (its words beside the network's, the file of its record)
     "evaluate": ("--data.test_limit 10 --attacks fgsm --strongest []", "result.json"),
     "train": ("--data.train_limit 20 --data.test_limit 10 --schedule.epochs 1 --attacks fgsm --strongest []", "result.json"),
     "audit": ("--rows 4 --twin none --budget 0.001", "audit.json"),
+    "improve": (
+        "--data.train_limit 40 --data.validation_size 20 --data.test_limit 10 --schedule.epochs 1 --rates [0.001] --rows 4"
+        " --ways [pgd-at] --attacks fgsm --strongest [] --budget 0.001",
+        "improve.json",
+    ),
     "diagnose": ("--rows 4 --only gamma", "diagnose.json"),
     "shifts": ("--rows 4 --kinds [fog] --severities [1] --adapt []", "shifts.json"),
     "selftest": ("--rows 1 --attack fgsm", "selftest.json"),
@@ -243,8 +248,7 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
     for told in ("its entry ema was read", "the prefix module. was taken off"):
         assert told in said.err
         assert told in html.unescape(Path("OUT/two", file).read_text())
-    pages = done("report", "OUT/one", "--out", "OUT/page").splitlines()
-    (page,) = pages
+    *_, page = done("report", "OUT/one", "--out", "OUT/page").splitlines()
     assert kept["weights"] in html.unescape(Path(page.removeprefix("report: ")).read_text())
     refused = say("report", "run", "--out", "OUT/page")
     assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)

@@ -19,6 +19,7 @@ from ..experiments import experiment, leaderboard
 from ..experiments.evaluation_run import Evaluate, clear, run_evaluation
 from ..experiments.experiment import Experiment
 from ..experiments.grid import Bench, run_bench
+from ..experiments.improve import Improve, run_improve
 from ..experiments.papers import SYSTEMS, Reproduce, reproduce
 from ..experiments.presets import PRESETS
 from ..records import RESULTS, Result, commit, provenance, write
@@ -62,7 +63,15 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         return 130
 
 
-FINISHED = ("last.pt", "parts/*", "cells/*/last.pt", f"cells/*/{RESULT}", "cells/*.json", "cells/*/record.json")
+FINISHED = (
+    "last.pt",
+    "parts/*",
+    "cells/*/last.pt",
+    f"cells/*/{RESULT}",
+    "cells/*.json",
+    "cells/*/record.json",
+    "tuning/*.json",
+)
 
 
 @contextmanager
@@ -158,6 +167,21 @@ def _audit(description: str, words: Sequence[str]) -> None:
     print(f"{found.sentence}\nreport: {path}\nrecord: {out / page.RECORD}")
 
 
+def _improve(description: str, words: Sequence[str]) -> None:
+    from ..report import audit, improve
+
+    settings, _, out = parse(
+        Verb("improve", description, "runs/improve", "MODEL", 0, 1), Improve, words, defaults.for_improve
+    )
+    with _working("improve", out) as report:
+        record = run_improve(settings, out, report)
+    print("\n".join(record["sentences"]))
+    audit.write(out, [audit.read(path) for path in sorted(out.glob(f"audit-*/{audit.RECORD}"), reverse=True)])
+    if record["chosen"]:
+        print(f"network: {record['network']}")
+    print(f"report: {improve.write_page(out, record)}\nrecord: {out / improve.RECORD}")
+
+
 def _diagnose(description: str, words: Sequence[str]) -> None:
     from ..report import diagnosis
 
@@ -243,6 +267,7 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "evaluate": _evaluate,
     "attack": _attack,
     "audit": _audit,
+    "improve": _improve,
     "diagnose": _diagnose,
     "shifts": _shifts,
     "selftest": _selftest,

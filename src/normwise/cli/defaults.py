@@ -18,6 +18,7 @@ from ..diagnostics.run import Diagnose
 from ..experiments.evaluation_run import Evaluate
 from ..experiments.experiment import Experiment
 from ..experiments.grid import Bench
+from ..experiments.improve import Improve
 from ..experiments.presets import PRESETS, data_name, defaults_for
 from ..registry import plain, unknown
 from ..utils.run_folder import CONFIG
@@ -42,14 +43,19 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     return defaults, {"start": start}
 
 
-def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """A run folder decides data, threat model, attacks, seed and batch size."""
+def _settings(operands: Sequence[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """All that is known of a model: the defaults of its data, and over them the settings of its run folder. And its name."""
     model = operands[0] if operands else str(given.get("model", ""))
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
     there = bool(model) and Path(model).exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
     brought = read_yaml(folder / CONFIG) if there else {}
-    base = defaults_for(data_name(given, data_name(brought))) | brought
-    return _known(Evaluate, base | {"model": model, "weights": ""}), {"model": model}
+    return defaults_for(data_name(given, data_name(brought))) | brought | {"model": model, "weights": ""}, model
+
+
+def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder decides data, threat model, attacks, seed and batch size."""
+    settings, model = _settings(operands, given)
+    return _known(Evaluate, settings), {"model": model}
 
 
 def read_evaluate(path: Path) -> Mapping[str, Any]:
@@ -62,6 +68,13 @@ def for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder decides data, threat model and seed."""
     defaults, model = for_evaluate(operands, given)
     return _known(Audit, {key: value for key, value in defaults.items() if key != "batch_size"}), model
+
+
+def for_improve(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder decides data, threat model, attacks, seed, batch size, and how images are augmented."""
+    settings, model = _settings(operands, given)
+    augmented = {key: settings["schedule"][key] for key in ("crop", "flip")} if "schedule" in settings else {}
+    return _known(Improve, settings | {"schedule": plain(Improve.schedule) | augmented}), {"model": model}
 
 
 def for_diagnose(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:

@@ -15,7 +15,7 @@ from ..evaluation.artifacts import kept_examples
 from ..experiments.papers.run import TABLE, decided
 from ..experiments.papers.scale import HISTORY, SCALES
 from ..records import RESULTS, provenance, read_results, write
-from ..report import audit, diagnosis, page, selftest, shifts
+from ..report import audit, diagnosis, improve, page, selftest, shifts
 from ..report.robustbench import Entry
 from ..report.robustbench import read as read_entry
 from ..utils.run import RESULT
@@ -127,6 +127,7 @@ def _claims(folder: Path, table: Any) -> Draw:
 _ALONE: dict[str, Callable[[Path, Mapping[str, Any]], Draw]] = {
     diagnosis.RECORD: lambda folder, record: lambda out: diagnosis.write(out, record)[0],
     shifts.RECORD: lambda folder, record: lambda out: shifts.write_page(out, record, folder),
+    improve.RECORD: lambda folder, record: lambda out: improve.write_page(out, record),
     selftest.RECORD: lambda folder, record: lambda out: selftest.write_page(out, record),
     TABLE: _claims,
 }

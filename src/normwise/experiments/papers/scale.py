@@ -13,7 +13,7 @@ from ...models import PreActResNet18, ResNet, ResNet18
 from ...training.schedule import Schedule
 from ...types import Attack
 from ..presets import DIGITS, EPS
-from .tuning import Tuning
+from ..tuning import Tuning
 
 STREAM = 10_000  # between the seeds of two streams: more than anybody asks for
 MULTIPLES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the scale's eps: 0.25 to 8 in 1/255

@@ -27,12 +27,12 @@ from ...training.options import FitOptions
 from ...training.schedule import Schedule
 from ...types import Report
 from ...utils.model_state import set_mode
+from ..tuning import Search, Try, Tuning, search
 from . import figures
 from .cell import Cell
 from .judging import measured
 from .published import FILES
 from .scale import OTHER, STREAM, Scale, check_other, other
-from .tuning import Search, Try, Tuning, search
 
 RECORD, WEIGHTS, SEARCH = "record.json", "model.safetensors", "search.json"
 TUNED = 0  # the seed on which every arm chooses its learning rate

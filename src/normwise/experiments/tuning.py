@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...records import to_json, write
+from ..records import to_json, write
 
 
 @dataclass(frozen=True, kw_only=True)

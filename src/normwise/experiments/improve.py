@@ -1,0 +1,284 @@
+"""What makes a network more robust, and at what price: several ways are tried, one is chosen on validation images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..auditing.auditor import Audit, run_audit
+from ..config import choice, choices
+from ..data import DATA, Digits, find
+from ..evaluation.evaluator import evaluate
+from ..evaluation.plan import AttackPlan
+from ..models.checkpoints import WEIGHTS
+from ..models.loading import load, told
+from ..records import Result, Training, provenance, to_json, write
+from ..registry import plain, unknown
+from ..threats import THREATS, Linf
+from ..training.loop import Diverged, fit
+from ..training.schedule import Schedule
+from ..types import Attack, Data, Report, ThreatModel, silent
+from ..utils.model_state import moved
+from ..utils.per_row import first_rows
+from ..utils.run import RESULT, check_running, place
+from ..utils.run_folder import check_folder, keep_settings
+from .experiment import Experiment, evaluated, labelled, prepared, run
+from .tuning import Search, Try, Tuning, search
+from .ways import WAYS, Way, why_not
+
+RECORD = "improve.json"
+GIVEN = "as given"
+ROWS = 1000  # validation images that choose, at most
+AUDITS = (0.15, 0.25)  # of the budget: for the network as it is given, and for the one chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Improve:
+    """Which network is to become more robust, and how much may be spent on it.
+
+    Options
+        model       a run folder, a weights file beside its model.json, or package.module:function
+        weights     a weights file for the function
+        data        the data set, by name or path: its training images train, its validation images choose, its test images report
+        threat      what the attacker may do, in training and evaluation
+        ways        what is tried, in this order: some of pgd-at, mixed, norms-alone, robustnorm, groupnorm
+        attacks     the attacks of the evaluation (the protocol)
+        strongest   further attacks, on the images that `attacks` leave correct; []: none
+        schedule    how every way trains, its learning rate apart
+        rates       learning rates from which every way chooses, by trainings a third as long
+        lose        share of clean accuracy that the chosen network may lose, on validation images
+        budget      minutes. No way is begun that would end after them, by what the ways before took. The first is always tried
+        rows        test images of each audit
+        seed        every random choice follows from it
+        batch_size  images per batch in the evaluation
+        device      "cpu", "cuda", "cuda:1", or "auto"
+        threads     CPU threads; 0: torch's default
+    """
+
+    model: str = ""
+    weights: str = ""
+    data: Data = choice(DATA, Digits(), find)
+    threat: ThreatModel = choice(THREATS, Linf())
+    ways: tuple[str, ...] = tuple(WAYS)
+    attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
+    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    schedule: Schedule = Schedule(epochs=10, optimizer="adamw", lr=1e-3, decay="onecycle", validate_every=5)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    lose: float = 0.2
+    budget: float = 60.0
+    rows: int = 200
+    seed: int = 0
+    batch_size: int = 100
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_running(self)
+        if not self.model:
+            raise ValueError("no model is named; write normwise improve MODEL: a run folder or package.module:function")
+        if not self.ways or not self.rates:
+            raise ValueError(
+                f"ways is {list(self.ways)} and rates {list(self.rates)}; give at least one of each, such as pgd-at and 0.001"
+            )
+        for way in self.ways:
+            if way not in WAYS:
+                raise unknown("way", way, list(WAYS))
+        if not 0 <= self.lose <= 1 or not self.budget > 0 or self.rows < 1:
+            raise ValueError(
+                f"lose is {self.lose}, budget {self.budget} and rows {self.rows}; give a share from 0 to 1, and numbers above 0"
+            )
+
+
+def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
+    """Try the ways, choose one, audit it, and write `improve.json`; returns that record.
+
+    The record's `network` is what every verb takes as its model: the run folder `cells/WAY`, or the function and its weights. A stopped run resumes where it was.
+    Raises ValueError for a network or data that cannot be used, for data without validation images, and for a folder that another
+    run filled.
+    """
+    check_folder(s, folder)
+    loaded = load(s.model, s.weights)
+    start = moved(loaded.model, place(s))
+    if not s.data.validation(batch_size=s.batch_size):
+        raise ValueError(
+            "the data has no validation images, and ways are compared on these; give --data.validation_size, such as 1000"
+        )
+    ways = [WAYS[name] for name in dict.fromkeys(s.ways)]
+    for way in ways:
+        if not why_not(way, start):
+            prepared(experiment_of(s, way, s.rates[0]), report)  # what cannot run is refused before anything is written
+    said = told([loaded], report)
+    keep_settings(s, folder)
+    pieces = len(ways) + 3
+    report("audit of the network as it is given", 0, pieces)
+    audits = {"before": _audited(s, folder / "audit-before", {"model": s.model, "weights": s.weights}, AUDITS[0])}
+    before = _before(s, folder, start, report)
+    tried = list[dict[str, Any]]()
+    for number, way in enumerate(ways, 2):
+        report(f"{way.name}: {way.says}", number, pieces)
+        tried.append(_tried(s, way, folder, why_not(way, start) or _too_late(s, [before, *tried])))
+    chosen = choose(before, tried, s.lose)
+    if chosen:
+        report(f"audit of {chosen['name']}", pieces - 1, pieces)
+        model, weights = made(s, chosen["name"], folder)
+        claim = {"claim": str(folder / "cells" / chosen["name"] / RESULT), "twin": "none" if s.weights else s.model}
+        audits["after"] = _audited(s, folder / "audit-after", {"model": model, "weights": weights, **claim}, AUDITS[1])
+    record = {
+        "settings": plain(s),
+        "before": before,
+        "ways": tried,
+        "chosen": chosen["name"] if chosen else "",
+        "network": " --weights ".join(filter(None, made(s, chosen["name"], folder))) if chosen else "",
+        "sentences": sentences(before, tried, chosen, audits),
+        "audits": {when: {"verdict": one["verdict"], "sentence": _verdict(one)} for when, one in audits.items()},
+        "provenance": provenance() | said,
+    }
+    write(folder / RECORD, to_json(record))
+    report("", pieces, pieces)
+    return record
+
+
+def experiment_of(s: Improve, way: Way, rate: float) -> Experiment:
+    """A way as an experiment that starts from the network."""
+    shared = ("data", "weights", "threat", "attacks", "strongest", "seed", "batch_size", "device", "threads")
+    own: dict[str, Any] = {name: getattr(s, name) for name in shared}
+    return Experiment(**own, start=s.model, norm=way.norm, recipe=way.recipe, schedule=replace(s.schedule, lr=rate))
+
+
+def made(s: Improve, way: str, folder: Path) -> tuple[str, str]:
+    """How the network of a way is named, and its weights file: a run folder, or the function that makes it and what it learned."""
+    cell = folder / "cells" / way
+    return (s.model, str(cell / WEIGHTS)) if ":" in s.model else (str(cell), "")
+
+
+def _too_late(s: Improve, made: Sequence[Mapping[str, Any]]) -> str:
+    """Why no further way is begun: it would end after the budget. The first is always tried."""
+    done = [one["seconds"] for one in made[1:] if one["state"] == "tried"]
+    spent = (made[0]["seconds"] + sum(done)) / 60
+    allowed = (1 - sum(AUDITS)) * s.budget
+    if not done or spent + max(done) / 60 <= allowed:
+        return ""
+    return f"{spent:.1f} minutes were spent, and it would take about {max(done) / 60:.1f} more; give --budget more than {s.budget:g}"
+
+
+def _before(s: Improve, folder: Path, model: nn.Module, report: Report) -> dict[str, Any]:
+    """The network as it is, on the same images under the same attacks; kept, so that a stopped run does not measure it again."""
+    file = folder / "before.json"
+    if file.exists():
+        return dict(json.loads(file.read_text()))
+    e = experiment_of(s, WAYS[s.ways[0]], s.rates[0])
+    found = Result(name=GIVEN, experiment=labelled(e), training=None, evaluation=evaluated(e, model, report, s.model))
+    row = {"name": GIVEN, "says": "the network as it is", "state": "tried", **_figures(s, model, found, None)}
+    write(file, to_json(row))
+    return dict(json.loads(file.read_text()))
+
+
+def _tried(s: Improve, way: Way, folder: Path, why: str) -> dict[str, Any]:
+    """Tune, train and measure a way, or say why not."""
+    row = {"name": way.name, "says": way.says}
+    file = folder / f"{way.name}.json"
+    if file.exists():
+        return dict(json.loads(file.read_text()))
+    if why:
+        return {**row, "state": "was not tried", "why": why}
+    try:
+        found = _search(s, way, folder)
+        result = run(experiment_of(s, way, found.rate), folder / "cells" / way.name, name=way.name)
+    except Diverged as error:
+        return {**row, "state": "failed", "why": str(error)}
+    row |= {"state": "tried", **_figures(s, load(*made(s, way.name, folder)).model, result, found)}
+    write(file, to_json(row))
+    return dict(json.loads(file.read_text()))
+
+
+def _search(s: Improve, way: Way, folder: Path) -> Search:
+    """The learning rate of a way: the best of short trainings, by accuracy on validation images under a short PGD."""
+    how = Tuning(most=2 if len(s.rates) > 1 else 0)
+
+    def attempt(rate: float) -> Try:
+        e = experiment_of(s, way, rate)
+        short = replace(e.schedule, epochs=how.epochs(e.schedule.epochs))
+        try:
+            made = fit(prepared(e)[0], e.data, e.recipe, e.training_threat, short, seed=e.seed).training
+        except Diverged:
+            return Try(rate, 0.0, None)
+        return Try(rate, made.validation.get("robust", 0.0), made.loss, made.forwards, made.backwards, made.seconds)
+
+    return search(s.rates, attempt, folder / "tuning" / f"{way.name}.json", how)
+
+
+def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None) -> dict[str, Any]:
+    """What a row of the record says of a network: on validation images, on test images, and what it cost."""
+    rows = first_rows(s.data.validation(batch_size=s.batch_size), ROWS)
+    plan = AttackPlan(s.threat, s.attacks, strongest=s.strongest, seed=s.seed)
+    judged = evaluate(moved(model, place(s)), rows, plan).evaluation
+    e, spent = result.evaluation, result.training
+    search = found.told() if found else {"seconds": 0.0}
+    return {
+        "validation": {"clean": judged.clean_accuracy.value, "worst": judged.headline.value, "n": judged.n},
+        "clean": asdict(e.clean_accuracy),
+        "protocol": asdict(e.pair[0]),
+        "worst": asdict(e.headline),
+        "coupled": e.coupled,
+        "training": _cost(spent) if spent else None,
+        "search": search if found else None,
+        "seconds": (spent.seconds if spent else 0.0) + search["seconds"] + e.seconds + judged.seconds,
+    }
+
+
+def _cost(spent: Training) -> dict[str, Any]:
+    wanted = ("seconds", "forwards", "backwards", "epochs", "parameters", "trained_parameters", "remarks")
+    return {name: getattr(spent, name) for name in wanted}
+
+
+def _audited(s: Improve, folder: Path, asked: Mapping[str, str], share: float) -> dict[str, Any]:
+    """The audit of a network, kept in a folder of its own."""
+    if not (folder / "audit.json").exists():
+        shared = ("data", "threat", "rows", "seed", "device", "threads")
+        own: dict[str, Any] = {name: getattr(s, name) for name in shared} | {"twin": "none"} | dict(asked)
+        run_audit(Audit(**own, batch_size=min(s.batch_size, 32), budget=share * s.budget), folder, silent)
+    return dict(json.loads((folder / "audit.json").read_text()))
+
+
+def _verdict(audited: Mapping[str, Any]) -> str:
+    low, high = audited["interval"]
+    return f"{audited['verdict']}: at most {100 * audited['upper_bound']:.1f}% robust [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def choose(before: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], lose: float) -> Mapping[str, Any] | None:
+    """The way with the best worst case on validation images that does not lose too much clean accuracy there; None: none is better."""
+    least = before["validation"]["clean"] - lose
+    able = [one for one in tried if one["state"] == "tried" and one["validation"]["clean"] >= least]
+    best = max(able, key=lambda one: one["validation"]["worst"], default=None)
+    return best if best and best["validation"]["worst"] > before["validation"]["worst"] else None
+
+
+def sentences(
+    before: Mapping[str, Any],
+    tried: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, Any] | None,
+    audits: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """What came out, in words; the first is the headline."""
+    if not chosen:
+        found = ["Nothing that was tried makes this network more robust without losing too much clean accuracy; keep it"]
+    else:
+        old, new = before["worst"], chosen["worst"]
+        sure = "" if new["low"] > old["high"] else ", and the intervals overlap: this may be chance"
+        clean = f"clean accuracy goes from {100 * before['clean']['value']:.1f} to {100 * chosen['clean']['value']:.1f}%"
+        found = [
+            f"{chosen['says'][:1].upper()}{chosen['says'][1:]} raises the worst case from {100 * old['value']:.1f} to "
+            f"{100 * new['value']:.1f}%{sure}; {clean}"
+        ]
+        found.append(f"Audit of the chosen network: {_verdict(audits['after'])}")
+    found.append(f"Audit of the network as it is given: {_verdict(audits['before'])}")
+    for one in tried:
+        if one["state"] != "tried":
+            found.append(f"{one['name']} {one['state']}: {one['why']}")
+    return found

@@ -1,0 +1,60 @@
+"""The choice of `normwise improve`: on validation images, within what may be lost and what may be spent."""
+
+import pytest
+from torch import nn
+
+from normwise.experiments.improve import Improve, _too_late, choose, sentences
+from normwise.experiments.ways import WAYS, why_not
+from records import improved
+from worlds import balanced
+
+
+def row(name, clean, worst, seconds=60.0):
+    return {"name": name, "state": "tried", "validation": {"clean": clean, "worst": worst}, "seconds": seconds}
+
+
+BEFORE = row("as given", 0.9, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("ways", "chosen"),
+    [
+        ([row("a", 0.8, 0.4), row("b", 0.8, 0.5)], "b"),
+        ([row("a", 0.8, 0.4), row("b", 0.6, 0.5)], "a"),  # b loses too much
+        ([row("a", 0.9, 0.1)], None),  # no better than before
+        ([{"name": "a", "state": "was not tried", "why": ""}], None),
+    ],
+)
+def test_the_most_robust_is_chosen_of_those_that_stay_accurate(ways, chosen):
+    found = choose(BEFORE, ways, 0.2)
+    assert (found["name"] if found else None) == chosen
+
+
+def test_the_choice_reads_no_test_image():
+    record = improved()
+    seen = choose(record["before"], record["ways"], 0.2)
+    for one in (record["before"], *record["ways"]):
+        for key in ("clean", "worst", "protocol"):
+            one.pop(key, None)
+    assert choose(record["before"], record["ways"], 0.2) == seen
+
+
+@pytest.mark.parametrize(("budget", "begun"), [(10.0, True), (4.0, False)])
+def test_no_way_is_begun_that_would_end_after_the_budget(budget, begun):
+    settings = Improve(model="runs/bn", budget=budget)
+    assert not _too_late(settings, [BEFORE]), "the first is always tried"
+    assert (not _too_late(settings, [BEFORE, row("a", 0.8, 0.4, 120.0)])) == begun
+
+
+def test_intervals_that_overlap_are_said_to():
+    record, audited = improved(), {"verdict": "trustworthy", "upper_bound": 0.5, "interval": (0.4, 0.6)}
+    before, (way, _) = record["before"], record["ways"]
+    audits = {"before": audited, "after": audited}
+    assert "chance" not in sentences(before, [way], way, audits)[0]
+    near = {**way, "worst": {**way["worst"], "low": 0.3}}
+    assert "chance" in sentences(before, [near], near, audits)[0]
+
+
+def test_a_network_without_norms_has_its_norms_neither_trained_nor_converted():
+    assert {name for name, way in WAYS.items() if not why_not(way, nn.Linear(2, 2))} == {"pgd-at", "mixed"}
+    assert not any(why_not(way, balanced()) for way in WAYS.values())
