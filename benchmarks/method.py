@@ -1,4 +1,4 @@
-"""The tables of docs/method.md: what each claim asks and what can be detected, and what each cell costs.
+"""The tables of docs/laboratory/method.md: what each claim asks and what can be detected, and what each cell costs.
 
 python benchmarks/method.py effects                 (variances from results/reproduce/cpu, where that has the cells)
 python benchmarks/method.py budget s|m|l            (counted passes, and hours at --seconds a pass)

@@ -1,7 +1,7 @@
 """Two sides' runs in ratios: median [smallest, largest] over the seeds, the reference's figure over ours of the same seed.
 
-python benchmarks/ratios.py                      # the tables of docs/benchmarks.md, from benchmarks/results/*.json
-python benchmarks/ratios.py docs/benchmarks.md   # write them there
+python benchmarks/ratios.py                      # the tables of docs/laboratory/benchmarks.md, from benchmarks/results/*.json
+python benchmarks/ratios.py docs/laboratory/benchmarks.md   # write them there
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import fmean, median
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-MARKS = "<!-- tables: python benchmarks/ratios.py docs/benchmarks.md -->", "<!-- end of the tables -->"
+MARKS = "<!-- tables: python benchmarks/ratios.py docs/laboratory/benchmarks.md -->", "<!-- end of the tables -->"
 VARIANTS = ("as it is", "folded, channels_last", "compiled", "bfloat16", "compiled bfloat16")
 
 
@@ -129,7 +129,7 @@ def _norms() -> Iterable[str]:
 
 
 def tables() -> str:
-    """The tables of docs/benchmarks.md."""
+    """The tables of docs/laboratory/benchmarks.md."""
     beside = [f"apgd-{name}" for name in ("resnet20", "cnn_a", "cnn_a-1000")]
     beside += [
         f"autoattack-{name}"

@@ -1,4 +1,4 @@
-"""What docs/benchmarks.md and docs/method.md say in their tables is what the records and the claims say."""
+"""What docs/laboratory/benchmarks.md and docs/laboratory/method.md say in their tables is what the records and the claims say."""
 
 import importlib.util
 import sys
@@ -22,8 +22,8 @@ def ratios():
 
 
 def test_the_tables_are_those_of_the_records(ratios):
-    page = (ROOT / "docs/benchmarks.md").read_text()
-    assert ratios.tables() in page, "run python benchmarks/ratios.py docs/benchmarks.md"
+    page = (ROOT / "docs/laboratory/benchmarks.md").read_text()
+    assert ratios.tables() in page, "run python benchmarks/ratios.py docs/laboratory/benchmarks.md"
     assert ratios.within(page) == page
 
 
@@ -36,7 +36,7 @@ def test_ratios_pair_runs_of_one_seed(ratios):
 
 
 def test_the_method_says_what_the_claims_ask_and_what_can_be_detected():
-    page = (ROOT / "docs/method.md").read_text()
+    page = (ROOT / "docs/laboratory/method.md").read_text()
     assert "\n".join(script("method").effects()) in page, (
-        "run python benchmarks/method.py effects, and put it into docs/method.md"
+        "run python benchmarks/method.py effects, and put it into docs/laboratory/method.md"
     )

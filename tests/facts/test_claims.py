@@ -357,8 +357,8 @@ def test_the_page_of_claims_is_made_of_the_committed_records(tmp_path):
         shutil.copy(path, target)
     assert len(list(tmp_path.glob("cells/*"))) >= 10
     decided(tmp_path, "cpu")
-    assert (tmp_path / "claims.md").read_text() == (root / "docs/claims.md").read_text()
-    assert "| `bn-standard` |" in (root / "docs/claims.md").read_text()
+    assert (tmp_path / "claims.md").read_text() == (root / "docs/laboratory/claims.md").read_text()
+    assert "| `bn-standard` |" in (root / "docs/laboratory/claims.md").read_text()
     table = json.loads((tmp_path / "claims.json").read_text())
     assert {one["verdict"] for one in table} == {OPEN, NEVER}  # history decides nothing
 

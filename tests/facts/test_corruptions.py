@@ -110,7 +110,7 @@ def test_settings_follow_the_size_of_the_image():
 
 
 def test_the_table_in_the_docs_holds_the_settings():
-    text = (Path(__file__).parents[2] / "docs" / "shifts.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/reference/shifts.md").read_text()
     for name, one in CORRUPTIONS.items():
         row = re.search(rf"^\| `{name}` \|.*$", text, re.M)
         assert row, name

@@ -21,7 +21,7 @@ from normwise.report.words import anchor
 from records import audited, diagnosed, example, result, shifted
 
 CSS = (Path(audit.__file__).parent / "page.css").read_text()
-DOCS = (Path(__file__).parents[2] / "docs/checks.md").read_text()
+DOCS = (Path(__file__).parents[2] / "docs/reference/checks.md").read_text()
 HERE = Path()
 
 
@@ -227,16 +227,16 @@ def test_a_page_leads_to_the_docs_from_wherever_it_lies(where, tmp_path, monkeyp
         page.write(Path(where), [result(warn=True)], title="", provenance={}),
     ):
         (address,) = leads(path.read_text())
-        assert (out / address).resolve() == Path(__file__).parents[2] / "docs/checks.md"
+        assert (out / address).resolve() == Path(__file__).parents[2] / "docs/reference/checks.md"
 
 
 def test_without_a_checkout_a_page_leads_nowhere(monkeypatch, tmp_path):
-    monkeypatch.setattr(report_words, "_CHECKS", tmp_path / "docs/checks.md")
+    monkeypatch.setattr(report_words, "_CHECKS", tmp_path / "docs/reference/checks.md")
     monkeypatch.setattr(page.figures, "draw", lambda found, out: [])
     written = page.write(tmp_path, [result(warn=True)], title="", provenance={}).read_text()
     for whole in (audit.to_html([audited()], tmp_path), written):
         assert not leads(whole)
-        assert "ee docs/checks.md" in words(whole)
+        assert "ee docs/reference/checks.md" in words(whole)
 
 
 def test_a_diagnosis_says_who_controls_what(tmp_path):

@@ -203,7 +203,7 @@ def test_networks_are_told_apart():
 
 
 def test_the_example_of_the_docs_runs():
-    text = (Path(__file__).parents[2] / "docs/diagnose.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/reference/diagnose.md").read_text()
     held = io.StringIO()
     with redirect_stdout(held):
         exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})

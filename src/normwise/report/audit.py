@@ -28,7 +28,7 @@ _REACHES = {  # name: what the attacker changes, what the share counts
 
 
 class Finding(NamedTuple):
-    """One check: its anchors in this page and in docs/checks.md, what it found on how many images, and its series as a plot."""
+    """One check: its anchors in this page and in docs/reference/checks.md, what it found on how many images, and its series as a plot."""
 
     id: str
     anchor: str

@@ -90,7 +90,7 @@ def to_html(
         lead=_tally(claims),
         rest=f"{len(claims)} claims of four papers, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
         "fixed before. A claim is decided only if its networks were tuned, have learned, and meet the premise of the claim. "
-        "docs/method.md says how.",
+        "docs/laboratory/method.md says how.",
         claims=[_told(one) for one in claims],
         networks=networks,
         columns=columns,
@@ -117,7 +117,7 @@ def to_markdown(
         *_claims(claims),
         "",
         "Differences are paired over test images and seeds, with 95% intervals of each alone. Verdicts are corrected for the number of",
-        "claims (Holm). docs/method.md says how intervals are made and what the verdicts mean.",
+        "claims (Holm). docs/laboratory/method.md says how intervals are made and what the verdicts mean.",
         *_curves(claims),
     ]
     if networks:

@@ -9,16 +9,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 REFERENCE = "BatchNorm"  # on running statistics: what every other norm is compared with
-_CHECKS = Path(__file__).parents[3] / "docs/checks.md"  # where the package lies in a checkout
+_CHECKS = Path(__file__).parents[3] / "docs/reference/checks.md"  # where the package lies in a checkout
 
 
 def anchor(name: str) -> str:
-    """The anchor of a check, in its page and in docs/checks.md: "repeated-and-lonely-answers"."""
+    """The anchor of a check, in its page and in docs/reference/checks.md: "repeated-and-lonely-answers"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "check"
 
 
 def docs(folder: Path) -> str:
-    """The address of docs/checks.md from a page in this folder; empty where the package does not run from a checkout."""
+    """The address of docs/reference/checks.md from a page in this folder; empty where the package does not run from a checkout."""
     try:
         return quote(Path(os.path.relpath(_CHECKS.resolve(), folder.resolve())).as_posix()) if _CHECKS.is_file() else ""
     except ValueError:  # on another drive

@@ -3,7 +3,7 @@
     x ← CORRUPTIONS["fog"](x, severity, generator=generator)
 
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261; every number is that of the authors' code (hendrycks/robustness,
-`make_cifar_c.py` and `make_imagenet_c.py`). What differs is said with each corruption and in docs/shifts.md.
+`make_cifar_c.py` and `make_imagenet_c.py`). What differs is said with each corruption and in docs/reference/shifts.md.
 """
 
 from .blur import DEFOCUS_BLUR, GLASS_BLUR, MOTION_BLUR, ZOOM_BLUR

@@ -72,7 +72,9 @@ class Reproduce:
                 )
             raise unknown("preset", self.preset, list(SCALES))
         if self.preset == "l" and not self.published:
-            raise ValueError("preset l starts from published networks; give --published FOLDER (see docs/method.md)")
+            raise ValueError(
+                "preset l starts from published networks; give --published FOLDER (see docs/laboratory/method.md)"
+            )
         for cell in self.only:
             if cell not in CELLS:
                 raise unknown("cell", cell, list(CELLS))
