@@ -245,14 +245,14 @@ def test_a_diagnosis_says_who_controls_what(tmp_path):
     whole = diagnosis.write(tmp_path, record | {"models": few})[0].read_text()
     told = words(whole)
     order = (
-        "Threat card",
+        "Use of features",
         "Linf: every pixel may move by at most eps = 0.125",
         "that is 31.88/255; 2 of the 16 grey levels",
     )
     order += ("Drift, steps 1 and 5, corruption fog: PGD on the cross-entropy", "Gamma, dead 0.001: no attack, clean images")
     order += ("Each image alone", "(independent images)", "All images of a batch together", "(coupled images)")
     order += ("Which images share a batch", "12 test images of digits, in fixed batches of 8, the networks in eval mode")
-    order += ("Everything: architecture, weights", "Independent: bn and plain", "): bnwot.", "Use of features")
+    order += ("Everything: architecture, weights", "Independent: bn and plain", "): bnwot.")
     places = [told.index(part) for part in order]
     assert places == sorted(places)
     assert '<a href="#threat">Threat card</a></figcaption>' in whole
@@ -262,7 +262,8 @@ def test_natural_shifts_say_that_nobody_attacked(tmp_path):
     whole = shifts.write_page(tmp_path, shifted()).read_text()
     told = words(whole)
     order = (
-        "Threat card",
+        "By kind",
+        "no attack ( threat card )",
         "None: there is no attacker, and no eps limits",
         "Attacks None.",
         "Nothing: there is no attacker.",
@@ -271,7 +272,7 @@ def test_natural_shifts_say_that_nobody_attacked(tmp_path):
         "a whole batch (2 kinds, severities 1, 5); which images share a batch",
         "40 test images of digits, in fixed batches of 20",
     )
-    order += ("other images of the batch): runs/bn, alpha 1.", "By kind", "no attack ( threat card )")
+    order += ("other images of the batch): runs/bn, alpha 1.",)
     places = [told.index(part) for part in order]
     assert places == sorted(places)
     assert whole.count('<a href="#threat">Threat card</a></figcaption>') == 2

@@ -49,6 +49,12 @@ addEventListener("load", () => {
              others: table.querySelectorAll("th[aria-sort]").length };
   }));
   const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
+  const box = e => e.getBoundingClientRect(), called = e => e.textContent.trim().slice(0, 40);
+  const labels = [...document.querySelectorAll("svg")].map(svg => [box(svg), [...svg.querySelectorAll("text")].filter(e => e.checkVisibility() && called(e)).map(e => [called(e), box(e)])]);
+  const inside = (one, room) => one.left > room.left - 2 && one.right < room.right + 2 && one.top > room.top - 2 && one.bottom < room.bottom + 2;
+  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const plots = labels.filter(([room]) => room.height > 40);
+  const figure = document.querySelector("figure svg");
   const seen = {
     problems, tables, paper, folds: folds.length, restored: folds.every((fold, i) => fold.open === before[i]),
     outside: performance.getEntriesByType("resource").map(e => e.name).filter(name => !name.startsWith("data:")),
@@ -58,13 +64,17 @@ addEventListener("load", () => {
     sideways: document.documentElement.scrollWidth - innerWidth, width: innerWidth,
     dark: luminance(ground(document.body)) < 0.1, pictures: document.images.length, twice: ids.length - new Set(ids).size,
     lost: [...document.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href")).filter(h => !document.getElementById(h.slice(1))),
+    cut: plots.flatMap(([room, texts]) => texts.filter(([_, one]) => !inside(one, room)).map(([name]) => name)),
+    overlaps: plots.flatMap(([_, texts]) => texts.flatMap(([name, a], i) => texts.slice(i + 1).filter(([_, b]) => meet(a, b)).map(([other]) => `${name} / ${other}`))),
+    clipped: [...document.querySelectorAll(".stacked")].filter(e => e.parentElement.scrollWidth > e.parentElement.clientWidth + 1).map(called),
+    figure: figure && [box(figure).top, box(figure).bottom], accuracy: [...document.querySelectorAll("td.worst, td[data-label='Left at most']")].slice(0, 1).map(e => box(e).right)[0] ?? 0,
     scripts: document.scripts.length, intruders: document.querySelectorAll("[onclick], [onerror], iframe, object, embed").length,
   };
   parent.postMessage([location.pathname.split("/").at(-1), seen], "*");
 });
 </script>"""
 PICTURES = {"bench": 12, "audit": 12, "audits": 12, "shifts": 2}  # that are images; figures are SVG
-TABLES = {"bench": 1, "audit": 0, "audits": 2, "claims": 3, "diagnose": 7, "improve": 1, "shifts": 1}
+TABLES = {"bench": 2, "audit": 0, "audits": 2, "claims": 3, "diagnose": 7, "improve": 1, "shifts": 1}
 FRAMES = """<!doctype html><meta name="color-scheme" content="light dark"><body><script>
 const answers = {};
 addEventListener("message", e => { answers[e.data[0]] = e.data[1]; document.title = JSON.stringify(answers); });
@@ -102,7 +112,7 @@ def pages(tmp_path_factory):
     }
 
 
-def look(browser, texts, folder, *, dark=False, width=1200):
+def look(browser, texts, folder, *, dark=False, width=1280):
     """Open pages side by side in one browser, ask each, and return its answers by name."""
     frames = FRAMES
     for name, text in texts.items():
@@ -127,7 +137,7 @@ def look(browser, texts, folder, *, dark=False, width=1200):
     return {name.removesuffix(".html"): seen for name, seen in json.loads(html.unescape(found[1])).items()}
 
 
-@pytest.fixture(scope="module", params=[(False, 420), (True, 1200)], ids=["light and narrow", "dark and wide"])
+@pytest.fixture(scope="module", params=[(False, 400), (True, 1280)], ids=["light and narrow", "dark and wide"])
 def looked(request, browser, pages, tmp_path_factory):
     """What the browser answers about every page."""
     dark, width = request.param
@@ -139,8 +149,11 @@ def test_a_page_works(looked, name):
     dark, width, answers = looked
     seen = answers[name]
     assert (seen["dark"], seen["width"]) == (dark, width)
-    for what in ("problems", "outside", "dumb", "faint", "lost"):
+    for what in ("problems", "outside", "dumb", "faint", "lost", "cut", "overlaps", "clipped"):
         assert seen[what] == [], what
+    assert seen["accuracy"] < width  # without scrolling sideways
+    if width > 1000 and name != "audits":
+        assert seen["figure"][0] < 900  # the first screen shows a figure
     for what in ("nameless", "twice", "intruders", "sideways"):
         assert seen[what] == 0, what
     assert seen["scripts"] == 3  # its own, and the two of this test
@@ -174,6 +187,8 @@ def check_sorting(kind, turns, focus, others):
 
 FAULTY = """<!doctype html><html><head><style>p { color: #aaa }</style></head><body>
 <img src="http://127.0.0.1:9/x.png"><svg></svg><div style="width: 2000px">wide</div><p>faint</p><details>shut</details><a href="#no">no</a>
+<svg role="img" width="200" height="60"><text x="0" y="20">one</text><text x="3" y="20">other</text><text x="190" y="50">far out</text></svg>
+<div style="overflow-x: auto"><table class="stacked"><tr><td style="min-width: 900px">wide</td></tr></table></div>
 <b onclick="1"></b><script>console.error("told"); nothing.there()</script></body></html>"""
 
 
@@ -183,6 +198,7 @@ def test_the_questions_see_faults(browser, tmp_path):
     assert any("nothing is not defined" in one for one in seen["problems"])
     assert seen["outside"] == ["http://127.0.0.1:9/x.png"]
     assert seen["sideways"] > 1000
+    assert (seen["cut"], seen["overlaps"], seen["clipped"]) == (["far out"], ["one / other"], ["wide"])
     assert (
         len(seen["dumb"])
         == len(seen["faint"])

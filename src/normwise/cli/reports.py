@@ -113,12 +113,13 @@ def _drawing(record: Path) -> Draw:
 def _claims(folder: Path, table: Any) -> Draw:
     """The claims are decided anew from the cells of the folder."""
     named = re.match(r"# Claims, preset ([\w-]+)", (folder / "claims.md").read_text())
-    preset = read_yaml(folder / CONFIG)["preset"] if (folder / CONFIG).is_file() else named and named[1]
+    settings = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    preset, system = settings.get("preset") or (named and named[1]), settings.get("system", "all")
     if preset not in SCALES | HISTORY or not isinstance(table, list):
         raise ValueError(f"no preset is named {preset}")
 
     def draw(out: Path) -> Path:
-        decided(folder, preset, out)
+        decided(folder, preset, out, system)
         return out / "claims.html"
 
     return draw

@@ -241,11 +241,11 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
             if any(cell.paired for cell in found)
             else " No further attack searched: the protocol's figure and the worst case are the same."
         )
-        cautions.append(("Attacks", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
+        cautions.append(("Upper bounds", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
     if any(cell.coupled for cell in found):
         cautions.append(
             (
-                "Batches",
+                "Coupled images taken by batch",
                 "The worst case of coupled images is taken batch by batch, of independent images image by image. For the same "
                 "images and attacks, batch by batch gives the higher figure. A gain of coupled images is partly due to this."
                 f"{' If one image among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",
@@ -255,11 +255,14 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
     if doubted:
         what = joined(dict.fromkeys(check.name for cell in found for check in cell.doubts))
         cautions.append(
-            ("Checks", f"A sanity check warned ({what}) for {plural(len(doubted), 'network')}: {joined(doubted)}.")
+            (
+                f"Warnings for {plural(len(doubted), 'network')}",
+                f"A sanity check warned ({what}) for {plural(len(doubted), 'network')}: {joined(doubted)}.",
+            )
         )
     if any(column.reference and len(column.cells) > 1 for column in columns):
         wide = max(_half(cell.worst) for cell in found)
-        cautions.append(("Resolution", f"Intervals reach up to ±{100 * wide:.1f} points: smaller differences may not show."))
+        cautions.append((f"Intervals up to ±{100 * wide:.1f} points", "Smaller differences may not show."))
     return cautions
 
 

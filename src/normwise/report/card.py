@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..records import Result
-from .cells import Cell, flat, label
-from .words import joined, plural, where
+from .cells import Cell, attackers, flat, label
+from .words import joined, plural, training, where
 
 ALONE = "each image alone: the other images of the batch were measured not to matter"
 BATCH = "all images of a batch together (joint), with gradients through the batch statistics"
@@ -96,6 +96,20 @@ def subtitle(found: Sequence[Cell]) -> str:
             joined(_unique(radius(r.evaluation.threat) + ", targeted" * (r.evaluation.goal == "targeted") for r in results)),
         ]
     )
+
+
+def compared(found: Sequence[Cell]) -> str:
+    """What was compared, in one line: how many norms and recipes, on how many images, under which attacks."""
+    results = [r for cell in found for r in cell.results]
+    norms, recipes = (
+        _unique(part) for part in ((cell.norm for cell in found), (training(c.recipe) for c in found if c.seconds))
+    )
+    what = plural(len(norms), "normalization") if len(norms) > 1 else norms[0]
+    how = f", {'each ' * (len(norms) > 1)}with {joined(recipes)}" if recipes else ""
+    images = joined(_unique(f"{r.evaluation.n:,}" for r in results))
+    protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
+    further = f", then {strongest}" * any(cell.paired for cell in found)
+    return f"{'Compared' if len(found) > 1 else 'Evaluated'}: {what}{how}, on {images} test images. Attacked by {protocol}{further}."
 
 
 def radius(threat: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .frame import rendered
+from .series import Tick, span
+from .words import plural
 
 HISTORY = "It is history: these networks were made before arms were tuned and premises measured, so that nothing is decided from them."
 LOG = "log of the "  # how the name of a figure begins that is the logarithm of a ratio
@@ -74,6 +76,36 @@ def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
     return f"Claims: {', '.join(f'{count} {verdict}' for verdict, count in counts)}."
 
 
+class Effect(NamedTuple):
+    """A claim's difference beside the smallest effect it asks, all in percent of the figure's width."""
+
+    name: str
+    figure: str
+    value: float
+    low: float
+    high: float
+    asked: float
+
+
+def _effects(claims: Sequence[Mapping[str, Any]]) -> tuple[list[Effect], list[Tick]]:
+    """The claims that were measured in points, on one axis, and its ticks."""
+    known = [one for one in claims if (side := one["strongest"]) and side["low"] is not None and _unit(side) == " points"]
+    if not known:
+        return [], []
+    values = [0.0, *(100 * value for one in known for value in (*map(one["strongest"].get, ("low", "high")), one["effect"]))]
+    low, high, places = span(values)
+
+    def at(points: float) -> float:
+        return round(2 + 96 * (points - low) / (high - low), 2)
+
+    effects = []
+    for one in known:
+        value, least, most = (at(100 * one["strongest"][part]) for part in ("value", "low", "high"))
+        told = f"{one['number']}. {one['claim']}", figure(one["strongest"])
+        effects.append(Effect(*told, value, least, most, at(100 * one["effect"])))
+    return effects, [Tick(at(place), f"{round(place, 9) + 0.0:.3g}") for place in places]
+
+
 def to_html(
     claims: Sequence[Mapping[str, Any]],
     networks: Sequence[Network],
@@ -84,11 +116,15 @@ def to_html(
     command: str,
 ) -> str:
     """Render the page; text from records is escaped."""
+    effects, ticks = _effects(claims)
+    papers = len({one["system"] for one in claims})
     return rendered(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
         lead=_tally(claims),
-        rest=f"{len(claims)} claims of four papers, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
+        effects=effects,
+        ticks=ticks,
+        rest=f"{plural(len(claims), 'claim')} of {plural(papers, 'paper')}, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
         "fixed before. A claim is decided only if its networks were tuned, have learned, and meet the premise of the claim. "
         "docs/laboratory/method.md says how.",
         claims=[_told(one) for one in claims],

@@ -45,7 +45,7 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
             axes.plot(steps, means, label=short(side.model), **_line(sides.index(side)))
         axes.set_xticks(sorted({row["steps"] for side in group for row in side.rows if row["steps"] is not None}))
         axes.set_xlabel("steps of PGD")
-        axes.set_ylabel("deviations" + f" ({joined(reference)})" * (len(alike) > 1))
+        axes.set_ylabel("centre moved, in deviations" + f" ({joined(reference)})" * (len(alike) > 1))
         bare(axes, grid="y")
     lines = [axes.get_legend_handles_labels() for axes in panels]
     _legend(figure, tuple([one for line in lines for one in line[part]] for part in (0, 1)))
@@ -56,16 +56,16 @@ _DISTANCES = (
     (
         "moved",
         "moved",
-        "deviations",
+        "centre moved, in deviations",
         "How far the inputs of each norm layer move their centre from that of the clean batch.",
     ),
     (
         "shift",
         "shift",
-        "deviations",
+        "distance, in deviations",
         "Distance of the centre of the inputs of each norm layer from the reference, also for clean images.",
     ),
-    ("spread", "log variance ratio", "|log ratio|", "Distance of their spread from the reference."),
+    ("spread", "log variance ratio", "|log variance ratio|", "Distance of their spread from the reference."),
 )
 _WORDS = {"running": "its running statistics", "clean": "the clean batch"}
 
@@ -96,7 +96,11 @@ def _by_kind(kinds: Iterable[str], column: str, rows: Sequence[Row]) -> Points:
 def _flips(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     colours = {"repaired": SERIES[2], "by row": SERIES[3], "reread": SERIES[0], "broken": SERIES[1]}
     figure = _over_sites(
-        sides, lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours}, "%", colours, bars=True
+        sides,
+        lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours},
+        "share of images",
+        colours,
+        bars=True,
     )
     yield (
         "flips",
@@ -112,7 +116,10 @@ def _gamma(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     yield (
         "gamma",
         _over_sites(
-            sides, lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours}, "%", colours
+            sides,
+            lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours},
+            "share of channels",
+            colours,
         ),
         "Channels whose scale is tiny or dead relative to the layer's largest, whose output is constant, or never above 0.",
     )
@@ -121,12 +128,12 @@ def _gamma(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
 def _over_sites(
     sides: Sequence[Side],
     points: Callable[[Sequence[Row]], Points],
-    unit: str,
+    label: str,
     colours: Mapping[str, str],
     bars: bool = False,
     together: Callable[[Side], Any] = bool,
 ) -> Any:
-    """A panel per network, two beside each other: lines or bars over its sites. Those that are `together` share an axis."""
+    """A panel per network, two beside each other: lines or bars over its sites; a `label` of shares is in percent. Those that are `together` share an axis."""
     across = min(2, len(sides))
     down = math.ceil(len(sides) / across)
     figure = new(0.4 + 2.5 * down)
@@ -137,23 +144,31 @@ def _over_sites(
         if number % across and together(side) == together(sides[number - 1]):
             axes.tick_params(labelleft=False)
         else:
-            axes.set_ylabel("" if unit == "%" else unit)
+            axes.set_ylabel(label)
+        axes.set_xlabel("norm layer")
         names = list(dict.fromkeys(row["site"] for row in side.rows))
         drawn = {name: values for name, values in points(side.rows).items() if not all(map(math.isnan, values))}
         for line, (name, values) in enumerate(drawn.items()):
             if bars:
                 width = 0.8 / len(drawn)
                 places = [at - 0.4 + width * (line + 0.5) for at in range(len(values))]
-                axes.bar(places, values, width, color=colours[name], label=name)
+                axes.bar(places, values, width, color=colours[name], label=short(name, 24))
             else:
-                axes.plot(range(len(values)), values, color=colours[name], marker=_MARKS[line % 4], label=name, **_MARKED)
+                axes.plot(
+                    range(len(values)),
+                    values,
+                    color=colours[name],
+                    marker=_MARKS[line % 4],
+                    label=short(name, 24),
+                    **_MARKED,
+                )
         every = math.ceil(len(names) / 24)  # more names than these do not fit
         axes.set_xticks(range(0, len(names), every), [short(name, 22) for name in names[::every]], rotation=90, fontsize=6.5)
         if ALL in names:
             axes.axvline(len(names) - 1.5, color=FAINT, linewidth=0.8)
         axes.set_title(short(side.model, 40), loc="left", fontsize=9, fontweight="bold", color=INK)
         bare(axes, grid="y")
-        if unit == "%":
+        if label.startswith("share"):
             in_percent(axes.yaxis)
     for axes in first.values():
         axes.set_ylim(bottom=0)  # once all is drawn: it ends the growing of the shared axis
@@ -171,7 +186,7 @@ def _margins(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
         found = [row for row in side.rows if row["distance"] is not None]
         x = [row["distance"] * (255 if linf else 1) for row in found]
         axes.plot(x, [row["quantile"] for row in found], label=short(side.model), **_line(number))
-    axes.set_ylim(0, 100)
+    axes.set_ylim(-5, 105)
     axes.set_xlim(left=0)
     axes.set_xlabel("distance to the nearest misclassified image" + " in 1/255 of the pixel range" * linf)
     axes.set_ylabel("images at most this far")
@@ -194,7 +209,7 @@ def _smoothness(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
                     axes.plot([row["median"]], [y], "o", color=colour, markersize=6, markeredgecolor=PAPER)
         axes.set_yticks(range(len(sides)), [short(side.model, 30) for side in sides])
         axes.set_ylim(len(sides) - 0.4, -0.6)
-        axes.set_title(f"{name[:1].upper()}{name[1:]}, {unit}", loc="left", fontsize=8.5, color=INK)
+        axes.set_title(short(f"{name[:1].upper()}{name[1:]}, {unit}", 60), loc="left", fontsize=8.5, color=INK)
         bare(axes, grid="x")
     yield "smoothness", figure, "Medians over images, with bars from 5% to 95% of them."
 

@@ -15,7 +15,7 @@ from .plot_style import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percen
 from .words import REFERENCE, training, where
 
 _RING: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
-_ROW = 0.3  # inches
+_ROW = 0.24  # inches
 
 
 def draw(found: Sequence[Cell], out: Path) -> list[Drawn]:
@@ -46,7 +46,7 @@ def _accuracy(found: Sequence[Cell]) -> Any:
     for cell in found:
         panels.setdefault((cell.setting, cell.recipe), []).append(cell)
     sizes = [len(panel) for panel in panels.values()]
-    figure = new(0.75 + sum(_ROW * size + 0.42 for size in sizes))
+    figure = new(0.7 + sum(_ROW * size + 0.36 for size in sizes))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[size + 0.2 for size in sizes])
     _legend(figure, [*_grounds(found), *_marks(found, "worst case, ")])
     colours = recipes(found)
@@ -110,7 +110,7 @@ def _grounds(found: Sequence[Cell]) -> list[Any]:
     clean = Line2D([], [], linestyle="none", marker="o", label="clean", markersize=5, color=PAPER, markeredgecolor=MUTED)
     stroke: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 8, "markeredgewidth": 1.4, "color": MUTED}
     protocol = Line2D([], [], label="protocol alone", **stroke)
-    band = Patch(color=MUTED, alpha=0.2, label=f"interval of {REFERENCE}'s worst case")
+    band = Patch(color=MUTED, alpha=0.2, label=f"interval of {REFERENCE}")
     shown = [clean, *[protocol] * any(cell.paired for cell in found)]
     return [*shown, band] if any(cell.reference for cell in found) else shown
 
@@ -119,13 +119,13 @@ def _legend(figure: Any, keys: Sequence[Any]) -> None:
     figure.legend(
         handles=keys,
         loc="outside upper left",
-        ncols=4,
+        ncols=min(len(keys), 5),
         frameon=False,
         fontsize=7.5,
         labelcolor=MUTED,
         handletextpad=0.4,
         handlelength=1.2,
-        columnspacing=1.6,
+        columnspacing=1.4,
     )
 
 

@@ -12,7 +12,7 @@ from .. import records
 from ..records import Check, Result
 from ..registry import plain
 from . import answer, cells, curves, figures, tables
-from .card import card, facts, numbered, of, subtitle
+from .card import card, compared, facts, numbered, of, subtitle
 from .frame import rendered
 from .plot_style import SERIES
 from .robustbench import Entry
@@ -81,10 +81,12 @@ def _of_cells(found: Sequence[cells.Cell]) -> dict[str, Any]:
     columns, rows = tables.main(found)
     return {
         "subtitle": subtitle(found),
+        "compared": compared(found),
         "card": card(found),
         "cards": numbered(found),
         "columns": columns,
         "rows": rows,
+        "headline": [place for place, column in enumerate(columns) if column.headline],
         "colours": {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()},
         "curves": lambda over: [(name, curve, curves.value, r) for name, curve, r in curves.of(found, over)],
         "cells": found,

@@ -45,7 +45,7 @@ def plot(series: Mapping[str, Any], *, in_255ths: bool = False) -> Plot:
             raise ValueError(f"a series of {name} over {over} has {counted}; give as many, one at least")
     shares = "accuracy" in of
     low, high, grid = (
-        _range([one for _, scores in curves for one in scores]) if not shares else (0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0])
+        span([one for _, scores in curves for one in scores]) if not shares else (0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0])
     )
     fraction = (
         in_255ths and over in ("radius", "eps") and all(math.isclose(float(f"{255 * v:.3g}"), 255 * v) for v in values)
@@ -84,7 +84,7 @@ def _places(values: list[float]) -> list[float]:
     return [round(LEFT + 3 + (RIGHT - LEFT - 6) * (one - low) / span, 2) for one in scaled]
 
 
-def _range(scores: list[float]) -> tuple[float, float, list[float]]:
+def span(scores: list[float]) -> tuple[float, float, list[float]]:
     """The ends of an axis for any numbers, and three to six round places on it."""
     span = max(scores) - min(scores) or abs(scores[0]) or 1.0
     step = 10 ** math.floor(math.log10(span))

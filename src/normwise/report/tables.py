@@ -24,11 +24,12 @@ class Value(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of the main table; `kind` is words, number or score."""
+    """A column of the main table; `kind` is words, number or score; the page shows those that are `headline` at first."""
 
     title: str
     kind: str
     hover: str = ""
+    headline: bool = False
 
 
 class Row(NamedTuple):
@@ -162,7 +163,7 @@ _SINGLE = "Coupled images: one image attacked among clean neighbours, one after 
 _LOWER = "; for coupled images the lower of Joint and Single"
 _CARD = "The threat model and attacks of this row: the threat cards are below the table"
 _COST = (
-    Column("Train time", "number", "Wall-clock time of the whole training"),
+    Column("Train time", "number", "Wall-clock time of the whole training", headline=True),
     Column(
         "Forwards", "number", "Images forward through the network in training, with making adversarial images and validation"
     ),
@@ -177,15 +178,15 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
     settings, seeds = any(cell.setting for cell in found), any(len(cell.results) > 1 for cell in found)
     trained = any(r.training for cell in found for r in cell.results)
     paired, alone = any(cell.paired for cell in found), any(r.evaluation.single for cell in found for r in cell.results)
-    columns = [Column("Normalization", "words"), Column("Training", "words")]
-    columns += [Column("Setting", "words")] * settings + [Column("Seed", "number")] * seeds
-    columns += [Column("Reads", "words", _READS), Column("Images coupled", "words", _COUPLED)]
-    columns += [Column("Clean", "score", "Accuracy on clean images")]
+    columns = [Column("Normalization", "words", headline=True), Column("Training", "words", headline=True)]
+    columns += [Column("Setting", "words", headline=True)] * settings + [Column("Seed", "number", headline=True)] * seeds
+    columns += [Column("Reads", "words", _READS), Column("Images coupled", "words", _COUPLED, headline=True)]
+    columns += [Column("Clean", "score", "Accuracy on clean images", headline=True)]
     columns += [Column(name.upper(), "score", "Accuracy under this attack") for name in attacks]
-    columns += [Column("Protocol", "score", _PROTOCOL)] * paired
+    columns += [Column("Protocol", "score", _PROTOCOL, headline=True)] * paired
     columns += [Column("Joint", "score", _JOINT), Column("Single", "score", _SINGLE)] * alone
     worst = (_STRONGEST if paired else _WORST) + _LOWER * alone
-    columns += [Column("Worst case", "score", worst), Column("Card", "number", _CARD)]
+    columns += [Column("Worst case", "score", worst, headline=True), Column("Card", "number", _CARD)]
     columns += _COST * trained
     rows, cards = [], numbered(found)
     for cell in found:

@@ -188,7 +188,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     made(settings, shop, left, over, say)
     if left:
         say(f"stopped after {settings.max_minutes:g} minutes: {len(left)} cells left")
-    return decided(folder, settings.preset)
+    return decided(folder, settings.preset, system=settings.system)
 
 
 def _next(shop: Workshop, waiting: Sequence[Job], left: Sequence[Job]) -> Job | None:
@@ -235,8 +235,11 @@ def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, 
     return Workshop(CELLS, settings.scale, folder, silent, place(settings)).make(name, seed)
 
 
-def decided(folder: Path, preset: str, out: Path | None = None) -> list[dict[str, Any]]:
-    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there, or in `out`."""
+def decided(folder: Path, preset: str, out: Path | None = None, system: str = "all") -> list[dict[str, Any]]:
+    """Decide every claim from the records in a folder, and write `claims.json`, `claims.md` and `claims.html` there, or in `out`.
+
+    The page shows the claims of one `system`, or of all.
+    """
     out = out or folder
     scale = (SCALES | HISTORY)[preset]()
     shop = Workshop(CELLS, scale, folder, silent)
@@ -249,7 +252,8 @@ def decided(folder: Path, preset: str, out: Path | None = None) -> list[dict[str
     missing = () if preset in HISTORY else scale.cells or tuple(CELLS)
     more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS}, missing)
     write(out / "claims.md", to_markdown(table, networks, columns, more, preset, size))
-    write(out / "claims.html", to_html(table, networks, columns, more, preset, size, provenance()["command"]))
+    asked = [one for one in table if system in ("all", one["system"])]
+    write(out / "claims.html", to_html(asked, networks, columns, more, preset, size, provenance()["command"]))
     return table
 
 
