@@ -45,7 +45,7 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
             axes.plot(steps, means, label=short(side.model), **_line(sides.index(side)))
         axes.set_xticks(sorted({row["steps"] for side in group for row in side.rows if row["steps"] is not None}))
         axes.set_xlabel("steps of PGD")
-        axes.set_ylabel("centre moved, in deviations" + f" ({joined(reference)})" * (len(alike) > 1))
+        axes.set_ylabel("centre moved, in deviations" + f"\n({joined(reference)})" * (len(alike) > 1))
         bare(axes, grid="y")
     lines = [axes.get_legend_handles_labels() for axes in panels]
     _legend(figure, tuple([one for line in lines for one in line[part]] for part in (0, 1)))
