@@ -226,12 +226,6 @@ def test_examples_in_docstrings_run():
     assert tried > 3
 
 
-def test_the_example_of_the_readme_runs():
-    block = re.search(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
-    out = subprocess.run([sys.executable, "-c", block[1]], check=True, capture_output=True, text=True).stdout
-    assert re.search(r"robust accuracy +[\d.]+% \[[\d.]+, [\d.]+\]\nimages +independent\n$", out)
-
-
 def test_every_planted_fault_has_its_place():
     """So that `make mutations` can plant it; a line says which has lost its own."""
     assert misplaced(FAULTS) == []

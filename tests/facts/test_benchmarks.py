@@ -27,6 +27,11 @@ def test_the_tables_are_those_of_the_records(ratios):
     assert ratios.within(page) == page
 
 
+def test_the_readme_shows_the_claims_of_the_records():
+    page = (ROOT / "README.md").read_text()
+    assert script("readme").within(page) == page, "run python benchmarks/readme.py table"
+
+
 def test_ratios_pair_runs_of_one_seed(ratios):
     runs = [("a", 0, 2), ("b", 0, 6), ("a", 1, 4), ("b", 1, 4), ("a", 2, 1)]  # seed 2 of one side alone
     told = [dict(zip(("who", "seed", "seconds"), run, strict=True)) for run in runs]

@@ -1,0 +1,66 @@
+"""What README.md shows of the records: the table of claims, and the picture of a page.
+
+python benchmarks/readme.py table     # writes the table into README.md, from results/reproduce/*/claims.json
+python benchmarks/readme.py picture   # makes docs/page.png from results/bench-digits, with a headless Chromium
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from normwise.report.claims import figure
+
+ROOT = Path(__file__).parents[1]
+MARKS = "<!-- table: python benchmarks/readme.py table -->", "<!-- end of the table -->"
+PAPERS = {"robustnorm": "RobustNorm", "nofrost": "NoFrost", "fragile-features": "Fragile features", "abnn": "ABNN"}
+OPEN = ("not decided", "not attempted")
+SIZE = 1280, 860  # pixels of the picture
+
+
+def table() -> str:
+    """The claims with their verdicts: of several sizes the first that decides a claim, else the first that asks it."""
+    found: dict[str, dict] = {}
+    for path in sorted((ROOT / "results/reproduce").glob("*/claims.json")):
+        for one in json.loads(path.read_text()):
+            known = found.get(one["number"])
+            if known is None or (known["verdict"] in OPEN and one["verdict"] not in OPEN):
+                found[one["number"]] = one
+    decided = sum(one["verdict"] not in OPEN for one in found.values())
+    lines = [f"{decided or 'None'} of {len(found)} claims {'is' if decided < 2 else 'are'} decided.", ""]
+    lines += ["| | claim | measured, strongest attack | verdict | size |", "|---|---|---|---|---|"]
+    for one in found.values():
+        measured = figure(one["strongest"]) if one["strongest"] else "–"
+        told = one["number"], f"{PAPERS[one['system']]}: {one['claim']}", measured, one["verdict"], one["size"]
+        lines.append(f"| {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def within(page: str) -> str:
+    """A page with its table made anew."""
+    head, rest = page.split(MARKS[0])
+    return f"{head}{MARKS[0]}\n{table()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+def picture() -> None:
+    """The first screen of the page of `make demo`, in the light."""
+    from normwise.cli.reports import Reports, report
+
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with TemporaryDirectory() as place:
+        (path,) = report(Reports(runs=(str(ROOT / "results/bench-digits"),)), Path(place) / "page")
+        options = f"--headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir={place}/profile".split()
+        options += ["--blink-settings=preferredColorScheme=1", f"--window-size={SIZE[0]},{SIZE[1]}"]
+        drawn = f"--screenshot={ROOT / 'docs/page.png'}"
+        subprocess.run([browser, *options, drawn, path.as_uri()], check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["table"]:
+        (ROOT / "README.md").write_text(within((ROOT / "README.md").read_text()))
+    elif sys.argv[1:] == ["picture"]:
+        picture()
+    else:
+        sys.exit("give table or picture")

@@ -1,0 +1,154 @@
+"""README and docs: their code runs, their commands are valid, their links lead somewhere, their sentences are short."""
+
+import re
+import shlex
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import normwise as nw
+from normwise.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if not path.name.startswith("_"))]
+GUIDES = [page for page in PAGES if page.parent.name in ("normwise", ROOT.name, "howto") or page.name == "start.md"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+MINE = """
+import torch
+from torch.utils.data import TensorDataset
+
+import normwise as nw
+
+
+def network():
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 10)
+    )
+
+
+test_set, train_set = (
+    TensorDataset(torch.cat([one.x for one in part]), torch.cat([one.y for one in part]))
+    for part in map(list, (nw.Digits(test_limit=50).test(batch_size=50), nw.Digits(train_limit=200).train(batch_size=50, generator=nw.generator(0))))
+)
+"""
+
+
+def blocks(page, kind):
+    return [text for name, text in BLOCK.findall(page.read_text()) if name == kind]
+
+
+def called(page):
+    return str(page.relative_to(ROOT))
+
+
+def searching(page):
+    """Pages that audit take their time."""
+    return pytest.param(page, marks=pytest.mark.slow) if "nw.audit(" in page.read_text() else page
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder as the pages take for granted: the reader's network, weights and images, and finished runs."""
+    place = tmp_path_factory.mktemp("reader")
+    (place / "mine.py").write_text(MINE)
+    (place / "examples").symlink_to(ROOT / "examples")
+    for run in ("train", "standard", "abnn", "a", "b", "bn", "rnt", "robust"):
+        (place / "runs" / run).mkdir(parents=True)
+    sys.path.insert(0, str(place))
+    from mine import network, test_set, train_set
+
+    torch.manual_seed(0)
+    fitted = nw.fit(
+        network(), train_set[:], nw.Standard(), nw.Linf(8 / 255), nw.Schedule(epochs=8, optimizer="adamw", lr=0.01), seed=0
+    )
+    torch.save(fitted.model.state_dict(), place / "net.pt")
+    arrays = {
+        f"{name}_{part}": one.numpy()
+        for part, rows in (("train", train_set[:]), ("test", test_set[:]))
+        for name, one in zip("xy", rows, strict=True)
+    }
+    np.savez(place / "images.npz", **arrays)
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (place / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(place / "images" / name / "one.png")
+    yield place
+    sys.path.remove(str(place))
+    del sys.modules["mine"]
+
+
+def given():
+    """What pages of reference speak of without making it: a network with a layer of the name they use, its images, a threat model."""
+    from mine import network, test_set
+
+    x, y = test_set[:20]
+    model = torch.nn.Sequential(OrderedDict(quantize=torch.nn.Identity(), rest=network())).eval()
+    return {"nw": nw, "model": model, "batches": [(x, y)], "threat": nw.Linf(8 / 255), "targets": ((y + 1) % 10).tolist()}
+
+
+@pytest.mark.parametrize("page", [searching(page) for page in PAGES if blocks(page, "python")], ids=called)
+def test_the_code_of_a_page_runs(page, world, monkeypatch):
+    monkeypatch.chdir(world)
+    for text in blocks(page, "python"):
+        if needs := re.match(r"# needs (\w+)", text):
+            pytest.importorskip(needs[1])
+        exec(compile(text, called(page), "exec"), given())
+
+
+def commands(page):
+    """The lines of a page that call normwise."""
+    return [line for text in blocks(page, "sh") for line in text.splitlines() if line.startswith("normwise ")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=called)
+def test_the_commands_of_a_page_are_valid(page, world, monkeypatch, capsys):
+    """They are read to the end, and say their settings instead of running."""
+    monkeypatch.chdir(world)
+    for line in commands(page):
+        verb, *words = shlex.split(line)[1:]
+        if verb == "status":
+            words = ["--help"]
+        elif verb != "list" and not verb.startswith("--") and "--help" not in words:
+            words.append("--print_config")
+        assert main([verb, *words]) == 0, (line, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "docs/start.md", ROOT / "docs/howto/own-network.md", ROOT / "docs/howto/read-an-audit.md"],
+    ids=called,
+)
+def test_the_commands_of_a_page_run(page, world, monkeypatch, tmp_path, capsys):
+    for file in ("mine.py", "net.pt", "images.npz"):
+        (tmp_path / file).symlink_to(world / file)
+    monkeypatch.chdir(tmp_path)
+    for line in commands(page):
+        status = main(shlex.split(line)[1:])
+        assert status == 0, (line, capsys.readouterr().err)
+
+
+def test_links_lead_somewhere():
+    """In README to files; sphinx follows those of docs."""
+    text = (ROOT / "README.md").read_text()
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
+    assert len(links) > 8
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def sentences(page):
+    """The sentences of a page, without its code, tables, drawings and addresses."""
+    text = BLOCK.sub("", page.read_text())
+    text = re.sub(r"^\|.*$|^#.*$|<svg.*?</svg>|<!--.*?-->|^!\[[^\]]*\]\([^)]*\)", "", text, flags=re.M | re.S)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "code", text))
+    for part in re.split(r"\n\s*\n|^\s*(?:-|\d\.) ", text, flags=re.M):
+        yield from re.split(r"(?<=[.!?:;])\s+", " ".join(part.split()))
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=called)
+def test_no_sentence_is_long(page):
+    assert not [one for one in sentences(page) if len(one.split()) > 30]
