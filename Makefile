@@ -1,4 +1,4 @@
-# make demo: environment, install, main job, report.
+# make demo: environment, install, main job, report.   make docs: the documentation as a site; its notebooks run.
 # make test: the same environment, every promise by its representatives, in minutes.   make test-all: every test, once.
 # make mutations: faults planted one by one, to see whether the tests notice.
 PYTHON ?= python3
@@ -6,17 +6,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all mutations check clean
+NEXT := @echo "next: . $(VENV)/bin/activate; then normwise --help"
+
+.PHONY: demo test test-all docs wheel mutations check clean
 
 demo: $(READY)
 	$(BIN)/normwise bench --out runs/bench
 	@echo "open runs/bench/report.html"
+	$(NEXT)
 
 test: $(READY) check
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(NEXT)
 
 test-all: $(READY) check
 	$(BIN)/python -m pytest -n 2
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
+wheel: $(READY)
+	$(BIN)/python tests/wheel.py
 
 mutations: $(READY)
 	$(BIN)/python tests/mutations.py
@@ -34,4 +46,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
