@@ -1,4 +1,5 @@
 # make demo: environment, install, main job, report.   make docs: the documentation as a site; its notebooks run.
+# make wheel: the sdist, the wheel made from it, and the smallest grid from the wheel in a clean environment.
 # make test: the same environment, every promise by its representatives, in minutes.   make test-all: every test, once.
 # make mutations: faults planted one by one, to see whether the tests notice.
 PYTHON ?= python3
@@ -28,7 +29,11 @@ docs: $(READY)
 	@echo "open docs/_build/index.html"
 
 wheel: $(READY)
-	$(BIN)/python tests/wheel.py
+	rm -rf dist build
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/wheel && bin/normwise --version && bin/normwise bench --norms bn --recipes standard --schedule.epochs 1 --out smallest
 
 mutations: $(READY)
 	$(BIN)/python tests/mutations.py
