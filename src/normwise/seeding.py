@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *names: object) -> int:
@@ -40,3 +43,36 @@ def drawing(seed: int, devices: Iterable[torch.device] = ()) -> Iterator[None]:
 def draw(generator: torch.Generator) -> int:
     """Draw a seed from a generator, to start another stream."""
     return int(torch.randint(2**62, (), generator=generator))
+
+
+class Slice(NamedTuple):
+    """Which rows of a batch a process has: `rows` of them, from `first` on, of `whole` in all."""
+
+    first: int
+    rows: int
+    whole: int
+
+
+_SLICE: ContextVar[Slice | None] = ContextVar("slice", default=None)
+
+
+@contextmanager
+def sharing(own: Slice) -> Iterator[None]:
+    """Let `by_row` draw for the whole batch, and keep what falls on this part, so that processes draw as one would."""
+    token = _SLICE.set(own)
+    try:
+        yield
+    finally:
+        _SLICE.reset(token)
+
+
+def by_row(draw: Callable[[int], Tensor], rows: int, axis: int = 0) -> Tensor:
+    """What `draw` draws for so many rows, which lie along an axis; of a shared batch the numbers that belong to its own rows."""
+    own = _SLICE.get()
+    return draw(rows) if own is None or rows != own.rows else draw(own.whole).narrow(axis, own.first, rows)
+
+
+def rows_in_all(rows: int) -> int:
+    """How many rows a batch has over all processes, if it is shared; else as many as here."""
+    own = _SLICE.get()
+    return rows if own is None else own.whole

@@ -68,7 +68,7 @@ def test_a_layer_that_does_more_than_its_class_is_kept_and_named(kind):
     assert unmapped(convert(model, GN(groups=2)))["1"] == f"{name} left as it is"
     torch.testing.assert_close(fold(model)(x), model(x))
     assert unmapped(fold(model))["1"] == f"not folded: of kind {name}"
-    with pytest.raises(ValueError, match=r"^1, a .* has no synchronized kind"):
+    with pytest.raises(ValueError, match=r"^1, a .* cannot be synchronized"):
         convert_sync(model)
     alone = model[:3]
     with pytest.raises(ValueError, match="no norm layer to convert; it has: "):
@@ -103,7 +103,7 @@ def test_a_norm_in_the_hands_of_a_convolution_is_left_to_it():
         torch.testing.assert_close(new(x), model(x))
         assert unmapped(new) == {"0.bn": "BatchNorm2d left as it is"}
     assert torch.isfinite(convert(model, GN(groups=2))(x)).all()
-    with pytest.raises(ValueError, match=r"^0\.bn, a BatchNorm2d .* has no synchronized kind"):
+    with pytest.raises(ValueError, match=r"^0\.bn, a BatchNorm2d .* cannot be synchronized"):
         convert_sync(model)
 
 

@@ -1,23 +1,20 @@
 """Surgery: insertion, routes, synchronized norms, other people's norm layers."""
 
 import copy
-from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import (
     BN,
     BNM,
     GN,
     MBN,
-    RN,
+    NORMS,
     RNM,
     RNT,
-    AdaptiveNorm,
     MedianNorm,
     RobustNorm1d,
     RobustNorm2d,
@@ -33,13 +30,10 @@ from normwise.norms.surgery.folding import fold
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.seeding import generator
 from normwise.threats import Linf
-from normwise.training.loop import fit
-from normwise.training.options import FitOptions
-from normwise.training.recipes import Routes, Standard
-from normwise.training.schedule import Schedule
+from normwise.training.recipes import Routes
 from normwise.types import Site
 from normwise.utils.model_state import digest
-from worlds import Activated, Small, Stripes, images, labels, trained
+from worlds import Activated, Small, images, labels, trained
 
 
 @pytest.mark.parametrize(
@@ -167,20 +161,24 @@ def test_insertion_keeps_keys_and_at_its_start_the_function():
             insert(model, BN(), after=[where])
 
 
-def test_synchronized_norms_are_torchs_with_weights_statistics_and_keys():
-    model = trained(BN())
+@pytest.mark.parametrize("norm", NORMS)
+def test_synchronized_norms_have_the_same_keys_and_without_a_process_group_the_same_answers(norm):
+    model = trained(NORMS[norm]())
     new = convert_sync(model)
-    assert isinstance(new.norm, nn.SyncBatchNorm)
+    assert new.norm is not model.norm
     torch.testing.assert_close(new.state_dict(), model.state_dict())
-    assert isinstance(convert_sync(trained()).norm, nn.SyncBatchNorm)
-    assert isinstance(convert(new, RNT()).norm, StatNorm)
-    grouped = trained(GN(groups=4))
-    assert convert_sync(grouped).norm is not grouped.norm
+    model.drop.p = new.drop.p = 0.0
+    for training in (False, True):
+        torch.testing.assert_close(new.train(training)(images()), model.train(training)(images()))
+
+
+def test_torchs_norms_are_synchronized_as_ours():
+    for old in (nn.BatchNorm2d(8, affine=False), nn.SyncBatchNorm(8), nn.BatchNorm2d(8, track_running_stats=False)):
+        new = convert_sync(nn.Sequential(old))
+        assert (type(new[0]), new[0].synchronized) == (StatNorm, True)
+        assert (new[0].weight is None) == (old.weight is None)
+    assert isinstance(convert(new, RNT())[0], StatNorm)
     assert convert_sync(nn.Sequential(nn.Linear(2, 2)))[0].weight.shape == (2, 2)
-    adaptive = AdaptiveNorm(8, (8,), source="constant", scope="sample")
-    for alone in (RN()(Site(8)), MBN()(Site(8)), adaptive):
-        with pytest.raises(ValueError, match=f"a {type(alone).__name__} .* has no synchronized kind: only running"):
-            convert_sync(nn.Sequential(alone, nn.BatchNorm2d(8)))
 
 
 def test_torchs_converter_and_update_bn_leave_our_layers_as_they_are():
@@ -279,29 +277,3 @@ def test_surgery_on_other_layers_leaves_routes_apart():
     for new in (with_share(model, 0.5), convert(model, MBN())):
         assert [int(one.running_mean[0]) for one in new[0].statistics] == [1, 2]
         assert new[0].route == 1
-
-
-def test_training_in_a_process_group_wants_synchronized_norms_or_a_word(tmp_path):
-    quick = Schedule(epochs=1, batch_size=16, validate_every=0)
-    settings = (Stripes(), Standard(), Linf(), quick)
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        with pytest.raises(
-            ValueError, match=r"1 norms would use the batch of each process separately \(norm, ...\); call convert_sync"
-        ):
-            fit(trained(), *settings, seed=0)
-        fit(trained(), *settings, seed=0, options=FitOptions(stats="per-rank"))
-        fit(trained(GN(groups=4)), *settings, seed=0)
-        for source, scope, alone in (
-            ("features", "sample", "adaptive.0.norm"),
-            ("statistics", "channel", "adaptive.0"),
-            ("constant", "sample", "adaptive.0"),
-            ("statistics", "sample", ""),
-        ):
-            options = Adaptive(source=source, scope=scope, taps=("conv1",))
-            model = abnn(trained(GN(groups=4)), trained(), options, shape=(2, 6, 6))
-            with pytest.raises(ValueError, match=rf"1 norms .*\({alone}, ...\)") if alone else nullcontext():
-                fit(model, *settings, seed=0)
-    finally:
-        torch.distributed.destroy_process_group()

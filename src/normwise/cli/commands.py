@@ -22,9 +22,10 @@ from ..experiments.grid import Bench, run_bench
 from ..experiments.improve import Improve, run_improve
 from ..experiments.papers import SYSTEMS, Reproduce, reproduce
 from ..experiments.presets import PRESETS
+from ..experiments.together import counted, here
 from ..records import RESULTS, Result, commit, provenance, write
 from ..registry import plain
-from ..types import Report
+from ..types import Report, silent
 from ..utils.run import RESULT
 from ..utils.run_folder import nothing_left
 from . import defaults
@@ -37,6 +38,10 @@ from .reports import Reports, report
 def run(verb: str, description: str, words: Sequence[str]) -> int:
     """Run one verb; returns the exit status: 1 where a self-test or a cell fails. Bad input: one line on stderr, status 2."""
     try:
+        if here().size > 1 and verb != "train":
+            raise ValueError(
+                f"{here().size} processes were started together, which normwise {verb} does not need; start it once"
+            )
         commit()  # of the code that runs, before anybody changes it
         return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
     except ValueError as error:
@@ -104,6 +109,11 @@ def _bench(description: str, words: Sequence[str]) -> int:
 def _train(description: str, words: Sequence[str]) -> None:
     verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
     e, _, out = parse(verb, Experiment, words, defaults.for_train)
+    e, rank = counted(e), here().rank
+    if rank:  # of several processes that torchrun has started: the first one evaluates and reports
+        if not experiment.finished(e, out):
+            experiment.train(e, out, silent)
+        return
     with _working("train", out) as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)

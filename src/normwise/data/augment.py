@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ..seeding import by_row
 from ..types import Images
 from ..utils.per_row import over
 
@@ -17,7 +18,7 @@ def random_crop(x: Images, padding: int, generator: Generator) -> Images:
     Raises ValueError as `check_crop` does. Source: the 4-pixel padding of He et al. 2016, arXiv:1512.03385, sec. 4.2.
     """
     check_crop(x, padding)
-    down, right = torch.randint(2 * padding + 1, (2, len(x)), generator=generator).to(x.device)
+    down, right = by_row(lambda n: torch.randint(2 * padding + 1, (2, n), generator=generator), len(x), 1).to(x.device)
     height, width = x.shape[-2:]
     windows = F.pad(x, (padding,) * 4).unfold(-2, height, 1).unfold(-2, width, 1)  # a view: (b, ..., down, right, h, w)
     return windows.movedim((-4, -3), (1, 2))[torch.arange(len(x), device=x.device), down, right]
@@ -35,7 +36,7 @@ def check_crop(x: Images, padding: int) -> None:
 
 def random_flip(x: Images, generator: Generator) -> Images:
     """Mirror each row left to right with probability 1/2, all frames of a clip alike; drawn on the CPU."""
-    mirrored = torch.rand(len(x), generator=generator) < 0.5
+    mirrored = _uniform(x, generator)[0] < 0.5
     return torch.where(over(mirrored.to(x.device), x), x.flip(-1), x)
 
 
@@ -48,7 +49,7 @@ def colour_distortion(x: Images, generator: Generator, strength: float = 1.0, sh
     Source: Chen et al. 2020, arXiv:2002.05709, app. A, as the texture-debiasing stream of Wang et al. 2022,
     arXiv:2207.01156, uses it. Differs: always in this order; the hue turns in the chroma plane of YIQ, not of HSV.
     """
-    draws = torch.rand(7, len(x), generator=generator).to(x)
+    draws = _uniform(x, generator, 7).to(x)
     whole, jittered, greyed, *u = draws
     u = [2 * one - 1 for one in u]
     y = (x * over((1 + 0.8 * strength * u[0]).clamp_min(0), x)).clamp(0, 1)
@@ -72,14 +73,19 @@ def chains(x: Images, generator: Generator, width: int = 3) -> Images:
     Source: after Hendrycks et al. 2020, arXiv:1912.02781 (AugMix). Differs: every chain is one affine map and one change of
     tones. In `nofrost-star` it is a stand-in for DeepAugment, which it is not.
     """
-    share = torch.rand(len(x), generator=generator).to(x)
-    weights = -torch.rand(width, len(x), generator=generator).clamp_min(1e-9).log()
+    share = _uniform(x, generator)[0].to(x)
+    weights = -_uniform(x, generator, width).clamp_min(1e-9).log()
     weights = (weights / weights.sum(0)).to(x)
     mixed = sum((over(weight, x) * _tones(_moved(x, generator), generator) for weight in weights), torch.zeros_like(x))
     return (over(share, x) * x + over(1 - share, x) * mixed).clamp(0, 1)
 
 
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def _uniform(x: Images, generator: Generator, count: int = 1) -> Tensor:
+    """So many numbers from [0, 1) for each row: (count, b), on the CPU."""
+    return by_row(lambda n: torch.rand(count, n, generator=generator), len(x), 1)
 
 
 def _grey(x: Images) -> Tensor:
@@ -105,7 +111,7 @@ def _turned(x: Images, turns: Tensor) -> Images:
 
 def _moved(x: Images, generator: Generator) -> Images:
     """Turn, shear and shift each row at random; zeros come in at the border."""
-    u = (2 * torch.rand(5, len(x), generator=generator) - 1).to(x)
+    u = (2 * _uniform(x, generator, 5) - 1).to(x)
     angle, shear = torch.pi / 6 * u[0], 0.3 * u[1:3]
     top = torch.stack([angle.cos() + shear[0] * angle.sin(), shear[0] * angle.cos() - angle.sin(), 2 / 3 * u[3]], 1)
     low = torch.stack([angle.sin() + shear[1] * angle.cos(), angle.cos() - shear[1] * angle.sin(), 2 / 3 * u[4]], 1)
@@ -116,8 +122,8 @@ def _moved(x: Images, generator: Generator) -> Images:
 
 def _tones(x: Images, generator: Generator) -> Images:
     """Posterize to 4 to 16 levels, invert above a level of at least 0.5, or leave, each row as it is drawn."""
-    kind = torch.randint(3, (len(x),), generator=generator).to(x.device)
-    u = torch.rand(len(x), generator=generator).to(x)
+    kind = by_row(lambda n: torch.randint(3, (n,), generator=generator), len(x)).to(x.device)
+    u = _uniform(x, generator)[0].to(x)
     levels = over((4 + 12 * u).round(), x)
     posterized = (x * levels).round() / levels
     inverted = torch.where(x > over(0.5 + 0.5 * u, x), 1 - x, x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from ..utils.network_size import check_size
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings, same_settings
 from . import substitutes
+from .together import check_devices, here, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class Experiment:
         seed            every random choice follows from it
         batch_size      images per batch in the evaluation
         device          "cpu", "cuda", "cuda:1", or "auto"
+        devices         processes that train together, each on a CUDA device of its own, or all on the CPU; batches stay as large
         threads         CPU threads; 0: torch's default
     """
 
@@ -82,10 +85,12 @@ class Experiment:
     seed: int = 0
     batch_size: int = 100
     device: str = "auto"
+    devices: int = 1
     threads: int = 0
 
     def __post_init__(self) -> None:
         check_running(self)
+        check_devices(self.devices, self.device)
         _ = self.training_threat  # refuses a radius that cannot be
         for option, file, of in (
             ("weights", self.weights, "start"),
@@ -190,12 +195,19 @@ def card(e: Experiment) -> dict[str, Any]:
 
 
 def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str, str]]:
-    """Build and fit; every epoch is kept in the folder, and a stopped run resumes there. Returns `prepared`'s words too."""
-    check_folder(e, folder)
-    model, said = prepared(e, report)
-    keep_settings(e, folder)
-    options = FitOptions(folder=folder, card=card(e), report=report)
-    fitted = fit(model, e.data, e.recipe, e.training_threat, e.schedule, seed=e.seed, options=options)
+    """Build and fit; every epoch is kept in the folder, and a stopped run resumes there. Returns `prepared`'s words too.
+
+    Where torchrun has started several processes, each calls this.
+    """
+    first = here().rank == 0
+    if first:
+        check_folder(e, folder)
+    with joined(e, partial(train, folder=folder, report=silent)) as own:
+        model, said = prepared(own, report)
+        if first:
+            keep_settings(e, folder)
+        options = FitOptions(folder=folder, card=card(e), report=report)
+        fitted = fit(model, e.data, e.recipe, e.training_threat, e.schedule, seed=e.seed, options=options)
     return fitted, said
 
 
@@ -221,10 +233,15 @@ def completed(
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 
+def finished(e: Experiment, folder: Path) -> bool:
+    """Whether the folder holds the result of these very settings."""
+    return (folder / RESULT).exists() and same_settings(e, folder)
+
+
 def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent) -> Result:
     """Train, evaluate, and write `result.json`; a folder that holds the result of these very settings is read instead."""
     path = folder / RESULT
-    if path.exists() and same_settings(e, folder):
+    if finished(e, folder):
         return read_result(path)
     fitted, said = train(e, folder, report)
     evaluation = evaluated(e, fitted.model, report, name)

@@ -95,6 +95,7 @@ class AdaptiveNorm(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    synchronized: bool = False  # statistics are those of the batches of all processes, see `convert_sync`
 
     def __init__(
         self,
@@ -173,7 +174,7 @@ class AdaptiveNorm(nn.Module):
         if self.source not in ("statistics", "constant"):
             return _wide(z).new_zeros(())
         with torch.autocast(z.device.type, enabled=False):
-            mean, variance = moments(_wide(z), "sample" if self.scope == "sample" else "channel")
+            mean, variance = self._moments(_wide(z), "sample" if self.scope == "sample" else "channel")
             centre, log_spread = self._delivered(_wide(h))
             variance = variance + self.eps
             ratio = (variance + (mean - centre).square()) * (-log_spread).exp()
@@ -193,7 +194,7 @@ class AdaptiveNorm(nn.Module):
         if self.source == "fusion":
             return normalized + style.view(shape)
         gamma, beta = style.chunk(2, 1)
-        mean, variance = _of_scope(*rows, h[0, 0].numel(), self.scope)
+        mean, variance = _of_scope(*rows, h[0, 0].numel(), self.scope, self.synchronized)
         mean, root = self.match(mean), self.match((variance + self.eps).sqrt())
         return torch.addcmul((gamma * mean + beta).view(shape), (gamma * root).view(shape), normalized)
 
@@ -202,17 +203,24 @@ class AdaptiveNorm(nn.Module):
         if self.source == "constant" and not self.training:
             mean, variance = _wide(self.running_mean)[None], _wide(self.running_var)[None]
         else:
-            mean, variance = moments(h, self.scope)
+            mean, variance = self._moments(h, self.scope)
         centre, log_spread = self.map(torch.cat([mean, (variance + self.eps).sqrt()], 1)).chunk(2, 1)
         return centre, log_spread
 
     @torch.no_grad()
     def _track(self, h: Tensor) -> None:
-        mean, variance = moments(h, self.scope)
+        mean, variance = (value.mean(0) for value in self._moments(h, self.scope))
+        if self.synchronized and self.scope == "sample":
+            from .synchronized import averaged
+
+            mean, variance = averaged(len(h), mean, variance)
         self._averaged += 1
         momentum = 1 / self._averaged if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.mean(0).to(self.running_mean), momentum)
-        self.running_var.lerp_(variance.mean(0).to(self.running_var), momentum)
+        self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+        self.running_var.lerp_(variance.to(self.running_var), momentum)
+
+    def _moments(self, h: Tensor, scope: Scope) -> tuple[Tensor, Tensor]:
+        return _of_scope(*row_moments(h), h[0, 0].numel(), scope, self.synchronized)
 
     def _check(self, z: Tensor, h: Tensor | None) -> None:
         if z.ndim < 2 or z.shape[1] != self.channels:
@@ -232,20 +240,19 @@ class AdaptiveNorm(nn.Module):
         return f"{self.channels}, source={self.source!r}, scope={self.scope!r}, head={self.head!r}{own}"
 
 
-def moments(h: Tensor, scope: Scope) -> tuple[Tensor, Tensor]:
-    """Mean and variance of h (b, c, ...): (1, 1) in scope "batch", (1, c) in "channel", (b, c) in "sample".
+def _of_scope(mean: Tensor, variance: Tensor, positions: int, scope: Scope, synchronized: bool) -> tuple[Tensor, Tensor]:
+    """Mean and variance by scope, from those of each row's channels (b, c): (1, 1) for "batch", (1, c) "channel", (b, c) "sample".
 
     The variance of the batch is unbiased, as torch.std and the authors' code; the others are biased, as BatchNorm's.
     """
-    return _of_scope(*row_moments(h), h[0, 0].numel(), scope)
-
-
-def _of_scope(mean: Tensor, variance: Tensor, positions: int, scope: Scope) -> tuple[Tensor, Tensor]:
-    """The same, from the mean and variance of each row's channels (b, c)."""
     if scope == "sample":
         return mean, variance
     whole, spread = together(mean, variance, 0 if scope == "channel" else (0, 1))
     n = mean.numel() * positions
+    if synchronized:
+        from .synchronized import pooled
+
+        whole, spread, n = pooled(n, whole, spread)
     return whole, spread * (n / max(n - 1, 1)) if scope == "batch" else spread
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import unknown
-from .moments import MEASURES
+from .moments import MEASURES, Read
 
 
 class StatNorm(nn.Module):
@@ -49,6 +49,7 @@ class StatNorm(nn.Module):
     bias: Tensor | None
     num_batches_tracked: Tensor
     needs_recalibration: Tensor
+    synchronized: bool = False  # statistics are those of the batches of all processes, see `convert_sync`
 
     def __init__(
         self,
@@ -110,9 +111,9 @@ class StatNorm(nn.Module):
             if self._is_batchnorm:
                 return F.batch_norm(x, *running, self.weight, self.bias, False, 0.0, self.eps)
             return self._normalize(x, *running)
-        if self._is_batchnorm and self.centre_share == self.spread_share == 1 and x.numel() > x.shape[1]:
+        if self._native and self.centre_share == self.spread_share == 1 and x.numel() > x.shape[1]:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        batch = self._measure.of(_wide(x))
+        batch = self._read(_wide(x))
         return self._normalize(
             x,
             torch.lerp(running[0].to(batch[0]), batch[0], self.centre_share),
@@ -120,8 +121,8 @@ class StatNorm(nn.Module):
         )
 
     def _train(self, x: Tensor) -> Tensor:
-        n = x.numel() // x.shape[1]
-        if n == 1:
+        read = None if self._native else self._read(_wide(x))
+        if (x.numel() // x.shape[1] if read is None else read.n) == 1:
             raise ValueError(f"batch statistics need more than one value per channel; got shape {tuple(x.shape)}")
         first = self._unknown_spread  # nothing is known of it: the first batch counts whole
         if first and self.momentum is None:
@@ -129,10 +130,10 @@ class StatNorm(nn.Module):
         self.num_batches_tracked.add_(1)
         momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         running = getattr(self, self._centre), getattr(self, self._spread)
-        if self._is_batchnorm:
+        if read is None:
             y = F.batch_norm(x, *running, self.weight, self.bias, True, 1.0 if first else momentum, self.eps)
         else:
-            centre, spread = self._measure.of(_wide(x))
+            centre, spread, n = read
             with torch.no_grad():
                 running[0].lerp_(centre.to(running[0]), 1.0 if self._unknown_centre else momentum)
                 running[1].lerp_(self._measure.tracked(spread, n).to(running[1]), 1.0 if first else momentum)
@@ -140,6 +141,18 @@ class StatNorm(nn.Module):
         if first:
             self.expect_recalibration(False)
         return y
+
+    @property
+    def _native(self) -> bool:
+        """Whether torch computes it: BatchNorm, of the rows of this process."""
+        return self._is_batchnorm and not self.synchronized
+
+    def _read(self, x: Tensor) -> Read:
+        if self.synchronized:
+            from .synchronized import statistics
+
+            return statistics(self._measure, x)
+        return Read(*self._measure.of(x), x.numel() // x.shape[1])
 
     def at_rest(self) -> tuple[Tensor, Tensor]:
         """Centre and scale, (c,) each, of what it does in evaluation at shares 0: y = (x - centre) scale + bias."""

@@ -23,6 +23,14 @@ class Measure(NamedTuple):
     tracked: Callable[[Tensor, int], Tensor]
 
 
+class Read(NamedTuple):
+    """Centre and spread of a batch, (c,) each, and the number of values that each was read from."""
+
+    centre: Tensor
+    spread: Tensor
+    n: int
+
+
 def mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (the one BatchNorm divides by).
 
@@ -88,8 +96,16 @@ def median_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
     return median, (1.4826 * (flat - median[:, None]).abs().median(1).values) ** 2
 
 
-# BatchNorm divides by the biased variance and tracks the unbiased one.
-MOMENTS = Measure("mean", "var", mean_and_variance, lambda variance, n: variance * (n / max(n - 1, 1)))
-RANGE = Measure("mean", "range", mean_and_range, lambda spread, n: spread)
-MEDIAN = Measure("median", "deviation", median_and_deviation, lambda spread, n: spread)
+def unbiased(variance: Tensor, n: int) -> Tensor:
+    """What BatchNorm tracks; it divides by the biased variance."""
+    return variance * (n / max(n - 1, 1))
+
+
+def _as_it_is(spread: Tensor, n: int) -> Tensor:
+    return spread
+
+
+MOMENTS = Measure("mean", "var", mean_and_variance, unbiased)
+RANGE = Measure("mean", "range", mean_and_range, _as_it_is)
+MEDIAN = Measure("median", "deviation", median_and_deviation, _as_it_is)
 MEASURES = {"moments": MOMENTS, "range": RANGE, "median": MEDIAN}

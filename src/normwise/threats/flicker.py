@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from ..seeding import by_row
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as rows
 from .lp import LpRegion, check_eps
@@ -47,7 +48,7 @@ class FlickerRegion(LpRegion):
     kind = "flicker"
 
     def start(self) -> Images:
-        draws = 2 * torch.rand(self.x.shape[:3], generator=self.generator) - 1
+        draws = 2 * by_row(lambda n: torch.rand(n, *self.x.shape[1:3], generator=self.generator), len(self.x)) - 1
         return self._shifted(self.radius * draws.to(self.x)[..., None, None])
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:

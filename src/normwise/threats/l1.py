@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from ..seeding import by_row
 from ..types import Images, PerRow, Region
 from ..utils import per_row as rows
 from .lp import LpRegion, check_eps
@@ -45,7 +46,8 @@ class L1Region(LpRegion):
     def start(self) -> Images:
         """Draw from the ball uniformly: d of d + 1 exponential draws, with signs, as shares of the sum of all."""
         sign = rows.flat(self._noise("uniform")).sign()
-        shares = torch.empty(len(sign), sign.shape[1] + 1).exponential_(generator=self.generator).to(sign)
+        size = sign.shape[1] + 1
+        shares = by_row(lambda n: torch.empty(n, size).exponential_(generator=self.generator), len(sign)).to(sign)
         shares /= shares.sum(1, keepdim=True)
         return self.project(self.x + self.radius * (sign * shares[:, 1:]).view_as(self.x))
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
+from ..seeding import by_row
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as rows
 from .pixels import OwnPixels
@@ -81,11 +82,13 @@ class LpRegion(OwnPixels, ABC):
         self.victims = torch.ones(len(x), dtype=torch.bool, device=x.device)
 
     def _noise(self, draw: Literal["uniform", "normal"]) -> Tensor:
-        noise = torch.empty(self.x.shape)
-        noise = (
-            noise.uniform_(-1, 1, generator=self.generator) if draw == "uniform" else noise.normal_(generator=self.generator)
-        )
-        return noise.to(self.x)
+        def noise(n: int) -> Tensor:
+            made = torch.empty(n, *self.x.shape[1:])
+            if draw == "uniform":
+                return made.uniform_(-1, 1, generator=self.generator)
+            return made.normal_(generator=self.generator)
+
+        return by_row(noise, len(self.x)).to(self.x)
 
     def contains(self, x_adv: Images) -> Rows:
         inside = rows.flat((x_adv >= 0) & (x_adv <= 1)).all(1)
@@ -128,7 +131,8 @@ class L2Region(LpRegion):
     kind = "l2"
 
     def start(self) -> Images:
-        length = torch.rand(len(self.x), generator=self.generator).to(self.x) ** (1 / self.x[0].numel())
+        length = by_row(lambda n: torch.rand(n, generator=self.generator), len(self.x)).to(self.x)
+        length = length ** (1 / self.x[0].numel())
         uniform = rows.over(self.radius * length, self.x) * _unit(self._noise("normal"))
         return self.project(self.x + uniform)
 

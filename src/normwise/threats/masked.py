@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
+from ..seeding import by_row
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as views
 from .lp import Linf, check_eps
@@ -147,7 +148,8 @@ def in_a_patch(inner: Region, x: Images, size: int, generator: Generator) -> Reg
 def _draw(x: Images, size: int, generator: Generator) -> Tensor:
     """Per row, where a square of this side begins: a random place (b, axes)."""
     places = [max(x.shape[axis] - size, 0) + 1 for axis in plane(x)]
-    return torch.stack([(torch.rand(len(x), generator=generator) * n).long() for n in places], 1).to(x.device)
+    draws = [by_row(lambda n: torch.rand(n, generator=generator), len(x)) for _ in places]
+    return torch.stack([(draw * n).long() for draw, n in zip(draws, places, strict=True)], 1).to(x.device)
 
 
 def squares(x: Images, corner: Tensor, size: int) -> Mask:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..seeding import by_row
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as views
 from .masked import Mask
@@ -43,7 +44,8 @@ class SparseRegion(OwnPixels):
 
     def start(self) -> Images:
         x_adv = self.inner.start()
-        draws = torch.rand(self.sums(self.x).shape, generator=self.generator).to(self.x.device)
+        sums = self.sums(self.x).shape[1:]
+        draws = by_row(lambda n: torch.rand(n, *sums, generator=self.generator), len(self.x)).to(self.x.device)
         return torch.where(self.spread(self.largest(draws)), x_adv, self.x)
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:

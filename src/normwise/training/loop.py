@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import losses
 from ..data.augment import random_crop, random_flip
 from ..models import checkpoints
-from ..norms import AdaptiveNorm, StatNorm
 from ..norms.surgery.trainable import materialized
 from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
-from ..registry import changed, kept
 from ..seeding import derive, drawing, generator
-from ..types import Batch, Data, Recipe, ThreatModel
+from ..types import Batch, Data, Recipe, ThreatModel, silent
 from ..utils.batches import Rows
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
-from ..utils.model_state import device_of, digest, frozen, moved, running, set_mode
+from ..utils.model_state import device_of, digest, moved, running, set_mode
 from . import schedule as scheduling
+from .alone import Alone
 from .loaders import as_data
 from .options import FitOptions
 from .schedule import Schedule
+from .state import State, read_state, save_state
 from .validation import Validation, overfitted
 
-STATE, LOG = "last.pt", "log.jsonl"
+LOG = "log.jsonl"
 
 
 class Fitted(NamedTuple):
@@ -69,41 +68,24 @@ def fit(
     best is taken, because smaller differences depend on the choice of the images (Breiman et al. 1984, Classification and
     Regression Trees, 3.4.3, choose so among trees).
 
-    With `FitOptions(folder=...)` a stopped run resumes after its last finished epoch. It ends with the same weights as a run that
-    was not stopped, if model, data and settings are the same; the device may be another.
+    With `FitOptions(folder=...)` a stopped run resumes after its last finished epoch, or its last save within an epoch. It ends with
+    the same weights as a run that was not stopped, if model, data and settings are the same; the device may be another.
+
+    If torch's process group is running, its processes train together: each calls `fit` with the same model, data and settings.
+    `batch_size` counts the images of all; the result is that of one process, up to rounding and to noise inside the model.
+    A run may be resumed by another number of processes.
 
     Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and for a folder
-    that holds another training, naming what differs. Also if a process group is running and norms use the batch of each process
-    separately (see `FitOptions.stats`).
+    that holds another training, naming what differs; of several processes also if they get different batches, if one of them has
+    ended, and for norms that cannot be synchronized (see `convert_sync`).
     """
     data = as_data(data)
-    if dist.is_available() and dist.is_initialized() and options.stats != "per-rank":
-        _check_synchronized(model)
     run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, device_of(model), options)
-    if options.folder:
-        run.resume(options.folder)
     while run.state.epoch < schedule.epochs:
         line = run.epoch()
-        if options.folder:
-            run.save(options.folder, line)
-        options.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
+        run.save(line)
+        run.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
     return run.finish()
-
-
-@dataclass
-class _State:
-    """The state of a run: saved after each epoch, read back to resume."""
-
-    epoch: int = 0
-    seconds: float = 0.0
-    forwards: int = 0
-    backwards: int = 0
-    best_epoch: int = 0
-    overfitted_epoch: int = 0
-    loss: float = 0.0  # the last epoch's
-    top: float = 0.0  # the best validation accuracy so far
-    best: dict[str, float] = field(default_factory=dict)  # scores of the chosen epoch
-    weights: dict[str, Tensor] = field(default_factory=dict)  # of the chosen epoch
 
 
 @dataclass
@@ -122,16 +104,22 @@ class _Run:
     def __post_init__(self) -> None:
         schedule, device = self.schedule, self.device
         self.layout = layout(self.model, device) if schedule.channels_last else torch.contiguous_format
-        self.model = moved(moved(self.model, device), memory_format=self.layout)
+        self.plain = moved(moved(self.model, device), memory_format=self.layout)
+        self.crew = crew_of(device, self.options)
+        self.model = self.crew.ready(self.plain)
         self.steps = self.data.train_batches(schedule.batch_size)
         self.optimizer = scheduling.optimizer(self.model, schedule)
         self.rates = scheduling.learning_rate(self.optimizer, schedule, schedule.epochs * self.steps)
         self.average = scheduling.average(self.model, schedule)
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
         rows = self.data.validation(batch_size=250) if schedule.validate_every else []
-        self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device)
-        self.state = _State()
-        self.about = self._about() if self.options.folder else {}
+        self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device, self.crew)
+        self.report = self.options.report if self.crew.first else silent
+        self.state, self.about = State(), dict[str, Any]()
+        if self.options.folder:
+            self.about = self._about()
+            self.state = read_state(self.options.folder, self.about, self._parts(), device)
+        self.clock = self.saved = time.monotonic()
 
     @property
     def current(self) -> nn.Module:
@@ -140,9 +128,8 @@ class _Run:
 
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch, validate, keep the model if it is as good as the best; returns the log line."""
-        started = time.perf_counter()
         line = {"epoch": self.state.epoch + 1, **self._train()}
-        self.state.epoch += 1
+        self.state.epoch, self.state.step, self.state.sums, self.state.draws = self.state.epoch + 1, 0, {}, {}
         self.state.loss = line["loss"]
         aim = "robust" if self.recipe.robust else "clean"
         scores: dict[str, float] = {}
@@ -159,37 +146,56 @@ class _Run:
         if not self.validation.batches or (scores and scores[aim] >= enough):
             self.state.best, self.state.best_epoch = scores, self.state.epoch
             self.state.weights = {name: value.detach().cpu().clone() for name, value in self.current.state_dict().items()}
-        self.state.seconds += time.perf_counter() - started
+        self._tick()
         return line | {f"validation_{name}": value for name, value in scores.items()} | {"seconds": self.state.seconds}
 
     def _train(self) -> dict[str, float]:
-        epoch, rng = self.state.epoch, generator(self.seed, "train", self.state.epoch)
-        loss = right = seen = 0.0
-        with running(self.model, "train"), drawing(derive(self.seed, "noise", epoch), [self.device]):
-            for index, batch in enumerate(self.data.train(batch_size=self.schedule.batch_size, generator=rng)):
-                x, y = self._prepare(batch, rng)
+        state, rng = self.state, generator(self.seed, "train", self.state.epoch)
+        with running(self.model, "train"), drawing(derive(self.seed, "noise", state.epoch), [self.device]):
+            batches = iter(self.data.train(batch_size=self.schedule.batch_size, generator=rng))
+            if state.step:  # they were trained on before a stop
+                deque(islice(batches, state.step), maxlen=0)
+                state.put_draws(rng, self.device)
+            for batch in batches:
+                self._step(batch, rng)
+                text = f"epoch {state.epoch + 1}/{self.schedule.epochs}, loss {state.sums['loss'] / state.sums['rows']:.3f}"
+                self.report(text, state.epoch * self.steps + state.step, self.schedule.epochs * self.steps)
+                if self.options.folder and self.crew.first and time.monotonic() - self.saved > self.options.every:
+                    state.keep_draws(rng, self.device)
+                    self._save_state()
+        loss, right, rows = (state.sums[name] for name in ("loss", "right", "rows"))
+        return {"loss": loss / rows, "train_accuracy": right / rows, "lr": float(self.rates.get_last_lr()[0])}
+
+    def _step(self, batch: Batch, rng: torch.Generator) -> None:
+        """Take one step on a batch, part by part."""
+        state = self.state
+        self.optimizer.zero_grad(set_to_none=True)
+        for k, part in enumerate(_parts(batch, self.schedule.accumulate)):
+            noise = derive(self.seed, "noise", state.epoch, state.step, k)
+            with self.crew.share(part, noise) as (own, share):
+                x, y = self._prepare(own, rng)
                 with scheduling.autocast(self.schedule, self.device):
                     cost = self.recipe.loss(self.model, x, y, self.threat, generator=rng)
-                if not torch.isfinite(cost.loss):
-                    kept = f"the last good checkpoint is of epoch {epoch}; " if epoch and self.options.folder else ""
-                    raise Diverged(
-                        f"the loss became {cost.loss.item()} in epoch {epoch + 1}, batch {index + 1}; {kept}lower schedule.lr"
-                    )
-                self.optimizer.zero_grad(set_to_none=True)
-                self.scaler.scale(cost.loss).backward()
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                self.rates.step()
-                if self.average:
-                    self.average.update_parameters(self.model)
-                self.state.forwards += cost.forwards
-                self.state.backwards += cost.backwards
-                loss += cost.loss.item() * len(y)
-                right += int(losses.correct(cost.logits, y).sum())
-                seen += len(y)
-                text = f"epoch {epoch + 1}/{self.schedule.epochs}, loss {loss / seen:.3f}"
-                self.options.report(text, epoch * self.steps + index + 1, self.schedule.epochs * self.steps)
-        return {"loss": loss / seen, "train_accuracy": right / seen, "lr": float(self.rates.get_last_lr()[0])}
+                right = int(losses.correct(cost.logits, y).sum())
+                sums = self.crew.total(cost.loss.item() * len(y), right, len(y), cost.forwards, cost.backwards)
+                if not math.isfinite(sums[0]):
+                    raise Diverged(self._diverged(sums[0]))
+                self.scaler.scale(cost.loss * (share * len(part.y) / len(batch.y))).backward()
+            for name, value in zip(("loss", "right", "rows"), sums, strict=False):
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            state.forwards, state.backwards = state.forwards + int(sums[3]), state.backwards + int(sums[4])
+        self.crew.combine(self.model)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.rates.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+        state.step += 1
+
+    def _diverged(self, loss: float) -> str:
+        state = self.state
+        kept = f"the last good checkpoint is of epoch {state.epoch}; " if state.epoch and self.options.folder else ""
+        return f"the loss became {loss} in epoch {state.epoch + 1}, batch {state.step + 1}; {kept}lower schedule.lr"
 
     def _prepare(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         x, y = batch.x.to(self.device, non_blocking=True), batch.y.to(self.device, non_blocking=True)
@@ -201,8 +207,9 @@ class _Run:
 
     def finish(self) -> Fitted:
         """Give the chosen weights to the model; returns it in eval mode on its device."""
-        self.current.load_state_dict(self.state.weights)
-        model = materialized(self.current)
+        model = self.current if self.model is self.plain else self.plain
+        model.load_state_dict(self.state.weights)
+        model = materialized(model)
         sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         training = Training(
             seconds=self.state.seconds,
@@ -219,34 +226,26 @@ class _Run:
         )
         return Fitted(set_mode(moved(model, memory_format=torch.contiguous_format), "eval"), training)
 
-    def save(self, folder: Path, line: Mapping[str, Any]) -> None:
+    def save(self, line: Mapping[str, Any]) -> None:
         """Write what is needed to resume, the best model so far, and the log."""
+        if not (folder := self.options.folder) or not self.crew.first:
+            return
         if self.state.best_epoch == self.state.epoch:
             checkpoints.save(materialized(self.current), folder, self.options.card)
-        buffer = io.BytesIO()
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        torch.save({"about": kept(self.about), "state": asdict(self.state), **parts}, buffer)
-        write(folder / STATE, buffer.getvalue())
+        self._save_state()
         earlier = (folder / LOG).read_text().splitlines()[: self.state.epoch - 1] if (folder / LOG).exists() else []
         write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))
 
-    def resume(self, folder: Path) -> None:
-        """Resume after the last finished epoch, if the folder holds one. Raises ValueError for a damaged file or another run's."""
-        path = folder / STATE
-        if not path.exists():
-            return
-        try:
-            saved = torch.load(path, map_location=self.device, weights_only=True)
-            if "about" not in saved or saved["state"].keys() != asdict(self.state).keys():
-                raise ValueError("another version of normwise wrote it")
-            if told := changed(saved["about"], self.about):
-                raise ValueError(f"it is from a training whose {told}")
-            for name, part in self._parts().items():
-                part.load_state_dict(saved[name])
-            self.state = _State(**saved["state"])
-        except Exception as error:
-            reason = str(error).split("\n")[0][:120]
-            raise ValueError(f"{path} cannot be resumed ({reason}); give another folder, or delete it") from None
+    def _save_state(self) -> None:
+        assert self.options.folder
+        self._tick()
+        save_state(self.options.folder, self.about, self.state, self._parts())
+        self.saved = time.monotonic()
+
+    def _tick(self) -> None:
+        """Count the time since the last count."""
+        now = time.monotonic()
+        self.state.seconds, self.clock = self.state.seconds + now - self.clock, now
 
     def _about(self) -> dict[str, Any]:
         """What is trained, on what and how: the untrained model and the first batch by their digests."""
@@ -255,28 +254,26 @@ class _Run:
                 iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0)))
             )
         told = {name: getattr(self, name) for name in ("recipe", "threat", "schedule", "seed")}
-        return told | {"data": mark_of(first), "model": digest(self.model)}
+        return told | {"data": mark_of(first), "model": digest(self.plain)}
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}
         return parts | ({"average": self.average} if self.average else {})
 
 
-def _check_synchronized(model: nn.Module) -> None:
-    """Refuse norms that would read each process's own rows. Raises ValueError."""
-    fixed = frozen(model)
-    alone = [path for path, module in model.named_modules() if _unsynchronized(module) and module not in fixed]
-    if alone:
-        raise ValueError(
-            f"a process group is running and {len(alone)} norms would use the batch of each process separately ({alone[0]}, ...); "
-            'call convert_sync(model) first, or give options=FitOptions(stats="per-rank")'
-        )
+def crew_of(device: torch.device, options: FitOptions) -> Alone:
+    """The processes that train: this one, or those of torch's process group."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return Alone()
+    from .distributed import Together
+
+    return Together(device, options.stats == "synchronized")
 
 
-def _unsynchronized(module: nn.Module) -> bool:
-    if isinstance(module, AdaptiveNorm):
-        return module.reads_batch
-    return isinstance(module, StatNorm | _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """A batch in so many parts, or as many as it has rows."""
+    count = min(count, len(batch.y))
+    return [Batch(*part) for part in zip(*(tensor.tensor_split(count) for tensor in batch), strict=True)]
 
 
 def _sentence(line: Mapping[str, Any], epochs: int) -> str:

@@ -12,17 +12,19 @@ from ..types import Report, silent
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """Where a training is saved, and how it reports progress; nothing here changes the weights.
+    """Where a training is saved, and how it reports progress; nothing here but `stats` changes the weights.
 
     folder  where every epoch is saved: `last.pt` (all that is needed to resume), a line in `log.jsonl`, and the best model so far
             in `model.safetensors`; None: nothing is written
     card    plain data about the network, saved as `model.json` beside the weights; `load` builds the network again from it
     report  is called after every step and epoch with a text, the steps done, and the total number of steps
-    stats   batch statistics if a process group is running: "synchronized" refuses norms that would use the batch of each process
-            separately, "per-rank" allows them
+    every   seconds after which the state is saved within an epoch too
+    stats   batch statistics if a process group is running: "synchronized" takes those of the whole batch, "per-rank" those of each
+            process's own rows, and averages running statistics after every step; this alone changes the weights
     """
 
     folder: Path | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     report: Report = silent
+    every: float = 300
     stats: Literal["synchronized", "per-rank"] = "synchronized"

@@ -25,6 +25,7 @@ class Schedule:
     Options
         epochs          passes over the training images
         batch_size      images per step
+        accumulate      parts of a batch that go through the network one after the other, to save memory; norms read each part alone
         optimizer       "sgd" (Nesterov) or "adamw"
         lr              largest learning rate, at most 1000
         momentum        momentum of sgd
@@ -46,6 +47,7 @@ class Schedule:
 
     epochs: int = 30
     batch_size: int = 128
+    accumulate: int = 1
     optimizer: Optimizer = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
@@ -63,7 +65,7 @@ class Schedule:
     validate_every: int = 1
 
     def __post_init__(self) -> None:
-        for option, least in (("epochs", 1), ("batch_size", 2), ("crop", 0), ("validate_every", 0)):
+        for option, least in (("epochs", 1), ("batch_size", 2), ("accumulate", 1), ("crop", 0), ("validate_every", 0)):
             if getattr(self, option) < least:
                 raise ValueError(f"schedule.{option} is {getattr(self, option)}; give a whole number >= {least}")
         if not 0 < self.lr <= _LARGEST:

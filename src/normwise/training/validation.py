@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Generator, nn
 
 from .. import losses
 from ..attacks import FGSM, PGD
@@ -17,6 +17,7 @@ from ..types import Attack, Batch, Recipe, ThreatModel
 from ..utils.forward import logits_of
 from ..utils.model_state import running, untouched
 from . import schedule as scheduling
+from .alone import Alone
 from .schedule import Schedule
 
 # The search that ranks checkpoints of robust recipes: short, since it only has to rank.
@@ -34,9 +35,10 @@ class Validation:
         schedule: Schedule,
         seed: int,
         device: torch.device,
+        crew: Alone,
     ) -> None:
         self.batches, self.threat, self.schedule = batches, threat, schedule
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.crew = seed, device, crew
         self.rows = sum(len(batch.y) for batch in batches)
         self.attacks: dict[str, Attack] = {"robust": ATTACK} if recipe.robust else {}
         if getattr(recipe, "one_step", False):
@@ -46,22 +48,26 @@ class Validation:
     def of(self, model: nn.Module) -> tuple[dict[str, float], tuple[int, int]]:
         """Accuracy on clean images; also under a short PGD if the recipe aims at robustness, and under one step if it trains
         with one; on the recipe's own route, if it has one. And the cost: images forward and backward."""
-        right, forwards, backwards = dict.fromkeys(("clean", *self.attacks), 0), 0, 0
+        right, forwards, backwards = [0.0] * (1 + len(self.attacks)), 0, 0
         rng = generator(self.seed, "validation")
         on = nullcontext() if self.route is None else routed(model, self.route)
         with on, running(model, "eval"), scheduling.autocast(self.schedule, self.device):
             for batch in self.batches:
-                x, y = batch.x.to(self.device), batch.y.to(self.device)
-                looks = {"clean": x}
-                for name, attack in self.attacks.items():
-                    crafted = attack(model, x, y, self.threat, generator=rng)
-                    looks[name] = crafted.x_adv
-                    forwards, backwards = forwards + crafted.forwards, backwards + crafted.backwards
-                with torch.no_grad(), untouched(model, rng):
-                    for name, image in looks.items():
-                        right[name] += int(losses.correct(logits_of(model, image), y).sum())
-                        forwards += len(y)
-        return {name: count / self.rows for name, count in right.items()}, (forwards, backwards)
+                with self.crew.share(batch, self.seed) as (own, _):
+                    *counts, there, back = self.crew.total(*self._counts(model, own, rng))
+                right = [old + new for old, new in zip(right, counts, strict=True)]
+                forwards, backwards = forwards + int(there), backwards + int(back)
+        named = zip(("clean", *self.attacks), right, strict=True)
+        return {name: count / self.rows for name, count in named}, (forwards, backwards)
+
+    def _counts(self, model: nn.Module, batch: Batch, rng: Generator) -> list[int]:
+        """Of a batch, how many images are right, clean and under each attack, and how many went forward and backward."""
+        x, y = batch.x.to(self.device), batch.y.to(self.device)
+        crafted = [attack(model, x, y, self.threat, generator=rng) for attack in self.attacks.values()]
+        looks = [x, *(one.x_adv for one in crafted)]
+        with torch.no_grad(), untouched(model, rng):
+            right = [int(losses.correct(logits_of(model, look), y).sum()) for look in looks]
+        return [*right, sum(one.forwards for one in crafted) + len(y) * len(looks), sum(one.backwards for one in crafted)]
 
     def error(self, share: float) -> float:
         """One standard error of an accuracy on these rows."""

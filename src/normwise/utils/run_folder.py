@@ -66,8 +66,8 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
         return False
     if agree:
         return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
-    jobs = {"jobs": plain(e)["jobs"]} if hasattr(e, "jobs") else {}
-    return not changed(held | jobs, e)
+    workers = {name: getattr(e, name) for name in ("jobs", "devices") if hasattr(e, name)}
+    return not changed(held | workers, e)
 
 
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ...types import Norm, Site
 from ...utils.batches import Rows, images_of
 from ...utils.model_state import copied, device_of, frozen, refuse_lazy, running
-from .. import NORMS
+from .. import BN, NORMS
 from ..adaptive import AdaptiveNorm
 from ..layer import StatNorm
 from ..routed import Routed
@@ -180,50 +180,45 @@ def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
     return model
 
 
-def convert_sync(model: nn.Module, group: Any = None) -> nn.Module:
-    """Return a copy of the model whose BatchNorm layers share their batch statistics over the processes of `group`.
+def convert_sync(model: nn.Module) -> nn.Module:
+    """Return a copy of the model whose norms take batch statistics over the batches of all processes of torch's process group.
 
-    torch's own converter knows `nn.BatchNorm` alone and leaves this library's layers as they are; this one turns both into
-    `nn.SyncBatchNorm`, with weights, statistics and keys. Layers that read single samples need no synchronizing and stay as
-    they are; a model without BatchNorm comes back as a plain copy.
+    Without a process group they take their own, as before. Of this library's layers all that read the batch are synchronized (a
+    layer with routes route by route), with their keys and settings; torch's BatchNorm, which torch's own SyncBatchNorm would
+    replace on CUDA devices alone, becomes a `StatNorm` with the same keys. Layers that read single samples stay as they are.
+    `fit` does this itself; in a loop of your own call it before DistributedDataParallel, with `broadcast_buffers=False`. Every
+    process has to pass its part of the same batch, of whatever size above 0.
 
-    Raises ValueError for a layer that reads the batch and has no synchronized kind: one that reads it at inference,
-    measures anything but mean and variance, has routes, is a BatchNorm that `convert` would leave, or takes a substitute's
-    statistics over the batch; for one whose running statistics are unknown; for a scripted or exported model; and for a lazy
-    layer that has seen no batch.
+    Raises ValueError for a layer that reads the batch and is not known to the letter, or is a BatchNorm that `convert` would
+    leave; for a scripted or exported model; and for a lazy layer that has seen no batch.
     """
     refuse_lazy(model)
     if hint := hidden(model):
         raise ValueError(f"{kind_of(model)} may hold norms that cannot be seen{hint}")
-    fit = frozen(model) | {model.get_submodule(path) for path in places(model)}
+    within = {inner for module in model.modules() if isinstance(module, Routed) for inner in module.statistics}
+    fit = within | {model.get_submodule(path) for path in places(model)}
+    resting = {m for m in frozen(model) if not isinstance(m, _BatchNorm) or "batch" not in (reads(m) or ())}
     for path, module in model.named_modules():
-        batch = module.reads_batch if isinstance(module, AdaptiveNorm) else isinstance(module, _BatchNorm)
-        if batch and module not in fit:
-            raise _alone(path, module)
+        if isinstance(module, _BatchNorm | StatNorm | Routed) and module not in fit | resting:
+            raise ValueError(
+                f"{path}, a {type(module).__name__} ({module.extra_repr()}), cannot be synchronized: it may compute otherwise than "
+                'its kind; train it with options=FitOptions(stats="per-rank")'
+            )
 
     def synchronized(site: Site, old: nn.Module) -> nn.Module:
-        plain = isinstance(old, StatNorm) and old._is_batchnorm and not (old.centre_share or old.spread_share)
-        if isinstance(old, Routed) or (isinstance(old, StatNorm) and not plain):
-            raise _alone(site.path, old)
-        if isinstance(old, StatNorm):
-            if old.unknown:
-                raise ValueError(f"{site.path} does not know its running statistics; recalibrate(model, batches) first")
-            return nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, process_group=group)
         if not isinstance(old, _BatchNorm):
             return old
-        tracked = old.running_mean is not None
-        new = nn.SyncBatchNorm(site.channels, old.eps, old.momentum, old.affine, tracked, process_group=group)
-        new.track_running_stats = tracked and old.track_running_stats  # it may have been switched off since
+        share = float(old.running_mean is None)
+        kind = BN(centre_share=share, spread_share=share)
+        new = kind(site)
+        take_settings(new, old, kind)
         return new
 
-    return exchange(model, synchronized)
-
-
-def _alone(path: str, layer: nn.Module) -> ValueError:
-    return ValueError(
-        f"{path}, a {type(layer).__name__} ({layer.extra_repr()}), has no synchronized kind: only running mean and variance "
-        'have; train it with options=FitOptions(stats="per-rank")'
-    )
+    model = exchange(model, synchronized)
+    for module in model.modules():
+        if isinstance(module, StatNorm | AdaptiveNorm):
+            module.synchronized = True
+    return model
 
 
 def _tracks(module: nn.Module) -> bool:

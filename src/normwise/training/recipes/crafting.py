@@ -9,6 +9,7 @@ from torch import Generator, nn
 
 from ...norms.surgery.folding import fold
 from ...norms.surgery.unmapped import remark
+from ...seeding import rows_in_all
 from ...types import Attack, Images, Labels, Mode, Proposal, ThreatModel
 from ...utils.fidelity import unlike
 from ...utils.model_state import running
@@ -27,7 +28,8 @@ def craft(
     """
     with running(model, mode):
         attacked = model
-        if mode == "eval" and x.device.type == "cpu" and x.numel() >= FOLDS and _ALIKE.get(model, True):
+        pixels = x[0].numel() * rows_in_all(len(x))  # all processes decide alike
+        if mode == "eval" and x.device.type == "cpu" and pixels >= FOLDS and _ALIKE.get(model, True):
             attacked = fold(model)
             attacked.requires_grad_(False)
             if model not in _ALIKE and not _alike(model, attacked, x):

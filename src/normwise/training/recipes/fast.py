@@ -13,6 +13,7 @@ from ... import losses
 from ...attacks import PGD
 from ...attacks.base import BaseAttack, one_of, positive
 from ...attacks.oracle import Oracle
+from ...seeding import by_row
 from ...types import Cost, Images, Labels, Mode, Region, ThreatModel
 from ...utils.forward import logits_of
 from ...utils.model_state import copied
@@ -105,7 +106,8 @@ class NoisyStep(BaseAttack):
     relative_step: float = 1.0
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
-        noise = torch.empty(x.shape).uniform_(-1, 1, generator=region.generator).to(x)
+        shape, rng = x.shape[1:], region.generator
+        noise = by_row(lambda n: torch.empty(n, *shape).uniform_(-1, 1, generator=rng), len(x)).to(x)
         start = (x + self.k * region.radius * noise).clamp(0, 1)
         look = oracle.gradient(start, y, losses.cross_entropy, region.victims)
         x_adv = region.ascend(start, look.grad, self.relative_step * region.radius).clamp(0, 1)

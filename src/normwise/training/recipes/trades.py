@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ...attacks.base import BaseAttack, at_least, one_of, positive
 from ...attacks.oracle import Oracle
+from ...seeding import by_row
 from ...types import Cost, Images, Labels, Mode, Region, ThreatModel
 from ...utils.forward import logits_of
 from ...utils.model_state import copied
@@ -37,7 +38,7 @@ class Diverge(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         clean = oracle.logits(x).log_softmax(1)
-        noise = torch.empty(x.shape).normal_(generator=region.generator).to(x)
+        noise = by_row(lambda n: torch.empty(n, *x.shape[1:]).normal_(generator=region.generator), len(x)).to(x)
         x_adv = region.project(x + 0.001 * noise)
         for _ in range(self.steps):
             look = oracle.gradient(x_adv, y, _divergence, region.victims, clean)

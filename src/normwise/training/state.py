@@ -1,0 +1,76 @@
+"""The state of a training: saved, and read back to resume."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..records import write
+from ..registry import changed, kept
+
+FILE = "last.pt"
+
+
+@dataclass
+class State:
+    """How far a training is, and the best model so far."""
+
+    epoch: int = 0  # finished
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
+    best_epoch: int = 0
+    overfitted_epoch: int = 0
+    loss: float = 0.0  # the last epoch's
+    top: float = 0.0  # the best validation accuracy so far
+    best: dict[str, float] = field(default_factory=dict)  # scores of the chosen epoch
+    weights: dict[str, Tensor] = field(default_factory=dict)  # of the chosen epoch
+    step: int = 0  # batches done of the epoch under way
+    sums: dict[str, float] = field(default_factory=dict)  # over the images of these batches
+    draws: dict[str, Tensor] = field(default_factory=dict)  # random states after these batches
+
+    def keep_draws(self, rng: Generator, device: torch.device) -> None:
+        """Note the random states."""
+        self.draws = {"batches": rng.get_state(), "cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            self.draws["cuda"] = torch.cuda.get_rng_state(device)
+
+    def put_draws(self, rng: Generator, device: torch.device) -> None:
+        """Go on drawing where the random states were noted."""
+        rng.set_state(self.draws["batches"].cpu())
+        torch.set_rng_state(self.draws["cpu"].cpu())
+        if "cuda" in self.draws and device.type == "cuda":
+            torch.cuda.set_rng_state(self.draws["cuda"].cpu(), device)
+
+
+def save_state(folder: Path, about: Mapping[str, Any], state: State, parts: Mapping[str, Any]) -> None:
+    """Write all that is needed to resume: what is trained, how far it is, and the state of its parts."""
+    buffer = io.BytesIO()
+    states = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({"about": kept(about), "state": asdict(state), **states}, buffer)
+    write(folder / FILE, buffer.getvalue())
+
+
+def read_state(folder: Path, about: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> State:
+    """Put the parts in the state that was saved, if the folder holds one. Raises ValueError for a damaged file or another run's."""
+    path = folder / FILE
+    if not path.exists():
+        return State()
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        if "about" not in saved or saved["state"].keys() != asdict(State()).keys():
+            raise ValueError("another version of normwise wrote it")
+        if told := changed(saved["about"], about):
+            raise ValueError(f"it is from a training whose {told}")
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        return State(**saved["state"])
+    except Exception as error:
+        reason = str(error).split("\n")[0][:120]
+        raise ValueError(f"{path} cannot be resumed ({reason}); give another folder, or delete it") from None
