@@ -16,7 +16,7 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import losses
-from ..data.augment import random_crop, random_flip
+from ..data.augment import check_flip, random_crop, random_flip
 from ..models import checkpoints
 from ..norms import AdaptiveNorm, StatNorm
 from ..norms.surgery.trainable import materialized
@@ -74,7 +74,7 @@ def fit(
 
     Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and for a folder
     that holds another training, naming what differs. Also if a process group is running and norms use the batch of each process
-    separately (see `FitOptions.stats`).
+    separately (see `FitOptions.stats`), and for flips of data whose mirrored rows may have another class.
     """
     data = as_data(data)
     if dist.is_available() and dist.is_initialized() and options.stats != "per-rank":
@@ -121,6 +121,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         schedule, device = self.schedule, self.device
+        if schedule.flip:
+            check_flip(self.data)
         self.layout = layout(self.model, device) if schedule.channels_last else torch.contiguous_format
         self.model = moved(moved(self.model, device), memory_format=self.layout)
         self.steps = self.data.train_batches(schedule.batch_size)
