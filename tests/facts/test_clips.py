@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from normwise.attacks import PGD
-from normwise.data import MovingDigits
+from normwise.data import Digits, MovingDigits
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
-from normwise.models import FrameResNet, R2Plus1D, ResNet3D
+from normwise.experiments.experiment import Experiment, prepared
+from normwise.models import FrameResNet, OverViews, R2Plus1D, ResNet, ResNet3D, ResNet18, inflate
 from normwise.models.abnn import abnn
 from normwise.norms import BN, RNT, BNwoT
 from normwise.norms.surgery.conversion import convert, recalibrate
@@ -74,7 +75,113 @@ def test_convolutions_over_time_are_never_laid_out_as_pictures():
     assert layout(ResNet3D(depth=10, width=64)(BN(), **ABOUT), torch.device("cuda")) == torch.contiguous_format
 
 
-@pytest.mark.parametrize("options", [{"depth": 12}, {"width": 0}])
+@pytest.mark.parametrize("options", [{"depth": 12}, {"width": 0}, {"depth": 101, "width": 8}])
 def test_impossible_sizes_are_refused(options):
-    with pytest.raises(ValueError, match=r"give 10 or 18|width of resnet3d counts channels"):
+    with pytest.raises(ValueError, match=r"give 10, 18 or 101|width of resnet3d counts channels|multiple of 16"):
         ResNet3D(**options)
+
+
+def test_depth_101_is_the_resnext_of_the_paper():
+    """Counted by hand: Hara et al. 2018, table 1, with projections, for 400 classes."""
+    with torch.device("meta"):
+        model = ResNet3D(depth=101, stem="large")(BN(), classes=400, mean=(0.5,) * 3, std=(0.5,) * 3)
+    count, inputs = 3 * 64 * 343 + 128, 64
+    for stage, blocks in enumerate((3, 4, 23, 3)):
+        inner, outputs = 128 * 2**stage, 256 * 2**stage
+        count += inputs * outputs + 2 * outputs
+        for block in range(blocks):
+            count += (inputs if block == 0 else outputs) * inner + 2 * inner
+            count += 27 * inner * inner // 32 + 2 * inner + inner * outputs + 2 * outputs
+        inputs = outputs
+    assert sum(p.numel() for p in model.parameters()) == count + 2048 * 400 + 400
+    small = ResNet3D(depth=101, width=16, stem="large")(BN(), **ABOUT).eval()
+    assert small(torch.rand(2, 1, 8, 16, 16)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("taps", ["all", "middle"])
+def test_inflated_weights_answer_a_picture_that_stands_still_as_the_image_network_does(taps):
+    images = ResNet18(width=4)(BN(), classes=3, mean=(0.4,), std=(0.2,)).double().eval()
+    clips = ResNet3D(depth=18, width=4)(BN(), classes=3, mean=(0.1,), std=(0.3,)).double().eval()
+    with torch.no_grad():
+        for p in images.parameters():
+            p.normal_(0, 0.3)
+    assert inflate(images.state_dict(), clips, taps) == []
+    x = torch.rand(2, 1, 16, 16).double()
+    still = x[:, :, None].expand(-1, -1, 5 if taps == "middle" else 65, -1, -1)
+    if taps == "middle":
+        torch.testing.assert_close(clips(still), images(x))
+        return
+    for module in clips.modules():  # in the middle of time, no convolution has met padding; time is not shortened
+        if isinstance(module, torch.nn.Conv3d):
+            module.stride = (1, *module.stride[1:])
+    seen = []
+    clips.layer4.register_forward_hook(lambda module, args, out: seen.append(out[:, :, 32]))
+    images.layer4.register_forward_hook(lambda module, args, out: seen.append(out))
+    clips(still), images(x)
+    torch.testing.assert_close(*seen)
+
+
+def test_inflation_names_what_does_not_fit():
+    images = ResNet18(width=4)(BN(), classes=3, mean=(0.4,), std=(0.2,)).state_dict()
+    clips = ResNet3D(depth=18, width=4)(BN(), **ABOUT)
+    assert sorted(inflate(images, clips)) == ["linear.bias", "linear.weight"]
+    for state, says in (
+        ({name: value for name, value in images.items() if name != "conv1.weight"}, "they lack conv1.weight"),
+        (images | {"more": torch.zeros(1)}, "they have no place for more"),
+        (ResNet18(width=8)(BN(), **ABOUT).state_dict(), "has .* give a network of these widths"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            inflate(state, clips)
+
+
+@pytest.mark.parametrize("mean", ["logits", "probabilities"])
+def test_a_video_is_answered_by_the_mean_over_its_clips_and_attacked_through_it(mean):
+    network = ResNet3D(depth=10, width=4)(BN(), **ABOUT).double().eval()
+    x = torch.rand(2, 1, 12, 16, 16, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    whole = OverViews(network, 3, mean)
+    parts = torch.stack([network(part) for part in x.split(4, dim=2)])
+    expected = parts.mean(0) if mean == "logits" else parts.softmax(2).mean(0).log()
+    torch.testing.assert_close(whole(x), expected)
+    (grad,) = torch.autograd.grad(whole(x)[:, 0].sum(), x)
+    assert all((part != 0).flatten(1).any(1).all() for part in grad.split(4, dim=2))
+    with pytest.raises(ValueError, match=r"videos must be \(b, c, 3 x t, h, w\)"):
+        whole(x[:, :, :10])
+
+
+def test_what_is_mirrored_may_have_another_class():
+    with pytest.raises(
+        ValueError, match=r"a mirrored row of moving-digits may have another class; leave schedule\.flip out"
+    ):
+        fit(
+            ResNet3D(depth=10, width=4)(BN(), **ABOUT),
+            DATA,
+            Standard(),
+            Linf(eps=0.1),
+            Schedule(epochs=1, flip=True),
+            seed=0,
+        )
+    x, y = DATA.test(batch_size=20)[0][:2]
+    named = MovingDigits().names
+    assert {(named[a], named[b]) for a, b in zip(y.tolist(), motions(x.flip(-1)), strict=True)} <= set(
+        zip(named, named[::-1], strict=True)
+    )
+
+
+def motions(x):
+    """The class of each clip, by which shift makes the second frame of the first."""
+    return [
+        next(k for k, step in enumerate((1, 3, 5, 7)) if torch.equal(clip[0, 1], clip[0, 0].roll(2 * step, 1))) for clip in x
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "says"),
+    [
+        (DATA, ResNet(depth=8), "model resnet reads images, and the rows of moving-digits are clips"),
+        (Digits(), ResNet3D(depth=10, width=4), "model resnet3d reads clips, and the rows of digits are images"),
+        (DATA, ResNet3D(depth=10, width=4, views=2), "data.views is 1, and model.views 2"),
+    ],
+)
+def test_a_network_and_rows_of_another_kind_are_refused_in_one_line(data, model, says):
+    with pytest.raises(ValueError, match=says):
+        prepared(Experiment(data=data, model=model))

@@ -17,15 +17,19 @@ from .files import StoredData
 from .folder import ImageFolder as ImageFolder
 from .idx import FashionMnist as FashionMnist
 from .idx import Mnist as Mnist
+from .listing import CLIPS, first_kind
 from .moving_digits import MovingDigits as MovingDigits
 from .svhn import Svhn as Svhn
 from .tensors import TensorData as TensorData
+from .video.cache import holds_clips
+from .video.folder import VideoFolder as VideoFolder
 
 DATA = Registry("data set", __name__, vars())
 
 
 def find(spec: str) -> TensorData:
-    """Choose a data set by name, or by path: an .npz file, a folder of a known data set, or a folder of images by class.
+    """Choose a data set by name, or by path: an .npz file, a folder of a known data set, or a folder of images or
+    videos by class.
 
     Raises ValueError for a name or path that is neither, and for a folder that holds several data sets.
 
@@ -41,7 +45,9 @@ def find(spec: str) -> TensorData:
         need(len(known) < 2, f"{spec} must hold one data set", names, f"name one, with {spec} as its root")
         if not known and (parts := [kind for kind in DATA.values() if issubclass(kind, StoredData) and kind.begun(path)]):
             return parts[0](root=spec)  # which says what is missing
-        return known[0](root=spec) if known else ImageFolder(root=spec)
+        if known:
+            return known[0](root=spec)
+        return VideoFolder(root=spec) if holds_clips(path) or first_kind(path) is CLIPS else ImageFolder(root=spec)
     if path.is_file():
         need(path.suffix == ".npz", f"{spec} must be a folder or an .npz file", "another file", "convert it")
         return ArrayFile(path=spec)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..seeding import by_row
-from ..types import Images
+from ..types import Data, Images
 from ..utils.per_row import over
 
 
@@ -38,6 +38,14 @@ def random_flip(x: Images, generator: Generator) -> Images:
     """Mirror each row left to right with probability 1/2, all frames of a clip alike; drawn on the CPU."""
     mirrored = _uniform(x, generator)[0] < 0.5
     return torch.where(over(mirrored.to(x.device), x), x.flip(-1), x)
+
+
+def check_flip(data: Data) -> None:
+    """Refuse to mirror rows of data in which a mirrored row may have another class (`mirrors = False`). Raises ValueError."""
+    if not getattr(data, "mirrors", True):
+        raise ValueError(
+            f"flip mirrors rows, and a mirrored row of {data.name} may have another class; leave schedule.flip out"
+        )
 
 
 def colour_distortion(x: Images, generator: Generator, strength: float = 1.0, share: float = 0.5) -> Images:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,24 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..seeding import generator
-from ..utils.run_folder import IMAGES
 from .array_checks import Arrays, need
 from .files import reading
+from .listing import PICTURES, Labelled, labelled, test_folder, train_folder
 from .tensors import TensorData, stratified
-
-UNREAD = (
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".avif",
-    ".heic",
-    ".jp2",
-    ".pgm",
-    ".jfif",
-)  # images too, which would be missing without a word
-TRAIN, TEST, VAL = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")  # in any case
-LEFT = ("__pycache__", "__macosx", "lost+found", "@eadir")  # folders that programs leave behind
-Labelled = tuple[Path, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +62,11 @@ class ImageFolder(TensorData):
 
     def arrays(self) -> Arrays:
         """Read all images: (n, channels, h, w) uint8."""
-        root, asked = Path(self.root).expanduser(), "folder needs images by class below its root"
-        need(self.root and root.is_dir(), asked, f"{self.root!r}", "pass a folder")
-        train = _split(root, TRAIN)
-        names = _classes(train or root)
-        need(len(names) > 1, asked, f"{', '.join(names) or 'no folder'} in {train or root}", "pass another folder")
+        root, train, names = train_folder(self.root, "folder", PICTURES)
         if train is None:
-            halves = ", ".join(name for name in names if name.lower() in (*TEST, *VAL))
-            need(not halves, asked, f"{halves} in {root}, and no train", "add root/train/CLASS, or rename the class")
-            files, tests = self._cut(_images(root, names))
+            files, tests = self._cut(labelled(root, names, PICTURES))
         else:
-            test = _test_folder(root, names)
+            test = test_folder(root, names)
             default = type(self).test_fraction
             need(
                 self.test_fraction == default,
@@ -95,7 +74,7 @@ class ImageFolder(TensorData):
                 f"test_fraction {self.test_fraction}",
                 f"leave it out, or give {default}",
             )
-            files, tests = _images(train, names), _images(test, names, missing=True)
+            files, tests = labelled(train, names, PICTURES), labelled(test, names, PICTURES, missing=True)
         return Arrays(*self._read(files), *self._read(tests), names)
 
     def _cut(self, files: list[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
@@ -131,70 +110,3 @@ class ImageFolder(TensorData):
             if self.size:
                 image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
             return np.asarray(image).reshape(image.height, image.width, self.channels).transpose(2, 0, 1)
-
-
-def _folders(folder: Path) -> list[str]:
-    """The folders in a folder, in the order of their names, without those that are hidden or that programs leave."""
-    inside = folder.iterdir() if folder.is_dir() else ()
-    return sorted(one.name for one in inside if one.is_dir() and one.name[0] != "." and one.name.lower() not in LEFT)
-
-
-def _split(root: Path, spellings: tuple[str, ...]) -> Path | None:
-    """Return the folder of a split, if there is one. Raises ValueError for two of them."""
-    found = [name for name in _folders(root) if name.lower() in spellings]
-    need(len(found) < 2, f"{root} needs one folder per split", " and ".join(found), "join them, or move one away")
-    return root / found[0] if found else None
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    """The names of the class folders. Raises ValueError for one that holds splits of its own."""
-    names = _folders(folder)
-    for name in names:
-        halves = [inner for inner in _folders(folder / name) if inner.lower() in (*TRAIN, *TEST, *VAL)]
-        told = f"{', '.join(halves)} in {folder / name}"
-        need(not halves, f"{folder} needs splits above its classes", told, "give ROOT/train/CLASS and ROOT/test/CLASS")
-    return tuple(names)
-
-
-def _test_folder(root: Path, names: tuple[str, ...]) -> Path:
-    """Return the folder of the test split, else of validation: the first that has a class of the training split."""
-    for folder in filter(None, (_split(root, TEST), _split(root, VAL))):
-        found = set(_folders(folder))
-        if found & set(names):
-            strange = ", ".join(sorted(found - set(names)))
-            need(not strange, f"{folder} needs classes that train has", strange, "remove them, or train on them")
-            return folder
-    raise ValueError(f"{root} needs test/CLASS or val/CLASS beside train; neither holds a class of train; add one")
-
-
-def _images(folder: Path, names: tuple[str, ...], missing: bool = False) -> list[Labelled]:
-    """List the images of the classes, class by class, in the order of their names.
-
-    Raises ValueError for a class without images (of the test split its folder may be `missing`), and for images that are not read.
-    """
-    files: list[Labelled] = []
-    for label, name in enumerate(names):
-        if missing and not (folder / name).exists():
-            continue
-        inside = _files(folder / name)
-        unread = next((path for path in inside if path.suffix.lower() in UNREAD), None)
-        kinds = ", ".join(IMAGES)
-        need(unread is None, f"{folder / name} needs images of {kinds}", f"{unread}", "convert them, or move them away")
-        found = [(path, label) for path in inside if path.suffix.lower() in IMAGES]
-        need(found, f"class {name} needs images ({kinds}) in {folder / name}", "none", "add some, or remove that folder")
-        files += found
-    need(len(files) > 1, f"{folder} needs images", len(files), "point at another folder")
-    return files
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files below a folder that are not hidden, sorted. Links are followed, each folder once."""
-    files, seen = list[Path](), set[Path]()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place)
-        if here.resolve() in seen:
-            folders.clear()
-            continue
-        seen.add(here.resolve())
-        files += [here / name for name in names if name[0] != "."]
-    return sorted(files)

@@ -32,6 +32,7 @@ class MovingDigits(TensorData):
     """
 
     name: ClassVar[str] = "moving-digits"
+    mirrors: ClassVar[bool] = False
 
     validation_size: int = 200
 

@@ -63,6 +63,7 @@ class TensorData(ABC):
     """
 
     name: ClassVar[str]
+    mirrors: ClassVar[bool] = True  # a row that is mirrored left to right keeps its class
 
     validation_size: int = 0
     split_seed: int = 0
@@ -94,8 +95,13 @@ class TensorData(ABC):
         return self.name
 
     def test_order(self, y: Tensor) -> Tensor:
-        """Return the order of the test images, given their labels: as stored."""
+        """Return the test images in their order, given the labels of all: as stored."""
         return torch.arange(len(y))
+
+    def rows(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of the training split that train, and those held for validation, given its labels."""
+        held = stratified(y, self.validation_size, seeded(self.split_seed, "validation"))
+        return torch.ones(len(y), dtype=torch.bool).index_fill_(0, held, False).nonzero().flatten(), held
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,9 +155,9 @@ class TensorData(ABC):
     def test(self, *, batch_size: int) -> Sequence[Batch]:
         """Return the test images in fixed batches: same order and composition every time."""
         _, _, x, y, _ = self._tested
-        asked = f"test_from {self.test_from} must leave test images of {self.source}"
-        need(self.test_from < max(len(y), 1), asked, f"{len(y)} in all", "pass a smaller test_from")
-        return Batches(Split(x, y, self.test_order(y)[self.test_from :][: self.test_limit]), batch_size)
+        order, asked = self.test_order(y), f"test_from {self.test_from} must leave test images of {self.source}"
+        need(self.test_from < max(len(order), 1), asked, f"{len(order)} in all", "pass a smaller test_from")
+        return Batches(Split(x, y, order[self.test_from :][: self.test_limit]), batch_size)
 
     @cached_property
     def _arrays(self) -> Arrays:
@@ -168,8 +174,7 @@ class TensorData(ABC):
         x, y, *_ = self._arrays
         asked = f"validation_size {self.validation_size} must leave training images of {self.source}"
         need(self.validation_size < max(len(y), 1), asked, f"{len(y)} rows in all", "pass a smaller validation_size")
-        held = stratified(y, self.validation_size, seeded(self.split_seed, "validation"))
-        kept = torch.ones(len(y), dtype=torch.bool).index_fill_(0, held, False).nonzero().flatten()
+        kept, held = self.rows(y)
         if self.train_limit is not None:
             kept = kept[stratified(y[kept], self.train_limit, seeded(self.split_seed, "train_limit"))]
         return Split(x, y, kept), Split(x, y, held)

@@ -15,7 +15,7 @@ from torch import nn
 from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
 from ..config import choice, choices
 from ..data import DATA, Digits, find
-from ..data.augment import check_crop
+from ..data.augment import check_crop, check_flip
 from ..evaluation import batch_attacks, sanity_checks
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan, check_attacks
@@ -165,6 +165,7 @@ def prepared(e: Experiment, report: Report = silent) -> tuple[nn.Module, dict[st
     Raises ValueError for whatever training would stumble over.
     """
     device = place(e)
+    _check_kind(e)
     model, loaded = _built(e)
     moved(model, device)
     ready = e.recipe.prepare(model)
@@ -175,8 +176,26 @@ def prepared(e: Experiment, report: Report = silent) -> tuple[nn.Module, dict[st
     check_attacks((*e.attacks, *e.strongest), e.threat, batch)
     e.data.train_batches(e.schedule.batch_size)
     check_crop(batch.x, e.schedule.crop)
+    if e.schedule.flip:
+        check_flip(e.data)
     autocast(e.schedule, device)
     return model, loading.told(loaded, report)
+
+
+def _check_kind(e: Experiment) -> None:
+    """Refuse a network for images where rows are clips, or the other way round, or for other views. Raises ValueError."""
+    clips, shape = getattr(e.model, "clips", False), _shape(e)
+    if not e.start and clips != (len(shape) == 4):
+        reads, others = ("clips", "images") if clips else ("images", "clips")
+        fit = ", ".join(name for name, kind in MODELS.items() if getattr(kind, "clips", False) != clips)
+        raise ValueError(
+            f"model {e.model.name} reads {reads}, and the rows of {e.data.name} are {others} {shape}; give one of {fit}"
+        )
+    given, taken = getattr(e.data, "views", 1), getattr(e.model, "views", 1)
+    if not e.start and given != taken:
+        raise ValueError(
+            f"data.views is {given}, and model.views {taken}; give both the same, for a network that has the option"
+        )
 
 
 def card(e: Experiment) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Networks with the norm as an argument and pixel standardization as their first layer."""
 
 from ..registry import Registry
+from .inflation import inflate as inflate
 from .nfresnet import NFResNet as NFResNet
 from .nfresnet import NFResNet26 as NFResNet26
 from .nfresnet import NFResNet50 as NFResNet50
@@ -13,5 +14,6 @@ from .resnet3d import R2Plus1D as R2Plus1D
 from .resnet3d import ResNet3D as ResNet3D
 from .standardize import Standardize as Standardize
 from .vgg import VGG as VGG
+from .views import OverViews as OverViews
 
 MODELS = Registry("model", __name__, vars())

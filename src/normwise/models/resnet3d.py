@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,14 +14,16 @@ from ..norms import BN
 from ..types import Norm, Site
 from .resnet import Block, Network, check_width, start_at_zero
 from .standardize import Standardize
+from .views import OverViews
 
 Shape = tuple[int, int, int]  # in time, height and width
+Stem = Literal["small", "large"]
 
 
-def conv3d(inputs: int, outputs: int, size: Shape, stride: Shape) -> nn.Conv3d:
+def conv3d(inputs: int, outputs: int, size: Shape, stride: Shape, groups: int = 1) -> nn.Conv3d:
     """A convolution over time, height and width without bias, padded to keep the size, initialized after He et al. 2015 (fan out)."""
     padding = size[0] // 2, size[1] // 2, size[2] // 2
-    layer = nn.Conv3d(inputs, outputs, size, stride, padding, bias=False)
+    layer = nn.Conv3d(inputs, outputs, size, stride, padding, groups=groups, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 
@@ -41,6 +43,13 @@ def _factored(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
 CONVOLUTIONS = {"3d": _whole, "(2+1)d": _factored}
 
 
+def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
+    """Nothing, or a 1 x 1 x 1 convolution and a norm where the size changes."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(conv3d(inputs, outputs, (1, 1, 1), (stride, stride, stride)), norm(Site(outputs)))
+
+
 class ClipBlock(nn.Module):
     """relu(f(x) + shortcut(x)), f = conv norm relu conv norm, for clips."""
 
@@ -49,14 +58,35 @@ class ClipBlock(nn.Module):
         conv = CONVOLUTIONS[kind]
         self.conv1, self.bn1 = conv(inputs, outputs, stride, norm), norm(Site(outputs))
         self.conv2, self.bn2 = conv(outputs, outputs, 1, norm), norm(Site(outputs))
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(conv3d(inputs, outputs, (1, 1, 1), (stride, stride, stride)), norm(Site(outputs)))
+        self.shortcut = _shortcut(inputs, outputs, stride, norm)
         start_at_zero(self.bn2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class GroupedBlock(nn.Module):
+    """relu(f(x) + shortcut(x)), f = 1 x 1 x 1 to half as many channels, 3 x 3 x 3 in 32 groups, 1 x 1 x 1, each with its norm."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, kind: str) -> None:
+        super().__init__()
+        inner = outputs // 2
+        self.conv1, self.bn1 = conv3d(inputs, inner, (1, 1, 1), (1, 1, 1)), norm(Site(inner))
+        self.conv2 = conv3d(inner, inner, (3, 3, 3), (stride, stride, stride), GROUPS)
+        self.bn2 = norm(Site(inner))
+        self.conv3, self.bn3 = conv3d(inner, outputs, (1, 1, 1), (1, 1, 1)), norm(Site(outputs))
+        self.shortcut = _shortcut(inputs, outputs, stride, norm)
+        start_at_zero(self.bn3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
+
+
+GROUPS = 32
+DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 101: (3, 4, 23, 3)}  # blocks of each stage
 
 
 class ClipNetwork(nn.Module):
@@ -66,23 +96,31 @@ class ClipNetwork(nn.Module):
     """
 
     def __init__(
-        self, norm: Norm, kind: str, width: int, depth: int, data: tuple[int, Sequence[float], Sequence[float]]
+        self,
+        norm: Norm,
+        kind: str,
+        width: int,
+        depth: int,
+        data: tuple[int, Sequence[float], Sequence[float]],
+        stem: Stem = "small",
     ) -> None:
         super().__init__()
         classes, mean, std = data
         self.standardize = Standardize(mean, std)
-        self.conv1, self.bn1 = conv3d(len(mean), width, (3, 3, 3), (1, 1, 1)), norm(Site(width))
-        inputs = width
-        for stage in range(1, 5):
-            blocks, outputs = [], width * 2 ** (stage - 1)
-            for index in range(depth):
-                blocks.append(ClipBlock(inputs, outputs, 2 if stage > 1 and index == 0 else 1, norm, kind))
+        size, stride = ((3, 3, 3), (1, 1, 1)) if stem == "small" else ((7, 7, 7), (1, 2, 2))
+        self.conv1, self.bn1 = conv3d(len(mean), width, size, stride), norm(Site(width))
+        self.pool = nn.Identity() if stem == "small" else nn.MaxPool3d(3, 2, 1)
+        inputs, block = width, GroupedBlock if depth == 101 else ClipBlock
+        for stage, count in enumerate(DEPTHS[depth], 1):
+            blocks, outputs = [], width * 2 ** (stage - 1) * (4 if depth == 101 else 1)
+            for index in range(count):
+                blocks.append(block(inputs, outputs, 2 if stage > 1 and index == 0 else 1, norm, kind))
                 inputs = outputs
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(self.standardize(x))))
+        y = self.pool(F.relu(self.bn1(self.conv1(self.standardize(x)))))
         for stage in range(1, 5):
             y = self.get_submodule(f"layer{stage}")(y)
         return self.linear(y.mean((2, 3, 4)))
@@ -109,32 +147,53 @@ class _Clips:
     kind: ClassVar[str]
     clips: ClassVar[bool] = True  # it reads (b, c, t, h, w)
 
+    stem: ClassVar[Stem] = "small"
+    depths: ClassVar[tuple[int, ...]] = (10, 18)
+
     depth: int = 18
     width: int = 64
+    views: int = 1
 
     def __post_init__(self) -> None:
-        if self.depth not in (10, 18):
-            raise ValueError(f"depth of {self.name} is {self.depth}; give 10 or 18")
+        if self.views < 1:
+            raise ValueError(f"views of {self.name} counts clips of a video; got {self.views}; give a whole number >= 1")
+        if self.depth not in self.depths:
+            *others, last = map(str, self.depths)
+            raise ValueError(f"depth of {self.name} is {self.depth}; give {', '.join(others)} or {last}")
         check_width(self.name, width=self.width)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-        return ClipNetwork(norm or BN(), self.kind, self.width, (self.depth - 2) // 8, (classes, mean, std))
+        network = ClipNetwork(norm or BN(), self.kind, self.width, self.depth, (classes, mean, std), self.stem)
+        return network if self.views == 1 else OverViews(network, self.views)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet3D(_Clips):
-    """3D ResNet for small clips: a 3 x 3 x 3 stem without pooling, four stages of one (depth 10) or two (18) basic blocks.
+    """3D ResNet: a stem, and four stages of one (depth 10) or two (18) basic blocks; depth 101 is the 3D ResNeXt-101 of 3, 4, 23 and 3
+    bottlenecks in 32 groups.
 
     Options
-        depth   10 or 18
-        width   channels of the first stage (64 in the paper; 8 trains on a laptop)
+        depth   10, 18 or 101
+        width   channels of the first stage (64 in the paper; 8 trains on a laptop); of depth 101 a multiple of 16
+        views   clips of a video that come one after the other in each row; the answer is the mean of their logits
+        stem    "small": 3 x 3 x 3, for small pictures; "large", the paper's: 7 x 7 x 7 with stride 2 in space, and max pooling
 
-    Source: Hara et al. 2018, arXiv:1711.09577, table 1. Differs: the stem, for small pictures; the last norm of each residual
-    branch starts at scale 0, as in `resnet`.
+    Source: Hara et al. 2018, arXiv:1711.09577, table 1. Differs: the last norm of each residual branch starts at scale 0, as in
+    `resnet`; shortcuts are projections.
     """
 
     name: ClassVar[str] = "resnet3d"
     kind: ClassVar[str] = "3d"
+    depths: ClassVar[tuple[int, ...]] = (10, 18, 101)
+
+    stem: Stem = "small"  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth == 101 and self.width % 16:
+            raise ValueError(
+                f"width of {self.name} of depth 101 is {self.width}; give a multiple of 16, for {GROUPS} groups"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +203,7 @@ class R2Plus1D(_Clips):
     Options
         depth   10 or 18
         width   channels of the first stage
+        views   as `resnet3d`
 
     Source: Tran et al. 2018, arXiv:1711.11248, sec. 3.5. Differs: as `resnet3d`; channels between the two are a multiple of 8.
     """

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import losses
-from ..data.augment import random_crop, random_flip
+from ..data.augment import check_flip, random_crop, random_flip
 from ..models import checkpoints
 from ..norms.surgery.trainable import materialized
 from ..norms.surgery.unmapped import remarks
@@ -76,8 +76,8 @@ def fit(
     A run may be resumed by another number of processes.
 
     Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and for a folder
-    that holds another training, naming what differs; of several processes also if they get different batches, if one of them has
-    ended, and for norms that cannot be synchronized (see `convert_sync`).
+    that holds another training, naming what differs, and for flips of data whose mirrored rows may have another class; of several
+    processes also if they get different batches, if one of them has ended, and for norms that cannot be synchronized (see `convert_sync`).
     """
     data = as_data(data)
     run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, device_of(model), options)
@@ -103,6 +103,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         schedule, device = self.schedule, self.device
+        if schedule.flip:
+            check_flip(self.data)
         self.layout = layout(self.model, device) if schedule.channels_last else torch.contiguous_format
         self.plain = moved(moved(self.model, device), memory_format=self.layout)
         self.crew = crew_of(device, self.options)

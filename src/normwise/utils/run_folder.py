@@ -15,6 +15,7 @@ from ..registry import changed, plain
 
 CONFIG = "config.yaml"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 MANY = 1000  # entries of a folder that are looked at
 
 
@@ -84,20 +85,22 @@ def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[
 
 
 def _check_images(e: Any, folder: Path) -> None:
-    """Refuse a place inside a folder of images, which would be read as images of a class: of the run's data, or of anybody's."""
+    """Refuse a place inside a folder of images or videos, which would be read as those of a class: of the run's data, or of anybody's."""
     data, place = getattr(e, "data", None), folder.expanduser().resolve()
-    root = Path(getattr(data, "root", "")).expanduser().resolve() if getattr(data, "name", "") == "folder" else None
+    root = (
+        Path(getattr(data, "root", "")).expanduser().resolve() if getattr(data, "name", "") in ("folder", "video") else None
+    )
     if root and place.is_relative_to(root):
         raise ValueError(f"{folder} is inside {root}, the folder of the data; give a folder outside it as --out")
     for inside in (place, *place.parents):
         if inside.parent.is_dir() and _holds_classes(inside.parent, inside):
             raise ValueError(
-                f"{folder} is inside {inside.parent}, whose folders hold images by class; give a folder outside it as --out"
+                f"{folder} is inside {inside.parent}, whose folders hold images or videos by class; give a folder outside it as --out"
             )
 
 
 def _holds_classes(parent: Path, but: Path) -> bool:
-    """Whether all folders there, one perhaps excepted, hold images and no run, two at least: they are the classes of a data set."""
+    """Whether all folders there, one perhaps excepted, hold images or videos and no run, two at least: they are the classes of a data set."""
     with os.scandir(parent) as found:
         there = [one for one in islice(found, MANY) if one.name[0] not in "._" and one.is_dir()]
     others = [one for one in there if not _is_class(one)]
@@ -107,5 +110,5 @@ def _holds_classes(parent: Path, but: Path) -> bool:
 def _is_class(folder: os.DirEntry[str]) -> bool:
     with suppress(OSError), os.scandir(folder) as found:
         names = [one.name for one in islice(found, MANY)]
-        return CONFIG not in names and any(name.lower().endswith(IMAGES) for name in names)
+        return CONFIG not in names and any(name.lower().endswith(IMAGES + VIDEOS) for name in names)
     return False

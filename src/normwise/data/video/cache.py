@@ -1,0 +1,112 @@
+"""Clips as bytes on disk: `clips.u8`, mapped into memory, and `clips.json`, which says what they are.
+
+The two files are a data set by themselves: a folder that holds them can be the `root` of `VideoFolder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...records import write
+from ...utils.errors import brief
+from ..array_checks import need
+
+PIXELS, ABOUT = "clips.u8", "clips.json"
+FORMAT = "normwise clips 1"
+LONGEST = 2**28  # bytes of `clips.json` that are read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The videos of a data set, sorted: their names below its root, their labels, and the sides on which their folders put them.
+
+    A side is "train", "test", or "" where the folders do not say. `skipped` are videos that are not among them, and why.
+    """
+
+    files: Sequence[str]
+    labels: Sequence[int]
+    sides: Sequence[str]
+    names: Sequence[str]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def holds_clips(folder: Path) -> bool:
+    """Whether a folder holds clips in this format."""
+    return (folder / ABOUT).is_file()
+
+
+def keep_clips(
+    folder: Path, listing: Listing, shape: Sequence[int], clip: Callable[[str], NDArray[np.uint8]], skip: bool = False
+) -> None:
+    """Write the clips of a listing, one after the other: `clip(file)` is (c, t, h, w), of this `shape`.
+
+    A file for which `clip` raises ValueError ends this, or is left out and named in `clips.json` if `skip` is set.
+    Raises ValueError too for a folder that cannot be written, or that has too little room.
+    """
+    unfinished, sha, skipped = folder / f".{PIXELS}.{os.getpid()}", hashlib.sha256(), dict[str, str]()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        needed, free = math.prod(shape) * len(listing.files), shutil.disk_usage(folder).free
+        asked = f"the clips need {needed / 1e9:.1f} GB in {folder}"
+        need(needed < free, asked, f"{free / 1e9:.1f} GB", "make room, take fewer or smaller frames, or name another cache")
+        with unfinished.open("wb") as held:
+            for file in listing.files:
+                try:
+                    pixels = clip(file)
+                except ValueError as error:
+                    if not skip:
+                        raise
+                    skipped[file] = str(error)
+                    continue
+                content = np.ascontiguousarray(pixels, np.uint8).tobytes()
+                sha.update(content)
+                held.write(content)
+        kept = [row for row, file in enumerate(listing.files) if file not in skipped]
+        need(kept, f"{folder} needs clips", "none that could be decoded", "look at the files")
+        unfinished.replace(folder / PIXELS)
+        about = {"format": FORMAT, "sha256": sha.hexdigest(), "shape": [len(kept), *shape], "names": list(listing.names)}
+        about |= {name: [getattr(listing, name)[row] for row in kept] for name in ("files", "labels", "sides")}
+        write(folder / ABOUT, json.dumps(about | {"skipped": {**listing.skipped, **skipped}}, indent=1) + "\n")
+    except OSError as error:
+        raise ValueError(f"cannot write clips in {folder}: {error.strerror or error}; name another cache") from None
+    finally:
+        if unfinished.parent.is_dir():
+            unfinished.unlink(missing_ok=True)
+
+
+def read_clips(folder: Path) -> tuple[Listing, Tensor]:
+    """Read a listing, and map its clips (n, c, t, h, w) uint8 into memory: only what is looked at is there.
+
+    Raises ValueError, one line, for files that are damaged, by their checksum too, or that are something else.
+    """
+    about, pixels = folder / ABOUT, folder / PIXELS
+    try:
+        if about.stat().st_size > LONGEST:
+            raise ValueError(f"{about.stat().st_size:,} bytes")
+        held = json.loads(about.read_text())
+        if held["format"] != FORMAT:
+            raise ValueError(f"the format {held['format']!r}")
+        listing = Listing(**{name: held[name] for name in ("files", "labels", "sides", "names", "skipped")})
+        shape, rows = [int(side) for side in held["shape"]], len(listing.files)
+        if len(shape) != 5 or min(shape) < 1 or not rows == shape[0] == len(listing.labels) == len(listing.sides):
+            raise ValueError(f"the shape {shape} with {rows} names")
+        if math.prod(shape) != pixels.stat().st_size:
+            raise ValueError(f"{pixels.stat().st_size:,} bytes in {PIXELS}, not {math.prod(shape):,}")
+        with pixels.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != held["sha256"]:
+                raise ValueError(f"{PIXELS} with another checksum")
+    except Exception as error:
+        raise ValueError(f"{folder} must hold clips ({FORMAT}); got {brief(error)}; delete it, and make it again") from None
+    return listing, torch.from_file(str(pixels), shared=False, size=math.prod(shape), dtype=torch.uint8).view(shape)

@@ -1,0 +1,193 @@
+"""A folder of videos by class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...seeding import generator
+from ..array_checks import Arrays, need
+from ..listing import CLIPS, labelled, test_folder, train_folder
+from ..tensors import TensorData
+from .cache import FORMAT, Listing, holds_clips, keep_clips, read_clips
+from .decoding import Sampling, decode
+from .splits import Groups, check_sides, folds, groups_of, official
+
+MOST = {"frames": 2**12, "stride": 2**20, "views": 2**8, "size": 2**12, "resize": 2**12}
+LARGEST = 2**30  # bytes of one row
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFolder(TensorData):
+    """Clips of videos: root/CLASS/clip.mp4, or root/train/CLASS/clip.mp4 beside root/test/CLASS/clip.mp4.
+
+    Reads mp4, m4v, mov, avi, mkv, webm, mpg and mpeg with PyAV (pip install 'normwise[video]'), at any depth below CLASS. A row is a
+    video: (channels, views x frames, size, size). Videos are decoded once, into a checksummed file of bytes (see `cache`), from which
+    only the rows in use are read into memory. `root` may also be a folder that holds such a file (`clips.u8`, `clips.json`).
+
+    Who tests: the folders, or the official split files, or a fold of the groups. Groups are never divided, also not between training
+    and validation, which gets whole groups with about `validation_size` videos. Test rows come in a fixed shuffled order; `ids` are
+    indexes into the sorted names.
+
+    Options (others as in `TensorData`)
+        root        the folder
+        frames      frames of a clip
+        stride      0: spread the frames over the whole video; k: every k-th frame, around its middle
+        views       clips per video, one after the other in time (`resnet3d` and others answer by their mean with the same `views`)
+        size        side of a frame in pixels, cut from its middle
+        resize      make the shorter side so long before; 0: as long as `size`
+        channels    3 for colour, 1 for grey
+        splits      a folder with the split files of UCF101 or HMDB51
+        split       which of them: 1, 2 or 3
+        groups      what must not be divided: a JSON file {video: group} (null: for training alone), or a regular expression whose
+                    part in parentheses is the group, such as (patient_[0-9]+)_; empty: each video is a group
+        folds       without splits, the groups are divided into so many folds
+        fold        which of them is for testing: 0 to folds - 1
+        skip_bad    leave out videos that cannot be decoded or are listed and not there; a warning names them
+        cache       where decoded clips are kept; empty: root/.normwise
+    """
+
+    name: ClassVar[str] = "video"
+
+    root: str = ""
+    frames: int = 16
+    stride: int = 0
+    views: int = 1
+    size: int = 112
+    resize: int = 0
+    channels: int = 3
+    splits: str = ""
+    split: int = 1
+    groups: str = ""
+    folds: int = 5
+    fold: int = 0
+    skip_bad: bool = False
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, most in MOST.items():
+            value, least = getattr(self, option), int(option not in ("stride", "resize"))
+            need(least <= value <= most, f"video needs {option} from {least} to {most}", value, "pass another number")
+        need(self.channels in (1, 3), "video needs channels of 1 or 3", self.channels, "pass one of them")
+        row = self.channels * self.views * self.frames * self.size**2
+        need(row <= LARGEST, f"video needs rows of at most {LARGEST:,} bytes", f"{row:,}", "take fewer or smaller frames")
+        need(self.folds > 1, "video needs folds >= 2", self.folds, "pass more")
+        need(0 <= self.fold < self.folds, f"video needs a fold from 0 to {self.folds - 1}", self.fold, "pass another")
+        need(self.split > 0, "video needs a split >= 1", self.split, "pass 1, 2 or 3")
+
+    @property
+    def source(self) -> str:
+        """What error messages call this data."""
+        return self.root
+
+    def arrays(self) -> Arrays:
+        """Map the clips: (n, channels, views x frames, size, size) uint8. Both splits have all rows; `rows` tell them apart."""
+        listing, x = self._clips
+        y = torch.tensor(listing.labels)
+        return Arrays(x, y, x, y, tuple(listing.names))
+
+    def rows(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows that train, and those held for validation: whole groups."""
+        sides, groups = self._sides
+        train = torch.tensor([row for row, side in enumerate(sides) if side == "train"], dtype=torch.long)
+        known = torch.tensor([row for row in train.tolist() if groups[row] is not None], dtype=torch.long)
+        held = torch.zeros(len(y), dtype=torch.bool)
+        if self.validation_size and len(known):
+            of = [str(groups[row]) for row in known.tolist()]
+            parts = max(2, min(round(len(known) / self.validation_size), len(set(of))))
+            held[known[folds(y[known], of, parts, generator(self.split_seed, "validation")) == 0]] = True
+        return train[~held[train]], held.nonzero().flatten()
+
+    def test_order(self, y: Tensor) -> Tensor:
+        """Return the rows that test in a shuffled order, always the same."""
+        rows = torch.tensor([row for row, side in enumerate(self._sides[0]) if side == "test"], dtype=torch.long)
+        return rows[torch.randperm(len(rows), generator=generator(0, "test order"))]
+
+    @cached_property
+    def _clips(self) -> tuple[Listing, Tensor]:
+        root = Path(self.root).expanduser()
+        if self.root and holds_clips(root):
+            own = [name for name in (*MOST, "channels", "cache") if getattr(self, name) != getattr(type(self), name)]
+            need(
+                not own,
+                f"{root} holds decoded clips, of their own frames and size",
+                f"{own[0] if own else ''}",
+                "leave it out",
+            )
+            return read_clips(root)
+        listing = self._listed()
+        self._sided(listing)  # who tests is settled before hours of decoding
+        sampling = Sampling(**{field.name: getattr(self, field.name) for field in fields(Sampling)})
+        folder = self._cache(root, listing, sampling)
+        if not holds_clips(folder):
+            keep_clips(folder, listing, sampling.shape, lambda file: decode(root / file, sampling), self.skip_bad)
+        found, x = read_clips(folder)
+        need(self.skip_bad or not found.skipped, *_told(found, folder))
+        if found.skipped:
+            warnings.warn("; ".join(_told(found, folder)[:2]), stacklevel=2)
+        return found, x
+
+    def _listed(self) -> Listing:
+        """The videos below the root."""
+        root, train, names = train_folder(self.root, "video", CLIPS)
+        halves = {"": root} if train is None else {"train": train, "test": test_folder(root, names)}
+        rows = sorted(
+            (path.relative_to(root).as_posix(), label, side)
+            for side, half in halves.items()
+            for path, label in labelled(half, names, CLIPS, missing=side == "test")
+        )
+        files, labels, sides = zip(*rows, strict=True)
+        return Listing(files=files, labels=labels, sides=sides, names=names)
+
+    def _cache(self, root: Path, listing: Listing, sampling: Sampling) -> Path:
+        """The folder of the decoded clips: another one where a file, or how it is sampled, is another."""
+        stats = [(root / file).stat() for file in listing.files]
+        key = [FORMAT, repr(sampling), listing.files, listing.sides, [(one.st_size, one.st_mtime_ns) for one in stats]]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        return (Path(self.cache).expanduser() if self.cache else root / ".normwise") / name
+
+    @cached_property
+    def _sides(self) -> tuple[list[str], Groups]:
+        return self._sided(self._clips[0])
+
+    def _sided(self, listing: Listing) -> tuple[list[str], Groups]:
+        """The side of each video, and its group. Raises ValueError for a split that divides a group."""
+        files, groups = listing.files, groups_of(listing.files, self.groups)
+        sides = list(listing.sides)
+        if self.splits:
+            need(
+                not any(sides),
+                f"splits are for folders without train and test, and {self.root} has them",
+                self.splits,
+                "leave it out",
+            )
+            sides = official(files, Path(self.splits).expanduser(), self.split, self.skip_bad)
+        elif not any(sides):
+            y = torch.tensor(listing.labels)
+            known = [row for row, group in enumerate(groups) if group is not None]
+            of = folds(y[known], [str(groups[row]) for row in known], self.folds, generator(0, "folds")).tolist()
+            tests = {row for row, fold in zip(known, of, strict=True) if fold == self.fold}
+            sides = ["test" if row in tests else "train" for row in range(len(files))]
+        check_sides(files, sides, groups)
+        need("test" in sides, f"{self.root} needs videos to test", "none", "name other splits or folds")
+        return sides, groups
+
+
+def _told(listing: Listing, folder: Path) -> tuple[str, str, str]:
+    """What has to be said of clips of which some were skipped."""
+    first = next(iter(listing.skipped.values()), "")
+    count = len(listing.skipped)
+    return (
+        f"{folder} lacks {count} of {count + len(listing.files)} videos",
+        f"first {first}",
+        "pass skip_bad, or repair them",
+    )

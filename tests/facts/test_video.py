@@ -1,0 +1,280 @@
+"""Videos as data: frames are the right ones, groups stay together, hostile and damaged files end in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tracemalloc
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normwise.data import ImageFolder, VideoFolder, find
+from normwise.data.video import decoding
+from normwise.data.video.decoding import Sampling
+from normwise.data.video.splits import folds
+
+SMALL = {"frames": 4, "size": 8, "channels": 1}
+
+
+def film(path: Path, pictures: np.ndarray) -> Path:
+    """Write grey pictures (t, h, w) without loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = pictures.shape[2], pictures.shape[1], "gray"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+        container.mux(stream.encode())
+    return path
+
+
+def ramp(frames: int, height: int = 8, width: int = 8, first: int = 0) -> np.ndarray:
+    """Pictures whose grey is their number."""
+    return np.broadcast_to(np.arange(first, first + frames, dtype=np.uint8)[:, None, None], (frames, height, width)).copy()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes of 6 videos, of 3 sources with 2 takes each."""
+    for label, name in enumerate(("left", "right")):
+        for number in range(6):
+            film(tmp_path / "data" / name / f"s{number // 2}_{name}{number}.mkv", ramp(16, first=100 * label + 10 * number))
+    return tmp_path / "data"
+
+
+def rows(batches: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))  # type: ignore[call-overload]
+
+
+def sources(data: VideoFolder, ids: torch.Tensor) -> set[str]:
+    return {data._clips[0].files[row].split("/")[1][:2] for row in ids.tolist()}
+
+
+def test_the_frames_of_a_clip_are_those_that_were_asked_for(root: Path) -> None:
+    for options, places in (
+        ({}, [2, 6, 10, 14]),
+        ({"stride": 2}, [4, 6, 8, 10]),
+        ({"stride": 8}, [0, 8, 0, 8]),
+        ({"views": 2}, [1, 5, 9, 13, 3, 7, 11, 15]),
+    ):
+        data = VideoFolder(root=str(root), **SMALL, **options)
+        assert data.shape == (1, len(places), 8, 8)
+        x, y, ids = rows(data.test(batch_size=3))
+        first = 100 * y + 10 * torch.tensor([int(data._clips[0].files[row][-5]) for row in ids])
+        assert torch.equal((255 * x).round()[:, 0, :, 0, 0], first[:, None] + torch.tensor(places))
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 4), st.integers(1, 4))
+@settings(deadline=None, max_examples=100)
+def test_places_lie_in_the_video_and_clips_in_time(length: int, frames: int, stride: int, views: int) -> None:
+    sampling = Sampling(frames=frames, stride=stride, views=views, size=8, resize=0, channels=1)
+    clips = np.array(sampling.places(length)).reshape(views, frames)
+    assert ((clips >= 0) & (clips < length)).all()
+    if not stride or (frames - 1) * stride < length:
+        assert (np.diff(clips, axis=1) >= stride).all()
+    if not stride and views * frames == length:
+        assert sorted(clips.ravel()) == list(range(length))
+    middle = clips[:, [0, -1]].mean() if stride and (frames - 1) * stride < length else (length - 1) / 2
+    assert abs(middle - (length - 1) / 2) <= 1
+
+
+def test_a_frame_is_resized_by_its_shorter_side_and_its_middle_is_taken(tmp_path: Path) -> None:
+    wide = np.broadcast_to(np.repeat(np.arange(8, dtype=np.uint8), 4), (3, 16, 32)).copy()
+    file = film(tmp_path / "wide.mkv", wide)
+    shape = {"frames": 3, "stride": 0, "views": 1, "channels": 1}
+    assert (
+        decoding.decode(file, Sampling(size=16, resize=0, **shape))[0, 0, 0].tolist() == np.repeat([2, 3, 4, 5], 4).tolist()
+    )
+    assert decoding.decode(file, Sampling(size=4, resize=0, **shape))[0, 0, 0].tolist() == [2, 3, 4, 5]
+    assert decoding.decode(file, Sampling(size=2, resize=4, **shape))[0, 0, 0].tolist() == [3, 4]
+    assert decoding.decode(file, Sampling(size=4, resize=0, **shape | {"channels": 3})).shape == (3, 3, 4, 4)
+
+
+@pytest.mark.parametrize("groups", ["(s[0-9])_", "file"])
+def test_no_source_is_on_two_sides(root: Path, groups: str) -> None:
+    if groups == "file":
+        groups = str(root / "groups.json")
+        names = {path.stem: path.stem[:2] for path in root.rglob("*.mkv")}
+        Path(groups).write_text(json.dumps({**names, "s0_left0": None}))
+    tested = []
+    for fold in range(3):
+        data = VideoFolder(root=str(root), **SMALL, groups=groups, folds=3, fold=fold, validation_size=3)
+        train, held, test = (
+            rows(part)[2]
+            for part in (
+                data.train(batch_size=2, generator=torch.Generator()),
+                data.validation(batch_size=9),
+                data.test(batch_size=9),
+            )
+        )
+        named = [sources(data, ids) for ids in (train, held, test)]
+        alone = {0} & set(train.tolist()) if groups.endswith("json") else set()
+        assert not named[2] & named[1]
+        assert not {data._clips[0].files[row].split("/")[1][:2] for row in set(train.tolist()) - alone} & (
+            named[1] | named[2]
+        )
+        assert len(held) > 1
+        assert 0 not in [*held.tolist(), *test.tolist()] or not groups.endswith("json")
+        tested += test.tolist()
+    assert sorted(tested) == sorted(set(range(12)) - ({0} if groups.endswith("json") else set()))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), min_size=8, max_size=60), st.integers(0, 5))
+@settings(deadline=None, max_examples=60)
+def test_folds_keep_groups_whole(pairs: list[tuple[int, int]], seed: int) -> None:
+    y, groups = torch.tensor([label for label, _ in pairs]), [f"g{group}" for _, group in pairs]
+    count = min(3, len(set(groups)))
+    if count < 2:
+        return
+    found = folds(y, groups, count, torch.Generator().manual_seed(seed))
+    assert {len({f for f, other in zip(found.tolist(), groups, strict=True) if other == group}) for group in groups} == {1}
+    assert set(found.tolist()) == set(range(count))
+
+
+def test_a_split_that_divides_a_group_is_refused(root: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.mkv"))
+    (lists / "trainlist02.txt").write_text("".join(f"{name.replace('.mkv', '.avi')} 1\n" for name in names[:3]))
+    (lists / "testlist02.txt").write_text("".join(f"{name}\n" for name in names[4:8]))
+    asked = {"root": str(root), "splits": str(lists), "split": 2, **SMALL}
+    data = VideoFolder(**asked)
+    assert sorted(rows(data.test(batch_size=9))[2].tolist()) == [4, 5, 6, 7]
+    assert sorted(rows(data.train(batch_size=9, generator=torch.Generator()))[2].tolist()) == [0, 1, 2]
+    with pytest.raises(
+        ValueError, match=r"each group on one side; got group s0 in left/s0_left\d.mkv and right/s0_right\d.mkv"
+    ):
+        VideoFolder(**asked, groups="(s[0-9])_").test(batch_size=2)
+    with pytest.raises(ValueError, match="split files of number 1"):
+        VideoFolder(**asked | {"split": 1}).test(batch_size=2)
+    (lists / "left_test_split1.txt").write_text(
+        "".join(f"{Path(name).name} {flag}\n" for name, flag in zip(names, "112200", strict=False))
+    )
+    (lists / "right_test_split1.txt").write_text("gone.avi 1\n")
+    with pytest.raises(ValueError, match=r"got \['right/gone'\] not there \(1 in all\)"):
+        VideoFolder(**asked | {"split": 1}).test(batch_size=2)
+    data = VideoFolder(**asked | {"split": 1}, skip_bad=True)
+    assert sorted(rows(data.test(batch_size=9))[2].tolist()) == [2, 3]
+
+
+def test_a_bad_clip_is_named_and_left_out_on_request_alone(root: Path) -> None:
+    bad = root / "left" / "s1_left2.mkv"
+    bad.write_bytes(bad.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"left/s1_left2.mkv must be a video that can be decoded; got .*skip_bad$"):
+        VideoFolder(root=str(root), **SMALL).test(batch_size=2)
+    data = VideoFolder(root=str(root), **SMALL, skip_bad=True)
+    with pytest.warns(UserWarning, match="lacks 1 of 12 videos; first .*s1_left2.mkv"):
+        assert len(data._arrays.train_y) == 11
+    with pytest.raises(
+        ValueError, match=r"lacks 1 of 12 videos; got first .*s1_left2.mkv"
+    ):  # what was kept is no way around
+        VideoFolder(root=str(root), **SMALL).test(batch_size=2)
+
+
+HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"
+
+
+def test_hostile_files_end_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = Sampling(frames=2, stride=0, views=1, size=8, resize=0, channels=1)
+    for name, content in (
+        ("empty.mp4", b""),
+        ("text.avi", b"no video"),
+        ("list.mp4", HLS),
+        ("other.mkv", b"ffconcat version 1.0\nfile a.mkv\n"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} must be a video .*; got .*; replace it") as caught:
+            decoding.decode(tmp_path / name, sampling)
+        assert "\n" not in str(caught.value)
+    file = film(tmp_path / "some.mkv", ramp(30, 64, 64))
+    monkeypatch.setattr(decoding, "PICTURE", 64 * 63)
+    with pytest.raises(ValueError, match=r"frames of 64 x 64, more than 4,032 pixels"):
+        decoding.decode(file, sampling)
+    monkeypatch.setattr(decoding, "PICTURE", 2**24)
+    monkeypatch.setattr(decoding, "VIDEO", 64 * 64 * 29)
+    with pytest.raises(ValueError, match="pixels in all its frames"):
+        decoding.decode(file, sampling)
+    thin = film(tmp_path / "thin.mkv", ramp(2, 2, 512))
+    monkeypatch.setattr(decoding, "PICTURE", 2**12)
+    with pytest.raises(ValueError, match="shorter side is too short"):
+        decoding.decode(thin, sampling)
+
+
+def test_decoded_clips_are_checked_and_can_be_the_data(root: Path) -> None:
+    data = VideoFolder(root=str(root), **SMALL)
+    expected = rows(data.test(batch_size=9))
+    (kept,) = (root / ".normwise").iterdir()
+    packed = find(str(kept))
+    assert isinstance(packed, VideoFolder)
+    for found, x in zip(rows(packed.test(batch_size=9)), expected, strict=True):
+        assert torch.equal(found, x)
+    with pytest.raises(ValueError, match=r"of their own frames and size; got frames; leave it out"):
+        VideoFolder(root=str(kept), frames=3).test(batch_size=1)
+    pixels = bytearray((kept / "clips.u8").read_bytes())
+    pixels[5] ^= 1
+    (kept / "clips.u8").write_bytes(pixels)
+    with pytest.raises(ValueError, match=r"must hold clips .*clips.u8 with another checksum; delete it"):
+        VideoFolder(root=str(root), **SMALL).test(batch_size=1)
+    (kept / "clips.u8").write_bytes(pixels[1:])
+    with pytest.raises(ValueError, match=r"3,071 bytes in clips\.u8, not 3,072"):
+        VideoFolder(root=str(kept)).test(batch_size=1)
+    film(root / "left" / "s0_left0.mkv", ramp(16, first=7))  # another file is another cache
+    assert VideoFolder(root=str(root), **SMALL)._arrays.train_x[0, 0, 0, 0, 0] == 9
+
+
+def test_only_the_rows_in_use_are_in_memory(tmp_path: Path) -> None:
+    """64 MB of clips, of which a batch of 2 needs half a megabyte as bytes, and four times that as numbers."""
+    n, shape = 128, [1, 8, 256, 256]
+    (tmp_path / "clips.u8").write_bytes(b"")
+    with (tmp_path / "clips.u8").open("r+b") as file:
+        file.truncate(n * 2**19)
+    about = {
+        "format": "normwise clips 1",
+        "sha256": hashlib.sha256(bytes(n * 2**19)).hexdigest(),
+        "shape": [n, *shape],
+        "skipped": {},
+    }
+    about |= {
+        "names": ["a", "b"],
+        "files": [f"{row % 2}/{row}.mp4" for row in range(n)],
+        "labels": [row % 2 for row in range(n)],
+        "sides": [""] * n,
+    }
+    (tmp_path / "clips.json").write_text(json.dumps(about))
+    data = find(str(tmp_path))
+    tracemalloc.start()
+    try:
+        for batch in data.test(batch_size=2):
+            assert batch.x.shape == (2, *shape)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_folder_is_of_images_or_of_videos(root: Path, tmp_path: Path) -> None:
+    assert isinstance(find(str(root)), VideoFolder)
+    (tmp_path / "none" / "a").mkdir(parents=True)
+    assert isinstance(find(str(tmp_path / "none")), ImageFolder)
+    for options, says in (
+        ({"frames": 0}, "frames from 1 to 4096"),
+        ({"frames": 4096, "size": 4096}, "rows of at most 1,073,741,824 bytes"),
+        ({"fold": 5}, "a fold from 0 to 4"),
+        ({"channels": 2}, "channels of 1 or 3"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            VideoFolder(root=str(root), **options)
+    for options, says in (
+        ({"groups": "(s[0-9]"}, "groups must be a .json file or a regular expression"),
+        ({"groups": "s[0-9]"}, "no part in parentheses"),
+        ({"groups": "(q[0-9])"}, r"no match in \['left/s0_left0.mkv'\] \(12 in all\)"),
+        ({"groups": "(s[0-9])"}, "5 folds need as many groups; got 3"),
+        ({"cache": "/proc/no"}, "cannot write clips in /proc/no"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            VideoFolder(root=str(root), **SMALL, **options).test(batch_size=1)
