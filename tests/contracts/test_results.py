@@ -1,6 +1,7 @@
 """Every record under results/ is read by whoever reads such records: what was measured once stays readable."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import yaml
 
 from normwise.__main__ import main
 from normwise.experiments.papers.papers import CELLS
-from normwise.experiments.papers.scale import HISTORY
-from normwise.experiments.papers.workshop import History
+from normwise.experiments.papers.scale import HISTORY, SCALES
+from normwise.experiments.papers.workshop import Workshop
 from normwise.records import read_results
 from normwise.report import audit
 from normwise.types import silent
@@ -46,6 +47,7 @@ def strict(constant):
 
 def test_every_record_is_json_of_a_kind_that_has_a_reader():
     kinds = {"result.json", "results.json", "record.json", "audit.json", "diagnose.json", "shifts.json", "claims.json"}
+    kinds |= {"search.json", "model.json"}
     for name in found("*.json"):
         json.loads((RESULTS / name).read_text(), parse_constant=strict)
         known = name.startswith((*BENCHMARKS, "two-threads/", "audit-digits/")) or Path(name).name in kinds
@@ -71,7 +73,7 @@ def test_audits_are_read(name):
 
 
 @pytest.mark.parametrize(
-    "folder", some(["diagnose-cifar10", "shifts/resnet8", "reproduce/cpu", "bench-methods"], "bench-methods")
+    "folder", some(["diagnose-cifar10", "shifts/resnet8", "reproduce/cpu", "reproduce/s", "bench-methods"], "bench-methods")
 )
 def test_runs_are_drawn_again(folder, tmp_path, capsys):
     assert main(["report", str(RESULTS / folder), "--out", str(tmp_path / "page")]) == 0, capsys.readouterr().err
@@ -87,6 +89,7 @@ def test_runs_are_drawn_again(folder, tmp_path, capsys):
         ("evaluate", "published-resnet20"),
         ("shifts", "shifts/resnet8"),
         ("shifts", "shifts/resnet20"),
+        ("reproduce", "reproduce/s"),
     ],
 )
 def test_settings_are_read_back_by_the_verb_that_wrote_them(verb, name, capsys):
@@ -97,7 +100,7 @@ def test_settings_are_read_back_by_the_verb_that_wrote_them(verb, name, capsys):
 
 
 def test_no_settings_are_forgotten():
-    assert len(found(CONFIG)) == 6
+    assert len(found(CONFIG)) == 7
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,14 @@ class Unread:
 
     split_seed: int = 0
     test_from: int = 0
+    test_limit: int = 0
 
 
 @pytest.mark.parametrize("name", found("*.safetensors"))
 def test_kept_weights_fit_their_networks(name):
-    cell, _, seed = Path(name).parent.name.rpartition("-seed")
-    shop = History(CELLS, replace(HISTORY["cpu"](), data=Unread()), RESULTS / "reproduce/cpu", silent)
+    folder = (RESULTS / name).parent
+    cell, seed = re.fullmatch(r"(.+)-seed(\d+)(?:-\w+)?", folder.name).groups()
+    scale = (SCALES | HISTORY)[folder.parents[1].name]()
+    shop = Workshop(CELLS, replace(scale, data=Unread()), folder.parents[1], silent)
+    shop.place = lambda name, seed: folder
     assert not shop.network(cell, int(seed)).training

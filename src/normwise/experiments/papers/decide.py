@@ -156,16 +156,23 @@ def _reason(claim: Claim, used: Sequence[Records], look: int, size: Size, found:
 
 
 def _premises(claim: Claim, records: Mapping[int, Records], size: Size, entry: dict[str, Any]) -> tuple[str, str]:
-    """Which premise does not hold, and which cannot be told; nothing for each where all hold. Fills in what was measured."""
+    """Which premises do not hold, and which cannot be told; nothing for each where all hold. Fills in what was measured.
+
+    One that does not hold is enough, whatever else was not measured yet.
+    """
     trial: Records = next((one for seed, one in sorted(records.items()) if seed < size.first), {})
-    cells = list(dict.fromkeys(cell for premise in claim.premises for cell in premise.cells))
-    if absent := [cell for cell in cells if cell not in trial]:
-        return "", f"a premise was not measured: it needs {', '.join(absent)} of seed 0"
-    shown = [premise.of(trial) for premise in claim.premises]
-    entry["premises"] = [{"what": one.what, "holds": one.holds} for one in shown]
-    told = "; ".join(one.what for one in shown if not one.holds)
-    untold = unfit([trial], cells)
-    return ("", f"a premise cannot be told: {untold}") if untold or not size.evidence else (told, "")
+    failing, missing = list[str](), list[str]()
+    for premise in claim.premises:
+        if absent := [cell for cell in premise.cells if cell not in trial]:
+            missing.append(f"a premise was not measured: it needs {', '.join(absent)} of seed 0")
+            continue
+        shown = premise.of(trial)
+        entry["premises"].append({"what": shown.what, "holds": shown.holds})
+        if untold := unfit([trial], premise.cells):
+            missing.append(f"a premise cannot be told: {untold}")
+        elif not shown.holds and size.evidence:
+            failing.append(shown.what)
+    return "; ".join(failing), "; ".join(missing)
 
 
 def _settle(case: _Case, at_effect: float, at_zero: float) -> None:
