@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import normwise as nw
-from normwise.__main__ import main
+from normwise.__main__ import VERBS, main
+from normwise.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if not path.name.startswith("_"))]
@@ -108,7 +109,17 @@ def commands(page):
 def test_the_commands_of_a_page_are_valid(page, world, monkeypatch, capsys):
     """They are read to the end, and say their settings instead of running."""
     monkeypatch.chdir(world)
-    for line in commands(page):
+    check(commands(page), capsys)
+
+
+def test_the_examples_of_every_verb_are_valid(world, monkeypatch, capsys):
+    assert set(EXAMPLES) == set(VERBS)
+    monkeypatch.chdir(world)
+    check([line for pair in EXAMPLES.values() for line in pair], capsys)
+
+
+def check(lines, capsys):
+    for line in lines:
         verb, *words = shlex.split(line)[1:]
         if verb == "status":
             words = ["--help"]

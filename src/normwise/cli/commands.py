@@ -28,7 +28,7 @@ from ..registry import plain
 from ..types import Report, silent
 from ..utils.run import RESULT
 from ..utils.run_folder import nothing_left
-from . import defaults
+from . import defaults, summaries
 from .listing import show_choices, show_status
 from .parser import Verb, parse
 from .progress import progress
@@ -100,6 +100,7 @@ def _bench(description: str, words: Sequence[str]) -> int:
     if not finished.results:
         raise ValueError(f"no cell finished: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
     path = page.write(out, finished.results, title="normwise bench", provenance=provenance(), failures=finished.failures)
+    summaries.of_results(finished.results)
     print(f"report: {path}\nrecords: {out / RESULTS}, {out / 'results.csv'}, {out / 'cells'}")
     for name, why in finished.failures.items():
         print(f"failed: {name}: {why}")
@@ -156,7 +157,9 @@ def _selftest(description: str, words: Sequence[str]) -> int:
     with _working("selftest", out) as report:
         checks = run_selftest(settings, out, report)
     for check in checks:
-        print(f"{check.status:5}{check.name}: {check.measured}" + f"; {check.why}" * (check.status != "pass"))
+        if check.status != "pass":
+            print(f"{check.status}: {check.name}: {check.why}")
+    summaries.of_checks(checks)
     path = write_page(out, json.loads((out / SELFTEST).read_text()))
     print(f"report: {path}\nrecord: {out / SELFTEST}")
     return int(any(check.status == "fail" for check in checks))
@@ -174,7 +177,9 @@ def _audit(description: str, words: Sequence[str]) -> None:
             f"{check.status:14}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail"))
         )
     path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)], out))
-    print(f"{found.sentence}\nreport: {path}\nrecord: {out / page.RECORD}")
+    print(found.sentence)
+    summaries.of_audit(found)
+    print(f"report: {path}\nrecord: {out / page.RECORD}")
 
 
 def _improve(description: str, words: Sequence[str]) -> None:
@@ -187,6 +192,7 @@ def _improve(description: str, words: Sequence[str]) -> None:
         record = run_improve(settings, out, report)
     print("\n".join(record["sentences"]))
     audit.write(out, [audit.read(path) for path in sorted(out.glob(f"audit-*/{audit.RECORD}"), reverse=True)])
+    summaries.of_ways(record)
     if record["chosen"]:
         print(f"network: {record['network']}")
     print(f"report: {improve.write_page(out, record)}\nrecord: {out / improve.RECORD}")
@@ -202,6 +208,7 @@ def _diagnose(description: str, words: Sequence[str]) -> None:
     path, findings = diagnosis.write(out, plain(found))
     for sentence in findings:
         print(sentence)
+    summaries.of_diagnosis(plain(found))
     print(f"report: {path}\nrecords: {out / 'diagnose.json'}, {out / 'tables'}")
 
 
@@ -215,6 +222,7 @@ def _shifts(description: str, words: Sequence[str]) -> None:
         record = run_shifts(settings, out, report)
     path = page.write_page(out, record)
     print("\n".join(record["sentences"]))
+    summaries.of_shifts(record)
     print(f"report: {path}\nrecord: {out / RECORD}")
 
 
@@ -226,10 +234,7 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
     )
     with _working("reproduce", out) as report:
         table = reproduce(settings, out, report)
-    for one in table:
-        if settings.system in ("all", one["system"]):
-            why = f" ({one['why']})" if one["why"] else ""
-            print(f"{one['number']:6}{one['verdict']}, at {one['size']}{why}: {one['claim']}")
+    summaries.of_claims([one for one in table if settings.system in ("all", one["system"])])
     print(f"report: {out / 'claims.html'}\nrecords: {out / 'claims.json'}, {out / 'claims.md'}, {out / 'cells'}")
 
 
@@ -240,24 +245,14 @@ def _show(result: Result, out: Path) -> None:
 
     path = page.write(out, [result], title=result.name, provenance=provenance(), examples=[kept_examples(out)])
     e = result.evaluation
-    print(f"clean      {e.clean_accuracy}")
-    for name, score in e.per_attack.items():
-        print(f"{name:10} {score}")
-    if e.strongest:
-        print(f"protocol   {e.pair[0]}")
-    if e.single:
-        print(f"joint      {e.robust_accuracy}  (all images of a batch attacked together)")
-        print(f"single     {e.single}  (n = {e.single.n} images, each attacked among clean neighbours)")
-    worst, images = e.headline, "coupled" if e.coupled else "independent"
-    which = f"; the lower of joint and single: {'single' if worst is e.single else 'joint'}" if e.single else ""
-    print(f"worst case {worst}  (n = {worst.sample}, {images}{which})")
-    print(f"broken by  {', '.join(f'{name} {count}' for name, count in e.broken_by.items()) or 'nothing'}")
+    print(f"broken by: {', '.join(f'{name} {count}' for name, count in e.broken_by.items()) or 'nothing'}")
     for check in e.checks:
         if check.status != "pass":
             print(f"{check.status}: {check.name}: {check.measured}; {check.why}")
     for curve in e.curves:
         values = (f"{value:.4g}: {score}" for value, score in zip(curve.values, curve.scores, strict=True))
         print(f"over {curve.over}: {', '.join(values)}")
+    summaries.of_result(result)
     print(f"report: {path}")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..registry import Registry, plain, unknown
 from ..threats import THREATS
 from ..training.recipes import RECIPES
 from .parser import Verb, option_texts, parse
+from .summaries import show
 
 KINDS: dict[str, Registry] = {
     "norms": NORMS,
@@ -43,21 +44,30 @@ def show_choices(description: str, words: Sequence[str]) -> None:
     if operands and operands[0] not in [*KINDS, "corruptions", "presets"]:
         raise unknown("kind", operands[0], [*KINDS, "corruptions", "presets"])
     for kind, registry in KINDS.items():
-        if operands in ([], [kind]):
-            print(f"{kind}")
-            for name, one in registry.items():
-                print(f"  {name:16}{(one.__doc__ or '').strip().splitlines()[0]}")
-                if operands:
-                    for option, text in option_texts(one).items():
-                        print(f"      {option:18}{text.replace('%%', '%')}")
+        if operands == [kind]:
+            show(
+                (kind, "option", "default", ""),
+                [line for name, one in registry.items() for line in _with_options(name, one)],
+            )
+        elif not operands:
+            show((kind, ""), [(name, _about(one)) for name, one in registry.items()])
     if operands in ([], ["corruptions"]):
-        print("corruptions")
-        for name, corruption in CORRUPTIONS.items():
-            print(f"  {name:18}{corruption.about}")
+        show(("corruptions", ""), [(name, corruption.about) for name, corruption in CORRUPTIONS.items()])
     if operands in ([], ["presets"]):
-        print("presets")
-        for name, preset in PRESETS.items():
-            print(f"  {name:16}{preset.__doc__}")
+        show(("presets", ""), [(name, str(preset.__doc__)) for name, preset in PRESETS.items()])
+
+
+def _about(one: type) -> str:
+    return (one.__doc__ or "").strip().splitlines()[0]
+
+
+def _with_options(name: str, one: type) -> Iterator[tuple[str, str, str, str]]:
+    """A choice, and a line per option with its default."""
+    yield name, "", "", _about(one)
+    texts = option_texts(one)
+    for field in fields(one):
+        default = "" if field.default is MISSING else json.dumps(plain(field.default))
+        yield "", field.name, default, texts.get(field.name, "").replace("%%", "%")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +88,9 @@ def show_status(description: str, words: Sequence[str]) -> None:
     if settings.json:
         print(json.dumps(plain(found) | {"done": found.done, "running": found.running}))
         return
-    for part in found.parts:
-        spent = f", {timedelta(seconds=round(part.seconds))}" if part.seconds else ""
-        print(f"{part.state:10}{part.name}" + (f": {part.says}{spent}" if part.says else ""))
+    spent = [str(timedelta(seconds=round(part.seconds))) if part.seconds else "" for part in found.parts]
+    rows = [(part.state, part.name, part.says, time) for part, time in zip(found.parts, spent, strict=True)]
+    show(("state", "part", "", "time"), rows, numbers=1)
     left = "unknown" if found.seconds_left is None else str(timedelta(seconds=round(found.seconds_left)))
     state = "done" if found.done == len(found.parts) else "running" if found.running else "stopped"
     ago = timedelta(seconds=round(found.written))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..config import FRACTION, build, defaults, listed, merge, quotient, read_yaml, single
 from ..registry import plain, unknown, wanted
+from .examples import EXAMPLES
 
 T = TypeVar("T")
 Layers = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -149,12 +150,18 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
         def _format_action_invocation(self, action: Any) -> str:
             return str(super()._format_action_invocation(action)).replace(".name NAME", " NAME")  # a choice is `--norm NAME`
 
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            return text if text == shown else str(super()._fill_text(text, width, indent))
+
     fields = dataclasses.fields(kind)
+    shown = "\n  ".join(["examples:", *EXAMPLES[verb.name]])
     for key in values:
         if key not in [field.name for field in fields]:
             raise unknown(f"setting of {verb.name}", key, [field.name for field in fields])
     usage = verb.usage + " [--option VALUE ...]" * bool(fields)
-    parser = ArgumentParser(usage=usage, description=verb.description, exit_on_error=False, formatter_class=Help)
+    parser = ArgumentParser(
+        usage=usage, description=verb.description, epilog=shown, exit_on_error=False, formatter_class=Help
+    )
     if verb.out:
         parser.add_argument(
             "--out", metavar="DIR", default=argparse.SUPPRESS, help=f"folder for the results (default: {verb.out})"
