@@ -44,7 +44,7 @@ class SelfTest:
     """Which attack is tested, on which network.
 
     Options
-        model       a run folder, or package.module:function; empty: a small network, trained on the digits in seconds
+        model       a run folder, hub:USER/NAME, or package.module:function; empty: a small network, trained on the digits in seconds
         weights     a weights file for the function
         data        the data set, by name or path
         threat      what the attacker may do

@@ -49,7 +49,7 @@ class Audit:
     """Which network is audited, and what is claimed of it.
 
     Options
-        model       a run folder, a weights file beside its model.json, or package.module:function
+        model       a run folder, a weights file beside its model.json, hub:USER/NAME, or package.module:function
         weights     a weights file for the function
         data        the data set, by name or path
         threat      what the attacker may do
@@ -159,6 +159,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     )
     made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
     named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
+    named["digest"] = digest(model)
     made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
     return made

@@ -33,6 +33,7 @@ from .listing import show_choices, show_status
 from .parser import Verb, parse
 from .progress import progress
 from .reports import Reports, report
+from .sharing import export_network, pull_network, push_run
 
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
@@ -277,6 +278,9 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "shifts": _shifts,
     "selftest": _selftest,
     "reproduce": _reproduce,
+    "push": push_run,
+    "pull": pull_network,
+    "export": export_network,
     "list": show_choices,
     "report": _report,
     "status": show_status,

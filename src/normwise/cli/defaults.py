@@ -17,9 +17,11 @@ from ..config import read_yaml
 from ..diagnostics.run import Diagnose
 from ..experiments.evaluation_run import Evaluate
 from ..experiments.experiment import Experiment
+from ..experiments.export import Export
 from ..experiments.grid import Bench
 from ..experiments.improve import Improve
 from ..experiments.presets import PRESETS, data_name, defaults_for
+from ..models.hub import located
 from ..registry import plain, unknown
 from ..utils.run_folder import CONFIG
 from .parser import Layers
@@ -44,11 +46,15 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
 
 
 def _settings(operands: Sequence[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """All that is known of a model: the defaults of its data, and over them the settings of its run folder. And its name."""
+    """All that is known of a model: the defaults of its data, and over them the settings of its training. And its name.
+
+    Its folder may come from anybody: settings that a training does not have, such as another network to attack, are left out.
+    """
     model = operands[0] if operands else str(given.get("model", ""))
-    folder = Path(model) if Path(model).is_dir() else Path(model).parent
-    there = bool(model) and Path(model).exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
-    brought = read_yaml(folder / CONFIG) if there else {}
+    path = located(model)
+    folder = path if path.is_dir() else path.parent
+    there = bool(model) and path.exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
+    brought = _known(Experiment, read_yaml(folder / CONFIG)) if there else {}
     return defaults_for(data_name(given, data_name(brought))) | brought | {"model": model, "weights": ""}, model
 
 
@@ -88,6 +94,12 @@ def for_shifts(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     defaults, _ = for_evaluate(operands[:1], given)
     own = {key: defaults[key] for key in ("data", "seed") if key in defaults}
     return own, {"models": list(operands)} if operands else {}
+
+
+def for_export(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """A run folder decides data."""
+    settings, model = _settings(operands, given)
+    return _known(Export, {"data": settings["data"]} if "data" in settings else {}), {"model": model}
 
 
 def for_selftest(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:

@@ -27,11 +27,14 @@ class Verb(NamedTuple):
     takes: str = ""  # e.g. "[MODEL]", with the least and the largest number of such words
     least: int = 0
     most: int = 0
+    makes: str = "DIR"  # what --out is: a folder, or FILE
 
     @property
     def usage(self) -> str:
         """How to write it."""
-        return " ".join(["normwise", self.name, *[self.takes] * bool(self.takes), *["[--out DIR]"] * bool(self.out)])
+        return " ".join(
+            ["normwise", self.name, *[self.takes] * bool(self.takes), *[f"[--out {self.makes}]"] * bool(self.out)]
+        )
 
 
 def parse(
@@ -163,9 +166,8 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
         usage=usage, description=verb.description, epilog=shown, exit_on_error=False, formatter_class=Help
     )
     if verb.out:
-        parser.add_argument(
-            "--out", metavar="DIR", default=argparse.SUPPRESS, help=f"folder for the results (default: {verb.out})"
-        )
+        what = "folder for the results" if verb.makes == "DIR" else "file"
+        parser.add_argument("--out", metavar=verb.makes, default=argparse.SUPPRESS, help=f"{what} (default: {verb.out})")
     if fields:
         parser.add_argument(
             "--config", action="config", metavar="FILE", help="read settings from a YAML file, such as a run's config.yaml"

@@ -15,7 +15,7 @@ from ..data import DATA, Digits, find
 from ..diagnostics import DIAGNOSES
 from ..evaluation.coupling import measure_coupling, probed
 from ..evaluation.predictor import check_network
-from ..models.loading import check_models, load, told
+from ..models.loading import check_models, is_function, load, told
 from ..norms import norm_reads
 from ..records import provenance, to_json, write
 from ..registry import plain
@@ -38,7 +38,7 @@ class Diagnose:
     """Which networks are compared, and how.
 
     Options
-        models      run folders, weights files beside their model.json, or package.module:function
+        models      run folders, weights files beside their model.json, hub:USER/NAME, or package.module:function
         weights     a weights file for the function
         data        the data set, by name or path
         threat      what the attacker may do
@@ -99,7 +99,7 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     """
     check_folder(settings, folder)
     device = place(settings)
-    loaded = {name: load(name, settings.weights if ":" in name else "") for name in settings.models}
+    loaded = {name: load(name, settings.weights if is_function(name) else "") for name in settings.models}
     models = {name: moved(one.model, device) for name, one in loaded.items()}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():

@@ -42,7 +42,7 @@ class Evaluate:
     """Which network is evaluated, on which data, under which attacks.
 
     Options
-        model           a run folder, a weights file beside its model.json, or package.module:function
+        model           a run folder, a weights file beside its model.json, hub:USER/NAME, or package.module:function
         weights         a weights file for the function: safetensors, or .pt/.pth/.th that holds tensors only
         craft_on        attack this network instead (a surrogate, a straight-through copy); success is checked on `model`
         through_substitute  of an ABNN; false: a weaker attacker without the gradient through the substitute, not its robustness

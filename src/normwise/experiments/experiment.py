@@ -55,10 +55,10 @@ class Experiment:
         attacks         the attacks of the evaluation (the protocol)
         strongest       further attacks, on the images that `attacks` leave correct; []: none
         schedule        how training proceeds
-        start           train from this model: a run folder or package.module:function; `model` is then not used
+        start           train from this model: a run folder, hub:USER/NAME, or package.module:function; `model` is then not used
         weights         a weights file for `start`
-        substitute      make the network an ABNN with this substitute: a run folder, a weights file beside its model.json, or
-                        package.module:function; it may be trained on any data, with any classes
+        substitute      make the network an ABNN with this substitute: a run folder, a weights file beside its model.json,
+                        hub:USER/NAME, or package.module:function; it may be trained on any data, with any classes
         substitute_weights  a weights file for `substitute`
         adaptive        what the substitute delivers, and where (recipe abnn trains it)
         seed            every random choice follows from it
@@ -66,6 +66,7 @@ class Experiment:
         device          "cpu", "cuda", "cuda:1", or "auto"
         devices         processes that train together, each on a CUDA device of its own, or all on the CPU; batches stay as large
         threads         CPU threads; 0: torch's default
+        tensorboard     write every epoch for TensorBoard too (needs the extra tensorboard)
     """
 
     data: Data = choice(DATA, Digits(), find)
@@ -87,6 +88,7 @@ class Experiment:
     device: str = "auto"
     devices: int = 1
     threads: int = 0
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         check_running(self)
@@ -225,7 +227,7 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
         model, said = prepared(own, report)
         if first:
             keep_settings(e, folder)
-        options = FitOptions(folder=folder, card=card(e), report=report)
+        options = FitOptions(folder=folder, card=card(e), report=report, tensorboard=e.tensorboard)
         fitted = fit(model, e.data, e.recipe, e.training_threat, e.schedule, seed=e.seed, options=options)
     return fitted, said
 

@@ -17,7 +17,7 @@ from ..data import DATA, Digits, find
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan
 from ..models.checkpoints import WEIGHTS
-from ..models.loading import load, told
+from ..models.loading import is_function, load, told
 from ..records import Result, Training, provenance, to_json, write
 from ..registry import plain, unknown
 from ..threats import THREATS, Linf
@@ -43,7 +43,7 @@ class Improve:
     """Which network is to become more robust, and how much may be spent on it.
 
     Options
-        model       a run folder, a weights file beside its model.json, or package.module:function
+        model       a run folder, a weights file beside its model.json, hub:USER/NAME, or package.module:function
         weights     a weights file for the function
         data        the data set, by name or path: its training images train, its validation images choose, its test images report
         threat      what the attacker may do, in training and evaluation
@@ -154,7 +154,7 @@ def experiment_of(s: Improve, way: Way, rate: float) -> Experiment:
 def made(s: Improve, way: str, folder: Path) -> tuple[str, str]:
     """How the network of a way is named, and its weights file: a run folder, or the function that makes it and what it learned."""
     cell = folder / "cells" / way
-    return (s.model, str(cell / WEIGHTS)) if ":" in s.model else (str(cell), "")
+    return (s.model, str(cell / WEIGHTS)) if is_function(s.model) else (str(cell), "")
 
 
 def _too_late(s: Improve, made: Sequence[Mapping[str, Any]]) -> str:

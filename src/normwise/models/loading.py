@@ -16,7 +16,7 @@ from ..norms.surgery.conversion import convert
 from ..types import Report
 from ..utils.errors import brief
 from ..utils.model_state import set_mode
-from . import checkpoints
+from . import checkpoints, hub
 from .abnn import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
 from .standardize import Standardize
@@ -31,18 +31,19 @@ class Loaded(NamedTuple):
 
 
 def load(spec: str, weights: str = "") -> Loaded:
-    """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, or `package.module:function`.
+    """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, `hub:USER/NAME`, or
+    `package.module:function`.
 
     The function is called without arguments and returns an nn.Module or a program of torch.export; it may be a class, or a
     network itself. Modules are looked for in the current folder too.
     `timm:NAME` is timm's network of that name, with its mean and std in front. `weights` is a safetensors or weights-only
-    file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. A run folder alone never
-    runs anybody's function, an ABNN's whose substitute is one neither.
+    file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. A run folder alone, and
+    a network from the hub, never runs anybody's function, an ABNN's whose substitute is one neither.
     Raises ValueError where there is no such network, or the weights do not fit.
     """
-    path, found = Path(spec), card(spec, weights)
+    path, found = hub.located(spec), card(spec, weights)
     made_by, file = (
-        found.get("start") or _heard(found),
+        maker(found),
         weights or str(path / WEIGHTS if path.is_dir() else path if path.is_file() else ""),
     )
     if made_by and path.exists():
@@ -56,6 +57,8 @@ def load(spec: str, weights: str = "") -> Loaded:
         f"no weights file was named for {spec}: the weights are those that it makes: random, unless it loads some itself"
     )
     notes = checkpoints.give(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
+    if spec.startswith(hub.PREFIX):
+        notes = (f"{spec} is at commit {path.name}", *notes)
     return Loaded(set_mode(model, "eval"), found, notes)
 
 
@@ -69,7 +72,7 @@ def told(loaded: Iterable[Loaded], report: Report) -> dict[str, str]:
 
 def card(spec: str, weights: str = "") -> Mapping[str, Any]:
     """Say how to build the network that `spec` names, as plain data. Raises ValueError where it names none."""
-    path = Path(spec)
+    path = hub.located(spec)
     if path.is_dir():
         return checkpoints.card(path)
     if path.is_file():
@@ -78,17 +81,29 @@ def card(spec: str, weights: str = "") -> Mapping[str, Any]:
         return checkpoints.card(path.parent)
     if ":" not in spec:
         raise ValueError(
-            f"no model {spec!r}: neither a run folder, nor a weights file, nor package.module:function; give one of these"
+            f"no model {spec!r}: neither a run folder, nor a weights file, nor package.module:function; give one of these, "
+            "or hub:USER/NAME"
         )
     folder = Path(weights).parent
     beside = checkpoints.card(folder) if weights and (folder / CARD).is_file() else {}
     return beside if spec in (beside.get("start"), _heard(beside)) else {"start": spec, "norm": None}
 
 
+def maker(found: Mapping[str, Any]) -> Any:
+    """The function that makes the network of a card, or the substitute of its ABNN; nothing if the card alone is enough."""
+    return found.get("start") or _heard(found)
+
+
 def _heard(found: Mapping[str, Any]) -> Any:
     """The function that makes the substitute of an ABNN's card, if one does."""
-    around = found.get("adaptive") or {}
-    return (around.get("substitute") or {}).get("start") if isinstance(around, Mapping) else None
+    around = found.get("adaptive")
+    substitute = around.get("substitute") if isinstance(around, Mapping) else None
+    return substitute.get("start") if isinstance(substitute, Mapping) else None
+
+
+def is_function(spec: str) -> bool:
+    """Whether a name is that of a function (`package.module:function`, `timm:NAME`), which may take a weights file."""
+    return ":" in spec and not spec.startswith(hub.PREFIX)
 
 
 def check_models(settings: Any, verb: str) -> None:
@@ -98,7 +113,7 @@ def check_models(settings: Any, verb: str) -> None:
             f"no model is named; write normwise {verb} MODEL [MODEL ...]: run folders or package.module:function"
         )
     check_once("models", settings.models)
-    functions = [spec for spec in settings.models if ":" in spec]
+    functions = [spec for spec in settings.models if is_function(spec)]
     if settings.weights and len(functions) != 1:
         raise ValueError(f"weights is {settings.weights!r}, for {len(functions)} functions; name one function with it")
     if settings.rows < 1:

@@ -149,11 +149,12 @@ def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
         name = str(one.get("model") or "network")
         names[name] += 1
         called = name if names[name] == 1 else f"{name} #{names[name]}"
-        audits.append(_tell(one, called, f"audit-{number}-" if len(records) > 1 else ""))
+        audits.append(tell(one, called, f"audit-{number}-" if len(records) > 1 else ""))
     return audits
 
 
-def _tell(one: Mapping[str, Any], name: str, prefix: str) -> Told:
+def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
+    """Put the record of an audit in words; `prefix` is that of its anchors in the page."""
     low, high = one["interval"]
     claimed, bound, n = one["claimed_accuracy"], one["upper_bound"], one["n"]
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""

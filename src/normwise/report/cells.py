@@ -12,7 +12,15 @@ from typing import Any
 from ..records import Check, Result, Score, lower
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
-_APART = ("norm", "recipe", *_FROM, "seed", "device", "threads")  # what the settings two cells share leaves out
+_APART = (
+    "norm",
+    "recipe",
+    *_FROM,
+    "seed",
+    "device",
+    "threads",
+    "tensorboard",
+)  # what the settings two cells share leaves out
 _MOST = 3  # differences that a name lists
 _REFERENCE = ("bn", "batch")
 _EXPECTED = ("row independence", "enough batches")  # checks about coupling, which a column of its own shows

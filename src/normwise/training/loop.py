@@ -33,6 +33,7 @@ from .options import FitOptions
 from .schedule import Schedule
 from .state import State, read_state, save_state
 from .validation import Validation, overfitted
+from .watching import watched
 
 LOG = "log.jsonl"
 
@@ -81,10 +82,13 @@ def fit(
     """
     data = as_data(data)
     run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, device_of(model), options)
-    while run.state.epoch < schedule.epochs:
-        line = run.epoch()
-        run.save(line)
-        run.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
+    watching = options.folder if options.tensorboard and run.crew.first else None
+    with watched(run.model, watching, run.state.epoch) as watch:
+        while run.state.epoch < schedule.epochs:
+            line = run.epoch()
+            run.save(line)
+            watch(line)
+            run.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
     return run.finish()
 
 

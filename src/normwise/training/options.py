@@ -19,6 +19,8 @@ class FitOptions:
     card    plain data about the network, saved as `model.json` beside the weights; `load` builds the network again from it
     report  is called after every step and epoch with a text, the steps done, and the total number of steps
     every   seconds after which the state is saved within an epoch too
+    tensorboard  also write every epoch for TensorBoard, into `folder`/tensorboard: loss, accuracies, learning rate, and how far
+            the running mean of each layer moved since the last epoch, in running deviations (needs the extra `tensorboard`)
     stats   batch statistics if a process group is running: "synchronized" takes those of the whole batch, "per-rank" those of each
             process's own rows, and averages running statistics after every step; this alone changes the weights
     """
@@ -27,4 +29,9 @@ class FitOptions:
     card: Mapping[str, Any] = field(default_factory=dict)
     report: Report = silent
     every: float = 300
+    tensorboard: bool = False
     stats: Literal["synchronized", "per-rank"] = "synchronized"
+
+    def __post_init__(self) -> None:
+        if self.tensorboard and self.folder is None:
+            raise ValueError("tensorboard is true, and there is no folder to write into; give folder too")

@@ -21,7 +21,7 @@ from ...data import CORRUPTIONS, DATA, Cifar10, Cifar10C, Cifar101, Digits, find
 from ...data.corruptions import corrupted
 from ...data.corruptions.kind import SEVERITIES, check_severity
 from ...data.corruptions.rows import strip
-from ...models.loading import Loaded, check_models, check_once, load, told
+from ...models.loading import Loaded, check_models, check_once, is_function, load, told
 from ...norms.surgery.adaptation import share_of, unshared, with_share
 from ...records import SCHEMA, provenance, to_json, write
 from ...registry import plain, unknown
@@ -47,7 +47,7 @@ class Shifts:
     """Which networks are tested under which corruptions.
 
     Options
-        models      run folders, weights files beside their model.json, or package.module:function
+        models      run folders, weights files beside their model.json, hub:USER/NAME, or package.module:function
         weights     a weights file for the function
         baseline    divide the errors by those of this network (mCE); empty: mean errors only
         data        the data set, by name or path
@@ -118,7 +118,7 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = silent) -> dict[
     device, batches = place(settings), _whole(settings)
     networks, loaded = dict[str, list[_State]](), list[Loaded]()
     for name in dict.fromkeys((*settings.models, *[settings.baseline] * bool(settings.baseline))):
-        loaded.append(load(name, settings.weights if ":" in name and name in settings.models else ""))
+        loaded.append(load(name, settings.weights if is_function(name) and name in settings.models else ""))
         model = moved(loaded[-1].model, device)
         check_network(model, Batch(*(tensor.to(device) for tensor in batches[0])))
         networks[name] = _states(model, settings, batches)
