@@ -4,8 +4,10 @@ import base64
 import io
 
 import numpy as np
+import torch
 from PIL import Image
 
+from normwise.evaluation.artifacts import pictures
 from normwise.records import Check, Evaluation, Result, Score, Training
 from normwise.report.claims import Network, Table
 
@@ -117,6 +119,12 @@ def example(row=17, attack="pgd-20"):
     """An adversarial image as runs keep it."""
     uris = {f"{name}_png": png(row) for name in ("clean", "adversarial", "difference")}
     return {"id": row, "label": 3, "clean_prediction": 3, "prediction": 8, "attack": attack, **uris}
+
+
+def film(row=17, attack="pgd-20"):
+    """An adversarial clip as runs keep it."""
+    x = np.random.default_rng(row).random((1, 4, 8, 8), dtype=np.float32)
+    return example(row, attack) | pictures(torch.from_numpy(x), torch.from_numpy(x + 0.1).clamp(max=1))
 
 
 def audited(text="", *, verdict="doubtful", claimed=0.53, bound=0.12, coupled=True):

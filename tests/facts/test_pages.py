@@ -177,21 +177,43 @@ def test_pictures_show_pixels_as_they_are_and_differences_at_full_contrast(shape
     x_adv = x.clone()
     x_adv.flatten()[0] += 0.1
     opened = []
-    for uri in pictures(x, x_adv):
+    drawn = pictures(x, x_adv)
+    for uri in (drawn[f"{name}_png"] for name in ("clean", "adversarial", "difference")):
         assert uri.startswith("data:image/png;base64,")
         opened.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))))
     clean, _, difference = opened
-    assert clean.shape[:2] == {3: shape[-2:], 4: shape[-2:]}.get(len(shape), (1, shape[-1]))
+    frames = shape[1] if len(shape) == 4 else 1
+    assert clean.shape[:2] == ((shape[-2], frames * shape[-1]) if len(shape) > 2 else (1, shape[-1]))
+    assert ("clean_apng" in drawn) == (len(shape) == 4)
     if len(shape) == 3 and shape[0] != 2:
         assert np.abs(clean / 255 - x.permute(1, 2, 0).squeeze().numpy()).max() <= 0.5 / 255 + 1e-6
     assert difference.max() == 255  # the largest change
     assert difference.min() == 128  # no change
 
 
+def test_a_clip_is_drawn_frame_by_frame_and_moving():
+    x = torch.rand(1, 12, 4, 5, generator=torch.Generator().manual_seed(0))
+    x_adv = (x + 0.01 * torch.arange(12)[:, None, None]).clamp(max=1)
+    drawn = pictures(x, x_adv)
+    (told,) = sheet.told([{"id": 3, **drawn}])
+    assert told.caption.startswith("Clip 3")
+    for picture in told.pictures:
+        still, moving = (
+            Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) for uri in (picture.uri, picture.moving)
+        )
+        assert (still.size, moving.size, moving.n_frames, moving.info["loop"]) == ((40, 4), (5, 4), 8, 0)
+        for number in range(8):
+            moving.seek(number)
+            assert np.array_equal(np.asarray(moving.convert("L")), np.asarray(still)[:, 5 * number : 5 * number + 5])
+    assert np.asarray(still)[:, :5].max() == 128  # nothing changed in the first frame
+    (without,) = sheet.told([{"id": 3, **drawn, "clean_apng": "https://evil.example/x.png"}])
+    assert without.pictures[0].moving == ""
+
+
 def test_a_picture_from_elsewhere_is_left_out():
     outside = example() | {"clean_png": "https://evil.example/x.png", "adversarial_png": 'data:image/png;base64,"><script>'}
     (told,) = sheet.told([outside])
-    assert [alt for _, alt in told.pictures] == ["image 17, difference of the two at full contrast"]
+    assert [one.shows for one in told.pictures] == ["image 17, difference of the two at full contrast"]
     assert told.caption == "Image 17, label 3: 3 → 8, pgd-20"
     assert sheet.told([{"id": 1}]) == []
 

@@ -12,7 +12,7 @@ import pytest
 
 from normwise.records import write
 from normwise.report import audit, claims, diagnosis, improve, page, shifts
-from records import HOSTILE, audited, diagnosed, example, grid, improved, png, result, shifted
+from records import HOSTILE, audited, diagnosed, example, film, grid, improved, png, result, shifted
 from records import claims as claimed
 
 WATCH = """<script>
@@ -95,7 +95,8 @@ def pages(tmp_path_factory):
     out = tmp_path_factory.mktemp("pages")
     untrained = dataclasses.replace(result("none", "adversarial", 0.4, label=HOSTILE), training=None)
     results = [*grid(gn_adversarial=0.6)[:-1], untrained]
-    examples = [[example(row, HOSTILE) for row in range(4)], *[[]] * (len(results) - 1)]
+    clips = [film(row, HOSTILE) for row in range(2)]
+    examples = [[example(row, HOSTILE) for row in range(4)], clips, *[[]] * (len(results) - 2)]
     path = page.write(out, results, title=HOSTILE, provenance={}, failures={"ln": HOSTILE}, examples=examples)
     sound = audited(HOSTILE, verdict="trustworthy", bound=0.5, coupled=False)
     natural = shifted(HOSTILE)

@@ -19,7 +19,7 @@ from ..config import choice
 from ..data import DATA, Digits, find
 from ..evaluation.plan import check_attacks
 from ..evaluation.predictor import check_network
-from ..models import ResNet
+from ..models import ResNet, ResNet3D
 from ..models.loading import load, told
 from ..norms import BN
 from ..records import Check, provenance, read_result, to_json, write
@@ -174,7 +174,7 @@ def _same_threat(settings: Audit, claim: Claim) -> None:
 
 
 def _twin(settings: Audit, report: Report) -> nn.Module | None:
-    """The undefended reference: a small ResNet trained on clean images; None if none is wanted, or training takes too long."""
+    """The undefended reference: a small ResNet, for clips in three dimensions, trained on clean images; None if none is wanted, or training takes too long."""
     if settings.twin == "none":
         return None
     data: Any = settings.data
@@ -187,7 +187,8 @@ def _twin(settings: Audit, report: Report) -> nn.Module | None:
     epochs = max(1, min(20, TWIN_PIXELS // (rows * pixels)))
     schedule = Schedule(epochs=epochs, optimizer="adamw", lr=3e-3, decay="onecycle", validate_every=0)
     with drawing(derive(settings.seed, "twin")):
-        small = ResNet(depth=8, width=8)(BN(), classes=data.classes, mean=data.mean, std=data.std)
+        choice = ResNet(depth=8, width=8) if len(data.shape) == 3 else ResNet3D(depth=10, width=8)
+        small = choice(BN(), classes=data.classes, mean=data.mean, std=data.std)
 
     def told(text: str, done: int, total: int) -> None:
         report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))

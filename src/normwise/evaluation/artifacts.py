@@ -7,9 +7,9 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .batch import broken_by
 from .verdict import Verdict
 
 SHOWN = 12  # rows of the sheet
+FRAMES, PAUSE = 8, 200  # of a clip that are drawn, and milliseconds of each in an animation
 EXAMPLES = "examples.json"
 COLUMNS = ("id", "label", "clean_prediction", "prediction", "broken_by", "step", "margin", "distance")
 
@@ -42,28 +43,37 @@ def keep_rows(verdict: Verdict, path: Path) -> Path:
     return write(path, text.getvalue())
 
 
-class Pictures(NamedTuple):
-    """A clean image, the adversarial one and their difference as PNG data URIs."""
+def pictures(x: Tensor, x_adv: Tensor) -> dict[str, str]:
+    """Draw one image (c, h, w) of pixels in [0, 1], its adversarial one and their difference, for a page that needs no files.
 
-    clean_png: str
-    adversarial_png: str
-    difference_png: str
-
-
-def pictures(x: Tensor, x_adv: Tensor) -> Pictures:
-    """Draw one image (c, h, w) of pixels in [0, 1] and its adversarial one, a pixel a pixel, for a page that needs no files.
-
-    The difference is at full contrast, grey where nothing changed. Of a clip the first frame is drawn, of other than 1 or 3
-    channels their mean.
+    PNG data URIs `clean_png`, `adversarial_png`, `difference_png`, a pixel a pixel. The difference is at full contrast, grey where
+    nothing changed. Of a clip (c, t, h, w) up to 8 frames, evenly chosen, are drawn side by side; `clean_apng` and so on are the same
+    frames as an animation without end. Of other than 1 or 3 channels their mean is drawn.
     """
+    names = ("clean", "adversarial", "difference")
+    if x.ndim != 4:
+        return {f"{name}_png": _png([view]) for name, view in zip(names, _views(x, x_adv)[:3], strict=True)}
+    chosen = torch.linspace(0, x.shape[1] - 1, min(x.shape[1], FRAMES)).round().long()
+    whole = dict(zip(names, _views(*(_side_by_side(clip[:, chosen]) for clip in (x, x_adv)))[:3], strict=True))
+    moving = {f"{name}_apng": _png(np.split(view, len(chosen), 1)) for name, view in whole.items()}
+    return {f"{name}_png": _png([view]) for name, view in whole.items()} | moving
+
+
+def _side_by_side(clip: Tensor) -> Tensor:
+    """The frames of a clip (c, t, h, w), in a row: (c, h, t w)."""
+    return clip.movedim(1, 2).flatten(2)
+
+
+def _png(views: Sequence[np.ndarray]) -> str:
+    """A picture, or several after another, as the data URI of a PNG."""
     from PIL import Image
 
-    uris = []
-    for view in _views(x, x_adv)[:3]:
-        held, pixels = io.BytesIO(), (255 * view.clip(0, 1)).round().astype(np.uint8)
-        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(held, format="png")
-        uris.append(f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}")
-    return Pictures(*uris)
+    pixels = [(255 * view.clip(0, 1)).round().astype(np.uint8) for view in views]
+    first, *others = (Image.fromarray(one[..., 0] if one.shape[2] == 1 else one) for one in pixels)
+    held = io.BytesIO()
+    more = {"save_all": True, "append_images": others, "duration": PAUSE, "loop": 0} if others else {}
+    first.save(held, format="png", **more)
+    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def keep_images(verdict: Verdict, folder: Path) -> list[Path]:
@@ -93,7 +103,7 @@ def keep_images(verdict: Verdict, folder: Path) -> list[Path]:
             "clean_prediction": int(rows.clean_predictions[row]),
             "prediction": int(rows.predictions[row]),
             "attack": by[row],
-            **pictures(*images)._asdict(),
+            **pictures(*images),
         }
         for row, images in shown.items()
     ]

@@ -9,27 +9,37 @@ from typing import Any, NamedTuple
 _PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
 
 
+class Picture(NamedTuple):
+    """A picture: its data URI, what it shows, and for a clip the data URI of an animation."""
+
+    uri: str
+    shows: str
+    moving: str = ""
+
+
 class Example(NamedTuple):
-    """One example: its caption, and its pictures as (data URI, what it shows)."""
+    """One example: its caption, and its pictures."""
 
     caption: str
-    pictures: list[tuple[str, str]]
+    pictures: list[Picture]
 
 
 def told(examples: Sequence[Mapping[str, Any]]) -> list[Example]:
-    """Make examples of records: id, label, clean_prediction, prediction, attack, and three PNG data URIs.
+    """Make examples of records: id, label, clean_prediction, prediction, attack, three PNG data URIs, of clips also three that move.
 
     A picture that is not a PNG data URI is left out, and an example without pictures too: a page loads nothing.
     """
     found = []
     for one in examples:
-        row = f"image {one.get('id')}"
+        row = f"{'clip' if _uri(one, 'clean_apng') else 'image'} {one.get('id')}"
         what = {
-            "clean_png": f"{row}, clean: predicted {one.get('clean_prediction')}, label {one.get('label')}",
-            "adversarial_png": f"{row}, adversarial: predicted {one.get('prediction')}",
-            "difference_png": f"{row}, difference of the two at full contrast",
+            "clean": f"{row}, clean: predicted {one.get('clean_prediction')}, label {one.get('label')}",
+            "adversarial": f"{row}, adversarial: predicted {one.get('prediction')}",
+            "difference": f"{row}, difference of the two at full contrast",
         }
-        pictures = [(str(one[key]), alt) for key, alt in what.items() if _PNG.fullmatch(str(one.get(key)))]
+        pictures = [
+            Picture(uri, shows, _uri(one, f"{key}_apng")) for key, shows in what.items() if (uri := _uri(one, f"{key}_png"))
+        ]
         answers = f"{one.get('clean_prediction')} → {one.get('prediction')}"
         caption = (
             f"{row[:1].upper()}{row[1:]}, label {one.get('label')}: {answers}, {one.get('attack') or 'no attack broke it'}"
@@ -37,3 +47,7 @@ def told(examples: Sequence[Mapping[str, Any]]) -> list[Example]:
         if pictures:
             found.append(Example(caption, pictures))
     return found
+
+
+def _uri(example: Mapping[str, Any], key: str) -> str:
+    return str(example[key]) if _PNG.fullmatch(str(example.get(key))) else ""

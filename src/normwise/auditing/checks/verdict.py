@@ -34,7 +34,7 @@ def conclude(case: Case, checks: Sequence[Check]) -> Audited:
         reasons=(*against, *lacking),
         missing=tuple(check.name for check in checks if check.status == "could not run"),
         checks=tuple(checks),
-        examples=tuple({**one.told, **pictures(one.x, one.x_adv)._asdict()} for one in case.examples),
+        examples=tuple({**one.told, **pictures(one.x, one.x_adv)} for one in case.examples),
     )
 
 

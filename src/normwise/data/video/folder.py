@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -84,6 +84,10 @@ class VideoFolder(TensorData):
         need(0 <= self.fold < self.folds, f"video needs a fold from 0 to {self.folds - 1}", self.fold, "pass another")
         need(self.split > 0, "video needs a split >= 1", self.split, "pass 1, 2 or 3")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The options alone: who gets this in another process maps the clips itself."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
     @property
     def source(self) -> str:
         """What error messages call this data."""
@@ -126,7 +130,7 @@ class VideoFolder(TensorData):
             return read_clips(root)
         listing = self._listed()
         self._sided(listing)  # who tests is settled before hours of decoding
-        sampling = Sampling(**{field.name: getattr(self, field.name) for field in fields(Sampling)})
+        sampling = Sampling(**{one.name: getattr(self, one.name) for one in fields(Sampling)})
         folder = self._cache(root, listing, sampling)
         if not holds_clips(folder):
             keep_clips(folder, listing, sampling.shape, lambda file: decode(root / file, sampling), self.skip_bad)
