@@ -149,6 +149,49 @@ def test_parts_of_a_batch_and_batches_of_fewer_rows_than_processes(both):
         alike(run(quiet(), recipe, schedule, data), both(run, quiet(), recipe, schedule, data))
 
 
+PARTLY = {
+    "frozen statistics": Adversarial(steps=2, trains="affine", statistics="frozen"),
+    "affine": Standard(trains="affine+head"),
+}
+
+
+@pytest.mark.parametrize("what", PARTLY)
+def test_a_part_of_the_network_trains_as_in_one_process(both, what):
+    settings = quiet(), PARTLY[what]
+    alike(run(*settings), both(run, *settings))
+
+
+def test_processes_agree_in_bfloat16_and_draw_noise_of_their_own(both):
+    model, schedule = trained(), dataclasses.replace(TWENTY, precision="bf16")
+    (first, _), (second, _) = both(run, model, Adversarial(steps=2), schedule, rows(16, 15, dtype=torch.float32))
+    assert apart(first, second) == 0
+    one, other = both(noise)
+    assert not torch.equal(one, other)
+
+
+def noise():
+    """What is drawn inside a model while a batch is shared."""
+    with crew_of(torch.device("cpu"), FitOptions()).share(rows(4)[0], 0):
+        return torch.rand(9)
+
+
+def leaving():
+    """One process ends, and the other asks it."""
+    if torch.distributed.get_rank() == 1:
+        torch.distributed.destroy_process_group()
+    else:
+        run(quiet(), Standard())
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_is_told_in_one_line(tmp_path):
+    with (
+        together(str(tmp_path / "store")) as ask,
+        pytest.raises(ValueError, match=r"another process no longer answers .*; start again"),
+    ):
+        ask(leaving)
+
+
 def test_validation_counts_every_image_once(both):
     schedule = Schedule(epochs=3, batch_size=20, lr=0.05)
     settings = quiet(NORMS["bnwot"]()).float(), Adversarial(steps=2), schedule, Stripes(validation_size=25)

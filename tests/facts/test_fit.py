@@ -1,14 +1,16 @@
 """The one loop: resuming, choosing a checkpoint, averaging, schedules."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from normwise.models import checkpoints
 from normwise.models.nfresnet import ScaledStdConv2d
-from normwise.norms import MBN, RNT
+from normwise.norms import GN, MBN, RNT
 from normwise.norms.surgery.conversion import convert
 from normwise.norms.surgery.trainable import only
 from normwise.norms.surgery.unmapped import unmapped
@@ -30,8 +32,9 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.parametrize("every", [300, -1], ids=["epochs", "steps"])
 @pytest.mark.parametrize("recipe", [Standard(), Adversarial(steps=2)], ids=lambda r: r.name)
-def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe):
+def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe, every):
     def stop(text, done, total):
         if done == 9 * total // 16:  # in the middle of the third epoch
             raise Stopped
@@ -39,10 +42,21 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe):
     model = trained()  # with dropout: the noise of training is part of what must be the same
     whole = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, options=FitOptions(folder=tmp_path / "whole"))
     with pytest.raises(Stopped):
-        fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, options=FitOptions(folder=tmp_path / "cut", report=stop))
+        fit(
+            model,
+            DATA,
+            recipe,
+            Linf(eps=0.1),
+            FULL,
+            seed=3,
+            options=FitOptions(folder=tmp_path / "cut", report=stop, every=every),
+        )
     assert len((tmp_path / "cut" / "log.jsonl").read_text().splitlines()) == 2
-    resumed = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, options=FitOptions(folder=tmp_path / "cut"))
+    steps: list[int] = []
+    again = FitOptions(folder=tmp_path / "cut", report=lambda text, done, total: steps.append(done))
+    resumed = fit(model, DATA, recipe, Linf(eps=0.1), FULL, seed=3, options=again)
     assert digest(resumed.model) == digest(whole.model)
+    assert steps[0] == {300: 11, -1: steps[-1] * 9 // 16}[every]  # 5 steps make an epoch
     assert resumed.training.forwards == whole.training.forwards
     logs = [
         [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "cut")
@@ -51,6 +65,30 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe):
         assert one.pop("seconds") > 0
         other.pop("seconds")
         assert one == other
+
+
+def test_a_loader_is_resumed_within_an_epoch(tmp_path):
+    """It shuffles by torch's random state, which dropout draws from too."""
+
+    def stop(text, done, total):
+        if done == 7:
+            raise Stopped
+
+    rows = DataLoader(TensorDataset(images(48), labels(48)), batch_size=10, shuffle=True)
+    settings = (trained(), rows, Standard(), Linf(), FULL)
+    whole = fit(*settings, seed=0).model
+    with pytest.raises(Stopped):
+        fit(*settings, seed=0, options=FitOptions(folder=tmp_path, report=stop, every=-1))
+    assert digest(fit(*settings, seed=0, options=FitOptions(folder=tmp_path)).model) == digest(whole)
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient():
+    model, schedule = trained(GN(groups=4)), replace(FULL, epochs=1, crop=0, flip=False)
+    model.drop.p = 0.0
+    one, three = (
+        fit(model, DATA, Standard(), Linf(), replace(schedule, accumulate=parts), seed=0).model for parts in (1, 3)
+    )
+    torch.testing.assert_close(three.state_dict(), one.state_dict())
 
 
 def test_another_seed_gives_another_network():

@@ -509,8 +509,8 @@ def test_the_self_test_says_what_it_found_and_its_status_is_the_answer(place, tm
 @pytest.mark.slow  # each device's process imports torch; that shards add up, test_resume sees
 def test_several_devices_share_an_evaluation(place, tmp_path, monkeypatch):
     words = ["evaluate", "run", "--batch_size", 10, "--data.test_limit", 50, "--eps_curve", "[0, 0.1, 1]"]
-    done(*words, "--device", "cpu,cpu", "--out", tmp_path / "two")
-    done(*words, "--device", "cpu", "--out", tmp_path / "one")
+    done(*words, "--devices", 2, "--out", tmp_path / "two")
+    done(*words, "--out", tmp_path / "one")
     assert (tmp_path / "two/rows.csv").read_bytes() == (tmp_path / "one/rows.csv").read_bytes()
     two, one = (json.loads((tmp_path / name / "result.json").read_text())["evaluation"] for name in ("two", "one"))
     assert (two["robust_accuracy"], two["forwards"], two["curves"]) == (
@@ -520,12 +520,25 @@ def test_several_devices_share_an_evaluation(place, tmp_path, monkeypatch):
     )
     shared = []
     monkeypatch.setattr(
-        "normwise.experiments.evaluation_run._shared", lambda e, folder, devices, batches, report: shared.append(devices)
+        "normwise.experiments.evaluation_run._shared", lambda e, folder, count, batches, report: shared.append(count)
     )
-    done(*words[:2], "--batch_size", 20, *words[4:6], "--device", "cpu,cpu,cpu", "--out", tmp_path / "short")
-    assert shared == [["cpu", "cpu"]]  # of 20, 20 and 10 rows: coupled rows leave the last batch out
-    said = say(*words, "--device", "cpu,moon", "--out", tmp_path / "three")
-    assert (said.status, "device 'moon' cannot be used" in said.err) == (2, True)
+    done(*words[:2], "--batch_size", 20, *words[4:6], "--devices", 3, "--out", tmp_path / "short")
+    assert shared == [2]  # of 20, 20 and 10 rows: coupled rows leave the last batch out
+    said = say(*words, "--devices", 2, "--device", "cuda:1", "--out", tmp_path / "three")
+    assert (said.status, "each process takes its own" in said.err) == (2, True)
+
+
+@pytest.mark.slow  # three start-ups of torch; that processes train as one, test_distributed sees
+def test_train_with_devices_and_torchrun_do_the_same(place, tmp_path):
+    words = ["train", *SMALL, "--schedule.epochs", "1", "--threads", "1", "--out"]
+    done(*words, tmp_path / "started", "--devices", "2")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "normwise"]
+    run = subprocess.run([*torchrun, *words, str(tmp_path / "found")], cwd=place, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert figures(tmp_path / "started") == figures(tmp_path / "found")
+    files = "model.safetensors", "config.yaml"
+    assert all((tmp_path / "started" / one).read_bytes() == (tmp_path / "found" / one).read_bytes() for one in files)
+    done(*words, tmp_path / "found")  # with one process: the result is there
 
 
 def test_a_bench_with_a_failed_cell_keeps_the_others_and_ends_with_1(monkeypatch):

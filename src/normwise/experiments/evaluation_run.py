@@ -33,6 +33,7 @@ from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from .experiment import completed, labelled
 from .launch import launched
+from .together import check_devices, own_device, own_threads
 
 PARTS = "parts"  # finished batches, from which an evaluation resumes
 
@@ -58,7 +59,8 @@ class Evaluate:
         step_curve      also measure robust accuracy at these numbers of steps
         seed            every random choice follows from it
         batch_size      images per batch
-        device          "cpu", "cuda", "cuda:1", "auto", or several separated by commas, which share the batches
+        device          "cpu", "cuda", "cuda:1", or "auto"
+        devices         processes that share the batches, each on a CUDA device of its own, or all on the CPU
         threads         CPU threads; 0: torch's default
     """
 
@@ -78,17 +80,17 @@ class Evaluate:
     seed: int = 0
     batch_size: int = 100
     device: str = "auto"
+    devices: int = 1
     threads: int = 0
 
     def __post_init__(self) -> None:
         check_running(self)
+        check_devices(self.devices, self.device)
         if self.craft_on and not self.through_substitute:
             raise ValueError("craft_on and through_substitute: false both say what to attack; give one of them")
         plan = plan_of(self)
-        if self.stateful == "sequence" and "," in self.device:
-            raise ValueError(
-                f"device is {self.device!r}, and batches in sequence cannot be shared between devices; name one device"
-            )
+        if self.stateful == "sequence" and self.devices > 1:
+            raise ValueError(f"devices is {self.devices}, and batches in sequence cannot be shared; leave devices at 1")
         for radius in self.eps_curve:
             curves.at(plan, "eps", radius)
         for steps in self.step_curve:
@@ -103,19 +105,16 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     Raises ValueError as `evaluate` does, and for a folder that holds a run of other settings.
     """
     check_folder(e, folder)
-    devices = e.device.split(",")
-    for device in devices:
-        place(dataclasses.replace(e, device=device))
-    model, crafted_on, loaded = _networks(e, devices[0])
+    model, crafted_on, loaded = _networks(e)
     batches = e.data.test(batch_size=e.batch_size)
     first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
     check_network(model, first)
     check_attacks((*e.attacks, *e.strongest), e.threat, first, e.goal)
     said = told(loaded, report)
     keep_settings(e, folder)
-    if len(devices) > 1:
+    if e.devices > 1:
         short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
-        _shared(e, folder, devices[: len(batches) - short], len(batches), report)
+        _shared(e, folder, min(e.devices, len(batches) - short), len(batches), report)
     verdict = evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=folder / PARTS, report=report)
     verdict = verdict.named(e.model, plain(e.data))
     wanted: dict[curves.Over, Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
@@ -142,9 +141,9 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder / PARTS, ignore_errors=True)
 
 
-def _networks(e: Evaluate, device: str) -> tuple[nn.Module, nn.Module | None, list[Loaded]]:
+def _networks(e: Evaluate) -> tuple[nn.Module, nn.Module | None, list[Loaded]]:
     """The network that is evaluated, the one that is attacked instead, and both as they were loaded."""
-    there = place(dataclasses.replace(e, device=device))
+    there = place(e)
     loaded = [load(e.model, e.weights), *([load(e.craft_on)] if e.craft_on else [])]
     model, *others = [moved(one.model, there) for one in loaded]
     if not e.through_substitute:
@@ -158,18 +157,21 @@ def plan_of(e: Evaluate) -> AttackPlan:
     return AttackPlan(e.threat, e.attacks, **how)
 
 
-def _shared(e: Evaluate, folder: Path, devices: list[str], batches: int, report: Report) -> None:
-    """Let one process per device evaluate its share of the batches. Raises what the first of them raised."""
-    with launched(len(devices)) as workers:
-        waiting = [workers.submit(_one_share, e, folder, device, k, len(devices)) for k, device in enumerate(devices)]
+def _shared(e: Evaluate, folder: Path, count: int, batches: int, report: Report) -> None:
+    """Let so many processes evaluate their shares of the batches. Raises what the first of them raised."""
+    shares = [
+        dataclasses.replace(e, device=own_device(e.device, k), devices=1, threads=own_threads(e)) for k in range(count)
+    ]
+    with launched(count) as workers:
+        waiting = [workers.submit(_one_share, share, folder, k, count) for k, share in enumerate(shares)]
         while not all(one.done() for one in waiting):
-            report(f"{len(devices)} devices", len(list((folder / PARTS).glob("*.safetensors"))), batches)
+            report(f"{count} processes", len(list((folder / PARTS).glob("*.safetensors"))), batches)
             time.sleep(0.5)
         for one in waiting:
             one.result()
 
 
-def _one_share(e: Evaluate, folder: Path, device: str, number: int, count: int) -> None:
-    model, crafted_on, _ = _networks(e, device)
+def _one_share(e: Evaluate, folder: Path, number: int, count: int) -> None:
+    model, crafted_on, _ = _networks(e)
     batches = e.data.test(batch_size=e.batch_size)
     evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=Shard(folder / PARTS, number, count))

@@ -41,6 +41,22 @@ def here() -> Place:
     return Place(rank, local, size)
 
 
+def own_device(device: str, rank: int) -> str:
+    """The device of one of several processes on a machine, `device` being "auto", "cpu" or "cuda". Raises ValueError without one."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"each process needs a CUDA device of its own; there are {torch.cuda.device_count()}: give fewer devices"
+        )
+    return f"cuda:{rank}"
+
+
+def own_threads(e: Any) -> int:
+    """The CPU threads of one of `e.devices` processes: those that are asked for, else a part of torch's own number."""
+    return int(e.threads or max(1, torch.get_num_threads() // e.devices))
+
+
 def check_devices(devices: int, device: str) -> None:
     """Refuse a number of processes that cannot be, or that all would take one device. Raises ValueError."""
     if devices < 1:
@@ -64,7 +80,7 @@ def joined(e: E, work: Callable[[E], object]) -> Iterator[E]:
     elif e.devices == 1:
         yield e
     else:
-        e = dataclasses.replace(e, threads=e.threads or max(1, torch.get_num_threads() // e.devices))
+        e = dataclasses.replace(e, threads=own_threads(e))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -94,13 +110,11 @@ def _group(e: E, place: Place) -> Iterator[E]:
     """Join torch's process group (nccl on CUDA devices, else gloo), and leave it afterwards."""
     from torch import distributed as dist
 
-    cuda, threads = e.device == "cuda" or (e.device == "auto" and torch.cuda.is_available()), torch.get_num_threads()
-    if cuda and place.local >= torch.cuda.device_count():
-        raise ValueError(f"{place.size} processes need a CUDA device each; there are {torch.cuda.device_count()}")
+    device, threads = own_device(e.device, place.local), torch.get_num_threads()
+    cuda = device != "cpu"
     dist.init_process_group("nccl" if cuda else "gloo", init_method=place.meet, rank=place.rank, world_size=place.size)
     try:
-        device = f"cuda:{place.local}" if cuda else "cpu"
-        with torch.cuda.device(place.local) if cuda else nullcontext():
+        with torch.cuda.device(device) if cuda else nullcontext():
             yield dataclasses.replace(e, device=device, devices=1)
     finally:
         dist.destroy_process_group()
