@@ -78,7 +78,7 @@ def test_images_of_other_sides_are_answered():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"side": 30}, {"width": 100}, {"heads": 0}, {"patch": 6, "side": 36, "stem": "conv"}, {"width": 0}]
+    "wrong", [{"side": 30}, {"width": 101}, {"heads": 0}, {"patch": 6, "side": 36, "stem": "conv"}, {"width": 0}]
 )
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match=r"(of vit|width of vit) is |of vit halves the image|of vit counts channels"):
