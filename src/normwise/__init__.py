@@ -66,6 +66,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .experiments.grid import run_bench as run_bench
     from .models import MODELS as MODELS
     from .models import VGG as VGG
+    from .models import ConvNeXt as ConvNeXt
     from .models import FrameResNet as FrameResNet
     from .models import NFResNet as NFResNet
     from .models import NFResNet26 as NFResNet26
@@ -76,6 +77,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .models import ResNet3D as ResNet3D
     from .models import ResNet18 as ResNet18
     from .models import Standardize as Standardize
+    from .models import ViT as ViT
     from .models import WideResNet as WideResNet
     from .models.abnn import Adaptive as Adaptive
     from .models.abnn import abnn as abnn
@@ -84,20 +86,38 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .models.loading import load as load
     from .norms import BN as BN
     from .norms import BNM as BNM
+    from .norms import BRN as BRN
+    from .norms import FRN as FRN
     from .norms import GN as GN
+    from .norms import GRN as GRN
     from .norms import IN as IN
+    from .norms import JSBN as JSBN
     from .norms import LN as LN
+    from .norms import LN2D as LN2D
     from .norms import MBN as MBN
     from .norms import NORMS as NORMS
+    from .norms import RMS as RMS
     from .norms import RN as RN
     from .norms import RNM as RNM
     from .norms import RNT as RNT
+    from .norms import WSGN as WSGN
     from .norms import AlphaBN as AlphaBN
+    from .norms import BatchRenorm as BatchRenorm
     from .norms import BNwoT as BNwoT
+    from .norms import Derf as Derf
+    from .norms import DynamicErf as DynamicErf
+    from .norms import DynamicTanh as DynamicTanh
+    from .norms import DyT as DyT
+    from .norms import EvoNorm as EvoNorm
+    from .norms import EvoNormS0 as EvoNormS0
+    from .norms import FilterResponseNorm as FilterResponseNorm
+    from .norms import GlobalResponseNorm as GlobalResponseNorm
+    from .norms import LayerNorm2d as LayerNorm2d
     from .norms import MeanOnly as MeanOnly
     from .norms import MedianNorm as MedianNorm
     from .norms import NoNorm as NoNorm
     from .norms import PowerBN as PowerBN
+    from .norms import RMSNorm2d as RMSNorm2d
     from .norms import RobustNorm1d as RobustNorm1d
     from .norms import RobustNorm2d as RobustNorm2d
     from .norms import RobustNorm3d as RobustNorm3d
@@ -162,10 +182,12 @@ _EXPORTS = {
     "evaluation.verdict": "Verdict",
     "experiments.experiment": "Experiment run",
     "experiments.grid": "Bench run_bench",
-    "models": "MODELS NFResNet NFResNet26 NFResNet50 PreActResNet18 ResNet ResNet18 Standardize VGG WideResNet FrameResNet R2Plus1D ResNet3D",
+    "models": "MODELS NFResNet NFResNet26 NFResNet50 PreActResNet18 ResNet ResNet18 Standardize VGG WideResNet FrameResNet R2Plus1D ResNet3D ViT ConvNeXt",
     "models.abnn": "Adaptive abnn detached fixed_at",
     "models.loading": "load",
-    "norms": "AlphaBN BN BNM BNwoT GN IN LN MBN MeanOnly MedianNorm NORMS NoNorm PowerBN RN RNM RNT RobustNorm1d RobustNorm2d RobustNorm3d StatNorm norm_reads routed sites",
+    "norms": "AlphaBN BN BNM BNwoT GN IN LN MBN MeanOnly MedianNorm NORMS NoNorm PowerBN RN RNM RNT RobustNorm1d RobustNorm2d RobustNorm3d StatNorm norm_reads routed sites "
+    "RMS LN2D DyT Derf GRN WSGN FRN EvoNormS0 BRN JSBN RMSNorm2d LayerNorm2d DynamicTanh DynamicErf GlobalResponseNorm "
+    "FilterResponseNorm EvoNorm BatchRenorm",
     "norms.surgery.adaptation": "with_share",
     "norms.surgery.conversion": "convert convert_sync insert recalibrate",
     "norms.surgery.folding": "fold",

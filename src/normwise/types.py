@@ -146,11 +146,13 @@ class Attack(Protocol):
 class Site(NamedTuple):
     """One place where a network normalizes: what a `Norm` needs to fill it.
 
-    `path` is the module's name inside its network, empty while the network is being built.
+    `path` is the module's name inside its network, empty while the network is being built. `axis` is where channels are: 1 in
+    (b, c, ...), -1 in tokens (b, n, c).
     """
 
     channels: int
     path: str = ""
+    axis: int = 1
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from normwise.diagnostics.drift import Drift
 from normwise.diagnostics.flips import Flips
 from normwise.diagnostics.gamma import Gamma
 from normwise.diagnostics.margins import Margins
+from normwise.diagnostics.saturation import Saturation
 from normwise.diagnostics.slices import Slices
 from normwise.diagnostics.smoothness import Smoothness
 from normwise.evaluation.acceleration import EAGER
@@ -179,7 +180,15 @@ def test_every_kind_of_network_is_diagnosed(name, unchanged):
     """What cannot be measured is named in the table; nothing raises."""
     model, batches = world(name)
     unchanged(model, batches)
-    few = [Drift(steps=(1,)), Flips(steps=2), Gamma(), Margins(steps=5), Slices(rows=1, cells=5), Smoothness(steps=(1,))]
+    few = [
+        Drift(steps=(1,)),
+        Flips(steps=2),
+        Gamma(),
+        Margins(steps=5),
+        Slices(rows=1, cells=5),
+        Smoothness(steps=(1,)),
+        Saturation(steps=1),
+    ]
     assert {type(one) for one in few} == set(DIAGNOSES.values())
     (patient,) = nw.diagnose({name: model}, batches, THREAT, few)
     assert patient.coupled == KINDS[name].coupled

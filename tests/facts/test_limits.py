@@ -29,7 +29,7 @@ class Normalize(nn.Identity):
 
 def test_conversion_names_what_it_left_and_dropped():
     block = NormBlock(weight_norm(nn.Conv2d(8, 8, 1)), FrozenNorm(), Normalize())
-    model = nn.Sequential(nn.BatchNorm2d(8), nn.LayerNorm(6), nn.LocalResponseNorm(2), block)
+    model = nn.Sequential(nn.BatchNorm2d(8), nn.LayerNorm((6, 6)), nn.LocalResponseNorm(2), block)
     left = {"1": "LayerNorm left as it is", "2": "LocalResponseNorm left as it is", "3.1": "FrozenNorm left as it is"}
     for norm, said in (
         (GN(), {"0": "running_mean, running_var dropped"}),

@@ -20,6 +20,7 @@ NETS = """
 import torch
 from torch import nn
 from normwise import NORMS, MODELS
+from normwise.types import Site
 
 def net(norm):
     torch.manual_seed(0)
@@ -27,6 +28,7 @@ def net(norm):
 
 def gn(): return net(nn.GroupNorm(2, 8))
 def plain(): return net(nn.Identity())
+def bounded(): return net(NORMS.make("dyt")(Site(8)))
 def nf(): return MODELS.make("nfresnet")(None, classes=10, mean=(0.5,), std=(0.5,))
 def other(): return nn.Sequential(nn.Flatten(), nn.Linear(3, 10))
 """
@@ -35,7 +37,7 @@ QUICK = """
 rows: 12
 batch_size: 8
 only: [{name: drift, steps: [1, 3]}, {name: flips, steps: 3}, gamma, {name: margins, steps: 20},
-       {name: slices, rows: 2, cells: 5}, {name: smoothness, steps: [1]}]
+       {name: slices, rows: 2, cells: 5}, {name: smoothness, steps: [1]}, {name: saturation, steps: 2}]
 """
 
 
@@ -102,6 +104,17 @@ def test_tables_are_kept_as_csv_with_units(record, place):
         rows = sum(len(one["tables"][name]["rows"]) for one in record["models"])
         assert (head[0], len(lines)) == ("network", rows)
     assert "shift [reference deviations]" in (place / "out/tables/drift.csv").read_text().splitlines()[0]
+
+
+def test_saturation_is_drawn_and_said_where_a_norm_is_a_bounded_function(place):
+    status, said, err = say(
+        "sick:bounded", "--only", "[{name: saturation, steps: 1}]", "--rows", 6, "--batch_size", 6, "--out", "bounded"
+    )
+    assert status == 0, err
+    assert re.search(
+        r"% of the units of 1 are saturated, more than elsewhere; at the tightest layer [\d.]+% of the gradient", said
+    )
+    assert "saturated under attack" in (place / "bounded/diagnose.html").read_text()
 
 
 def test_the_page_needs_nothing_else_and_says_what_the_figures_say(record, place):

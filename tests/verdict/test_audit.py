@@ -19,7 +19,7 @@ from normwise.evaluation.batch_attacks import peers, single
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.models.abnn import Adaptive, abnn, fixed_at
-from normwise.norms import BN, GN, MBN, RNT, BNwoT, NoNorm
+from normwise.norms import BN, GN, MBN, RNT, BNwoT, Derf, DyT, NoNorm
 from normwise.norms.surgery.conversion import convert
 from normwise.records import to_json, write
 from normwise.seeding import generator
@@ -104,6 +104,8 @@ PLANTED = {  # the network, what its own protocol claims (None: the audit's defa
     "logits times 100": (planted("logits times 100"), plain_claim, "size of the logits"),
     "noise": (planted("noise"), None, "other random draws give other answers"),
     "normalized eps": (sound, normalized_claim, "stronger search"),
+    "steep Dynamic Tanh": (lambda: sound(DyT(alpha=500.0)), None, "saturated normalization"),
+    "steep Derf": (lambda: sound(Derf(alpha=300.0)), None, "saturated normalization"),
     "clean substitute": (clean_substitute, clean_substitute_claim, "stronger search"),
 }
 QUICKER = AuditOptions(twin=sound(), strongest=APGD(steps=20, targets=2), victims=4)
@@ -114,7 +116,7 @@ COSTLY = ("more steps", "more starts", "other losses", "radius curve", "random s
 
 @pytest.mark.parametrize(
     "name",
-    some(PLANTED, "batch statistics", "rounded pixels", "clean substitute"),
+    some(PLANTED, "batch statistics", "rounded pixels", "clean substitute", "steep Dynamic Tanh"),
 )
 def test_a_broken_defence_is_caught_and_named(name, monkeypatch):
     monkeypatch.setattr(module, "CHECKS", [check for check in CHECKS if check.name not in COSTLY])
@@ -132,12 +134,13 @@ HONEST = {
     "group norm": lambda: sound(GN(groups=4), Adversarial(steps=3)),
     "RobustNorm": lambda: sound(RNT()),
     "routes": lambda: sound(MBN(), Routes(steps=3)),
+    "Dynamic Tanh": lambda: sound(DyT()),
     "no norms": lambda: sound(NoNorm(), Adversarial(steps=3)),
     "affine alone": lambda: tuned(Adversarial(steps=3, trains="affine")),
 }
 
 
-@pytest.mark.parametrize("name", some(HONEST, "standard"))
+@pytest.mark.parametrize("name", some(HONEST, "standard", "Dynamic Tanh"))
 def test_a_sound_network_is_not_accused(name):
     model = HONEST[name]()
     bits = digest(model)

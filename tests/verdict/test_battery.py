@@ -14,7 +14,7 @@ from normwise.auditing.checks import CHECKS, Case, conclude, parts, searches
 from normwise.auditing.checks.gradients import gradients_by_layer
 from normwise.auditing.options import AuditOptions
 from normwise.models.abnn import Adaptive, abnn
-from normwise.norms import BN, RN, Routed
+from normwise.norms import BN, RN, DyT, Routed
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Batch
@@ -163,6 +163,7 @@ ASIDE = {  # they have nothing to ask of a network whose rows are independent, t
     "every route",
     "around the substitute",
     "smooth range",
+    "saturated normalization",
     "poisoned statistics",
     "one row among clean ones",
     "malicious neighbours",
@@ -175,6 +176,7 @@ SCRIPTED = {  # check: what its searches leave, one after the other, and what it
     "other losses": ((0.5, 0.5, 0.5, 0.4), "fail"),
     "around the substitute": ((0.5, 0.4, 0.5), "fail"),
     "smooth range": ((0.5, 0.3, 0.5), "fail"),
+    "saturated normalization": ((0.5, 0.5, 0.5, 0.3, 0.5), "fail"),
 }
 
 
@@ -206,7 +208,9 @@ def test_searches_that_find_more_raise_the_check(name, monkeypatch):
     values, status = SCRIPTED[name]
     left = iter(values)
     monkeypatch.setattr(Case, "accuracy", lambda case, *attacks, **options: next(left))
-    model = {"around the substitute": helped_by_a_turned_one, "smooth range": lambda: trained(RN())}.get(name, Reader)()
+    makes = {"around the substitute": helped_by_a_turned_one, "smooth range": lambda: trained(RN())}
+    makes |= {"saturated normalization": lambda: trained(DyT(alpha=50.0))}
+    model = makes.get(name, Reader)()
     assert BY_NAME[name].ask(Case(model.eval(), BATCHES, Linf(eps=0.2))).status == status
     monkeypatch.setattr(Case, "accuracy", lambda case, *attacks, **options: 0.5)
     assert BY_NAME[name].ask(Case(model.eval(), BATCHES, Linf(eps=0.2))).status == "pass"

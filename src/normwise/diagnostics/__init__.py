@@ -5,6 +5,7 @@ from .drift import Drift as Drift
 from .flips import Flips as Flips
 from .gamma import Gamma as Gamma
 from .margins import Margins as Margins
+from .saturation import Saturation as Saturation
 from .slices import Slices as Slices
 from .smoothness import Smoothness as Smoothness
 from .table import Diagnosis as Diagnosis

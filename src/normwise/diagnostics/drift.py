@@ -19,7 +19,7 @@ from ..registry import unknown
 from ..seeding import draw
 from ..types import Batch, ThreatModel
 from .inputs import pgd_path, shuffled
-from .table import Diagnosis
+from .table import NOWHERE, Diagnosis
 from .taps import EPS, Layer, ask, heard, layers_of
 
 
@@ -64,6 +64,7 @@ class Drift(Diagnosis):
         "log range ratio": "nats",
     }
     of_norms: ClassVar[bool] = True
+    nothing: ClassVar[str] = NOWHERE
 
     steps: tuple[int, ...] = (1, 2, 5, 10, 20)
     corruption: str = "defocus_blur"

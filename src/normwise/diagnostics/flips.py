@@ -15,7 +15,7 @@ from ..seeding import draw
 from ..types import Batch, Images, ThreatModel
 from ..utils.model_state import running
 from .inputs import pgd_path
-from .table import Diagnosis, share
+from .table import NOWHERE, Diagnosis, share
 from .taps import Layer, Moments, ask, layers_of, moments, with_moments
 
 ALL = "all sites"
@@ -55,6 +55,7 @@ class Flips(Diagnosis):
         "broken": "share of correct images",
     }
     of_norms: ClassVar[bool] = True
+    nothing: ClassVar[str] = NOWHERE
 
     steps: int = 20
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from ..norms import reads
 from ..seeding import draw
 from ..types import Batch, ThreatModel
-from .table import Diagnosis
+from .table import NOWHERE, Diagnosis
 from .taps import ask, layers_of
 
 ROUNDING = 1e-6
@@ -47,6 +47,7 @@ class Gamma(Diagnosis):
         "off": "share of channels",
     }
     of_norms: ClassVar[bool] = True
+    nothing: ClassVar[str] = NOWHERE
 
     dead: float = 1e-3
     tiny: float = 0.1

@@ -15,7 +15,7 @@ from ..types import Batch, ThreatModel
 from ..utils.model_state import device_of, running, untouched
 from .taps import unread
 
-NOWHERE = "the network normalizes nowhere"
+NOWHERE = "the network normalizes nowhere"  # what a diagnosis of norms says then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Diagnosis(ABC):
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, str]]  # each column's unit, "" for words
     of_norms: ClassVar[bool] = False  # whether it looks into norm layers
+    nothing: ClassVar[str] = ""  # why there may be no rows
 
     def __call__(self, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, *, generator: Generator) -> Table:
         """Look at a network on batches of images. Raises ValueError for no batches, and where there is nothing to measure."""
@@ -53,7 +54,7 @@ class Diagnosis(ABC):
         with torch.inference_mode(False), running(model, "eval"), untouched(model, generator):
             rows = tuple(tuple(map(_figure, row)) for row in self.measure(model, there, threat, generator))
             note = unread(model, there[0].x) if self.of_norms else ""
-        return self.table(rows, note or NOWHERE * (self.of_norms and not rows))
+        return self.table(rows, note or ("" if rows else self.nothing))
 
     def table(self, rows: tuple[tuple[Any, ...], ...], note: str) -> Table:
         """Put rows under this diagnosis's columns."""

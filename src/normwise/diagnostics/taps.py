@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..norms import sites
-from ..norms.site import KNOWN
+from ..norms.site import KNOWN, axis_of
 from ..norms.surgery.unmapped import kind_of, norm_paths
 from ..seeding import generator
 from ..types import Images, Logits
@@ -48,16 +48,14 @@ class Layer(NamedTuple):
 def layers_of(model: nn.Module, x: Images) -> dict[str, Layer]:
     """The modules that normalize when the model is asked about x, and can be read, by path; a tied one at its first path.
 
-    Of known kinds the channels' axis is the second, and for LayerNorm and RMSNorm the first of their own shape. Of all others
+    Of known kinds the class says which axis counts channels: the last of tokens, the second else. Of all others
     it is measured, with an input of the shape that they get; where it cannot be, they are left out.
     """
     found = {}
     for path, (module, given) in _called(model, x).items():
-        axis: int | None = 1
+        axis: int | None = axis_of(module)
         if type_before_parametrizations(module) not in KNOWN or "forward" in vars(module):
             axis = _channel_axis(module, sites(model)[path].channels, given)
-        elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
-            axis = -len(module.normalized_shape)
         if axis is not None:
             found[path] = Layer(module, axis)
     return found

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from ..norms.surgery.unmapped import unmapped, untrained
 from ..types import Batch, Labels
 from ..utils.model_state import digest
 from .acceleration import faster
@@ -38,6 +39,16 @@ class Prepared(NamedTuple):
         return [digest(one) for one in (self.predictor.model, *self.attacked)]
 
 
+def check_trained(model: nn.Module) -> None:
+    """Refuse a network with layers that took a norm's place with another function and were not trained since. Raises ValueError."""
+    new = [path for path, module in model.named_modules() if untrained(module)]
+    if new:
+        raise ValueError(
+            f"{len(new)} norms were converted to another function ({new[0]}: {unmapped(model)[new[0]]}); "
+            "as it is the network's accuracy says nothing"
+        )
+
+
 def prepare(
     model: nn.Module,
     batches: Sequence[Batch],
@@ -58,6 +69,7 @@ def prepare(
         raise ValueError(
             f"the {CRAFTED} has {found} classes, the model {predictor.classes}; use a surrogate with the same classes"
         )
+    check_trained(model)
     aims = plan.aims(batches, predictor.classes)
     check_attacks(plan.every, plan.threat, batches[0], plan.goal)
     sizes, shown = [len(b.y) for b in batches], probed(batches)

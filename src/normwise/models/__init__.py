@@ -1,6 +1,7 @@
 """Networks with the norm as an argument and pixel standardization as their first layer."""
 
 from ..registry import Registry
+from .convnext import ConvNeXt as ConvNeXt
 from .inflation import inflate as inflate
 from .nfresnet import NFResNet as NFResNet
 from .nfresnet import NFResNet26 as NFResNet26
@@ -15,5 +16,6 @@ from .resnet3d import ResNet3D as ResNet3D
 from .standardize import Standardize as Standardize
 from .vgg import VGG as VGG
 from .views import OverViews as OverViews
+from .vit import ViT as ViT
 
 MODELS = Registry("model", __name__, vars())

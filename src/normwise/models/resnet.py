@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..norms import BN
+from ..norms import BN, complete
 from ..types import Norm, Site
 from .standardize import Standardize
 
@@ -109,6 +109,7 @@ class Network(nn.Module):
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.stages = len(widths)
         self.linear = nn.Linear(inputs, classes)
+        complete(self, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(self.standardize(x))

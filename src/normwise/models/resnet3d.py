@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..norms import BN
+from ..norms import BN, complete
 from ..types import Norm, Site
 from .resnet import Block, Network, check_width, start_at_zero
 from .standardize import Standardize
@@ -118,6 +118,7 @@ class ClipNetwork(nn.Module):
                 inputs = outputs
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.linear = nn.Linear(inputs, classes)
+        complete(self, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pool(F.relu(self.bn1(self.conv1(self.standardize(x)))))

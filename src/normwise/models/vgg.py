@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..norms import BN
+from ..norms import BN, complete
 from ..types import Norm, Site
 from .resnet import conv
 from .standardize import Standardize
@@ -34,6 +34,7 @@ class VGGNetwork(nn.Module):
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(inputs, classes)
+        complete(self, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(self.standardize(x)).mean((2, 3)))

@@ -41,6 +41,7 @@ class BN:
             spread_share=self.spread_share,
             eps=self.eps,
             momentum=self.momentum,
+            axis=site.axis,
         )
 
 
@@ -113,6 +114,7 @@ class PowerBN(BN):
             spread_share=self.spread_share,
             eps=self.eps,
             momentum=self.momentum,
+            axis=site.axis,
         )
 
 

@@ -9,19 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from ..types import Site
+from .layout import along
 
 
 class ChannelAffine(nn.Module):
-    """y = weight * x + bias per channel, for x of shape (b, c, ...): a norm layer that reads no statistic."""
+    """y = weight * x + bias per channel, for x of shape (b, c, ...), or with `axis` -1 (b, ..., c): it reads no statistic."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, axis: int = 1) -> None:
         super().__init__()
+        self.axis = axis
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, input: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (input.ndim - 2)
-        return torch.addcmul(self.bias.view(shape), input, self.weight.view(shape)).to(input.dtype)
+        return self.affine(input).to(input.dtype)
+
+    def affine(self, x: Tensor) -> Tensor:
+        """weight * x + bias, in the wider of their precisions."""
+        return torch.addcmul(along(self.bias, x, self.axis), x, along(self.weight, x, self.axis))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,4 +40,4 @@ class NoNorm:
     label: ClassVar[str] = "no norm"
 
     def __call__(self, site: Site) -> nn.Module:
-        return ChannelAffine(site.channels)
+        return ChannelAffine(site.channels, axis=site.axis)

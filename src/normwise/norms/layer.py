@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import unknown
-from .moments import MEASURES, Read
+from .layout import along, channels_second
+from .moments import MEASURES, Read, wide
 
 
 class StatNorm(nn.Module):
@@ -33,18 +34,21 @@ class StatNorm(nn.Module):
     hold stays as it is. `legacy=True` reads `running_var` as the range, as the authors stored it.
 
     Options
-        measure         "moments" (mean, variance), "range" (mean, max - min) or "median" (median, (1.4826 MAD)^2)
+        measure         "moments" (mean, variance), "range" (mean, max - min), "median" (median, (1.4826 MAD)^2) or
+                        "james-stein" (mean and variance, shrunk over channels)
         power           exponent of the spread in the divisor
         eps_inside      add eps before the power (BatchNorm) or after (RobustNorm)
         centre_share    share of the centre read from the batch in evaluation, 0 to 1
         spread_share    share of the spread read from the batch in evaluation, 0 to 1
         momentum        weight of a new batch in the running statistics; None: their plain average
+        axis            where channels are: 1, or -1 for tokens (b, n, c)
 
     Raises ValueError for an option out of range, and in training for a single value per channel.
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167, alg. 1 and 2; Awais et al. 2020, arXiv:2006.11007, sec. 3 and the
     authors' code (the power, eps outside it, the two switches). Differs: shares between 0 and 1; buffers change in place.
     """
 
+    fused: ClassVar[bool] = True  # whether training is torch's own BatchNorm, where the formula is
     weight: Tensor | None
     bias: Tensor | None
     num_batches_tracked: Tensor
@@ -64,6 +68,7 @@ class StatNorm(nn.Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         legacy: bool = False,
+        axis: int = 1,
     ) -> None:
         super().__init__()
         if measure not in MEASURES:
@@ -80,6 +85,7 @@ class StatNorm(nn.Module):
         self.num_features, self.measure, self.power, self.eps_inside = num_features, measure, power, eps_inside
         self.centre_share, self.spread_share = centre_share, spread_share
         self.eps, self.momentum, self.affine, self.legacy = eps, momentum, affine, legacy
+        self.axis = axis
         self._measure = MEASURES[measure]
         self._centre, self._spread = f"running_{self._measure.centre}", f"running_{self._measure.spread}"
         self._is_batchnorm = measure == "moments" and power == 0.5 and eps_inside
@@ -92,6 +98,7 @@ class StatNorm(nn.Module):
             self.register_buffer("needs_recalibration", torch.tensor(False))
         self._unknown_spread = self._unknown_centre = False  # no buffers: reading one in forward would wait for the device
 
+    @channels_second
     def forward(self, input: Tensor) -> Tensor:
         x = input  # the name by which torch's layers may be called
         if x.ndim < 2 or x.shape[1] != self.num_features:
@@ -113,7 +120,7 @@ class StatNorm(nn.Module):
             return self._normalize(x, *running)
         if self._native and self.centre_share == self.spread_share == 1 and x.numel() > x.shape[1]:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        batch = self._read(_wide(x))
+        batch = self._read(wide(x))
         return self._normalize(
             x,
             torch.lerp(running[0].to(batch[0]), batch[0], self.centre_share),
@@ -121,7 +128,7 @@ class StatNorm(nn.Module):
         )
 
     def _train(self, x: Tensor) -> Tensor:
-        read = None if self._native else self._read(_wide(x))
+        read = None if self._native else self._read(wide(x))
         if (x.numel() // x.shape[1] if read is None else read.n) == 1:
             raise ValueError(f"batch statistics need more than one value per channel; got shape {tuple(x.shape)}")
         first = self._unknown_spread  # nothing is known of it: the first batch counts whole
@@ -134,10 +141,10 @@ class StatNorm(nn.Module):
             y = F.batch_norm(x, *running, self.weight, self.bias, True, 1.0 if first else momentum, self.eps)
         else:
             centre, spread, n = read
+            y = self._normalize_batch(x, centre, spread)
             with torch.no_grad():
                 running[0].lerp_(centre.to(running[0]), 1.0 if self._unknown_centre else momentum)
                 running[1].lerp_(self._measure.tracked(spread, n).to(running[1]), 1.0 if first else momentum)
-            y = self._normalize(x, centre, spread)
         if first:
             self.expect_recalibration(False)
         return y
@@ -145,7 +152,7 @@ class StatNorm(nn.Module):
     @property
     def _native(self) -> bool:
         """Whether torch computes it: BatchNorm, of the rows of this process."""
-        return self._is_batchnorm and not self.synchronized
+        return self._is_batchnorm and self.fused and not self.synchronized
 
     def _read(self, x: Tensor) -> Read:
         if self.synchronized:
@@ -164,10 +171,13 @@ class StatNorm(nn.Module):
             scale = torch.where(spread > 0, scale, 0)
         return scale if self.weight is None else scale * self.weight
 
+    def _normalize_batch(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+        """What training answers to a batch with these statistics, before the running ones follow them."""
+        return self._normalize(x, centre, spread)
+
     def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        centred, scale = _wide(x) - centre.view(shape), self._scale(spread).view(shape)
-        y = centred * scale if self.bias is None else torch.addcmul(self.bias.view(shape), centred, scale)
+        centred, scale = wide(x) - along(centre, x, 1), along(self._scale(spread), x, 1)
+        y = centred * scale if self.bias is None else torch.addcmul(along(self.bias, x, 1), centred, scale)
         return y.to(x.dtype)
 
     def reset_running_stats(self) -> None:
@@ -231,11 +241,6 @@ class StatNorm(nn.Module):
     def extra_repr(self) -> str:
         shares = f"centre_share={self.centre_share}, spread_share={self.spread_share}"
         return f"{self.num_features}, measure={self.measure!r}, power={self.power}, {shares}, eps={self.eps}, momentum={self.momentum}"
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Statistics are computed in float32 at least: a range or a variance overflows half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _power(spread: Tensor, power: float) -> Tensor:

@@ -96,6 +96,29 @@ def median_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
     return median, (1.4826 * (flat - median[:, None]).abs().median(1).values) ** 2
 
 
+def shrunk_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance, each shrunk over channels (James and Stein; see `JSBN`)."""
+    mean, variance = mean_and_variance(x)
+    return shrunk(mean), shrunk(variance)
+
+
+def shrunk(values: Tensor) -> Tensor:
+    """James and Stein's estimate (c,) of as many means as there are values (c,), their common variance being unknown.
+
+    >>> shrunk(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([0.9643, 1.9286, 2.8929])
+    """
+    size = values.square().sum()
+    spread = (values - values.mean()).square().sum()
+    factor = max(len(values) - 2, 0) / (len(values) + 1)
+    return values * (1 - factor * spread / torch.where(size > 0, size, 1))
+
+
+def wide(x: Tensor) -> Tensor:
+    """Statistics are computed in float32 at least: a range or a variance overflows half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def unbiased(variance: Tensor, n: int) -> Tensor:
     """What BatchNorm tracks; it divides by the biased variance."""
     return variance * (n / max(n - 1, 1))
@@ -108,4 +131,5 @@ def _as_it_is(spread: Tensor, n: int) -> Tensor:
 MOMENTS = Measure("mean", "var", mean_and_variance, unbiased)
 RANGE = Measure("mean", "range", mean_and_range, _as_it_is)
 MEDIAN = Measure("median", "deviation", median_and_deviation, _as_it_is)
-MEASURES = {"moments": MOMENTS, "range": RANGE, "median": MEDIAN}
+JAMES_STEIN = Measure("shrunk_mean", "shrunk_var", shrunk_moments, unbiased)
+MEASURES = {"moments": MOMENTS, "range": RANGE, "median": MEDIAN, "james-stein": JAMES_STEIN}

@@ -47,6 +47,7 @@ class RNT:
             spread_share=self.spread_share,
             eps=self.eps,
             momentum=self.momentum,
+            axis=site.axis,
         )
 
 

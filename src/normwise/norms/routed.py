@@ -13,17 +13,22 @@ from torch import Tensor, nn
 from ..types import Site
 from ..utils.model_state import copied
 from .layer import StatNorm
+from .layernorm2d import LayerNorm2d
+from .layout import along, channels_second
+from .rmsnorm import RMSNorm2d
 
 Share = Literal["none", "statistics", "affine"]
+Of = Literal["bn", "layernorm2d", "rmsnorm"]
 
 
 class Routed(nn.Module):
-    """BatchNorm with several routes, for x of shape (b, c, ...): the whole batch takes the one that `route` names.
+    """BatchNorm with several routes, for x of shape (b, c, ...), or tokens (b, n, c) with `axis` -1: the whole batch takes the one that `route` names.
 
-    Each route has statistics, a scale and a shift of its own, but for what is shared. BatchNorm's keys load into every
-    route. `weight` and `bias` are those of the route in use.
+    Each route has statistics, a scale and a shift of its own, but for what is shared. The keys of BatchNorm (of `of`'s layer) load
+    into every route. `weight` and `bias` are those of the route in use; with `soup` they lie between those of the first two routes.
 
-    Raises ValueError for a number of routes below 1. Choose a route with `routed(model, route)` or `on_route`.
+    Raises ValueError for a number of routes below 1, and for options that do not go together. Choose a route with
+    `routed(model, route)` or `on_route`.
     """
 
     def __init__(
@@ -33,8 +38,11 @@ class Routed(nn.Module):
         routes: int = 2,
         share: Share = "none",
         route: int = 0,
+        of: Of = "bn",
+        soup: float | None = None,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
+        axis: int = 1,
     ) -> None:
         super().__init__()
         if not 0 <= route < routes or share not in ("none", "statistics", "affine"):
@@ -42,8 +50,17 @@ class Routed(nn.Module):
                 f"routes is {routes}, route {route} and share {share!r}; give a number of routes, one of them counted from 0, "
                 "and none, statistics or affine"
             )
+        if share != "statistics" and (of != "bn" or soup is not None):
+            raise ValueError(f"of is {of} and soup {soup}, where routes share their statistics; got share {share!r}")
+        if soup is not None and not (0 <= soup <= 1 < routes):
+            raise ValueError(f"soup is {soup}, for {routes} routes; give the share of route 1, 0 to 1, of two routes")
         self.num_features, self.routes, self.share, self.route = num_features, routes, share, route
-        own = StatNorm(num_features, eps=eps, momentum=momentum, affine=False)
+        self.axis, self.of, self.soup = axis, of, soup
+        own: nn.Module = StatNorm(num_features, eps=eps, momentum=momentum, affine=False)
+        if of == "layernorm2d":
+            own = LayerNorm2d(num_features, eps, elementwise_affine=False)
+        if of == "rmsnorm":
+            own = RMSNorm2d(num_features, eps, elementwise_affine=False)
         more = [StatNorm(num_features, eps=eps, momentum=momentum, affine=False) for _ in range(routes - 1)]
         self.statistics = nn.ModuleList([own, *(() if share == "statistics" else more)])
         rows = 1 if share == "affine" else routes
@@ -52,23 +69,26 @@ class Routed(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        return self.weights[self.route if self.share != "affine" else 0]
+        return self._in_use(self.weights)
 
     @property
     def bias(self) -> Tensor:
-        return self.biases[self.route if self.share != "affine" else 0]
+        return self._in_use(self.biases)
+
+    def _in_use(self, rows: Tensor) -> Tensor:
+        if self.soup is not None:
+            return torch.lerp(rows[0], rows[1], self.soup)
+        return rows[self.route if self.share != "affine" else 0]
 
     @property
-    def active(self) -> StatNorm:
-        """The statistics of the route in use."""
-        found = self.statistics[self.route if self.share != "statistics" else 0]
-        assert isinstance(found, StatNorm)
-        return found
+    def active(self) -> nn.Module:
+        """What takes the statistics of the route in use."""
+        return self.statistics[self.route if self.share != "statistics" else 0]
 
+    @channels_second
     def forward(self, input: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (input.ndim - 2)
         y = self.active(input)
-        return torch.addcmul(self.bias.view(shape), y, self.weight.view(shape)).to(input.dtype)
+        return torch.addcmul(along(self.bias, y, 1), y, along(self.weight, y, 1)).to(input.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix) and "." not in key.removeprefix(prefix)]:
@@ -83,7 +103,8 @@ class Routed(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, routes={self.routes}, share={self.share!r}, route={self.route}"
+        told = f"{self.num_features}, routes={self.routes}, share={self.share!r}, route={self.route}"
+        return told + f", of={self.of!r}" * (self.of != "bn") + f", soup={self.soup}" * (self.soup is not None)
 
 
 @contextmanager
@@ -98,14 +119,14 @@ def routed(model: nn.Module, route: int) -> Iterator[nn.Module]:
         raise ValueError(
             f"no route {route} in {type(model).__name__}: it has {fewest or 'no'} routes; convert(model, MBN()) makes 2"
         )
-    before = [layer.route for layer in layers]
+    before = [(layer.route, layer.soup) for layer in layers]
     try:
         for layer in layers:
-            layer.route = route
+            layer.route, layer.soup = route, None
         yield model
     finally:
         for layer, old in zip(layers, before, strict=True):
-            layer.route = old
+            layer.route, layer.soup = old
 
 
 def on_route(model: nn.Module, route: int) -> nn.Module:
@@ -115,7 +136,7 @@ def on_route(model: nn.Module, route: int) -> nn.Module:
         pass
     for module in model.modules():
         if isinstance(module, Routed):
-            module.route = route
+            module.route, module.soup = route, None
     return model
 
 
@@ -127,11 +148,14 @@ class MBN:
         routes      number of routes
         share       what the routes share: "none", "statistics" (separate affine parameters) or "affine" (separate statistics)
         route       the route in use, unless another one is chosen
+        of          whose statistics routes share, where they share them: "bn", or "layernorm2d" or "rmsnorm", as in transformers
+        soup        where statistics are shared: use scale and shift between those of routes 0 and 1, this share of route 1; null: those
+                    of the route
         eps         added to the variance
         momentum    weight of a new batch in the running statistics
 
     Source: Xie and Yuille 2020, arXiv:1906.03787; AuxBN: Xie et al. 2020, arXiv:1911.09665; shared statistics: Zhang et
-    al. 2024, arXiv:2403.19150.
+    al. 2024, arXiv:2403.19150; adapters (all shared but scale and shift) and soups of them: Rebuffi et al. 2023, arXiv:2210.04886.
     """
 
     name: ClassVar[str] = "mbn"
@@ -140,10 +164,20 @@ class MBN:
     routes: int = 2
     share: Share = "none"
     route: int = 0
+    of: Of = "bn"
+    soup: float | None = None
     eps: float = 1e-5
     momentum: float = 0.1
 
     def __call__(self, site: Site) -> nn.Module:
         return Routed(
-            site.channels, routes=self.routes, share=self.share, route=self.route, eps=self.eps, momentum=self.momentum
+            site.channels,
+            routes=self.routes,
+            share=self.share,
+            route=self.route,
+            of=self.of,
+            soup=self.soup,
+            eps=self.eps,
+            momentum=self.momentum,
+            axis=site.axis,
         )

@@ -8,6 +8,26 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..types import Site
+from .layout import channels_second
+
+
+def check_groups(norm: str, groups: int, channels: int) -> None:
+    """Refuse groups that do not divide the channels. Raises ValueError."""
+    if groups < 1 or channels % groups:
+        raise ValueError(
+            f"{norm} with groups={groups} cannot divide a site of {channels} channels; "
+            "give a number of groups that divides every site's channels"
+        )
+
+
+class TokenGroupNorm(nn.GroupNorm):
+    """nn.GroupNorm for tokens (b, n, c): mean and variance of each sample over a group of channels and all tokens."""
+
+    axis = -1
+
+    @channels_second
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +48,15 @@ class GN:
     eps: float = 1e-5
 
     def __call__(self, site: Site) -> nn.Module:
-        if self.groups < 1 or site.channels % self.groups:
-            raise ValueError(
-                f"gn with groups={self.groups} cannot divide a site of {site.channels} channels; "
-                "give a number of groups that divides every site's channels"
-            )
-        return nn.GroupNorm(self.groups, site.channels, self.eps)
+        check_groups(self.name, self.groups, site.channels)
+        return (nn.GroupNorm if site.axis == 1 else TokenGroupNorm)(self.groups, site.channels, self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LN(GN):
     """LayerNorm over channels and positions of each sample: GroupNorm of one group.
 
-    Source: Ba et al. 2016, arXiv:1607.06450.
+    Source: Ba et al. 2016, arXiv:1607.06450. Transformers and ConvNeXt take each position alone: that is `layernorm2d`.
     """
 
     name: ClassVar[str] = "ln"
@@ -52,9 +68,14 @@ class LN(GN):
 class InstanceNorm(nn.GroupNorm):
     """Mean and variance of each channel of each sample, for x of shape (b, c, ...) with at least two positions.
 
-    Raises ValueError where a channel has one value: it would give its bias whatever the input.
+    With `axis` -1 for tokens (b, n, c). Raises ValueError where a channel has one value: it would give its bias whatever the input.
     """
 
+    def __init__(self, channels: int, eps: float = 1e-5, *, axis: int = 1) -> None:
+        super().__init__(channels, channels, eps)
+        self.axis = axis
+
+    @channels_second
     def forward(self, input: Tensor) -> Tensor:
         if input[0, 0].numel() < 2:
             raise ValueError(
@@ -80,4 +101,4 @@ class IN:
     eps: float = 1e-5
 
     def __call__(self, site: Site) -> nn.Module:
-        return InstanceNorm(site.channels, site.channels, self.eps)
+        return InstanceNorm(site.channels, self.eps, axis=site.axis)

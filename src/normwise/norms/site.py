@@ -10,19 +10,28 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..types import Site
+from .batchrenorm import BatchRenorm
+from .derf import DynamicErf
+from .dyt import DynamicTanh
+from .evonorm import EvoNorm
 from .free import ChannelAffine
+from .frn import FilterResponseNorm
+from .grn import GlobalResponseNorm
 from .layer import StatNorm
+from .layernorm2d import LayerNorm2d
+from .positions import PositionNorm
+from .rmsnorm import RMSNorm2d
 from .robust import RobustNorm1d, RobustNorm2d, RobustNorm3d
 from .routed import Routed
-from .sample import InstanceNorm
+from .sample import InstanceNorm, TokenGroupNorm
 
-_BY_CHANNEL = (
+KNOWN = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm),
-    *(StatNorm, RobustNorm1d, RobustNorm2d, RobustNorm3d, Routed, InstanceNorm, ChannelAffine),
+    *(StatNorm, BatchRenorm, RobustNorm1d, RobustNorm2d, RobustNorm3d, Routed, InstanceNorm, TokenGroupNorm),
+    *(ChannelAffine, DynamicTanh, DynamicErf, EvoNorm, FilterResponseNorm, GlobalResponseNorm),
+    *(nn.LayerNorm, nn.RMSNorm, LayerNorm2d, RMSNorm2d),
 )
-_BY_POSITION = (nn.LayerNorm, nn.RMSNorm)  # their channels are where their shape says, and they read tokens
-KNOWN = (*_BY_CHANNEL, *_BY_POSITION)
 _HARMLESS = {"extra_repr", "reset_parameters"}  # a subclass may have its own
 _CALLS = ("__call__", "__getattr__", "__getattribute__", "__setattr__")
 _SHADOWS = {"forward", "weight", "bias", "weights", "biases"}  # set on a layer itself, they hide what its class has
@@ -38,7 +47,8 @@ def reads(module: nn.Module, training: bool | None = None) -> frozenset[str] | N
     if isinstance(module, Routed):
         return reads(module.active, training)
     if isinstance(module, StatNorm):
-        shares = (1.0, 1.0) if training else (module.centre_share, module.spread_share)
+        always = (0.5, 0.5) if isinstance(module, BatchRenorm) else (1.0, 1.0)  # corrected towards the running ones
+        shares = always if training else (module.centre_share, module.spread_share)
         return frozenset(({"batch"} if max(shares) > 0 else set()) | ({"running"} if min(shares) < 1 else set()))
     if isinstance(module, _BatchNorm):
         return frozenset(
@@ -46,7 +56,7 @@ def reads(module: nn.Module, training: bool | None = None) -> frozenset[str] | N
         )
     if isinstance(module, _InstanceNorm):
         return frozenset({"running" if module.track_running_stats and not training else "sample"})
-    if isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
+    if isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm | PositionNorm):
         return frozenset({"sample"})
     return frozenset({"none"}) if isinstance(module, ChannelAffine) else None
 
@@ -67,9 +77,11 @@ def known(module: nn.Module) -> type[nn.Module] | None:
     return None
 
 
-def by_channel(module: nn.Module) -> bool:
-    """Whether a module is of a known kind whose second axis counts channels."""
-    return known(module) in _BY_CHANNEL
+def axis_of(module: nn.Module) -> int:
+    """Where a norm's channels are in what it reads, as its class says: 1, or -1 for tokens (LayerNorm of k axes: -k)."""
+    if (own := getattr(module, "axis", None)) is not None:
+        return int(own)
+    return -len(module.normalized_shape) if isinstance(module, nn.LayerNorm | nn.RMSNorm) else 1
 
 
 def sites(model: nn.Module) -> dict[str, Site]:
@@ -78,7 +90,7 @@ def sites(model: nn.Module) -> dict[str, Site]:
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):
         if module not in within and reads(module) is not None:
-            found[path] = Site(_channels(module), path)
+            found[path] = Site(_channels(module), path, axis_of(module))
     return found
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..utils.processes import gather, size
-from .moments import MEDIAN, RANGE, Measure, Read, mean_and_variance
+from .moments import JAMES_STEIN, MEDIAN, RANGE, Measure, Read, mean_and_variance, shrunk
 
 
 def statistics(measure: Measure, x: Tensor) -> Read:
@@ -28,7 +28,10 @@ def statistics(measure: Measure, x: Tensor) -> Read:
         counts, parts = _gathered(n, flat.mean(0), flat.max(0).values, flat.min(0).values)
         mean, high, low = parts.unbind(1)
         return Read(_mean(counts, mean), high.max(0).values - low.min(0).values, int(counts.sum()))
-    return pooled(n, *mean_and_variance(x))
+    found = pooled(n, *mean_and_variance(x))
+    if measure.spread == JAMES_STEIN.spread:
+        return found._replace(centre=shrunk(found.centre), spread=shrunk(found.spread))
+    return found
 
 
 def pooled(n: int, mean: Tensor, variance: Tensor) -> Read:

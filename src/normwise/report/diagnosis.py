@@ -31,6 +31,10 @@ _TITLES = {
     "slices": ("Slices of the decision", "Planes through an image, along the attack and along a random direction."),
     "smoothness": ("Smoothness", "Input gradients, how fast they change, and how far logits can be moved."),
     "gamma": ("Use of features", "The scales of the norm layers, and which of their outputs vary over clean images."),
+    "saturation": (
+        "Saturation",
+        "Bounded functions in a norm's place (Dynamic Tanh, Derf): where they are flat, little gradient passes, and attacks see little.",
+    ),
 }
 
 
@@ -42,6 +46,7 @@ _ATTACKS = {  # what each diagnosis does to images; its options follow
     "slices": "no attack, points along a step of steepest ascent of one radius and a random one",
     "smoothness": f"{_CLIMBED}; gradients at random points of the region",
     "gamma": "no attack, clean images",
+    "saturation": _CLIMBED,
 }
 
 

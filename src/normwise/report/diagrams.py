@@ -125,6 +125,14 @@ def _gamma(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     )
 
 
+def _saturation(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    colours = {"saturated": SERIES[0], "saturated under attack": SERIES[1], "passes": SERIES[2]}
+    figure = _over_sites(
+        sides, lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours}, "%", colours
+    )
+    yield "saturation", figure, "Units whose slope is below a share of the largest one, and how much of the gradient passes."
+
+
 def _over_sites(
     sides: Sequence[Side],
     points: Callable[[Sequence[Row]], Points],
@@ -288,4 +296,5 @@ _DRAWN: dict[str, Callable[[Sequence[Side]], Iterator[tuple[str, Any, str]]]] = 
     "slices": _slices,
     "smoothness": _smoothness,
     "gamma": _gamma,
+    "saturation": _saturation,
 }

@@ -174,6 +174,13 @@ def _gamma(rows: Sequence[Row]) -> str:
     return text
 
 
+def _saturation(rows: Sequence[Row]) -> str:
+    most = max(rows, key=lambda row: row["saturated"])
+    passing = [row["passes"] for row in rows if row["passes"] is not None]
+    least = f"; at the tightest layer {_percent(min(passing))} of the gradient passes" if passing else ""
+    return f"{_percent(most['saturated'])} of the units of {most['site']} are saturated, more than elsewhere{least}"
+
+
 _SAID: dict[str, Callable[[Sequence[Row]], str]] = {
     "drift": _drift,
     "flips": _flips,
@@ -181,6 +188,7 @@ _SAID: dict[str, Callable[[Sequence[Row]], str]] = {
     "slices": _slices,
     "smoothness": _smoothness,
     "gamma": _gamma,
+    "saturation": _saturation,
 }
 
 

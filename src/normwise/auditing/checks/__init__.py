@@ -1,6 +1,6 @@
 """The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
 
-from . import answers, gradients, neighbours, parts, searches
+from . import answers, gradients, neighbours, parts, saturation, searches
 from . import call_contexts as looks
 from . import fresh_copy as anew
 from .case import GAP, Case, Found, Question, found, question
@@ -33,6 +33,7 @@ CHECKS: tuple[
     parts.routes,
     parts.substitute,
     parts.smooth_range,
+    saturation.saturated,
     neighbours.poisoned,
     neighbours.single,
     neighbours.peers,

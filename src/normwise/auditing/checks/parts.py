@@ -26,7 +26,7 @@ def routes(case: Case) -> Found:
         return found("no norm has routes", None)
     values = []
     for route in range(min(layer.routes for layer in layers)):
-        taken = all(layer.route == route for layer in layers)
+        taken = all(layer.route == route and layer.soup is None for layer in layers)
         other = None if taken else on_route(case.model, route)
         one = case if other is None else Case(other, case.batches, case.threat, seed=case.seed)
         values.append(one.accuracy(PGD(steps=20)))

@@ -19,8 +19,9 @@ from ..adaptive import AdaptiveNorm
 from ..layer import StatNorm
 from ..routed import Routed
 from ..site import reads, sites
+from ..wsgn import complete
 from .transfer import adopt, replaceable, take_settings
-from .unmapped import hidden, kind_of, norm_paths, remark
+from .unmapped import expect_training, hidden, kind_of, norm_paths, remark
 
 
 def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
@@ -33,10 +34,12 @@ def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
     `unmapped` lists such layers, and evaluation that would read it raises until you `recalibrate` or train. Statistics that
     the new layer does not track (any, for GroupNorm or no norm) are dropped. Routes are kept where their number and what
     they share are the same, and the route in use unless `norm` names another than 0; else every route starts as the one in
-    use. LayerNorm and RMSNorm are left alone (they normalize tokens, not channels), and so are a frozen substitute and norms
-    that are not known to the letter: of other kinds, subclasses with methods of their own, layers whose forward was replaced or
-    whose weights are computed, with the norms inside them. `unmapped` tells what was dropped and left. The activation inside
-    timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
+    use. What takes the place of LayerNorm or RMSNorm reads tokens, channels last; of a LayerNorm over the second axis, as timm's
+    LayerNorm2d, channels second. Left alone are LayerNorm and RMSNorm of several axes, a frozen substitute, and norms that are not
+    known to the letter: of other kinds, subclasses with methods of their own, layers whose forward was replaced or whose weights are
+    computed, with the norms inside them. `unmapped` tells what was dropped and left, and which layers compute another function now and
+    have not been trained since: fine-tune such a network, `evaluate` refuses it. The activation inside timm's BatchNormAct2d and
+    GroupNormAct and what `insert` put behind a norm stay.
 
     Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
 
@@ -56,10 +59,14 @@ def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
         take_settings(new, old, made_by)
         return new
 
+    olds = {path: kind_of(model.get_submodule(path)) for path in places(model)}
     left, new = set(norm_paths(model)) - places(model).keys(), exchange(model, made)
     for path, module in new.named_modules():
         if path in left:
             remark(module, f"{kind_of(module)} left as it is")
+        elif getattr(made_by, "retrain", False) and olds.get(path, kind_of(module)) != kind_of(module):
+            expect_training(module, olds[path])
+    complete(new, made_by)
     return new
 
 
@@ -86,11 +93,17 @@ def places(model: nn.Module) -> dict[str, Site]:
 
     That is: not within a frozen substitute, a norm that stays, or a convolution or linear layer, which may read it by name.
     """
-    layers = {path: model.get_submodule(path) for path in sites(model)}
-    kept = frozen(model) | {layer for layer in layers.values() if not replaceable(layer)}
+    found = sites(model)
+    layers = {path: model.get_submodule(path) for path in found}
+    axes = {layer: replaceable(layer) for layer in layers.values()}
+    kept = frozen(model) | {layer for layer, axis in axes.items() if axis is None}
     for holder in [*kept, *(module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear))]:
         kept |= {one for name, child in holder.named_children() if name != "inserted" for one in child.modules()}
-    return {path: site for path, site in sites(model).items() if layers[path] not in kept}
+    return {
+        path: site._replace(axis=axis)
+        for path, site in found.items()
+        if layers[path] not in kept and (axis := axes[layers[path]]) is not None
+    }
 
 
 def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:

@@ -15,17 +15,18 @@ from torch.utils._pytree import tree_leaves
 from ...seeding import generator
 from ...utils.model_state import copied, refuse_lazy, set_mode, untouched
 from ..adaptive import AdaptiveNorm
+from ..batchrenorm import BatchRenorm
 from ..free import ChannelAffine
 from ..layer import StatNorm
 from ..robust import RobustNorm1d, RobustNorm2d, RobustNorm3d
-from ..site import known, reads
+from ..site import axis_of, known, reads
 from .unmapped import REMARKS, kind_of, norm_paths, remark
 
 ALONE = "no convolution before it that it alone reads"
 # Exact types: a subclass may compute something else.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TORCHS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_OURS = (StatNorm, RobustNorm1d, RobustNorm2d, RobustNorm3d, ChannelAffine)
+_OURS = (StatNorm, BatchRenorm, RobustNorm1d, RobustNorm2d, RobustNorm3d, ChannelAffine)
 _PLAIN = (nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh)
 _ROW_BY_ROW = (*_PLAIN, nn.BatchNorm1d, StatNorm, RobustNorm1d, ChannelAffine)
 
@@ -155,6 +156,8 @@ def _varies(norm: nn.Module) -> str:
     varying = sorted((reads(norm) or frozenset()) - {"running", "none"})
     if varying:
         return f"it reads the {' and the '.join(varying)}"
+    if axis_of(norm) != 1:
+        return "its channels are last"
     if isinstance(norm, StatNorm) and norm.unknown:
         return f"{' and '.join(sorted(norm.unknown))} unknown"
     return "" if known(norm) in (*_TORCHS, *_OURS) else f"of kind {kind_of(norm)}"

@@ -13,7 +13,7 @@ from ...types import Norm
 from ...utils.model_state import copied, running, untouched
 from ..layer import StatNorm
 from ..routed import Routed
-from ..site import by_channel, known, reads
+from ..site import axis_of, known, reads
 from .unmapped import remark
 
 _HOOKS = (
@@ -38,9 +38,31 @@ _ACTIVATED: dict[type[nn.Module], tuple[int, ...]] = {  # what timm's layers der
 }
 
 
-def replaceable(layer: nn.Module) -> bool:
-    """Whether another norm can do a layer's work: it is known to the letter, as it is or with an activation behind it."""
-    return by_channel(layer) or _activated(layer)
+def replaceable(layer: nn.Module) -> int | None:
+    """Where channels are for another norm that does a layer's work, 1 or -1; None where none can.
+
+    The layer is known to the letter, as it is or with an activation behind it, or a LayerNorm of the second axis; LayerNorm and
+    RMSNorm of several axes have no channels.
+    """
+    if known(layer) is not None:
+        return axis if (axis := axis_of(layer)) in (1, -1) else None
+    return 1 if _activated(layer) or _channels_first(layer) else None
+
+
+def _channels_first(layer: nn.Module) -> bool:
+    """Whether a kind derived from LayerNorm does over the second axis what LayerNorm does over the last, as timm's LayerNorm2d.
+
+    Measured, on a copy with weights away from their start.
+    """
+    if not isinstance(layer, nn.LayerNorm) or len(layer.normalized_shape) != 1 or layer._modules or "forward" in vars(layer):
+        return False
+    copy, x = _shaken(layer, (3, 3))
+    try:
+        with torch.no_grad():
+            y = nn.LayerNorm.forward(copy, x.movedim(1, -1)).movedim(-1, 1)
+            return torch.allclose(copy(x.clone()), y, rtol=1e-3, atol=1e-4)
+    except Exception:
+        return False
 
 
 def _activated(layer: nn.Module) -> bool:
@@ -52,6 +74,15 @@ def _activated(layer: nn.Module) -> bool:
     own = layer._modules.keys() - {"inserted"}
     if kind is None or own != {"drop", "act"} or {"forward", "weight", "bias"} & vars(layer).keys():
         return False
+    layer, x = _shaken(layer, _ACTIVATED[kind])
+    try:
+        return all(_answer(layer, mode, x, None) == _answer(layer, mode, x, kind) for mode in ("eval", "train"))
+    except Exception:
+        return False
+
+
+def _shaken(layer: Any, shape: tuple[int, ...]) -> tuple[Any, Tensor]:
+    """A copy without hooks, weights and statistics away from their start, and an input (4, c, *shape) for it."""
     layer, rng = copied(layer), generator(0, "activated")
     layer._forward_hooks.clear()
     layer._forward_pre_hooks.clear()
@@ -60,11 +91,7 @@ def _activated(layer: nn.Module) -> bool:
             if tensor.is_floating_point():
                 tensor.copy_(0.5 + torch.rand(tensor.shape, generator=rng))
     like = next((t for t in (*layer.parameters(), *layer.buffers()) if t.is_floating_point()), torch.empty(0))
-    x = (3 * torch.randn(4, _channels(layer), *_ACTIVATED[kind], generator=rng)).to(like)
-    try:
-        return all(_answer(layer, mode, x, None) == _answer(layer, mode, x, kind) for mode in ("eval", "train"))
-    except Exception:
-        return False
+    return layer, (3 * torch.randn(4, _channels(layer), *shape, generator=rng)).to(like)
 
 
 def _answer(layer: Any, mode: Any, x: Tensor, kind: Any) -> list[Any]:
@@ -76,6 +103,8 @@ def _answer(layer: Any, mode: Any, x: Tensor, kind: Any) -> list[Any]:
 
 
 def _channels(layer: Any) -> int:
+    if isinstance(layer, nn.LayerNorm):
+        return int(layer.normalized_shape[0])
     return int(layer.num_channels if isinstance(layer, nn.GroupNorm) else layer.num_features)
 
 
@@ -90,7 +119,8 @@ def take_settings(new: nn.Module, old: nn.Module, norm: Norm) -> None:
     for layer in new.statistics if isinstance(new, Routed) else (new,):
         same = getattr(layer, "eps_inside", True) == getattr(source, "eps_inside", True)  # added to the same thing
         for name in ("eps", "momentum") if same else ("momentum",):
-            if name in default and hasattr(source, name) and hasattr(layer, name):
+            known_there = getattr(source, name, None) is not None or name == "momentum"  # RMSNorm's eps may be None
+            if name in default and known_there and hasattr(source, name) and hasattr(layer, name):
                 setattr(layer, name, getattr(source, name))
         if "momentum" in default and hasattr(layer, "momentum") and _rests(source):
             layer.momentum = 0.0  # type: ignore[assignment]
@@ -114,7 +144,7 @@ def adopt(new: nn.Module, old: nn.Module) -> None:
     _take_statistics(new, old)
     _take_parameters(new, old)
     new.train(old.training)
-    if known(old) is None:  # what is replaced is known, or has its activation inside
+    if old._modules.keys() >= {"drop", "act"}:  # its activation is inside
         new.register_forward_hook(_then_activate)  # first, so that the old layer's hooks see what they saw
     for name in old._modules.keys() - {"statistics"}:  # what the hooks call; a known layer's forward calls none but routes
         new.add_module(name, old._modules[name])
@@ -163,6 +193,9 @@ def _take_parameters(new: Any, old: nn.Module) -> None:
         elif value is None and hasattr(old, plain) and hasattr(new, "affine"):  # a layer that may go without
             new.register_parameter(name, None)
             new.affine = getattr(new, "weight", None) is not None
+    lost = [name for name, value in old._parameters.items() if value is not None and not hasattr(new, name)]
+    if lost and not isinstance(old, Routed):
+        remark(new, f"{', '.join(lost)} dropped")
 
 
 def _same_routes(new: nn.Module, old: Routed) -> bool:

@@ -12,7 +12,7 @@ from ..adaptive import AdaptiveNorm
 from ..layer import StatNorm
 from ..site import KNOWN, known, sites
 
-REMARKS = "surgery_remarks"
+REMARKS, BEFORE, START = "surgery_remarks", "surgery_before", "surgery_start"
 
 
 def unmapped(model: nn.Module) -> dict[str, str]:
@@ -20,16 +20,19 @@ def unmapped(model: nn.Module) -> dict[str, str]:
 
     Running statistics that are not known, because the layer converted tracked others, or none (`recalibrate` them, or train;
     of routed norms, each route's); statistics and routes that were dropped, because the new layer has no place for them;
-    norms that `convert` left as they are; norms that `fold` left, and why. Copies remember, state dicts do not.
+    norms that `convert` left as they are; layers that took a norm's place with another function and have not been trained since;
+    norms that `fold` left, and why. Copies remember, state dicts do not.
 
     >>> from normwise import NORMS, convert
-    >>> unmapped(convert(nn.Sequential(nn.BatchNorm2d(8), nn.LayerNorm(6)), NORMS.make("gn")))
+    >>> unmapped(convert(nn.Sequential(nn.BatchNorm2d(8), nn.LayerNorm((6, 6))), NORMS.make("gn")))
     {'0': 'running_mean, running_var dropped', '1': 'LayerNorm left as it is'}
     """
     found = {}
     for path, module in model.named_modules():
         unknown = sorted(module.unknown) if isinstance(module, StatNorm) else []
         said = [f"{', '.join(unknown)} unknown"] * bool(unknown) + [*getattr(module, REMARKS, ())]
+        if untrained(module):
+            said.append(f"{getattr(module, BEFORE)} before, another function now: fine-tune it")
         if said:
             found[path] = "; ".join(said)
     return found
@@ -43,6 +46,21 @@ def remark(layer: nn.Module, text: str) -> None:
 def remarks(module: nn.Module) -> tuple[str, ...]:
     """What was noted on a module itself."""
     return tuple(getattr(module, REMARKS, ()))
+
+
+def expect_training(layer: nn.Module, before: str) -> None:
+    """Note that a layer computes another function than the norm before it, until its parameters move."""
+    setattr(layer, BEFORE, before)
+    setattr(layer, START, _values(layer))
+
+
+def untrained(layer: nn.Module) -> bool:
+    """Whether a layer took a norm's place with another function, and its parameters are those that it began with."""
+    return hasattr(layer, START) and getattr(layer, START) == _values(layer)
+
+
+def _values(layer: nn.Module) -> list[list[float]]:
+    return [p.tolist() for p in layer.parameters(recurse=False)]
 
 
 def norm_paths(model: nn.Module) -> list[str]:

@@ -1,0 +1,110 @@
+"""Does changing the normalization make it robust? ViT and ConvNeXt with four norms each, standard and N-FGSM training.
+
+    python benchmarks/norms_today.py OUT [--only vit-dyt-standard ...] [--rows 20000] [--epochs 20] [--seeds 2] [--dry]
+
+CIFAR-10 (NORMWISE_DATA). Each arm chooses its learning rate on seed 0 by short trainings judged on validation rows, as docs/laboratory/method.md
+says; then it trains and is evaluated with every seed. A stopped run goes on where it was. --dry names the arms and what each costs in
+forwards and backwards of images, and trains nothing. OUT/arms.json has every arm: its search, results, and whether it converged.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from normwise.data import Cifar10
+from normwise.experiments.experiment import Experiment, run, train
+from normwise.experiments.tuning import Try, Tuning, search
+from normwise.models import ConvNeXt, ViT
+from normwise.norms import NORMS
+from normwise.records import provenance, to_json, write
+from normwise.threats import Linf
+from normwise.training.recipes import NFGSM, Standard
+from normwise.training.schedule import Schedule
+
+NETWORKS = {
+    "vit": (ViT(width=192, depth=6, heads=3), ("layernorm2d", "rmsnorm", "dyt", "derf")),
+    "convnext": (ConvNeXt(), ("layernorm2d", "grn", "dyt", "bn")),
+}
+RECIPES = {"standard": Standard(), "nfgsm": NFGSM()}
+RATES = (3e-4, 1e-3, 3e-3)
+LEAST = 0.6  # clean accuracy of an arm that has converged
+TUNING = Tuning(most=2)
+EPS = 8 / 255
+
+
+def arms(rows, epochs):
+    """Every arm by name, with the middle rate."""
+    schedule = Schedule(
+        epochs=epochs,
+        optimizer="adamw",
+        lr=RATES[1],
+        weight_decay=0.05,
+        decay="onecycle",
+        crop=4,
+        flip=True,
+        decay_norms=False,
+    )
+    data = Cifar10(train_limit=rows, validation_size=1000)
+    for kind, (network, norms) in NETWORKS.items():
+        for norm in norms:
+            for name, recipe in RECIPES.items():
+                e = Experiment(
+                    data=data,
+                    model=network,
+                    norm=NORMS.make(norm),
+                    recipe=recipe,
+                    threat=Linf(eps=EPS),
+                    schedule=replace(schedule, validate_every=epochs),
+                    batch_size=100,
+                )
+                yield f"{kind}-{norm}-{name}", e
+
+
+def tuned(e, folder):
+    """The search of an arm's learning rate, on seed 0."""
+    epochs = TUNING.epochs(e.schedule.epochs)
+
+    def attempt(rate):
+        short = replace(e, schedule=replace(e.schedule, lr=rate, epochs=epochs, validate_every=epochs))
+        made = train(short, folder / f"try-{rate:g}", print)[0].training
+        reached = made.validation.get("robust" if e.recipe.robust else "clean", 0.0)
+        return Try(rate, reached, made.loss, made.forwards, made.backwards, made.seconds)
+
+    return search(RATES, attempt, folder / "search.json", TUNING)
+
+
+def cost(e, seeds):
+    """Images forward in training: the tries of the list, and every seed."""
+    passes = getattr(e.recipe, "steps", 1) + 1 if e.recipe.robust else 1
+    epochs = len(RATES) * TUNING.epochs(e.schedule.epochs) + seeds * e.schedule.epochs
+    return passes * epochs * e.data.train_limit
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--dry", action="store_true")
+    given = parser.parse_args()
+    chosen = {name: e for name, e in arms(given.rows, given.epochs) if not given.only or name in given.only}
+    if given.dry:
+        for name, e in chosen.items():
+            print(f"{name}: {cost(e, given.seeds):,} images forward in training")
+        return
+    found = {}
+    for name, e in chosen.items():
+        rate = tuned(e, given.out / name)
+        results = []
+        for seed in range(given.seeds):
+            final = replace(e, seed=seed, schedule=replace(e.schedule, lr=rate.rate))
+            results.append(run(final, given.out / name / f"seed{seed}", name=f"{name}-seed{seed}", report=print))
+        clean = [one.evaluation.clean_accuracy.value for one in results]
+        found[name] = {"search": rate.told(), "converged": min(clean) >= LEAST, "results": results}
+        write(given.out / "arms.json", to_json({**provenance(), "least": LEAST, "arms": found}))
+
+
+if __name__ == "__main__":
+    main()
