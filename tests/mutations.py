@@ -62,6 +62,8 @@ FAULTS = [
     Fault("APGD has momentum", "attacks/apgd.py", "share = 0.75 if self.step else 1.0", "share = 1.0", "facts/test_sharp.py"),
     Fault("later restarts begin at random", "attacks/pgd.py", "if self.random_start or restart else", "if self.random_start else", "facts/test_sharp.py"),
     # training
+    Fault("means of processes differ, and that is part of the variance", "norms/synchronized.py", "variances + (means - whole).square()", "variances", "contracts/test_distributed.py"),
+    Fault("gradients go through the statistics to the rows of other processes", "utils/processes.py", "        add(grad)\n", "", "contracts/test_distributed.py"),
     Fault("the last checkpoint within a standard error is kept", "training/loop.py", "enough = self.state.top - (", "enough = self.state.top - 0 * (", "facts/test_fit.py"),
     Fault("TRADES weighs the divergence", "training/recipes/trades.py", "self.beta * _divergence", "_divergence", "facts/test_recipes_losses.py"),
     Fault("norms are spared weight decay where asked", "training/schedule.py", '"weight_decay": 0.0}', '"weight_decay": schedule.weight_decay}', "facts/test_fit.py facts/test_trainable.py"),

@@ -1,0 +1,92 @@
+"""An evaluation of 2,000 rows in one process and in two, one thread each.
+
+    python benchmarks/shares.py OUT.json [--rows 2000] [--repeats 3]
+
+ResNet-8 of width 16 with random weights, random images of 32 x 32 pixels, labels as the network answers, FGSM and PGD-20 in a small ball, so
+that few rows leave. The numbers of processes take turns. Seconds are of the clock, the start of processes included. On a busy machine
+they mean little; so the processor's seconds of the longest way are told too: those of this process and of the busier of its children.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from normwise.attacks import FGSM, PGD
+from normwise.data import ArrayFile
+from normwise.experiments.evaluation_run import Evaluate, run_evaluation
+from normwise.models import ResNet
+from normwise.norms import BN
+from normwise.records import provenance, to_json, write
+from normwise.threats import Linf
+
+
+def network():
+    """The network: the same weights in every process."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ResNet(depth=8, width=16)(BN(), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3).eval()
+
+
+def images(rows, path):
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (rows, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    with torch.no_grad():
+        y = torch.cat([network()(part.float() / 255).argmax(1) for part in x.split(100)])
+    np.savez(path, x=x.numpy(), y=y.numpy(), names=np.array([str(k) for k in range(10)]))
+
+
+def spent():
+    """Processor seconds of this process, and of its children that ended."""
+    return [sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+
+
+def timed(data, devices):
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Evaluate(
+            model="shares:network",
+            data=ArrayFile(path=str(data)),
+            threat=Linf(eps=0.25 / 255),
+            attacks=(FGSM(), PGD()),
+            strongest=(),
+            devices=devices,
+            device="cpu",
+            threads=1,
+        )
+        start, before = time.monotonic(), spent()
+        result, _ = run_evaluation(settings, Path(folder))
+        own, children = (now - then for now, then in zip(spent(), before, strict=True))
+        seconds = time.monotonic() - start
+    rows = {"robust": result.evaluation.robust_accuracy.value, "forwards": result.evaluation.forwards}
+    return {"devices": devices, "seconds": seconds, "processor": own + children / max(1, devices), **rows}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "images.npz"
+        images(given.rows, data)
+        runs = [timed(data, devices) for _ in range(given.repeats) for devices in (1, 2)]
+    assert len({(run["robust"], run["forwards"]) for run in runs}) == 1, runs
+    ratios = {}
+    for what in ("seconds", "processor"):
+        one, two = (median(run[what] for run in runs if run["devices"] == devices) for devices in (1, 2))
+        ratios[what] = one / two
+    record = {**provenance(), "rows": given.rows, "load": os.getloadavg(), "runs": runs, "ratios": ratios, "seed": 0}
+    write(given.out, to_json(record))
+    print(ratios)
+
+
+if __name__ == "__main__":
+    main()
