@@ -167,13 +167,14 @@ def test_a_split_that_divides_a_group_is_refused(root: Path, tmp_path: Path) -> 
 def test_a_bad_clip_is_named_and_left_out_on_request_alone(root: Path) -> None:
     bad = root / "left" / "s1_left2.mkv"
     bad.write_bytes(bad.read_bytes()[:300])
+    (root / "left" / "s2_left9.mkv").symlink_to("nowhere.mkv")
     with pytest.raises(ValueError, match=r"left/s1_left2.mkv must be a video that can be decoded; got .*skip_bad$"):
         VideoFolder(root=str(root), **SMALL).test(batch_size=2)
     data = VideoFolder(root=str(root), **SMALL, skip_bad=True)
-    with pytest.warns(UserWarning, match="lacks 1 of 12 videos; first .*s1_left2.mkv"):
+    with pytest.warns(UserWarning, match="lacks 2 of 13 videos; first .*s1_left2.mkv"):
         assert len(data._arrays.train_y) == 11
     with pytest.raises(
-        ValueError, match=r"lacks 1 of 12 videos; got first .*s1_left2.mkv"
+        ValueError, match=r"lacks 2 of 13 videos; got first .*s1_left2.mkv"
     ):  # what was kept is no way around
         VideoFolder(root=str(root), **SMALL).test(batch_size=2)
 
@@ -216,7 +217,7 @@ def test_decoded_clips_are_checked_and_can_be_the_data(root: Path) -> None:
     assert isinstance(packed, VideoFolder)
     for found, x in zip(rows(packed.test(batch_size=9)), expected, strict=True):
         assert torch.equal(found, x)
-    with pytest.raises(ValueError, match=r"of their own frames and size; got frames; leave it out"):
+    with pytest.raises(ValueError, match=r"of their own frames and size; got frames; leave that out"):
         VideoFolder(root=str(kept), frames=3).test(batch_size=1)
     pixels = bytearray((kept / "clips.u8").read_bytes())
     pixels[5] ^= 1
