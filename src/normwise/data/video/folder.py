@@ -121,12 +121,7 @@ class VideoFolder(TensorData):
         root = Path(self.root).expanduser()
         if self.root and holds_clips(root):
             own = [name for name in (*MOST, "channels", "cache") if getattr(self, name) != getattr(type(self), name)]
-            need(
-                not own,
-                f"{root} holds decoded clips, of their own frames and size",
-                f"{own[0] if own else ''}",
-                "leave it out",
-            )
+            need(not own, f"{root} holds decoded clips, of their own frames and size", ", ".join(own), "leave that out")
             return read_clips(root)
         listing = self._listed()
         self._sided(listing)  # who tests is settled before hours of decoding
@@ -154,8 +149,9 @@ class VideoFolder(TensorData):
 
     def _cache(self, root: Path, listing: Listing, sampling: Sampling) -> Path:
         """The folder of the decoded clips: another one where a file, or how it is sampled, is another."""
-        stats = [(root / file).stat() for file in listing.files]
-        key = [FORMAT, repr(sampling), listing.files, listing.sides, [(one.st_size, one.st_mtime_ns) for one in stats]]
+        paths = [root / file for file in listing.files]  # a link may lead nowhere, which decoding tells
+        stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in paths]
+        key = [FORMAT, repr(sampling), listing.files, listing.sides, stats]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return (Path(self.cache).expanduser() if self.cache else root / ".normwise") / name
 
