@@ -158,7 +158,9 @@ def test_panels_share_an_axis_where_they_share_a_reference(record):
             assert other.get_ylabel()
         else:
             assert [len(axes.lines) for axes in figure.axes] == [2, 1]
-            assert [axes.get_ylabel() for axes in figure.axes] == ["deviations (running)", "deviations (clean)"]
+            assert [axes.get_ylabel() for axes in figure.axes] == [
+                f"centre moved, in deviations\n({one})" for one in ("running", "clean")
+            ]
 
 
 def test_networks_that_normalize_nowhere_have_a_page(place):
