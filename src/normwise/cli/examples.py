@@ -41,6 +41,18 @@ EXAMPLES = {
         "normwise reproduce robustnorm --preset smoke",
         "normwise reproduce all --preset s --workers 2 --threads 1",
     ),
+    "push": (
+        "normwise push runs/train ada/digits-resnet8",
+        "normwise push runs/train ada/digits-resnet8 --audit runs/audit --private true",
+    ),
+    "pull": (
+        "normwise pull ada/digits-resnet8 --out runs/pulled",
+        "normwise pull ada/digits-resnet8@main --out runs/main",
+    ),
+    "export": (
+        "normwise export runs/train --out net.pt2",
+        "normwise export runs/train --format onnx --out net.onnx",
+    ),
     "list": ("normwise list norms", "normwise list attacks"),
     "report": ("normwise report runs/a runs/b", "normwise report runs/bench --out runs/page"),
     "status": ("normwise status runs/bench", "normwise status runs/reproduce --json true"),
