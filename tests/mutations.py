@@ -56,6 +56,7 @@ FAULTS = [
     Fault("the worst case shown is the headline", "report/tables.py", "_score(e.headline, ", "_score(e.robust_accuracy, ", "facts/test_report.py verdict/test_beside.py"),
     # models
     Fault("a weaker attacker sees no gradient of the substitute", "models/abnn.py", "x.detach()).logits", "x).logits", "facts/test_abnn.py"),
+    Fault("no large file is fetched from the hub", "models/hub.py", "size is None or size > limit", "size is None", "flow/test_sharing.py"),
     # attacks
     Fault("a misclassified image beats a larger loss", "attacks/best_iterate.py", "(fallen & ~fell) | ((fallen == fell) & larger)", "larger", "facts/test_sharp.py"),
     Fault("images that go backward are counted", "attacks/oracle.py", "self.backwards += len(x)", "self.backwards += 1", "facts/test_pgd.py facts/test_apgd.py"),

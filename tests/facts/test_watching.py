@@ -11,6 +11,7 @@ from torch import nn
 
 import normwise as nw
 from normwise.seeding import drawing
+from normwise.training.state import save_state
 from normwise.training.watching import drift, statistics
 from normwise.utils.model_state import digest
 from worlds import Small
@@ -18,24 +19,24 @@ from worlds import Small
 DATA = nw.Digits(train_limit=32, validation_size=8, test_limit=4)
 
 
-def fitted(folder, report=lambda text, done, total: None, **options):
+def fitted(folder, **options):
     model = nw.ResNet(depth=8, width=4)(nw.BN(), classes=10, mean=DATA.mean, std=DATA.std)
     schedule = nw.Schedule(epochs=2, lr=0.01, batch_size=16, validate_every=1)
-    given = nw.FitOptions(folder=folder, report=report, **options)
+    given = nw.FitOptions(folder=folder, **options)
     with drawing(0):
         model.apply(lambda part: part.reset_parameters() if isinstance(part, nn.Conv2d | nn.Linear) else None)
     return nw.fit(model, DATA, nw.Standard(), nw.Linf(0.1), schedule, seed=0, options=given).model
 
 
 def read(folder):
-    """Every scalar of a folder of events: {tag: {step: value}}."""
+    """Every scalar of a folder of events: {tag: [(step, value)]}."""
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     held = events.EventAccumulator(str(folder))
     held.Reload()
-    return {tag: {one.step: one.value for one in held.Scalars(tag)} for tag in held.Tags()["scalars"]}
+    return {tag: [(one.step, one.value) for one in held.Scalars(tag)] for tag in held.Tags()["scalars"]}
 
 
-def test_the_events_say_what_the_log_says_and_no_weight_changes(tmp_path):
+def test_the_events_say_what_the_log_says_and_no_weight_changes(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     plain = fitted(tmp_path / "a")
     assert digest(fitted(tmp_path / "b", tensorboard=True)) == digest(plain)
@@ -43,20 +44,23 @@ def test_the_events_say_what_the_log_says_and_no_weight_changes(tmp_path):
     found = read(tmp_path / "b/tensorboard")
     tags = {"loss": "loss/train", "train_accuracy": "accuracy/train", "lr": "learning rate"}
     for name, tag in (tags | {"validation_clean": "accuracy/validation_clean"}).items():
-        assert found[tag] == pytest.approx({line["epoch"]: line[name] for line in lines})
+        assert dict(found[tag]) == pytest.approx({line["epoch"]: line[name] for line in lines})
     drifts = {tag for tag in found if tag.startswith("drift/")}
     assert len(drifts) == 9
-    assert all(found[tag].keys() == {1, 2} and min(found[tag].values()) > 0 for tag in drifts)
+    assert all([step for step, _ in found[tag]] == [1, 2] and min(dict(found[tag]).values()) > 0 for tag in drifts)
     assert not (tmp_path / "a/tensorboard").exists()
 
-    def stop(text, done, total):
-        if text.startswith("epoch 2"):
-            raise InterruptedError
+    def full(*args):
+        raise OSError("no space left")
 
-    with pytest.raises(InterruptedError):
-        fitted(tmp_path / "c", stop, tensorboard=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "normwise.training.loop.save_state", lambda *args: (full if args[2].epoch == 2 else save_state)(*args)
+        )
+        with pytest.raises(OSError, match="no space left"):
+            fitted(tmp_path / "c", tensorboard=True)
     fitted(tmp_path / "c", tensorboard=True)
-    assert read(tmp_path / "c/tensorboard") == found
+    assert read(tmp_path / "c/tensorboard") == found  # no epoch twice, and drift from the state that was read
 
 
 def test_drift_is_the_shift_of_the_running_mean_in_running_deviations():

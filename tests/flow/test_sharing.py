@@ -162,9 +162,9 @@ def test_no_path_and_no_token_is_pushed(trained, server, tmp_path, monkeypatch):
     arrays = {"x_train": digits.train_x, "y_train": digits.train_y, "x_test": digits.test_x, "y_test": digits.test_y}
     np.savez(place / "mine.npz", **arrays)
     data = nw.ArrayFile(path=str(place / "mine.npz"), train_limit=32, validation_size=8, test_limit=40)
-    start = place / "start"
-    run(EXPERIMENT, start)
-    run(replace(EXPERIMENT, data=data, start=str(start), model=Experiment.model, norm=None), place / "run")
+    monkeypatch.chdir(place)
+    run(EXPERIMENT, Path("planted"))  # named by a word alone
+    run(replace(EXPERIMENT, data=data, start="planted", model=Experiment.model, norm=None), place / "run")
     record = json.loads((place / "run/result.json").read_text())
     record["evaluation"]["provenance"]["command"] = f"normwise train --data.path {place}"
     record["training"]["remarks"] = [f"read {place}/x with {TOKEN} and sesame-open-now", "/elsewhere/of/nobody/net.pt"]
@@ -182,6 +182,7 @@ def test_no_path_and_no_token_is_pushed(trained, server, tmp_path, monkeypatch):
     for file, content in held["files"].items():
         for planted in (b"planted", b"mine.npz", b"/elsewhere", TOKEN.encode(), b"sesame", str(Path.home()).encode() + b"/"):
             assert planted not in content, file
+    assert nw.DATA.make(json.loads(held["files"]["model.json"])["data"]) == replace(data, path="")
     card = held["files"]["README.md"].decode()
     for told in (
         "Doubtful: claimed 50.0%",

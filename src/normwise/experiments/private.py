@@ -11,7 +11,7 @@ from typing import Any
 from ..models.hub import PREFIX
 
 LOCAL = "(local)"
-_FOLDERS = ("root", "path")  # options of data sets; left out, they are read back as their default
+_OWN = ("root", "path", "download")  # options of data sets about this machine; left out, they are read back as their default
 _NETWORKS = ("start", "weights", "substitute", "substitute_weights")  # settings that name networks and their weights
 _LEFT_OUT = ("command", "examples")  # a command names paths; the examples of an audit are images of the data
 _PATH = re.compile(r"(?<![\w./:-])(?:~|/[\w.@+-]+)/[\w.@+/-]*|\b[A-Za-z]:\\[^\s\"']*|file://\S+")
@@ -46,7 +46,7 @@ def _paths(value: Any) -> Iterator[str]:
             yield from _paths(inner)
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            if isinstance(inner, str) and (name in _FOLDERS or _is_network(name, value)):
+            if isinstance(inner, str) and (name in _OWN or _is_network(name, value)):
                 yield from [inner] * bool(inner)
             else:
                 yield from _paths(inner)
@@ -64,7 +64,7 @@ def without(value: Any, words: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [without(inner, words) for inner in value]
     if isinstance(value, Mapping):
-        kept = {name: inner for name, inner in value.items() if name not in (*_LEFT_OUT, *_FOLDERS)}
+        kept = {name: inner for name, inner in value.items() if name not in (*_LEFT_OUT, *_OWN)}
         return {
             hidden(name, words): LOCAL if _is_network(name, value) else without(inner, words) for name, inner in kept.items()
         }

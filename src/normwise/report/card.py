@@ -79,7 +79,7 @@ def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     if trained:
         compared.append(f"training: {joined(_unique(_recipe(*each) for each in trained))}")
     return [
-        ("What was compared" if len(found) > 1 else "What was evaluated", compared + _unique(_network(r) for r in results)),
+        ("What was compared" if len(found) > 1 else "What was evaluated", compared + _unique(network(r) for r in results)),
         ("The attacker knows", [KNOWS]),
         ("The attacker does not change", ["labels and weights"]),
     ]
@@ -176,7 +176,8 @@ def _attack(attack: Mapping[str, Any], result: Result) -> str:
     return where(label(attack).upper(), _options(attack))
 
 
-def _network(result: Result) -> str:
+def network(result: Result) -> str:
+    """The network, and how it was trained."""
     model = result.experiment.get("model")
     name = f"network: {label(model, result.evaluation.model)}"
     name += f" ({_options(model)})" if isinstance(model, Mapping) and len(model) > 1 else ""

@@ -51,13 +51,13 @@ def of(repository: str, result: Result, audited: Mapping[str, Any] | None) -> st
 
 def _network(result: Result) -> str:
     settings = result.experiment
-    parts = [("Network", settings.get("model")), ("Norm", settings.get("norm")), ("Recipe", settings.get("recipe"))]
-    parts += [("Data", result.evaluation.data)]
-    lines = [f"**{what}**: {markdown(label(value, 'its own'))}" for what, value in parts]
-    start = settings.get("start")
-    lines += [f"**Trained from**: {markdown(str(start))}"] * bool(start)
+    parts = [("Norm", settings.get("norm")), ("Recipe", settings.get("recipe")), ("Data", result.evaluation.data)]
+    lines = [card.network(result).capitalize(), *(f"{what}: {label(value, 'its own')}" for what, value in parts)]
+    lines += [f"Trained from: {settings['start']}"] * bool(settings.get("start")) + [
+        f"One training, seed {settings.get('seed')}"
+    ]
     told = "A network that was trained and attacked with normwise, which measures robustness to adversarial images.\n\n"
-    return told + "".join(f"- {line}\n" for line in lines)
+    return told + _listed(lines)
 
 
 def _figures(result: Result) -> str:

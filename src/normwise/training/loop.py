@@ -86,8 +86,8 @@ def fit(
     with watched(run.model, watching, run.state.epoch) as watch:
         while run.state.epoch < schedule.epochs:
             line = run.epoch()
+            watch(line)  # before it is saved: an epoch that is done again takes its events back, and none is lost
             run.save(line)
-            watch(line)
             run.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
     return run.finish()
 

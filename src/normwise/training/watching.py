@@ -67,10 +67,5 @@ def statistics(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def drift(before: Mapping[str, tuple[Tensor, Tensor]], now: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """How far the running centre of each layer moved, in its spread of before: the mean over channels of |m - m0| / s0.
-
-    >>> one, other = (torch.zeros(2), torch.ones(2)), (torch.tensor([1.0, 3.0]), torch.ones(2))
-    >>> drift({"norm": one}, {"norm": other})
-    {'norm': 2.0}
-    """
+    """How far the running centre of each layer moved, in its spread of before: the mean over channels of |m - m0| / s0."""
     return {path: float(((now[path][0] - m0).abs() / s0).mean()) for path, (m0, s0) in before.items() if path in now}
