@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from ..norms.surgery.conversion import convert_sync
 from ..seeding import Slice, derive, drawing, sharing
@@ -89,7 +88,7 @@ def _add_all(tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
     for alike in by_dtype.values():
-        flat = _flatten_dense_tensors(alike)
+        flat = torch.cat([tensor.flatten() for tensor in alike])
         add(flat)
-        for tensor, summed in zip(alike, _unflatten_dense_tensors(flat, alike), strict=True):
-            tensor.copy_(summed)
+        for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+            tensor.copy_(part.view_as(tensor))
