@@ -22,7 +22,7 @@ from normwise.training.recipes import NFGSM, Standard
 from normwise.training.schedule import Schedule
 
 NETWORKS = {
-    "vit": (ViT(width=192, depth=6, heads=3), ("layernorm2d", "rmsnorm", "dyt", "derf")),
+    "vit": (ViT(width=96, depth=6, heads=3), ("layernorm2d", "rmsnorm", "dyt", "derf")),
     "convnext": (ConvNeXt(), ("layernorm2d", "grn", "dyt", "bn")),
 }
 RECIPES = {"standard": Standard(), "nfgsm": NFGSM()}
