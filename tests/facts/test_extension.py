@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_an_attack_is_one_file_and_one_line(tmp_path):
     words, environment = [sys.executable, "-c", SEEN], os.environ | {"PYTHONPATH": str(source.parent)}
     run = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert "nudge           Every pixel brighter by a share of the radius." in run.stdout
+    assert re.search(r"nudge +Every pixel brighter by a share of the radius\.", run.stdout)
     assert json.loads((tmp_path / "run/result.json").read_text())["evaluation"]["attacks"] == [
         {"name": "nudge", "share": 0.5}
     ]
