@@ -524,6 +524,8 @@ def test_several_devices_share_an_evaluation(place, tmp_path, monkeypatch):
     )
     done(*words[:2], "--batch_size", 20, *words[4:6], "--devices", 3, "--out", tmp_path / "short")
     assert shared == [2]  # of 20, 20 and 10 rows: coupled rows leave the last batch out
+    said = say(*words, "--devices", 10**6, "--out", tmp_path / "many")
+    assert (said.status, "more than this machine has" in said.err) == (2, True)
     said = say(*words, "--devices", 2, "--device", "cuda:1", "--out", tmp_path / "three")
     assert (said.status, "each process takes its own" in said.err) == (2, True)
 

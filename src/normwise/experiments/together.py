@@ -61,6 +61,9 @@ def check_devices(devices: int, device: str) -> None:
     """Refuse a number of processes that cannot be, or that all would take one device. Raises ValueError."""
     if devices < 1:
         raise ValueError(f"devices is {devices}; give a whole number >= 1")
+    most = max(4, os.cpu_count() or 1, torch.cuda.device_count())  # a few more than cores do no harm
+    if devices > most and here().size == 1:
+        raise ValueError(f"devices is {devices}, more than this machine has; give at most {most}")
     if devices > 1 and device not in ("auto", "cpu", "cuda"):
         raise ValueError(
             f"device is {device!r} and devices {devices}; give device cuda, cpu or auto: each process takes its own"
