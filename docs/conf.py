@@ -17,7 +17,7 @@ exclude_patterns = ["_build", "reference/_names.md"]
 html_theme, html_title = "furo", "normwise"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode, nb_execution_timeout, nb_execution_raise_on_error = "force", 120, True
+nb_execution_mode, nb_execution_timeout, nb_execution_raise_on_error = "force", 600, True
 nb_merge_streams = True
 autodoc_preserve_defaults = True
 
