@@ -13,7 +13,7 @@ import normwise  # noqa: E402
 project, author, release = "normwise", "The normwise authors", normwise.__version__
 copyright = f"2026, {author}"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build", "reference/_names.md"]
+exclude_patterns = ["_build", "jupyter_execute", "reference/_names.md"]
 html_theme, html_title = "furo", "normwise"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
