@@ -232,7 +232,9 @@ JUDGING = {  # verb: (its words beside the network's, the file of its record)
 }
 
 
-@pytest.mark.parametrize("verb", JUDGING)
+@pytest.mark.parametrize(
+    "verb", [pytest.param(verb, marks=pytest.mark.slow) if verb == "improve" else verb for verb in JUDGING]
+)
 def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_kind_of_record_is_drawn_again(verb):
     """And every run folder holds its settings, by which it is known again."""
     import nets
