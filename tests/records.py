@@ -321,7 +321,7 @@ def improved(text=""):
             "worst": score,
             "coupled": False,
             "training": {"seconds": 90.0, "trained_parameters": 1000} if trained else None,
-            "search": {"rate": 0.001, "seconds": 30.0} if trained else None,
+            "search": {"rate": 0.001, "edge": False, "seconds": 30.0} if trained else None,
             "seconds": 120.0,
         }
 

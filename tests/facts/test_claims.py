@@ -178,6 +178,9 @@ def test_a_premise_is_measured_on_a_seed_that_decides_nothing():
     assert (failed["verdict"], failed["premises"][0]["holds"]) == (PREMISE, False)
     assert "asked +10" in failed["why"]
     assert only(one, {0: records[0]}, size)["verdict"] == PREMISE  # nothing else needs to be made then
+    both = claim(premises=(close("a", "elsewhere", 0.02), *one.premises))
+    assert only(both, {0: records[0]}, size)["verdict"] == PREMISE  # one that does not hold is enough
+    assert only(claim(premises=both.premises[:1]), {0: records[0]}, size)["verdict"] == OPEN
     del records[0]
     assert only(one, records, size)["why"] == "a premise was not measured: it needs a, b of seed 0"
     records[0] = {name: {**record(LOW), "training": {"search": None}} for name in "ab"}

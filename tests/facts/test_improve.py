@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-from normwise.experiments.improve import Improve, _too_late, choose, sentences
-from normwise.experiments.ways import WAYS, why_not
+from normwise.experiments.improve import Improve, _too_late
+from normwise.experiments.ways import WAYS, choose, sentences, why_not
 from records import improved
 from worlds import balanced
 
@@ -58,3 +58,17 @@ def test_intervals_that_overlap_are_said_to():
 def test_a_network_without_norms_has_its_norms_neither_trained_nor_converted():
     assert {name for name, way in WAYS.items() if not why_not(way, nn.Linear(2, 2))} == {"pgd-at", "mixed"}
     assert not any(why_not(way, balanced()) for way in WAYS.values())
+
+
+def test_what_limits_a_figure_is_said():
+    record, sure = improved(), {"verdict": "trustworthy", "upper_bound": 0.5, "interval": (0.4, 0.6)}
+    before, (way, _) = record["before"], record["ways"]
+    plain = sentences(before, [way], way, {"before": sure, "after": sure})
+    assert "audit says" not in plain[0]
+    assert not any("tuned" in one or "coupled" in one for one in plain)
+    doubtful = {"before": sure, "after": {**sure, "verdict": "doubtful"}}
+    assert sentences(before, [way], way, doubtful)[0].endswith("its audit says doubtful")
+    edge = {**way, "search": {**way["search"], "edge": True}, "coupled": True}
+    told = " ".join(sentences(before, [edge], edge, {"before": sure, "after": sure}))
+    assert "not tuned to the end" in told
+    assert "coupled in pgd-at" in told

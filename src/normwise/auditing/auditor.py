@@ -20,7 +20,7 @@ from ..data import DATA, Digits, find
 from ..evaluation.plan import check_attacks
 from ..evaluation.predictor import check_network
 from ..models import ResNet, ResNet3D
-from ..models.loading import load, told
+from ..models.loading import check_named, load, told
 from ..norms import BN
 from ..records import Check, provenance, read_result, to_json, write
 from ..registry import plain
@@ -87,8 +87,7 @@ class Audit:
         check_running(self)
         if self.rows < 1 or self.victims < 1 or not self.budget > 0:
             raise ValueError(f"rows is {self.rows}, victims {self.victims} and budget {self.budget}; give numbers above 0")
-        if not self.model:
-            raise ValueError("no model is named; write normwise audit MODEL: a run folder or package.module:function")
+        check_named(self.model, "audit")
         check_declares(self.declares)
         claimed(self.claim)
 

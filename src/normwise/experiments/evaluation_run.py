@@ -23,7 +23,7 @@ from ..evaluation.predictor import check_network
 from ..evaluation.sanity_checks import ROWS
 from ..evaluation.verdict import Verdict
 from ..models.abnn import detached
-from ..models.loading import Loaded, load, told
+from ..models.loading import Loaded, check_named, load, told
 from ..records import Result, to_json, write
 from ..registry import plain
 from ..threats import THREATS, Linf
@@ -95,8 +95,7 @@ class Evaluate:
             curves.at(plan, "eps", radius)
         for steps in self.step_curve:
             curves.at(plan, "steps", steps)
-        if not self.model:
-            raise ValueError("no model is named; write normwise evaluate MODEL: a run folder or package.module:function")
+        check_named(self.model, "evaluate")
 
 
 def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[Result, Verdict]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import choice
 from ..data import DATA, Digits, find
 from ..evaluation.coupling import measure_coupling
-from ..models.loading import load, told
+from ..models.loading import check_named, load, told
 from ..norms import reads, sites
 from ..records import provenance, to_json, write
 from ..registry import plain
@@ -49,10 +49,7 @@ class Export:
     rows: int = 64
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise ValueError(
-                "no model is named; write normwise export MODEL: a run folder, hub:USER/NAME or package.module:function"
-            )
+        check_named(self.model, "export")
         if self.rows < 4:
             raise ValueError(f"rows is {self.rows}, and batches of several sizes are compared; give a whole number >= 4")
 

@@ -17,7 +17,7 @@ from ..data import DATA, Digits, find
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan
 from ..models.checkpoints import WEIGHTS
-from ..models.loading import is_function, load, told
+from ..models.loading import check_named, is_function, load, told
 from ..records import Result, Training, provenance, to_json, write
 from ..registry import plain, unknown
 from ..threats import THREATS, Linf
@@ -30,7 +30,7 @@ from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from .experiment import Experiment, evaluated, labelled, prepared, run
 from .tuning import Search, Try, Tuning, search
-from .ways import WAYS, Way, why_not
+from .ways import WAYS, Way, choose, sentences, verdict, why_not
 
 RECORD = "improve.json"
 GIVEN = "as given"
@@ -80,8 +80,7 @@ class Improve:
 
     def __post_init__(self) -> None:
         check_running(self)
-        if not self.model:
-            raise ValueError("no model is named; write normwise improve MODEL: a run folder or package.module:function")
+        check_named(self.model, "improve")
         if not self.ways or not self.rates:
             raise ValueError(
                 f"ways is {list(self.ways)} and rates {list(self.rates)}; give at least one of each, such as pgd-at and 0.001"
@@ -136,7 +135,7 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
         "chosen": chosen["name"] if chosen else "",
         "network": " --weights ".join(filter(None, made(s, chosen["name"], folder))) if chosen else "",
         "sentences": sentences(before, tried, chosen, audits),
-        "audits": {when: {"verdict": one["verdict"], "sentence": _verdict(one)} for when, one in audits.items()},
+        "audits": {when: {"verdict": one["verdict"], "sentence": verdict(one)} for when, one in audits.items()},
         "provenance": provenance() | said,
     }
     write(folder / RECORD, to_json(record))
@@ -244,41 +243,3 @@ def _audited(s: Improve, folder: Path, asked: Mapping[str, str], share: float) -
         own: dict[str, Any] = {name: getattr(s, name) for name in shared} | {"twin": "none"} | dict(asked)
         run_audit(Audit(**own, batch_size=min(s.batch_size, 32), budget=share * s.budget), folder, silent)
     return dict(json.loads((folder / "audit.json").read_text()))
-
-
-def _verdict(audited: Mapping[str, Any]) -> str:
-    low, high = audited["interval"]
-    return f"{audited['verdict']}: at most {100 * audited['upper_bound']:.1f}% robust [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def choose(before: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], lose: float) -> Mapping[str, Any] | None:
-    """The way with the best worst case on validation images that does not lose too much clean accuracy there; None: none is better."""
-    least = before["validation"]["clean"] - lose
-    able = [one for one in tried if one["state"] == "tried" and one["validation"]["clean"] >= least]
-    best = max(able, key=lambda one: one["validation"]["worst"], default=None)
-    return best if best and best["validation"]["worst"] > before["validation"]["worst"] else None
-
-
-def sentences(
-    before: Mapping[str, Any],
-    tried: Sequence[Mapping[str, Any]],
-    chosen: Mapping[str, Any] | None,
-    audits: Mapping[str, Mapping[str, Any]],
-) -> list[str]:
-    """What came out, in words; the first is the headline."""
-    if not chosen:
-        found = ["Nothing that was tried makes this network more robust without losing too much clean accuracy; keep it"]
-    else:
-        old, new = before["worst"], chosen["worst"]
-        sure = "" if new["low"] > old["high"] else ", and the intervals overlap: this may be chance"
-        clean = f"clean accuracy goes from {100 * before['clean']['value']:.1f} to {100 * chosen['clean']['value']:.1f}%"
-        found = [
-            f"{chosen['says'][:1].upper()}{chosen['says'][1:]} raises the worst case from {100 * old['value']:.1f} to "
-            f"{100 * new['value']:.1f}%{sure}; {clean}"
-        ]
-        found.append(f"Audit of the chosen network: {_verdict(audits['after'])}")
-    found.append(f"Audit of the network as it is given: {_verdict(audits['before'])}")
-    for one in tried:
-        if one["state"] != "tried":
-            found.append(f"{one['name']} {one['state']}: {one['why']}")
-    return found

@@ -1,8 +1,10 @@
-"""Ways to make a network more robust by training it further."""
+"""Ways to make a network more robust by training it further, and which of them is chosen."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -54,3 +56,51 @@ WAYS = {
 def why_not(way: Way, model: nn.Module) -> str:
     """Why a way does not apply to a network; empty where it does."""
     return "the network has no norm layers that can be converted" if way.needs_norms and not sites(model) else ""
+
+
+def verdict(audited: Mapping[str, Any]) -> str:
+    """An audit in one line."""
+    low, high = audited["interval"]
+    return f"{audited['verdict']}: at most {100 * audited['upper_bound']:.1f}% robust [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def choose(before: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], lose: float) -> Mapping[str, Any] | None:
+    """The way with the best worst case on validation images that does not lose too much clean accuracy there; None: none is better."""
+    least = before["validation"]["clean"] - lose
+    able = [one for one in tried if one["state"] == "tried" and one["validation"]["clean"] >= least]
+    best = max(able, key=lambda one: one["validation"]["worst"], default=None)
+    return best if best and best["validation"]["worst"] > before["validation"]["worst"] else None
+
+
+def sentences(
+    before: Mapping[str, Any],
+    tried: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, Any] | None,
+    audits: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """What came out, in words; the first is the headline."""
+    if not chosen:
+        found = ["Nothing that was tried makes this network more robust without losing too much clean accuracy; keep it"]
+    else:
+        old, new = before["worst"], chosen["worst"]
+        sure = "" if new["low"] > old["high"] else ", and the intervals overlap: this may be chance"
+        real = "" if audits["after"]["verdict"] == "trustworthy" else f"; its audit says {audits['after']['verdict']}"
+        clean = f"clean accuracy goes from {100 * before['clean']['value']:.1f} to {100 * chosen['clean']['value']:.1f}%"
+        found = [
+            f"{chosen['says'][:1].upper()}{chosen['says'][1:]} takes the worst case from {100 * old['value']:.1f} to "
+            f"{100 * new['value']:.1f}%{sure}; {clean}{real}"
+        ]
+        found.append(f"Audit of the chosen network: {verdict(audits['after'])}")
+    found.append(f"Audit of the network as it is given: {verdict(audits['before'])}")
+    for one in tried:
+        if one["state"] != "tried":
+            found.append(f"{one['name']} {one['state']}: {one['why']}")
+        elif one["search"]["edge"]:
+            found.append(
+                f"{one['name']} was not tuned to the end: its best learning rate was the last one tried; it may do better"
+            )
+    if coupled := [one["name"] for one in (before, *tried) if one.get("coupled")]:
+        found.append(
+            f"Images of a batch are coupled in {', '.join(coupled)}: the worst case is of batches attacked as a whole, or one image each"
+        )
+    return found

@@ -106,6 +106,14 @@ def is_function(spec: str) -> bool:
     return ":" in spec and not spec.startswith(hub.PREFIX)
 
 
+def check_named(model: str, verb: str) -> None:
+    """Refuse no network. Raises ValueError."""
+    if not model:
+        raise ValueError(
+            f"no model is named; write normwise {verb} MODEL: a run folder, hub:USER/NAME or package.module:function"
+        )
+
+
 def check_models(settings: Any, verb: str) -> None:
     """Refuse no network, one that is named twice, weights that belong to no single function, and no rows. Raises ValueError."""
     if not settings.models:

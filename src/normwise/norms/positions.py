@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from .free import ChannelAffine
 from .layout import channels_second
 
 
-class PositionNorm(ChannelAffine):
+class PositionNorm(ChannelAffine, ABC):
     """A layer for x of shape (b, c, h, w) or (b, c, t, h, w), or with `axis` -1 channels last, that reads each sample's positions.
 
     Raises ValueError for x without height and width, such as tokens (b, n, c).
@@ -32,9 +33,9 @@ class PositionNorm(ChannelAffine):
             )
         return self.normalized(input).to(input.dtype)
 
+    @abstractmethod
     def normalized(self, x: Tensor) -> Tensor:
         """The layer's answer to x (b, c, ..., h, w), in any precision."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}, axis={self.axis}"
