@@ -589,6 +589,7 @@ BAD = [
     (f"{T} --download", "no option of data 'digits' is named 'download'"),
     (f"{T} --seed one", "--seed is one; expected integer"),
     (f"{T} --schedule.lr fast", "--schedule.lr is fast; expected number"),
+    (f"{T} --schedule.accumulate 1000", "schedule.accumulate is 1000; give at most batch_size, 64"),
     (f"{T} --schedule.decay cosin", "expected cosine|multistep|onecycle|constant"),
     (f"{T} --train_eps x", "expected number|null"),
     (f"{T} --seed", "--seed needs a value"),

@@ -68,6 +68,8 @@ class Schedule:
         for option, least in (("epochs", 1), ("batch_size", 2), ("accumulate", 1), ("crop", 0), ("validate_every", 0)):
             if getattr(self, option) < least:
                 raise ValueError(f"schedule.{option} is {getattr(self, option)}; give a whole number >= {least}")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"schedule.accumulate is {self.accumulate}; give at most batch_size, {self.batch_size}")
         if not 0 < self.lr <= _LARGEST:
             raise ValueError(f"schedule.lr is {self.lr}; give a number above 0, at most {_LARGEST}")
         for option in ("momentum", "ema"):
