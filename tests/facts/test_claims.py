@@ -26,7 +26,9 @@ from normwise.experiments.papers.decide import (
     word,
 )
 from normwise.experiments.papers.inference import estimate
+from normwise.experiments.papers.judging import measured
 from normwise.experiments.papers.measures import (
+    AtRadius,
     above_constant,
     counted,
     falls_less,
@@ -39,10 +41,11 @@ from normwise.experiments.papers.measures import (
 from normwise.experiments.papers.papers import CELLS, SYSTEMS
 from normwise.experiments.papers.premises import calibrated, close, fragile, gap, trains, unfit
 from normwise.experiments.papers.run import Reproduce, decided, wanted
-from normwise.experiments.papers.scale import s
+from normwise.experiments.papers.scale import EIGHTH, WHOLE, s, smoke
 from normwise.experiments.papers.tables import beside
 from normwise.experiments.papers.workshop import Workshop
 from normwise.report.claims import figure as written
+from normwise.types import silent
 
 
 def record(shares, rows=400, seed=0, strongest=None):
@@ -263,6 +266,28 @@ def test_equal_clean_accuracy_is_drawn_between_two_networks():
     assert estimate(more_robust_at_equal_clean("own", ("low", "high"), 1 / 8)(same, "paper")).value == 0
 
 
+def test_seeds_that_decide_are_judged_whole_where_claims_are_decided_and_in_part_on_the_curve():
+    scale = replace(smoke(), curve=25)
+    model = Workshop(CELLS, scale, Path("nowhere"), silent).untrained("bn-standard", 1)
+    whole, part = (measured(CELLS["bn-standard"], model, one, 1) for one in (replace(scale, curve=0), scale))
+    assert whole.keys() - part.keys() == {"legacy"}
+    assert part["clean"] == whole["clean"]
+    for side, found in part["rows"].items():
+        assert [len(bits) for bits in found.values()] == [50, 25, 25, 50, 25, 25, 50]
+        assert all(whole["rows"][side][radius].startswith(bits[:25]) for radius, bits in found.items())
+    shares = {one.measure.share for one in (*CLAIMS, *LARGE) if isinstance(one.measure, AtRadius)}
+    assert shares == {EIGHTH, WHOLE, 3 / 7}  # 3 / 7 is of the largest patch
+
+
+def test_on_the_curve_equal_clean_accuracy_is_drawn_of_the_rows_that_were_judged_there():
+    one, first = f"{1 / 255:.6g}", 100
+    records = [{"low": record(LOW, seed=1), "high": record(HIGH, seed=2), "own": record(HIGH, seed=3)}] * 2
+    for each in records[0].values():
+        rows = each["figures"]["rows"]["paper"]
+        rows[one] = rows[one][:first]
+    assert more_robust_at_equal_clean("own", ("low", "high"), 1 / 8)(records, "paper").values.shape == (6, 2, first)
+
+
 def test_the_matching_is_in_the_interval():
     """With a steep ladder the error of clean accuracy counts: the interval is wider than at a fixed mixture."""
     ladder = {"low": record((0.5, 0.1, 0, 0, 0), seed=1), "high": record((0.56, 0.6, 0, 0, 0), seed=2)}
@@ -409,3 +434,4 @@ def test_every_seed_has_images_of_its_own_and_the_first_is_judged_on_other_ones(
     assert [(one.split_seed, one.test_from, one.test_limit) for one in data] == [(0, 2000, 2000), (1, 0, 2000), (2, 0, 2000)]
     assert shop.scale_of(CELLS["bn-foreign"], 1).data.split_seed == 10_001  # another seed's images, the same test rows
     assert shop.scale_of(CELLS["bn-foreign"], 1).data.test_from == 0
+    assert [shop.scale_of(CELLS["bn-standard"], seed).curve for seed in (0, 1)] == [0, 500]

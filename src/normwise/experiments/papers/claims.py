@@ -21,9 +21,9 @@ from .measures import (
     unmatched,
 )
 from .premises import calibrated, close, fragile, gap, trains
+from .scale import EIGHTH, WHOLE
 
 LADDER = ("bn-eighth", "bn-quarter", "bn-half", "bn-standard")  # of clean accuracy
-EIGHTH, HALF, WHOLE = 1 / 8, 1 / 2, 1.0  # of the radius of training: 1/255, 4/255 and 8/255 where that is 8/255
 ABSENT = gap("none-standard", "bn-standard", EIGHTH, 0.10)  # published gaps are 20 to 30 points
 CITED = calibrated("bn-at", 0.744, 0.454)  # ResNet-20 of EhanW/AdversarialTraining's README, PGD-10
 ALIKE = close("nf-standard", "bn-standard", 0.02)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .claims import CLAIMS, EIGHTH
+from .claims import CLAIMS
 from .decide import Claim
 from .measures import above_constant, more_robust
 from .premises import close, fragile, trains
+from .scale import EIGHTH
 
 
 def _large(depth: int) -> tuple[Claim, ...]:

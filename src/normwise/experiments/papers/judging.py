@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ...attacks import PGD, AutoAttack
+from ...evaluation.coupling import Coupling
 from ...evaluation.curves import survivors
 from ...evaluation.plan import AttackPlan
 from ...models.abnn import detached, fixed_at
 from ...threats import Linf, Patch
-from ...types import Attack
+from ...types import Attack, Batch, ThreatModel
 from ...utils.model_state import copied, running
 from . import figures
 from .cell import Cell
-from .scale import Scale
+from .scale import EIGHTH, WHOLE, Scale
 
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
 SIZES = (2, 3, 5, 7)  # of patches, in pixels
+CLAIMED = ("drift", "smoothness")  # figures beyond accuracy that claims read
 STICKER = tuple(PGD(steps=20 + place, relative_step=0.1) for place in range(8))  # each at places of its own
 
 
@@ -37,36 +39,80 @@ def measured(
         attack = AutoAttack() if scale.evidence else AutoAttack(steps=5, queries=50)
         left = before["figures"]["rows"]["strongest"]
         return found | figures.last(model, batches, scale.eps * cell.at, attack, left, seed)
-    patches, attacks = cell.under == "patch", (STICKER[:1], STICKER)
-    protocol, strongest_attacks = attacks if patches else ((scale.paper,), scale.strongest)
-    radii = [float(one) for one in (SIZES if patches else scale.radii)]
-
-    def plans(attacks: Sequence[Attack]) -> list[AttackPlan]:
-        threats = [Patch(size=int(one)) if patches else Linf(eps=one) for one in sorted(radii)]
-        return [AttackPlan(threat, attacks, seed=seed) for threat in threats]
-
-    first = survivors(model, batches, plans(protocol))
-    paper = figures.standing(first, radii)
-    strongest = figures.standing(survivors(model, batches, plans(strongest_attacks), earlier=first), radii)
-    coupling = first.coupling
+    judged = _under_patches(model, batches, seed) if cell.under == "patch" else _under_linf(model, batches, scale, seed)
+    paper, strongest = judged.paper, judged.strongest
     found |= {
         "clean": figures.share(paper["0"]),
-        "coupled": coupling.coupled,
+        "coupled": judged.coupling.coupled,
         "paper": {radius: figures.share(bits) for radius, bits in paper.items()},
         "strongest": {radius: figures.share(bits) for radius, bits in strongest.items()},
         "rows": {"paper": paper, "strongest": strongest},
-        **figures.answers(model, first.batches, scale.data.classes),
+        **figures.answers(model, judged.batches, scale.data.classes),
     }
+    return found | _beyond(cell, model, scale, seed, batches, judged.coupling)
+
+
+def _beyond(
+    cell: Cell, model: nn.Module, scale: Scale, seed: int, batches: Sequence[Batch], coupling: Coupling
+) -> dict[str, Any]:
+    """Figures beyond accuracy: those that claims read, and with all rows at all radii the others too."""
+    found, read = dict[str, Any](), set(cell.extras) & ({*CLAIMED} if scale.curve else {*cell.extras})
     with running(copied(model), "eval") as still:
         still.requires_grad_(False)
-        if "drift" in cell.extras:
+        if "drift" in read:
             found["drift"] = figures.drift(still, batches, scale.eps, seed)
-        if "smoothness" in cell.extras:
+        if "smoothness" in read:
             found["smoothness"] = figures.smoothness(still, batches, scale.eps, seed)
         for name in ("detached", "fixed"):
-            if name in cell.extras:
+            if name in read:
                 view = detached(still) if name == "detached" else fixed_at(still, torch.cat([b.x for b in batches]))
                 found[name] = figures.weaker(still, view, batches, scale.radii, scale.paper, seed, coupling)
-        if "legacy" in cell.extras:
+        if "legacy" in read:
             found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed, coupling)
     return found
+
+
+_Attacks = tuple[Sequence[Attack], Sequence[Attack]]  # of the paper's protocol, and of the strongest
+
+
+class _Judged(NamedTuple):
+    """Who stands at each radius under the paper's protocol, and under the strongest attack too."""
+
+    paper: figures.Standing
+    strongest: figures.Standing
+    batches: list[Batch]
+    coupling: Coupling
+
+
+def _judged(
+    model: nn.Module, batches: Sequence[Batch], threats: Mapping[float, ThreatModel], attacks: _Attacks, seed: int
+) -> _Judged:
+    """The same rows under each threat model, the weakest first."""
+    protocol, strongest = ([AttackPlan(one, each, seed=seed) for one in threats.values()] for each in attacks)
+    first = survivors(model, batches, protocol)
+    paper = figures.standing(first, [*threats])
+    both = figures.standing(survivors(model, batches, strongest, earlier=first), [*threats])
+    return _Judged(paper, both, first.batches, first.coupling)
+
+
+def _under_patches(model: nn.Module, batches: Sequence[Batch], seed: int) -> _Judged:
+    return _judged(model, batches, {one: Patch(size=one) for one in SIZES}, (STICKER[:1], STICKER), seed)
+
+
+def _under_linf(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: int) -> _Judged:
+    """All rows at the radii where claims are decided; at the others all, or the first `scale.curve`."""
+    some = -(-scale.curve // scale.batch_size) if scale.curve else len(batches)
+    attacks = (scale.paper,), scale.strongest
+
+    def at(radii: Sequence[float], rows: Sequence[Batch]) -> _Judged:
+        return _judged(model, rows, {radius: Linf(eps=radius) for radius in sorted(radii)}, attacks, seed)
+
+    first = at(scale.radii, batches[:some])
+    if not batches[some:]:
+        return first
+    rest = at([scale.eps * EIGHTH, scale.eps * WHOLE], batches[some:])
+    paper, strongest = (
+        {radius: bits + more.get(radius, "") for radius, bits in one.items()}
+        for one, more in ((first.paper, rest.paper), (first.strongest, rest.strongest))
+    )
+    return _Judged(paper, strongest, first.batches + rest.batches, first.coupling)

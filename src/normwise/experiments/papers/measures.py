@@ -84,7 +84,8 @@ def more_robust_at_equal_clean(cell: str, ladder: Sequence[str], share: float) -
         clean, robust = (
             _stacked(records, (cell, *ladder), partial(bits, protocol=protocol, radius=one)) for one in ("0", radius)
         )
-        return Sample("", np.concatenate([clean, robust]), lambda means: _matched(means, 1 + len(ladder)))
+        both = np.concatenate([clean[..., : robust.shape[-1]], robust])  # on the rows that were judged at the radius
+        return Sample("", both, lambda means: _matched(means, 1 + len(ladder)))
 
     return AtRadius(
         (cell, *ladder), share, f"robust accuracy at {{}}, {cell} less {ladder[-1]} trained until as accurate", of

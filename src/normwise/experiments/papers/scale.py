@@ -16,7 +16,8 @@ from ..presets import DIGITS, EPS
 from ..tuning import Tuning
 
 STREAM = 10_000  # between the seeds of two streams: more than anybody asks for
-MULTIPLES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the scale's eps: 0.25 to 8 in 1/255
+EIGHTH, WHOLE = 1 / 8, 1.0  # of the scale's eps, where claims are decided: 1/255 and 8/255
+MULTIPLES = (1 / 32, 1 / 16, EIGHTH, 1 / 4, 1 / 2, WHOLE)  # where networks are judged: 0.25 to 8 in 1/255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Scale:
         paper           the attack of the papers' protocols
         strongest       attacks of the strongest evaluation, on the images that the paper's left correct
         batch_size      images per batch in the evaluation
+        curve           test rows of seeds that decide, at radii where no claim is decided; 0: all. Figures that no claim reads
+                        are then left to the seeds before
         first           the first seed that decides. Seeds before it tune, and show whether premises hold, on other test images
         looks           the numbers of deciding seeds at which the table may be read; the first is what is made unless more are asked
         evidence        whether claims may be decided at this size
@@ -54,6 +57,7 @@ class Scale:
     paper: Attack = PGD(steps=20, relative_step=0.1)
     strongest: tuple[Attack, ...] = (APGD(steps=50), APGD(steps=30, targets=3))
     batch_size: int = 100
+    curve: int = 0
     first: int = 0
     looks: tuple[int, ...] = (3,)
     evidence: bool = True
@@ -67,8 +71,10 @@ class Scale:
 
     def of_seed(self, seed: int, stream: int = 0) -> Scale:
         """The same with the data of a seed: a split of its own. Seeds that do not decide are judged on the test images after the others."""
-        later = {"test_from": self.data.test_limit} if seed < self.first else {}
-        return replace(self, data=replace(self.data, split_seed=seed + STREAM * stream, **later))
+        later, split = {"test_from": self.data.test_limit}, seed + STREAM * stream
+        if seed < self.first:
+            return replace(self, data=replace(self.data, split_seed=split, **later), curve=0)
+        return replace(self, data=replace(self.data, split_seed=split))
 
 
 ADAMW = Schedule(
@@ -113,6 +119,7 @@ def s() -> Scale:
         robust=replace(LADDER, epochs=10),
         rates=RATES,
         tuning=Tuning(),
+        curve=500,
         first=1,
         looks=(5, 8),
     )

@@ -108,9 +108,9 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows, radii = [], list[str]()
     attackers = {"detached": "gradient of the target alone", "fixed": "substitute sees the clean image"}
     for name, records in known.items():
-        both = _each(records, "paper")
         for key, told in attackers.items():
             if each := _each(records, key):
+                both = [record["figures"]["paper"] for record in records if key in record["figures"]]
                 radii = list(each[0])
                 rows.append((name, told, *(f"{_percent(each, r)} / {_percent(both, r)}" for r in radii)))
     return Table(
