@@ -19,7 +19,7 @@ from ..registry import DIGEST_VERSION, plain
 from ..seeding import generator
 from ..types import Attack, Batch, Report, ThreatModel, silent
 from ..utils import intervals
-from ..utils.batches import Rows, as_batches
+from ..utils.batches import Chosen, Rows, as_batches
 from ..utils.hashing import mark_of, settings_of
 from ..utils.model_state import answer_for_good, copied, digest, running
 from .batch import CLEAN, PROTOCOL, WORST, Outcome, RowOutcomes, attack_batch, broken_by, labels
@@ -139,6 +139,8 @@ class _Run:
     held: list[str]
     mine: list[int] = field(default_factory=list)
     found: list[Outcome] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)  # of all batches, without images
+    filled: int = 0
     started: float = field(default_factory=time.perf_counter)
 
     def search(self, folder: Path | Shard | None, report: Report) -> None:
@@ -150,7 +152,7 @@ class _Run:
             raise ValueError("batches in sequence cannot be shared out; give the folder itself")
         self.store = BatchStore(share.folder, self._key())
         for index in self.mine:
-            self.found.append(self._outcome(index))
+            self.found.append(self._held(self._outcome(index)))
             if in_sequence and self.prepared.digests() == self.held:
                 x_adv, predictor = self.store.get(index).rows.x_adv, self.prepared.predictor
                 answer_for_good(predictor.model, x_adv.to(predictor.device), generator(self.plan.seed, "sequence", index))
@@ -160,7 +162,7 @@ class _Run:
     def verdict(self, again: bool) -> Verdict:
         """The record of what was found. `again`: the images are scored once more, and the checks are made."""
         prepared, found, plan = self.prepared, self.found, self.plan
-        rows = RowOutcomes(*map(torch.cat, zip(*(one.rows for one in found), strict=True)))
+        rows = RowOutcomes(*[*self.rows, torch.empty(0)])
         rebatched = self._rescore(prepared.size) if again else None
         alone = self._rescore(1) if again and prepared.coupling.coupled else None
         reading, after = norm_reads(prepared.predictor.model), prepared.digests()
@@ -203,7 +205,7 @@ class _Run:
         if again:
             first = self.batches[prepared.batches[0]]
             evaluation = annotate(evaluation, prepared.predictor.model, first, plan.every, prepared.unlike)
-        batches = [self.batches[i] for i in self.mine]
+        batches = Chosen(self.batches, self.mine)
         return Verdict(evaluation=evaluation, attacks=plan.every, rows=rows, batches=batches, adversarial=self._adversarial)
 
     def _key(self) -> dict[str, Any]:
@@ -226,7 +228,17 @@ class _Run:
             spent = predictor.forwards - forwards, predictor.backwards - backwards, time.perf_counter() - then
             outcome = Outcome(rows, survivors, *spent)
             self.store.put(index, mark, outcome)
-        return outcome._replace(rows=outcome.rows._replace(x_adv=torch.empty(0)))
+        return outcome
+
+    def _held(self, outcome: Outcome) -> Outcome:
+        """The same without images, its rows a part of one tensor for all: many small ones would break memory into pieces."""
+        *parts, _ = outcome.rows
+        if not self.rows:
+            total = sum(len(self.prepared.aims[index]) for index in self.mine)
+            self.rows = [part.new_empty(total) for part in parts]
+        first, self.filled = self.filled, self.filled + len(outcome.rows.y)
+        kept = [whole[first : self.filled].copy_(part) for whole, part in zip(self.rows, parts, strict=True)]
+        return outcome._replace(rows=RowOutcomes(*[*kept, torch.empty(0)]))
 
     def _adversarial(self, number: int) -> Tensor:
         return self.store.get(self.mine[number]).rows.x_adv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -40,6 +40,25 @@ def as_batches(rows: Rows) -> Sequence[Batch]:
             f"the data are a {type(rows).__name__}; give a DataLoader, (images, labels), or a list of such pairs"
         )
     return _numbered(rows)
+
+
+class Chosen(Sequence[Batch]):
+    """Some of the batches, each made when asked for."""
+
+    def __init__(self, batches: Sequence[Batch], indices: Sequence[int]) -> None:
+        self._batches, self._indices = batches, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self._batches[i] for i in self._indices[index]]
+        return self._batches[self._indices[index]]
 
 
 def images_of(rows: Rows) -> Iterable[Tensor]:
