@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +30,27 @@ from .sanity_checks import annotate
 from .store import BatchStore
 from .verdict import Verdict
 
+T = TypeVar("T")
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The share of one of `count` workers on one folder: every count-th batch from the number-th on."""
+    """The share of one of `count` workers on one folder: every count-th batch from the number-th on.
+
+    `whole`: the worker gets what comes of every batch. It begins at a place of its own, leaves out what another is attacking
+    (on this machine), and waits for that in the end.
+    """
 
     folder: Path | None
     number: int
     count: int
+    whole: bool = False
+
+    def turned(self, places: Sequence[T]) -> list[T]:
+        """Places in the order in which this worker takes them."""
+        first = len(places) * self.number // self.count if self.whole else 0
+        return [*places[first:], *places[:first]]
 
 
 def evaluate(
@@ -144,18 +155,24 @@ class _Run:
     def search(self, folder: Path | Shard | None, report: Report) -> None:
         """Attack batch after batch; what an earlier call left in the folder is read."""
         share = folder if isinstance(folder, Shard) else Shard(folder, 0, 1)
-        self.mine = _share(self.prepared.batches, share)
+        self.mine = self.prepared.batches if share.whole else _share(self.prepared.batches, share)
         in_sequence = self.plan.stateful == "sequence"
         if in_sequence and share.count > 1:
             raise ValueError("batches in sequence cannot be shared out; give the folder itself")
-        self.store = BatchStore(share.folder, self._key())
-        for index in self.mine:
-            self.found.append(self._outcome(index))
-            if in_sequence and self.prepared.digests() == self.held:
-                x_adv, predictor = self.store.get(index).rows.x_adv, self.prepared.predictor
-                answer_for_good(predictor.model, x_adv.to(predictor.device), generator(self.plan.seed, "sequence", index))
-                self.held = self.prepared.digests()
-            report(_so_far(self.found), len(self.found), len(self.mine))
+        self.store, found = BatchStore(share.folder, self._key()), dict[int, Outcome]()
+        for patient in (False, True) if share.whole else (True,):
+            for index in share.turned([index for index in self.mine if index not in found]):
+                with self.store.claimed(index, patient) if share.whole else nullcontext(True) as ours:
+                    if not ours:
+                        continue
+                    found[index] = self._outcome(index)
+                if in_sequence and self.prepared.digests() == self.held:
+                    x_adv, predictor = self.store.get(index).rows.x_adv, self.prepared.predictor
+                    rng = generator(self.plan.seed, "sequence", index)
+                    answer_for_good(predictor.model, x_adv.to(predictor.device), rng)
+                    self.held = self.prepared.digests()
+                report(_so_far([*found.values()]), len(found), len(self.mine))
+        self.found = [found[index] for index in self.mine]
 
     def verdict(self, again: bool) -> Verdict:
         """The record of what was found. `again`: the images are scored once more, and the checks are made."""

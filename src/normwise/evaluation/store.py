@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..records import write
 from ..registry import changed, kept
+from ..utils.forward import in_time
 from .batch import Outcome, RowOutcomes
 
+PARTS = "parts"  # of the folder of a run: where its finished batches are
 KEY = "key.json"
+POLL = 0.02  # seconds between two looks at what another process does
 
 
 class BatchStore:
@@ -68,6 +73,33 @@ class BatchStore:
         about = {**outcome._asdict(), "mark": mark}
         tensors = {name: tensor.contiguous() for name, tensor in about.pop("rows")._asdict().items()}
         write(self._path(index), save(tensors, {"about": json.dumps(about)}))
+
+    @contextmanager
+    def claimed(self, index: int, patient: bool) -> Iterator[bool]:
+        """Keep other processes of this machine from a batch; False: one of them has it. Who is `patient` waits until it is done.
+
+        What a process has is free again when it dies. Raises TimeoutError where the time is over while it waits.
+        """
+        if self.folder is None:
+            yield True
+            return
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self._path(index).with_suffix(".lock"))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    lock.acquire(blocking=False)
+                    break
+                except Timeout:
+                    if not patient:
+                        break
+                    in_time()
+                    time.sleep(POLL)
+            yield lock.is_locked
+        finally:
+            lock.release()
 
     def _about(self, index: int) -> dict[str, Any]:
         from safetensors import safe_open

@@ -23,8 +23,8 @@ from ..training.schedule import Schedule
 from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel
 from ..utils.run import check_running
 from ..utils.run_folder import check_folder, keep_settings
+from ..utils.workers import launched
 from .experiment import Experiment, prepared, run
-from .launch import launched
 from .presets import DIGITS, EPS
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import build, read_yaml
+from ..evaluation.store import PARTS
 from ..records import read_result
 from ..training.loop import LOG
 from ..types import silent
 from ..utils.run import RESULT
 from ..utils.run_folder import CONFIG
-from .evaluation_run import PARTS, Evaluate
+from .evaluation_run import Evaluate
 from .experiment import Experiment
 from .grid import Bench, cells
 from .papers.papers import CELLS

@@ -9,65 +9,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from ..utils.processes import Left
-from .launch import launched
+from ..utils.workers import Place, here, launched, own_device, own_threads
 
 E = TypeVar("E", bound=Any)
-
-
-class Place(NamedTuple):
-    """A process among those that train together: its number, that on its machine, how many there are, and where they meet."""
-
-    rank: int = 0
-    local: int = 0
-    size: int = 1
-    meet: str = "env://"
 
 
 def counted(e: E) -> E:
     """The settings with the number of processes that torchrun has started, if it has."""
     return dataclasses.replace(e, devices=here().size) if here().size > 1 else e
-
-
-def here() -> Place:
-    """Which process this is, as torchrun says it by environment variables; the only one where it says nothing."""
-    rank, local, size = (
-        int(os.environ.get(name, other)) for name, other in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
-    )
-    return Place(rank, local, size)
-
-
-def own_device(device: str, rank: int) -> str:
-    """The device of one of several processes on a machine, `device` being "auto", "cpu" or "cuda". Raises ValueError without one."""
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if rank >= torch.cuda.device_count():
-        raise ValueError(
-            f"each process needs a CUDA device of its own; there are {torch.cuda.device_count()}: give fewer devices"
-        )
-    return f"cuda:{rank}"
-
-
-def own_threads(e: Any) -> int:
-    """The CPU threads of one of `e.devices` processes: those that are asked for, else a part of torch's own number."""
-    return int(e.threads or max(1, torch.get_num_threads() // e.devices))
-
-
-def check_devices(devices: int, device: str) -> None:
-    """Refuse a number of processes that cannot be, or that all would take one device. Raises ValueError."""
-    if devices < 1:
-        raise ValueError(f"devices is {devices}; give a whole number >= 1")
-    most = max(4, os.cpu_count() or 1, torch.cuda.device_count())  # a few more than cores do no harm
-    if devices > most and here().size == 1:
-        raise ValueError(f"devices is {devices}, more than this machine has; give at most {most}")
-    if devices > 1 and device not in ("auto", "cpu", "cuda"):
-        raise ValueError(
-            f"device is {device!r} and devices {devices}; give device cuda, cpu or auto: each process takes its own"
-        )
 
 
 @contextmanager

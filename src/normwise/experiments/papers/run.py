@@ -16,7 +16,7 @@ from ...report.claims import Network, to_html, to_markdown
 from ...types import Report, silent
 from ...utils.run import check_threads, place
 from ...utils.run_folder import check_folder, keep_settings
-from ..launch import launched
+from ...utils.workers import launched
 from .cell import Cell
 from .claims_large import claims_of
 from .decide import Claim, Size, decide
