@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
-from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
+from ..utils.errors import brief
 from ..utils.processes import Left
-from ..utils.workers import Place, here, launched, own_device, own_threads
+from ..utils.workers import Place, here, launched, own_device, own_threads, take_place
 
 E = TypeVar("E", bound=Any)
 
@@ -38,13 +38,15 @@ def joined(e: E, work: Callable[[E], object]) -> Iterator[E]:
         yield e
     else:
         e = dataclasses.replace(e, threads=own_threads(e))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        store = _store(0)
         with launched(e.devices - 1) as workers:
-            waiting = [workers.submit(_other, partial(work, e), rank, e.devices, port) for rank in range(1, e.devices)]
+            waiting = [
+                workers.submit(_other, partial(work, e), Place(rank, rank, e.devices, store.port))
+                for rank in range(1, e.devices)
+            ]
             try:
-                with _group(e, Place(size=e.devices, meet=f"tcp://127.0.0.1:{port}")) as own:
+                _wait_for(store, waiting)
+                with _group(e, Place(size=e.devices), store) as own:
                     yield own
             except Left as left:
                 found = [one.exception() for one in wait(waiting, timeout=2).done]
@@ -55,21 +57,40 @@ def joined(e: E, work: Callable[[E], object]) -> Iterator[E]:
                 one.result()
 
 
-def _other(work: Callable[[], object], rank: int, size: int, port: int) -> None:
+def _store(port: int) -> Any:
+    """Where the processes of this machine meet: at a port, or opened at a free one."""
+    from torch import distributed as dist
+
+    return dist.TCPStore("127.0.0.1", port, is_master=port == 0, wait_for_workers=False)  # type: ignore[attr-defined]
+
+
+def _wait_for(store: Any, others: Sequence[Future[None]]) -> None:
+    """Wait until all others are there. Raises Left as soon as one of them has ended instead."""
+    while not store.check([f"there {rank}" for rank in range(1, len(others) + 1)]):
+        if ended := next((one for one in others if one.done()), None):
+            why = ended.exception()
+            reason = brief(why)[:100] if why else "nobody knows why"
+            raise Left(f"a process ended before it joined the others ({reason}); start again, or with fewer devices")
+        time.sleep(0.05)
+
+
+def _other(work: Callable[[], object], place: Place) -> None:
     """Do the work of another process than the first, in a process that was started for it."""
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in told.items()})
+    take_place(place)
     work()
 
 
 @contextmanager
-def _group(e: E, place: Place) -> Iterator[E]:
+def _group(e: E, place: Place, store: Any = None) -> Iterator[E]:
     """Join torch's process group (nccl on CUDA devices, else gloo), and leave it afterwards."""
     from torch import distributed as dist
 
     device, threads = own_device(e.device, place.local), torch.get_num_threads()
     cuda = device != "cpu"
-    dist.init_process_group("nccl" if cuda else "gloo", init_method=place.meet, rank=place.rank, world_size=place.size)
+    if place.port:
+        store = _store(place.port)
+        store.set(f"there {place.rank}", "")
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=place.rank, world_size=place.size)
     try:
         with torch.cuda.device(device) if cuda else nullcontext():
             yield dataclasses.replace(e, device=device, devices=1)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from multiprocessing import active_children, get_context, parent_process
 from threading import Thread, current_thread, main_thread
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -20,16 +21,29 @@ E = TypeVar("E", bound=Any)
 
 
 class Place(NamedTuple):
-    """A process among those that train together: its number, that on its machine, how many there are, and where they meet."""
+    """A process among those that train together: its number, that on its machine, how many there are.
+
+    `port`: of this machine, where they meet; 0: where torchrun says.
+    """
 
     rank: int = 0
     local: int = 0
     size: int = 1
-    meet: str = "env://"
+    port: int = 0
+
+
+_PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+
+
+def take_place(place: Place) -> None:
+    """Let this process be one of several from now on."""
+    _PLACE.set(place)
 
 
 def here() -> Place:
-    """Which process this is, as torchrun says it by environment variables; the only one where it says nothing."""
+    """Which process this is: the place it took, or what torchrun says by environment variables; else the only one."""
+    if place := _PLACE.get():
+        return place
     rank, local, size = (
         int(os.environ.get(name, other)) for name, other in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
     )
