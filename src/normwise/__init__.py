@@ -56,9 +56,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .evaluation.coupling import measure_coupling as measure_coupling
     from .evaluation.craft import attack as attack
     from .evaluation.curves import curve as curve
-    from .evaluation.evaluator import Shard as Shard
     from .evaluation.evaluator import evaluate as evaluate
     from .evaluation.plan import AttackPlan as AttackPlan
+    from .evaluation.store import Shard as Shard
     from .evaluation.verdict import Verdict as Verdict
     from .experiments.experiment import Experiment as Experiment
     from .experiments.experiment import run as run
@@ -177,8 +177,9 @@ _EXPORTS = {
     "evaluation.coupling": "Coupling measure_coupling",
     "evaluation.craft": "attack",
     "evaluation.curves": "curve",
-    "evaluation.evaluator": "Shard evaluate",
+    "evaluation.evaluator": "evaluate",
     "evaluation.plan": "AttackPlan",
+    "evaluation.store": "Shard",
     "evaluation.verdict": "Verdict",
     "experiments.experiment": "Experiment run",
     "experiments.grid": "Bench run_bench",

@@ -1,6 +1,7 @@
 """Several processes that train together make what one makes: every recipe, every norm, uneven batches."""
 
 import dataclasses
+import os
 from contextlib import suppress
 from unittest.mock import patch
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from normwise.attacks.base import BaseAttack
+from normwise.experiments.together import joined
 from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import MBN, NORMS, NoNorm
 from normwise.seeding import Slice, generator, sharing
@@ -190,6 +192,29 @@ def test_a_process_that_ends_is_told_in_one_line(tmp_path):
         pytest.raises(ValueError, match=r"another process no longer answers .*; start again"),
     ):
         ask(leaving)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    device: str = "cpu"
+    devices: int = 2
+    threads: int = 1
+
+
+def killed(e):
+    """A process that dies before it joins the others."""
+    os._exit(9)
+
+
+def refused(e):
+    raise ValueError("no such device")
+
+
+@pytest.mark.parametrize("work", some([killed, refused], killed), ids=lambda work: work.__name__)
+def test_a_process_that_fails_before_it_joins_ends_all_at_once_in_one_line(work):
+    told = {killed: "a process ended before it joined the others .*; start again", refused: "no such device"}
+    with pytest.raises(ValueError, match=told[work]), joined(Settings(), work):
+        pytest.fail("never joined")
 
 
 def test_validation_counts_every_image_once(both):

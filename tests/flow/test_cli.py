@@ -532,6 +532,16 @@ def test_several_devices_share_an_evaluation(place, tmp_path, monkeypatch):
     assert (said.status, "each process takes its own" in said.err) == (2, True)
 
 
+@pytest.mark.slow  # the other process imports torch; that processes share an audit, test_audit sees
+def test_several_devices_share_an_audit(place, tmp_path):
+    words = ["audit", "run", "--rows", 20, "--at_once", 5, "--victims", 2, "--threads", 1]
+    done(*words, "--devices", 2, "--out", tmp_path / "two")
+    done(*words, "--out", tmp_path / "one")
+    two, one = (json.loads((tmp_path / name / "audit.json").read_text()) for name in ("two", "one"))
+    assert all(two[key] == one[key] for key in one.keys() - {"seconds", "provenance"})
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"audit.html", "audit.json", "config.yaml"}
+
+
 @pytest.mark.slow  # three start-ups of torch; that processes train as one, test_distributed sees
 def test_train_with_devices_and_torchrun_do_the_same(place, tmp_path):
     words = ["train", *SMALL, "--schedule.epochs", "1", "--threads", "1", "--out"]

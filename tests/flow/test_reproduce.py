@@ -182,7 +182,7 @@ def test_a_cell_that_another_process_makes_is_left_to_it_and_waited_for(folder, 
 
     def report(text, step, steps):
         said.append(text)
-        if text.startswith("waiting for bn-standard seed 0"):
+        if text.startswith("waiting for bn-standard-seed0"):
             shutil.copytree(cell(folder, "bn-standard"), cell(tmp_path, "bn-standard"))
             theirs.release()
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,9 @@ from normwise.auditing.checks import CHECKS, Case, cutting_layers
 from normwise.auditing.options import AuditOptions
 from normwise.data import Mnist
 from normwise.evaluation.batch_attacks import peers, single
-from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.evaluator import attack_batch, evaluate
 from normwise.evaluation.plan import AttackPlan
+from normwise.evaluation.store import Shard
 from normwise.models.abnn import Adaptive, abnn, fixed_at
 from normwise.norms import BN, GN, MBN, RNT, BNwoT, Derf, DyT, NoNorm
 from normwise.norms.surgery.conversion import convert
@@ -31,9 +33,9 @@ from normwise.utils import forward as passes
 from normwise.utils import intervals
 from normwise.utils.model_state import digest
 from records import result
-from worlds import Small, Stripes, some, trained
+from worlds import Small, Stripes, agreeing, balanced, batches, some, trained
 
-module = sys.modules["normwise.auditing.auditor"]
+module, engine = (sys.modules[f"normwise.{name}"] for name in ("auditing.auditor", "evaluation.evaluator"))
 THREAT = Linf(eps=0.2)
 BATCHES = Stripes(test_limit=30).test(batch_size=15)
 QUICK = Schedule(epochs=15, batch_size=16, optimizer="adamw", lr=0.01)
@@ -156,6 +158,30 @@ def test_costly_checks_see_a_masked_gradient_too():
     found = audit(BROKEN["rounded pixels"](sound()), BATCHES, THREAT, options=QUICKER)
     failed = {check.name for check in found.checks if check.status == "fail"}
     assert {"loss surface", "transfer from an undefended twin", "random search", "gradients per layer"} <= failed
+
+
+def test_processes_that_share_an_audit_find_what_one_finds_and_judge_nothing_twice(tmp_path, monkeypatch):
+    model, judged = balanced(), []
+    parts, names = (
+        agreeing(model, batches(2)),
+        ("repeated", "outputs", "more starts", "other ways of asking", "stronger search"),
+    )
+    monkeypatch.setattr(module, "CHECKS", [one for one in CHECKS if one.name.startswith(names)])
+
+    def made(share):
+        options = AuditOptions(strongest=APGD(steps=5), victims=4, at_once=10, share=share)
+        monkeypatch.setattr(engine, "attack_batch", lambda *given: judged.append(given) or attack_batch(*given))
+        return replace(audit(model, parts, Linf(eps=0.05), options=options), seconds=0.0)
+
+    alone = made(None)
+    judged.clear()
+    made(Shard(tmp_path, 1, 2, whole=True))
+    assert len(judged) > 5
+    judged.clear()
+    assert made(Shard(tmp_path, 0, 2, whole=True)) == alone
+    assert len(judged) == 1  # in autocast, by who asks
+    with pytest.raises(ValueError, match="all 200 rows are searched at once; give at_once 100 or fewer"):
+        Audit(model="x:y", devices=2, device="cpu")
 
 
 def test_a_claim_above_the_truth_is_doubtful_and_one_below_is_not(monkeypatch):

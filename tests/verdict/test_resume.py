@@ -3,20 +3,24 @@
 import csv
 import dataclasses
 import shutil
+import time
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from normwise.attacks import FAB, FGSM, PGD, worst_case
 from normwise.evaluation.acceleration import EAGER, FAST, Speed, _Filled, faster
 from normwise.evaluation.artifacts import COLUMNS, keep_images, keep_rows
 from normwise.evaluation.curves import curve
-from normwise.evaluation.evaluator import Shard, evaluate
+from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
+from normwise.evaluation.store import Shard
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.types import Batch
+from normwise.utils.forward import until
 from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, crossed
 
 ATTACKS = (FGSM(), PGD(steps=4))
@@ -98,6 +102,27 @@ def test_shards_add_up_to_the_whole(tmp_path):
     for shard in ((2, 2), (-1, 2), (5, 6)):
         with pytest.raises(ValueError, match="shard is"):
             evaluate(model, parts, THREAT, ATTACKS, folder=Shard(tmp_path, *shard))
+
+
+def test_who_wants_the_whole_leaves_out_what_another_has_and_waits_for_it_in_the_end(tmp_path):
+    model = balanced()
+    parts = agreeing(model, batches(5))
+    there, theirs = [], FileLock(tmp_path / "000000.lock")
+    theirs.acquire()
+
+    def report(text, done, total):
+        there.append([int(path.stem) for path in sorted(tmp_path.glob("*.safetensors"))])
+        if done == 4:
+            theirs.release()
+
+    share = Shard(tmp_path, 1, 2, whole=True)
+    found, whole = (evaluate(model, parts, THREAT, ATTACKS, folder=one, report=report) for one in (share, None))
+    assert there[:5] == [[2], [2, 3], [2, 3, 4], [1, 2, 3, 4], [0, 1, 2, 3, 4]]
+    assert all(torch.equal(one, other) for one, other in zip(found.rows, whole.rows, strict=True))
+    same = {"seconds": 0.0}
+    assert dataclasses.replace(found.evaluation, **same) == dataclasses.replace(whole.evaluation, **same)
+    with theirs, until(time.monotonic() + 0.1), pytest.raises(TimeoutError):
+        evaluate(model, parts, THREAT, ATTACKS, folder=share)
 
 
 def test_the_table_of_rows_says_what_broke_each_and_the_archive_holds_the_images(tmp_path):

@@ -14,8 +14,9 @@ from torch import nn
 from normwise.attacks import FAB, FGSM, PGD, worst_case
 from normwise.evaluation.acceleration import EAGER, FAST, Copies
 from normwise.evaluation.coupling import measure_coupling
-from normwise.evaluation.evaluator import Shard, evaluate, searched
+from normwise.evaluation.evaluator import evaluate, searched
 from normwise.evaluation.plan import AttackPlan
+from normwise.evaluation.store import Shard
 from normwise.norms import BNwoT
 from normwise.seeding import generator
 from normwise.threats import L2, Linf

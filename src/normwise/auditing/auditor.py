@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,28 +22,23 @@ from ..config import choice
 from ..data import DATA, Digits, find
 from ..evaluation.plan import check_attacks
 from ..evaluation.predictor import check_network
-from ..models import ResNet, ResNet3D
+from ..evaluation.store import PARTS, Shard
 from ..models.loading import check_named, load, told
-from ..norms import BN
 from ..records import Check, provenance, read_result, to_json, write
 from ..registry import plain
-from ..seeding import derive, drawing
 from ..threats import THREATS, Linf, Normalized
-from ..training.loop import fit
-from ..training.options import FitOptions
-from ..training.recipes import Standard
-from ..training.schedule import Schedule
-from ..types import Batch, Data, Report, ThreatModel
+from ..types import Batch, Data, Report, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
 from ..utils.model_state import digest, moved
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
+from ..utils.workers import Workers, check_devices, one_of
 from .checks import CHECKS, Audited, Case, Found, conclude, copy_of, in_a_process
 from .options import DECLARABLE, AuditOptions, check_declares
+from .twin import trained_twin
 
-TWIN_PIXELS = 60_000 * 32 * 32  # that the undefended reference sees in training, with repetitions
 KEPT, SHARE = 1 / 3, 1 / 2  # of the budget, what the last check is kept; of what is left beside that, what one may take
 
 
@@ -62,9 +60,11 @@ class Audit:
         victims     images attacked one at a time among clean neighbours, where images are coupled
         seed        every random choice follows from it
         batch_size  images per batch
+        at_once     images searched at a time, where they are independent of each other
         budget      minutes for all checks; a third is kept for the last one, the strongest search. Another check that needs
                     more than half of the rest is marked "could not run"
         device      "cpu", "cuda", "cuda:1", or "auto"
+        devices     processes that share the batches, each on a CUDA device of its own, or all on the CPU
         threads     CPU threads; 0: torch's default
     """
 
@@ -79,12 +79,20 @@ class Audit:
     victims: int = 32
     seed: int = 0
     batch_size: int = 32
+    at_once: int = 256
     budget: float = 30.0
     device: str = "auto"
+    devices: int = 1
     threads: int = 0
 
     def __post_init__(self) -> None:
         check_running(self)
+        check_devices(self.devices, self.device)
+        if self.at_once < 1:
+            raise ValueError(f"at_once is {self.at_once}; give a whole number above 0")
+        if self.devices > 1 and self.rows <= self.at_once:
+            fit = f"{-(-self.rows // self.devices)} or fewer"
+            raise ValueError(f"devices is {self.devices}, and all {self.rows} rows are searched at once; give at_once {fit}")
         if self.rows < 1 or self.victims < 1 or not self.budget > 0:
             raise ValueError(f"rows is {self.rows}, victims {self.victims} and budget {self.budget}; give numbers above 0")
         check_named(self.model, "audit")
@@ -128,11 +136,13 @@ def claimed(text: str) -> Claim:
 
 
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
-    """Audit a network and write `audit.json` and `config.yaml`.
+    """Audit a network and write `audit.json` and `config.yaml`. Finished batches are kept in `parts` until the verdict is there.
 
     Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
-    started, device, claim = time.monotonic(), place(settings), claimed(settings.claim)
+    started, claim = time.monotonic(), claimed(settings.claim)
+    mine = one_of(settings, 0)
+    device = place(mine)
     data = str(getattr(settings.data, "name", ""))
     if claim.data and claim.data != data:
         raise ValueError(
@@ -150,18 +160,55 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     keep_settings(settings, folder)
     options = AuditOptions(
         declares=(*settings.declares, *claim.declares),
-        twin=moved(twins[0].model, device) if twins else _twin(settings, report),
+        twin=moved(twins[0].model, device) if twins else trained_twin(mine, folder / PARTS, report),
         victims=settings.victims,
         elsewhere=partial(in_a_process, settings.model, settings.weights, str(device), digest(model)),
         budget=settings.budget - (time.monotonic() - started) / 60,
+        at_once=settings.at_once,
+        share=Shard(folder / PARTS, 0, settings.devices, whole=True),
         report=report,
     )
-    made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
+    with _helped(settings, folder, options):
+        made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
     named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
     named["digest"] = digest(model)
     made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
     return made
+
+
+@contextmanager
+def _helped(settings: Audit, folder: Path, options: AuditOptions) -> Iterator[None]:
+    """Let other processes make the same audit in the same folder meanwhile: what one has attacked, the others find there.
+
+    This one alone concludes, and needs none of them; they end with it.
+    """
+    if settings.devices == 1:
+        yield
+        return
+    workers, helpers = Workers(settings.devices - 1), list[Future[None]]()
+    try:
+        for number in range(1, settings.devices):
+            there = dataclasses.replace(options.share, number=number) if options.share else None
+            given = dataclasses.replace(options, share=there, twin=None, elsewhere=None, report=silent)
+            helpers.append(workers.submit(_help, one_of(settings, number), folder, given))
+        yield
+        for error in filter(None, (one.exception() for one in helpers if one.done())):
+            options.report(
+                f"a process that helped has failed, and the others did its part: {error}", len(CHECKS), len(CHECKS)
+            )
+    finally:
+        workers.end(at_once=True)
+
+
+def _help(settings: Audit, folder: Path, options: AuditOptions) -> None:
+    device = place(settings)
+    twin = settings.twin not in ("train", "none") and moved(load(settings.twin).model, device)
+    options = dataclasses.replace(options, twin=twin or trained_twin(settings, folder / PARTS, silent))
+    batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
+    model, claim = moved(load(settings.model, settings.weights).model, device), claimed(settings.claim).share
+    audit(model, batches, settings.threat, claim=claim, seed=settings.seed, options=options)
 
 
 def _same_threat(settings: Audit, claim: Claim) -> None:
@@ -170,38 +217,6 @@ def _same_threat(settings: Audit, claim: Claim) -> None:
     if theirs and theirs["name"] != Normalized.name and json.loads(json.dumps(ours)) != theirs:
         options = " ".join(f"--threat{'' if key == 'name' else f'.{key}'} {value}" for key, value in theirs.items())
         raise ValueError(f"the claim {settings.claim} was made under another threat model than {ours}; audit with {options}")
-
-
-def _twin(settings: Audit, report: Report) -> nn.Module | None:
-    """The undefended reference: a small ResNet, for clips in three dimensions, trained on clean images; None if none is wanted, or training takes too long."""
-    if settings.twin == "none":
-        return None
-    data: Any = settings.data
-    rows, pixels = 128 * data.train_batches(128), math.prod(data.shape[1:])
-    if rows * pixels > 4 * TWIN_PIXELS:
-        report(
-            "twin: the data are too large to train an undefended reference in minutes; name one as --twin", 0, len(CHECKS)
-        )
-        return None
-    epochs = max(1, min(20, TWIN_PIXELS // (rows * pixels)))
-    schedule = Schedule(epochs=epochs, optimizer="adamw", lr=3e-3, decay="onecycle", validate_every=0)
-    with drawing(derive(settings.seed, "twin")):
-        choice = ResNet(depth=8, width=8) if len(data.shape) == 3 else ResNet3D(depth=10, width=8)
-        small = choice(BN(), classes=data.classes, mean=data.mean, std=data.std)
-
-    def told(text: str, done: int, total: int) -> None:
-        report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
-
-    made = fit(
-        moved(small, place(settings)),
-        data,
-        Standard(),
-        settings.threat,
-        schedule,
-        seed=settings.seed,
-        options=FitOptions(report=told),
-    )
-    return made.model
 
 
 def audit(

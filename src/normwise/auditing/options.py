@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..evaluation.store import Shard
 from ..types import Attack, Images, Report, silent
 
 DECLARABLE = ("random", "stateful", "coupled")
@@ -24,9 +25,11 @@ class AuditOptions:
     victims    images attacked one at a time among clean neighbours, where images are coupled
     elsewhere  runs the same network in a separate process: batches of images in, logits out; None: that check is left out
     budget     minutes; a third is kept for the last check, the strongest search
+    at_once    images searched at a time, where they are independent of each other
+    share      where finished batches are kept, and which of several processes that make this audit this is; None: nowhere
     report     is called after every check with its status, the checks done, and the checks in all
 
-    Raises ValueError for an unknown declaration, and for fewer victims than one.
+    Raises ValueError for an unknown declaration, and for fewer victims or images at once than one.
     """
 
     declares: tuple[str, ...] = ()
@@ -35,12 +38,14 @@ class AuditOptions:
     victims: int = 32
     elsewhere: Elsewhere | None = None
     budget: float = 30.0
+    at_once: int = 256
+    share: Shard | None = None
     report: Report = silent
 
     def __post_init__(self) -> None:
         check_declares(self.declares)
-        if self.victims < 1:
-            raise ValueError(f"victims is {self.victims}; give a whole number above 0")
+        if self.victims < 1 or self.at_once < 1:
+            raise ValueError(f"victims is {self.victims} and at_once {self.at_once}; give whole numbers above 0")
 
 
 def check_declares(declares: Iterable[str]) -> None:

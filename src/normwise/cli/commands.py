@@ -22,12 +22,13 @@ from ..experiments.grid import Bench, run_bench
 from ..experiments.improve import Improve, run_improve
 from ..experiments.papers import SYSTEMS, Reproduce, reproduce
 from ..experiments.presets import PRESETS
-from ..experiments.together import counted, here
+from ..experiments.together import counted
 from ..records import RESULTS, Result, commit, provenance, write
 from ..registry import plain
 from ..types import Report, silent
 from ..utils.run import RESULT
 from ..utils.run_folder import nothing_left
+from ..utils.workers import here
 from . import defaults, summaries
 from .listing import show_choices, show_status
 from .parser import Verb, parse
@@ -72,6 +73,7 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
 FINISHED = (
     "last.pt",
     "parts/*",
+    "parts/*/*",
     "cells/*/last.pt",
     f"cells/*/{RESULT}",
     "cells/*.json",

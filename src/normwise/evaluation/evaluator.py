@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,10 @@ from .coupling import Coupling
 from .plan import AttackPlan, planned
 from .preflight import CRAFTED, Prepared, prepare
 from .sanity_checks import annotate
-from .store import BatchStore
+from .store import BatchStore, Shard
 from .verdict import Verdict
 
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The share of one of `count` workers on one folder: every count-th batch from the number-th on."""
-
-    folder: Path | None
-    number: int
-    count: int
 
 
 def evaluate(
@@ -140,24 +132,32 @@ class _Run:
     mine: list[int] = field(default_factory=list)
     found: list[Outcome] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)  # of all batches, without images
-    filled: int = 0
+    first: dict[int, int] = field(default_factory=dict)  # of each batch, the place of its first row there
     started: float = field(default_factory=time.perf_counter)
 
     def search(self, folder: Path | Shard | None, report: Report) -> None:
         """Attack batch after batch; what an earlier call left in the folder is read."""
         share = folder if isinstance(folder, Shard) else Shard(folder, 0, 1)
-        self.mine = _share(self.prepared.batches, share)
+        self.mine = share.of(self.prepared.batches)
         in_sequence = self.plan.stateful == "sequence"
         if in_sequence and share.count > 1:
             raise ValueError("batches in sequence cannot be shared out; give the folder itself")
-        self.store = BatchStore(share.folder, self._key())
-        for index in self.mine:
-            self.found.append(self._held(self._outcome(index)))
-            if in_sequence and self.prepared.digests() == self.held:
-                x_adv, predictor = self.store.get(index).rows.x_adv, self.prepared.predictor
-                answer_for_good(predictor.model, x_adv.to(predictor.device), generator(self.plan.seed, "sequence", index))
-                self.held = self.prepared.digests()
-            report(_so_far(self.found), len(self.found), len(self.mine))
+        lengths = [len(self.prepared.aims[index]) for index in self.mine]
+        self.first = dict(zip(self.mine, accumulate(lengths, initial=0), strict=False))
+        self.store, found = BatchStore(share.folder, self._key()), dict[int, Outcome]()
+        for patient in (False, True) if share.whole else (True,):
+            for index in share.turned([index for index in self.mine if index not in found]):
+                with self.store.claimed(index, patient) if share.whole else nullcontext(True) as ours:
+                    if not ours:
+                        continue
+                    found[index] = self._held(index, self._outcome(index))
+                if in_sequence and self.prepared.digests() == self.held:
+                    x_adv, predictor = self.store.get(index).rows.x_adv, self.prepared.predictor
+                    rng = generator(self.plan.seed, "sequence", index)
+                    answer_for_good(predictor.model, x_adv.to(predictor.device), rng)
+                    self.held = self.prepared.digests()
+                report(_so_far([*found.values()]), len(found), len(self.mine))
+        self.found = [found[index] for index in self.mine]
 
     def verdict(self, again: bool) -> Verdict:
         """The record of what was found. `again`: the images are scored once more, and the checks are made."""
@@ -230,14 +230,14 @@ class _Run:
             self.store.put(index, mark, outcome)
         return outcome
 
-    def _held(self, outcome: Outcome) -> Outcome:
+    def _held(self, index: int, outcome: Outcome) -> Outcome:
         """The same without images, its rows a part of one tensor for all: many small ones would break memory into pieces."""
         *parts, _ = outcome.rows
         if not self.rows:
-            total = sum(len(self.prepared.aims[index]) for index in self.mine)
+            total = sum(len(self.prepared.aims[one]) for one in self.mine)
             self.rows = [part.new_empty(total) for part in parts]
-        first, self.filled = self.filled, self.filled + len(outcome.rows.y)
-        kept = [whole[first : self.filled].copy_(part) for whole, part in zip(self.rows, parts, strict=True)]
+        place = slice(self.first[index], self.first[index] + len(outcome.rows.y))
+        kept = [whole[place].copy_(part) for whole, part in zip(self.rows, parts, strict=True)]
         return outcome._replace(rows=RowOutcomes(*[*kept, torch.empty(0)]))
 
     def _adversarial(self, number: int) -> Tensor:
@@ -270,16 +270,6 @@ class _Run:
                 return None
             held = []
         return left / sum(len(one.rows.y) for one in self.found)
-
-
-def _share(indices: list[int], shard: Shard) -> list[int]:
-    """Every n-th batch from the i-th on. Raises ValueError where that is none."""
-    first, count = shard.number, shard.count
-    if not 0 <= first < min(count, len(indices)):
-        raise ValueError(
-            f"shard is {first} of {count}, of {len(indices)} batches; give numbers with 0 <= number < count <= batches"
-        )
-    return indices[first::count]
 
 
 def _so_far(found: Sequence[Outcome]) -> str:

@@ -3,15 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..records import write
 from ..registry import changed, kept
+from ..utils.forward import in_time
 from .batch import Outcome, RowOutcomes
 
+PARTS = "parts"  # of the folder of a run: where its finished batches are
 KEY = "key.json"
+T = TypeVar("T")
+POLL = 0.02  # seconds between two looks at what another process does
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The share of one of `count` workers on one folder: every count-th batch from the number-th on.
+
+    `whole`: the worker gets what comes of every batch. It begins at a place of its own, leaves out what another is attacking
+    (on this machine), and waits for that in the end.
+    """
+
+    folder: Path | None
+    number: int
+    count: int
+    whole: bool = False
+
+    def turned(self, places: Sequence[T]) -> list[T]:
+        """Places in the order in which this worker takes them."""
+        first = len(places) * self.number // self.count if self.whole else 0
+        return [*places[first:], *places[:first]]
+
+    def of(self, batches: list[int]) -> list[int]:
+        """Which batches it answers for. Raises ValueError where that is none."""
+        if self.whole:
+            return batches
+        if not 0 <= self.number < min(self.count, len(batches)):
+            raise ValueError(
+                f"shard is {self.number} of {self.count}, of {len(batches)} batches; give numbers with 0 <= number < count <= batches"
+            )
+        return batches[self.number :: self.count]
 
 
 class BatchStore:
@@ -68,6 +104,33 @@ class BatchStore:
         about = {**outcome._asdict(), "mark": mark}
         tensors = {name: tensor.contiguous() for name, tensor in about.pop("rows")._asdict().items()}
         write(self._path(index), save(tensors, {"about": json.dumps(about)}))
+
+    @contextmanager
+    def claimed(self, index: int, patient: bool) -> Iterator[bool]:
+        """Keep other processes of this machine from a batch; False: one of them has it. Who is `patient` waits until it is done.
+
+        What a process has is free again when it dies. Raises TimeoutError where the time is over while it waits.
+        """
+        if self.folder is None:
+            yield True
+            return
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self._path(index).with_suffix(".lock"))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    lock.acquire(blocking=False)
+                    break
+                except Timeout:
+                    if not patient:
+                        break
+                    in_time()
+                    time.sleep(POLL)
+            yield lock.is_locked
+        finally:
+            lock.release()
 
     def _about(self, index: int) -> dict[str, Any]:
         from safetensors import safe_open

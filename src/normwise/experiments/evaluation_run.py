@@ -17,10 +17,11 @@ from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..evaluation import curves, sanity_checks
 from ..evaluation.acceleration import Speed
-from ..evaluation.evaluator import Shard, evaluate
+from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan, Stateful, check_attacks
 from ..evaluation.predictor import check_network
 from ..evaluation.sanity_checks import ROWS
+from ..evaluation.store import PARTS, Shard
 from ..evaluation.verdict import Verdict
 from ..models.abnn import detached
 from ..models.loading import Loaded, check_named, load, told
@@ -31,11 +32,8 @@ from ..types import Attack, Batch, Data, Goal, Report, ThreatModel, silent
 from ..utils.model_state import device_of, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
+from ..utils.workers import check_devices, launched, one_of
 from .experiment import completed, labelled
-from .launch import launched
-from .together import check_devices, own_device, own_threads
-
-PARTS = "parts"  # finished batches, from which an evaluation resumes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +156,7 @@ def plan_of(e: Evaluate) -> AttackPlan:
 
 def _shared(e: Evaluate, folder: Path, count: int, batches: int, report: Report) -> None:
     """Let so many processes evaluate their shares of the batches. Raises what the first of them raised."""
-    shares = [
-        dataclasses.replace(e, device=own_device(e.device, k), devices=1, threads=own_threads(e)) for k in range(count)
-    ]
+    shares = [one_of(e, k) for k in range(count)]
     with launched(count) as workers:
         waiting = [workers.submit(_one_share, share, folder, k, count) for k, share in enumerate(shares)]
         while not all(one.done() for one in waiting):

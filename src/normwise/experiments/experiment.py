@@ -37,8 +37,9 @@ from ..utils.model_state import moved
 from ..utils.network_size import check_size
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings, same_settings
+from ..utils.workers import check_devices, here
 from . import substitutes
-from .together import check_devices, here, joined
+from .together import joined
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
-from concurrent.futures import as_completed
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +15,17 @@ from ..config import build, choice, choices, merge
 from ..data import DATA, Digits, find
 from ..models import MODELS, ResNet
 from ..norms import BN, GN, NORMS, RN, RNT, BNwoT, NoNorm
-from ..records import Result
+from ..records import Result, read_result
 from ..registry import plain
 from ..threats import THREATS, Linf
 from ..training.recipes import RECIPES, Adversarial, Standard
 from ..training.schedule import Schedule
 from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel
-from ..utils.run import check_running
+from ..utils.run import RESULT, check_running
 from ..utils.run_folder import check_folder, keep_settings
-from .experiment import Experiment, prepared, run
-from .launch import launched
+from .backends import BACKENDS, Backend, Processes
+from .experiment import Experiment, finished, prepared, run
+from .launch import Crew, Job, launch
 from .presets import DIGITS, EPS
 
 
@@ -45,7 +46,8 @@ class Bench:
         schedule        the training schedule, the same for every cell
         seeds           number of seeds, starting at 0
         batch_size      images per batch in the evaluation
-        jobs            cells (one network each) that run in parallel, each in its own process
+        jobs            cells (one network each) that run in parallel, each by a worker
+        backend         where the workers run
         device          "cpu", "cuda", "cuda:1", or "auto"
         threads         CPU threads per cell; 0: torch's default
     """
@@ -62,6 +64,7 @@ class Bench:
     seeds: int = 1
     batch_size: int = 25
     jobs: int = 2
+    backend: Backend = choice(BACKENDS, Processes())
     device: str = "auto"
     threads: int = 1
 
@@ -127,7 +130,8 @@ def _experiment(method: Mapping[str, Any], shared: Experiment) -> Experiment:
 def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
     """Run every cell that has no result yet; a cell that fails is named, and the others continue.
 
-    Cells are written to `folder/cells/NAME`; a stopped bench resumes where it was, also in the middle of a cell.
+    Cells are written to `folder/cells/NAME`; a stopped bench resumes where it was, also in the middle of a cell. Who starts the same
+    bench in the same folder meanwhile shares the work.
     """
     check_folder(bench, folder)
     grid = cells(bench)
@@ -137,29 +141,27 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
     report("", 0, len(grid))
     results: dict[str, Result] = {}
     failures: dict[str, str] = {}
-    for name, outcome in _outcomes(grid, folder, bench.jobs):
-        if isinstance(outcome, Result):
-            results[name] = outcome
+    costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
+    jobs = [_job(name, grid[name], folder / "cells" / name) for name in costly_first]
+
+    def say(text: str) -> None:
+        report(text, len(results) + len(failures), len(grid))
+
+    for name, error in launch(jobs, Crew(bench.jobs, bench.backend), folder, say):
+        if error is None:
+            results[name] = read_result(folder / "cells" / name / RESULT)
         else:
-            failures[name] = str(outcome).split("\n")[0] or type(outcome).__name__
-        report(_told(name, outcome), len(results) + len(failures), len(grid))
+            failures[name] = str(error).split("\n")[0] or type(error).__name__
+        say(_told(name, results.get(name)))
     return Finished([results[name] for name in grid if name in results], failures)
 
 
-def _outcomes(grid: dict[str, Experiment], folder: Path, jobs: int) -> Iterator[tuple[str, Result | Exception]]:
-    """Run the cells side by side, the costly ones first; yields each as it ends. Whoever stops it stops the workers too."""
-    costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
-    with launched(jobs) as workers:
-        waiting = {workers.submit(run, grid[name], folder / "cells" / name, name=name): name for name in costly_first}
-        for future in as_completed(waiting):
-            error = future.exception()
-            if error is not None and not isinstance(error, Exception):
-                raise error
-            yield waiting[future], future.result() if error is None else error
+def _job(name: str, e: Experiment, folder: Path) -> Job:
+    return Job(name, partial(run, e, folder, name=name), partial(finished, e, folder))
 
 
-def _told(name: str, outcome: Result | Exception) -> str:
-    if isinstance(outcome, Exception):
+def _told(name: str, outcome: Result | None) -> str:
+    if outcome is None:
         return f"{name}: failed"
     protocol, worst = outcome.evaluation.pair
     pair = f"protocol {protocol}, worst case {worst}" if outcome.evaluation.strongest else f"worst case {worst}"

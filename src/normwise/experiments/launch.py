@@ -1,70 +1,152 @@
-"""Work shared out over processes of this machine."""
+"""Jobs shared out over workers: each is done once, and a dead worker's job is done again by another."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import active_children, get_context, parent_process
-from threading import Thread, current_thread, main_thread
-from typing import ParamSpec, TypeVar
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from ..utils.claims import Claims
+from ..utils.errors import brief
+from .backends import Backend, Processes
 
+LOCKS = "locks"  # of the folder of a run: who makes what
+MOST = 3  # workers that may die over one job, before it counts as failed
+POLL = 0.05  # seconds between two looks at what others do
 
-class Workers:
-    """So many processes: what is submitted is done by the first that is free. See `launched`."""
-
-    def __init__(self, count: int) -> None:
-        self._pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent)
-        self._others = set(active_children())
-
-    def submit(self, work: Callable[P, R], /, *args: P.args, **options: P.kwargs) -> Future[R]:
-        """Let a worker call `work`, a function of a module; Ctrl-C is for this process alone."""
-        with _unheard(signal.SIGINT):
-            return self._pool.submit(work, *args, **options)
-
-    def end(self, at_once: bool) -> None:
-        """Let the workers go; `at_once` in the middle of their work."""
-        for worker in set(active_children()) - self._others if at_once else ():
-            worker.terminate()
-        self._pool.shutdown(wait=not at_once, cancel_futures=True)
+Say = Callable[[str], None]
 
 
-@contextmanager
-def launched(count: int) -> Iterator[Workers]:
-    """Start so many worker processes. Whoever leaves by an error, or is killed, stops them too."""
-    workers = Workers(count)
+@dataclass(frozen=True)
+class Job:
+    """A piece of work. Where workers run elsewhere, its functions are partials of functions of modules.
+
+    name   a word by which it is known to all, fit for a file
+    work   does it, and leaves a result in the folder of the run
+    made   whether that result is there
+    after  names of the jobs that have to be done before it
+    """
+
+    name: str
+    work: Callable[[], object]
+    made: Callable[[], bool]
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How many workers there are, where they run, and for how many seconds they begin jobs."""
+
+    workers: int
+    backend: Backend = Processes()
+    seconds: float = math.inf
+
+    @property
+    def here(self) -> bool:
+        """Whether this process does all the work."""
+        return self.workers == 1 and isinstance(self.backend, Processes)
+
+
+class Failed(ValueError):
+    """A job has failed in another process; the text is that of its error."""
+
+
+def launch(jobs: Sequence[Job], crew: Crew, folder: Path, say: Say) -> Iterator[tuple[str, Exception | None]]:
+    """Do jobs, those first that come first; yields the name of each as it ends, and its error if it failed.
+
+    What is made already is yielded at once. Whoever is in the same folder at the same time shares the work. When the time is over
+    no more jobs begin, and those that are left are not yielded. Whoever stops it stops the workers too.
+    Raises ValueError where workers keep dying, or an extra is not installed.
+    """
+    claims = Claims(folder / LOCKS, crew.backend.across)
+    for job in jobs:
+        claims.forgive(job.name)
+    ended = failed = 0
+    for name, error in _worked(jobs, claims, crew.seconds, say) if crew.here else _watched(jobs, claims, crew, say):
+        ended, failed = ended + 1, failed + (error is not None)
+        yield name, error
+    if ended == len(jobs) and not failed:
+        shutil.rmtree(claims.folder, ignore_errors=True)
+
+
+def _watched(jobs: Sequence[Job], claims: Claims, crew: Crew, say: Say) -> Iterator[tuple[str, Exception | None]]:
+    """Start workers, and tell what they do."""
+    left, spare = list(jobs), 2 * MOST
+    claims.folder.mkdir(parents=True, exist_ok=True)
+    running = crew.backend.start(partial(_work, jobs, claims.folder, crew), min(crew.workers, len(jobs)), claims.folder)
     try:
-        yield workers
-    except BaseException:
-        workers.end(at_once=True)
-        raise
-    workers.end(at_once=False)
-
-
-@contextmanager
-def _unheard(number: signal.Signals) -> Iterator[None]:
-    """Let processes that are started inside ignore a signal from their first moment on (in the main thread; else do nothing)."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    handler = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
+        count = min(crew.workers, len(jobs))
+        while left:
+            for why in running.ended():
+                count -= 1
+                if why and not isinstance(why, Exception):
+                    raise why
+                if why and spare:
+                    count, spare = count + 1, spare - 1
+                    say(f"a worker has died ({brief(why)[:80]}); another one starts")
+                    running.more()
+                elif why and not count:
+                    raise ValueError(f"the workers keep dying ({brief(why)[:100]}); start again: finished work is kept")
+            gone = count == 0  # asked before the folder is: what was made until then is found there
+            for job in [job for job in left if job.made() or claims.failure(job.name) is not None]:
+                left.remove(job)
+                spare = 2 * MOST
+                why_not = claims.failure(job.name)
+                yield job.name, None if why_not is None or job.made() else Failed(why_not)
+            if gone:
+                return
+            if now := [job.name for job in left if claims.holder(job.name)]:
+                say(f"making {', '.join(now)}")
+            time.sleep(POLL)
     finally:
-        signal.signal(number, handler)
+        running.end()
 
 
-def _end_with_parent() -> None:
-    """Make this process end when the one that started it is gone, killed or not: else it would wait for work for ever."""
+def _work(jobs: Sequence[Job], folder: Path, crew: Crew) -> None:
+    """What a worker does, wherever it runs."""
+    for _ in _worked(jobs, Claims(folder, crew.backend.across), crew.seconds, lambda text: None):
+        pass
 
-    def follow() -> None:
-        if parent := parent_process():
-            parent.join()
-            os._exit(1)
 
-    Thread(target=follow, daemon=True).start()
+def _worked(jobs: Sequence[Job], claims: Claims, seconds: float, say: Say) -> Iterator[tuple[str, Exception | None]]:
+    """Do what nobody else does, until nothing is left; yields every job as it is found to have ended."""
+    left, until = {job.name: job for job in jobs}, time.monotonic() + seconds
+    while left:
+        ended, waits = list[tuple[str, Exception | None]](), ""
+        for name, job in left.items():
+            why = claims.failure(name)
+            if job.made() or why is not None:
+                ended = [(name, None if why is None or job.made() else Failed(why))]
+                break
+            if any(one in left for one in job.after):
+                continue
+            if time.monotonic() > until:
+                return
+            with claims.taken(name) as tries:
+                if tries:
+                    ended = [(name, _done(job, tries, claims))]
+                    break
+            waits = waits or name
+        if ended:
+            del left[ended[0][0]]
+            yield ended[0]
+        else:
+            say(f"waiting for {waits}, which another process is making")
+            time.sleep(POLL)
+
+
+def _done(job: Job, tries: int, claims: Claims) -> Exception | None:
+    """Do a job; returns the error that it failed with, which is noted."""
+    try:
+        if not job.made():
+            if tries > MOST:
+                raise ValueError(f"{MOST} workers died over it, perhaps for lack of memory")
+            job.work()
+    except Exception as error:
+        claims.fail(job.name, str(error).split("\n")[0] or type(error).__name__)
+        return error
+    return None

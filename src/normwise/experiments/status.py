@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..config import build, read_yaml
+from ..evaluation.store import PARTS
 from ..records import read_result
 from ..training.loop import LOG
 from ..types import silent
+from ..utils.claims import Claims
 from ..utils.run import RESULT
 from ..utils.run_folder import CONFIG
-from .evaluation_run import PARTS, Evaluate
+from .evaluation_run import Evaluate
 from .experiment import Experiment
 from .grid import Bench, cells
+from .launch import LOCKS
 from .papers.papers import CELLS
 from .papers.run import Reproduce, planned
 from .papers.workshop import Workshop
 
-State = Literal["done", "under way", "waiting"]
+State = Literal["done", "under way", "waiting", "failed"]
 RECENT = 120  # seconds since the last file was written, within which work counts as going on
 
 
@@ -73,7 +76,8 @@ def status(folder: Path) -> Status:
     settings = read_yaml(folder / CONFIG)
     for verb, kind, look in _VERBS:
         if settings.keys() <= set(kind.__dataclass_fields__) and kind.__dataclass_fields__.keys() - settings.keys() <= {
-            "goal"
+            "goal",
+            "backend",
         }:
             parts = look(build(kind, settings), folder)
             return Status(verb=verb, parts=tuple(parts), seconds_left=_left(parts), written=_since(folder))
@@ -134,7 +138,20 @@ def _training(e: Any, folder: Path) -> list[Part]:
 
 
 def _bench(e: Any, folder: Path) -> list[Part]:
-    return [_trained(one, folder / "cells" / name, name) for name, one in cells(e).items()]
+    return [_claimed(_trained(one, folder / "cells" / name, name), folder, name) for name, one in cells(e).items()]
+
+
+def _claimed(part: Part, folder: Path, name: str) -> Part:
+    """A piece that workers share, with who works on it, who has died over it, or why it has failed."""
+    claims = Claims(folder / LOCKS)
+    if part.state == "done":
+        return part
+    if why := claims.failure(name):
+        return replace(part, state="failed", says=why)
+    if (who := claims.holder(name)) is None:
+        return part
+    there = f"process {who.pid} of {who.host}" + ("" if who.there else " has died; the next worker goes on")
+    return replace(part, state="under way", says=", ".join(filter(None, (part.says, there))))
 
 
 def _evaluation(e: Any, folder: Path) -> list[Part]:
@@ -158,8 +175,8 @@ def _cells(e: Any, folder: Path) -> list[Part]:
             says = f"clean {100 * record['figures']['clean']:.1f}%"
             found.append(Part(name=called, state="done", share=1.0, seconds=record["seconds"], says=says))
         else:
-            begun = place.is_dir() or not shop.free(name, seed)
-            found.append(Part(name=called, state="under way" if begun else "waiting", share=0.0, seconds=0.0))
+            part = Part(name=called, state="under way" if place.is_dir() else "waiting", share=0.0, seconds=0.0)
+            found.append(_claimed(part, folder, f"{name}-seed{seed}"))
     return found
 
 

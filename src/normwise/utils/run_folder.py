@@ -60,14 +60,14 @@ def keep_settings(e: Any, folder: Path) -> None:
 
 
 def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
-    """Whether the folder was made with these settings; how many processes share the work is none of them."""
+    """Whether the folder was made with these settings; who shares the work is none of them."""
     try:
         held = read_yaml(folder / CONFIG)
     except ValueError:
         return False
     if agree:
         return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
-    workers = {name: getattr(e, name) for name in ("jobs", "devices") if hasattr(e, name)}
+    workers = {name: getattr(e, name) for name in ("jobs", "devices", "backend") if hasattr(e, name)}
     return not changed(held | workers, e)
 
 

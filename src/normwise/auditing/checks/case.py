@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -15,10 +17,13 @@ from ...evaluation.batch import label
 from ...evaluation.coupling import Coupling
 from ...evaluation.evaluator import evaluate
 from ...evaluation.plan import AttackPlan, Stateful
+from ...evaluation.store import Shard
 from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
+from ...registry import kept
 from ...types import Attack, Batch, ThreatModel
-from ...utils.model_state import device_of
+from ...utils.hashing import mark_of, settings_of
+from ...utils.model_state import device_of, digest
 from ..options import AuditOptions
 from .example import Example, example_of
 from .ledger import CLEAN, Clean, Ledger, clean_of
@@ -26,8 +31,8 @@ from .levels import levels_of
 from .pairing import for_any_size
 from .rechecks import Recheck, copy_of
 
+T = TypeVar("T")
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
-AT_ONCE = 256  # independent rows that are asked about together
 SHOWN = 6  # adversarial images kept for the page
 
 
@@ -123,7 +128,7 @@ class Case:
 
     def merge(self) -> None:
         """Ask about many rows at a time, now that they are known to be independent: it takes less time."""
-        self.batches = self.split(AT_ONCE)
+        self.batches = self.split(self.options.at_once)
 
     def split(self, rows: int) -> list[Batch]:
         """The rows in batches of another size."""
@@ -172,7 +177,7 @@ class Case:
         if asked not in self._asked:
             given = self.batches if batches is None else batches
             plan = AttackPlan(threat or self.threat, attacks, seed=self.seed, stateful=stateful)
-            verdict = evaluate(self.model, given, plan, craft_on=craft_on)
+            verdict = evaluate(self.model, given, plan, craft_on=craft_on, folder=self._kept(plan, given, craft_on))
             self._asked[asked] = verdict.evaluation, craft_on
             if self.clean is None and batches is None:
                 self.clean = clean_of(verdict)
@@ -182,6 +187,19 @@ class Case:
                 if stateful == "restore":
                     self._look_again(verdict, called)
         return self._asked[asked][0]
+
+    def turned(self, parts: list[T]) -> list[T]:
+        """Parts of the rows in the order in which this process asks about them: of several, each begins at another one."""
+        return self.options.share.turned(parts) if self.options.share else parts
+
+    def _kept(self, plan: AttackPlan, batches: Sequence[Batch], craft_on: nn.Module | None) -> Shard | None:
+        """Where the finished batches of a question are kept, by a digest of all that it asks; None: nowhere."""
+        share = self.options.share
+        if share is None or plan.stateful == "sequence":
+            return None
+        networks = [f"{digest(one)} {settings_of(one)}" for one in (self.model, craft_on) if one is not None]
+        asked = json.dumps([kept({"plan": plan}), networks, [mark_of(batch) for batch in batches]])
+        return replace(share, folder=share.folder and share.folder / hashlib.sha256(asked.encode()).hexdigest()[:16])
 
     def accuracy(self, *attacks: Attack, **options: Any) -> float:
         """The robust accuracy that `evaluate` finds."""

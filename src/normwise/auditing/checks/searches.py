@@ -82,7 +82,9 @@ def stronger(case: Case) -> Found:
     """AutoAttack on the images that are still correct, against the claim."""
     attacks, rows = strongest(case), case.standing()
     white = case.pgd20()
-    for part in [rows] if case.coupled else [[batch] for batch in rows]:  # what falls counts, should the time run out
+    for part in (
+        [rows] if case.coupled else case.turned([[batch] for batch in rows])
+    ):  # what falls counts, should the time run out
         try:
             case.evaluate(*attacks, batches=part)
         except ValueError:  # no gradient to follow

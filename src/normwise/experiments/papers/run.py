@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...attacks import AutoAttack
+from ...config import choice
 from ...records import provenance, to_json, write
 from ...registry import unknown
 from ...report.claims import Network, to_html, to_markdown
 from ...types import Report, silent
 from ...utils.run import check_threads, place
 from ...utils.run_folder import check_folder, keep_settings
-from ..launch import launched
+from ..backends import BACKENDS, Backend, Processes
+from ..launch import LOCKS, Crew, Job, launch
 from .cell import Cell
 from .claims_large import claims_of
 from .decide import Claim, Size, decide
@@ -24,10 +26,9 @@ from .papers import CELLS, SYSTEMS
 from .published import file_of
 from .scale import HISTORY, SCALES, SIZES, Scale, size_of
 from .tables import beside
-from .workshop import Workshop
+from .workshop import Workshop, recorded
 
-Job = tuple[str, int]  # a cell and its seed
-Say = Callable[[str], None]
+Made = tuple[str, int]  # a cell and its seed
 TABLE = "claims.json"
 
 
@@ -48,7 +49,8 @@ class Reproduce:
         max_minutes     start no cell after this many minutes; 0: make all
         device          "cpu", "cuda", "cuda:1", or "auto"
         threads         CPU threads of each worker; 0: torch's default
-        workers         cells made in parallel, each in its own process: on a CPU as many as cores, with one thread each
+        workers         cells made in parallel, each by a worker: on a CPU as many as cores, with one thread each
+        backend         where the workers run
     """
 
     system: str = "all"
@@ -61,6 +63,7 @@ class Reproduce:
     device: str = "auto"
     threads: int = 0
     workers: int = 1
+    backend: Backend = choice(BACKENDS, Processes())
 
     def __post_init__(self) -> None:
         if self.system not in (*SYSTEMS, "all"):
@@ -137,7 +140,7 @@ def _cells_of(claim: Claim) -> set[str]:
     return {*claim.cells, *(cell for premise in claim.premises for cell in premise.cells)}
 
 
-def planned(settings: Reproduce) -> list[Job]:
+def planned(settings: Reproduce) -> list[Made]:
     """The cells to make, with their seeds: seed 0 of all, which tunes, and the seeds that decide of what claims need or the user names."""
     scale, names = settings.scale, wanted(settings)
     read = [cell for claim in claims_of(settings.preset) for cell in claim.cells]
@@ -153,7 +156,7 @@ def planned(settings: Reproduce) -> list[Job]:
     ]
 
 
-def _before(job: Job, scale: Scale) -> list[Job]:
+def _before(job: Made, scale: Scale) -> list[Made]:
     """What has to be made before a cell: those it needs, and where it trains its own first seed, which tunes it."""
     name, seed = job
     tunes = seed != 0 and scale.tuning and CELLS[name].recipe is not None
@@ -165,70 +168,48 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
     Records are `folder/cells/NAME-seedN-DIGEST/record.json`; a record with the same settings is not made again, and a
     stopped cell resumes. Several processes with one folder share the work: each makes what no other is making (on
-    several machines where the file system locks across them). The tables are made of all records in the folder, whoever made them.
+    several machines with a backend that is shared). The tables are made of all records in the folder, whoever made them.
     Raises ValueError for a device or a published network that is not there, and for a folder that anything else filled, or
     another preset.
     """
-    check_folder(settings, folder, agree=("preset",), earlier=(TABLE, "locks"))
+    check_folder(settings, folder, agree=("preset",), earlier=(TABLE, LOCKS))
     device = place(settings)
-    started, work = time.monotonic(), planned(settings)
+    work = planned(settings)
     for depth in {CELLS[name].published for name, _ in work} - {0}:
         file_of(settings.scale, depth)  # is there, and the one that is meant
     shop = Workshop(CELLS, settings.scale, folder, silent, device)
     left = [job for job in work if shop.record(*job) is None]
     keep_settings(settings, folder)
 
-    def over() -> bool:
-        return bool(settings.max_minutes) and time.monotonic() - started > 60 * settings.max_minutes
+    crew = Crew(settings.workers, settings.backend, 60 * settings.max_minutes or math.inf)
+    jobs = {f"{name}-seed{seed}": (name, seed) for name, seed in left}
 
     def say(text: str) -> None:
         report(text, len(work) - len(left), len(work))
 
-    made = _side_by_side if settings.workers > 1 else _in_turn
-    made(settings, shop, left, over, say)
+    def make(name: str, seed: int) -> dict[str, Any]:
+        shop.report = lambda text, step, steps: say(f"{name} {text.replace(': ', ' ')}")
+        return shop.make(name, seed)
+
+    do = make if crew.here else partial(_make, settings, folder)
+    asked = [
+        Job(called, partial(do, *job), partial(recorded, shop.place(*job), shop.digest(*job)), _waits(job, left, shop.scale))
+        for called, job in jobs.items()
+    ]
+    for called, error in launch(asked, crew, folder, say):
+        if error:
+            raise error
+        left.remove(job := jobs[called])
+        record = shop.record(*job)
+        say(f"{job[0]} seed {job[1]}" + (f": {_sentence(record)}" if record else ""))
     if left:
         say(f"stopped after {settings.max_minutes:g} minutes: {len(left)} cells left")
     return decided(folder, settings.preset, system=settings.system)
 
 
-def _next(shop: Workshop, waiting: Sequence[Job], left: Sequence[Job]) -> Job | None:
-    """The first cell that waits for none of those left; rather one that no other process is making."""
-    ready = [job for job in waiting if not any(before in left for before in _before(job, shop.scale))]
-    return next((job for job in ready if shop.free(*job)), ready[0] if ready else None)
-
-
-def _in_turn(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
-    """Make the cells that are left one after the other, and take from the list what is made."""
-    while left and not over():
-        job = _next(shop, left, left)
-        assert job is not None  # the first that is left needs none of those after it
-        name, seed = job
-        if not shop.free(name, seed):
-            say(f"waiting for {name} seed {seed}, which another process is making")
-
-        def told(text: str, step: int, steps: int, name: str = name) -> None:
-            say(f"{name} {text.replace(': ', ' ')}")
-
-        shop.report = told
-        record = shop.make(name, seed)
-        left.remove(job)
-        say(f"{name} seed {seed}: {_sentence(record)}")
-
-
-def _side_by_side(settings: Reproduce, shop: Workshop, left: list[Job], over: Callable[[], bool], say: Say) -> None:
-    """The same by several processes, each cell after those it needs. Raises what the first of them raised."""
-    waiting, running = list(left), dict[Future[dict[str, Any]], Job]()
-    with launched(settings.workers) as workers:
-        while running or (waiting and not over()):
-            while len(running) < settings.workers and not over() and (job := _next(shop, waiting, left)):
-                running[workers.submit(_make, settings, shop.folder, *job)] = job
-                waiting.remove(job)
-            say(f"making {', '.join(name for name, _ in running.values())}")
-            for done in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
-                name, seed = running.pop(done)
-                record = done.result()
-                left.remove((name, seed))
-                say(f"{name} seed {seed}: {_sentence(record)}")
+def _waits(job: Made, left: Sequence[Made], scale: Scale) -> tuple[str, ...]:
+    """Which of the jobs that are left have to be done before one."""
+    return tuple(f"{name}-seed{seed}" for name, seed in _before(job, scale) if (name, seed) in left)
 
 
 def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, Any]:

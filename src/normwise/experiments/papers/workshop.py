@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from ...models import checkpoints
@@ -132,23 +131,8 @@ class Workshop:
         return set_mode(model, "eval")
 
     def make(self, name: str, seed: int) -> dict[str, Any]:
-        """Train and measure a cell; a stopped one resumes. Returns its record, which is written too.
-
-        A cell that another process makes is waited for.
-        """
-        with self._lock(name, seed):
-            return self.record(name, seed) or self._make(name, seed)
-
-    def free(self, name: str, seed: int) -> bool:
-        """Whether no process is making a cell."""
-        try:
-            with self._lock(name, seed).acquire(blocking=False):
-                return True
-        except Timeout:
-            return False
-
-    def _lock(self, name: str, seed: int) -> FileLock:
-        return FileLock(self.folder / "locks" / f"{name}-seed{seed}")  # freed when its process dies, however that was
+        """Train and measure a cell; a stopped one resumes. Returns its record, which is written too."""
+        return self.record(name, seed) or self._make(name, seed)
 
     def _make(self, name: str, seed: int) -> dict[str, Any]:
         started, cell, folder = time.perf_counter(), self.cells[name], self.place(name, seed)
@@ -224,8 +208,7 @@ class Workshop:
             reached = training.validation.get("robust" if cell.recipe and cell.recipe(self.scale).robust else "clean", 0.0)
             return Try(rate, reached, training.loss, training.forwards, training.backwards, training.seconds)
 
-        with FileLock(self.folder / "locks" / f"{cell.name}-search"):
-            return search(self.scale.rates, attempt, self.place(cell.name, TUNED) / SEARCH, tuning)
+        return search(self.scale.rates, attempt, self.place(cell.name, TUNED) / SEARCH, tuning)
 
     def _fit(self, cell: Cell, seed: int, schedule: Schedule, folder: Path | None = None) -> Fitted:
         assert cell.recipe is not None
@@ -250,6 +233,11 @@ def read(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if {"cell", "seed", "digest", "figures"} <= found.keys() else None
+
+
+def recorded(folder: Path, digest: str) -> bool:
+    """Whether a cell's folder holds a record with this digest."""
+    return bool((found := read(folder)) and found["digest"] == digest)
 
 
 def _norms(model: nn.Module) -> dict[str, str]:

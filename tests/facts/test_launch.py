@@ -1,0 +1,137 @@
+"""Jobs over workers: each done once, in order, whoever dies; claims are files."""
+
+import json
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from normwise.experiments.backends import Processes
+from normwise.experiments.launch import LOCKS, Crew, Job, launch
+from normwise.utils import claims as keeping
+from normwise.utils.claims import Claims
+
+
+def write(folder, name, how):
+    """A job: notes who did it, and ends as it should."""
+    with (folder / "log").open("a") as log:
+        log.write(f"{name} {os.getpid()}\n")
+    if how == "dies" and len((folder / "log").read_text().splitlines()) < 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "fails":
+        raise RuntimeError("no luck\ntoday")
+    if how == "kills":
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / name).write_text("made")
+
+
+def jobs(folder, **how):
+    return [Job(name, partial(write, folder, name, way), partial(Path.exists, folder / name)) for name, way in how.items()]
+
+
+def said(outcomes):
+    return {name: error and str(error) for name, error in outcomes}
+
+
+def quiet(text):
+    pass
+
+
+def begun(folder):
+    return [line.split()[0] for line in (folder / "log").read_text().splitlines()]
+
+
+def test_one_worker_works_here_in_order_and_leaves_no_claim(tmp_path):
+    first, second = jobs(tmp_path, a="", b="")
+    late = Job("a", first.work, first.made, after=("b",))
+    assert list(launch([late, second], Crew(1), tmp_path, quiet)) == [("b", None), ("a", None)]
+    assert f"b {os.getpid()}" in (tmp_path / "log").read_text()
+    assert not (tmp_path / LOCKS).exists()
+    assert said(launch([late, second], Crew(1), tmp_path, quiet)) == {"a": None, "b": None}
+    assert begun(tmp_path) == ["b", "a"]  # made once
+    assert list(launch(jobs(tmp_path, c=""), Crew(1, seconds=-1), tmp_path, quiet)) == []
+
+
+def test_a_job_that_fails_is_told_and_tried_again_the_next_time(tmp_path):
+    ways = {"a": "fails", "b": ""}
+    for _ in range(2):
+        assert said(launch(jobs(tmp_path, **ways), Crew(1), tmp_path, quiet)) == {"a": "no luck\ntoday", "b": None}
+        assert Claims(tmp_path / LOCKS).failure("a") == "no luck"
+    assert begun(tmp_path) == ["a", "b", "a"]
+
+
+def test_a_dead_workers_job_is_done_again(tmp_path):
+    told = []
+    assert said(launch(jobs(tmp_path, a="dies", b=""), Crew(2), tmp_path, told.append)) == {"a": None, "b": None}
+    assert begun(tmp_path).count("b") == 1
+    assert any("a worker has died" in text for text in told)
+
+
+@pytest.mark.slow  # four processes import torch
+def test_a_job_that_kills_every_worker_fails(tmp_path):
+    found = said(launch(jobs(tmp_path, a="kills", b=""), Crew(2), tmp_path, quiet))
+    assert found == {"a": "3 workers died over it, perhaps for lack of memory", "b": None}
+    assert begun(tmp_path).count("a") == 3
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(keeping, "BEAT", 0.05)
+    monkeypatch.setattr(keeping, "DEAD", 0.3)
+
+
+def test_a_claim_across_machines_is_taken_over_when_its_heart_has_stopped(tmp_path, quick):
+    one, other = Claims(tmp_path, across=True), Claims(tmp_path, across=True)
+    with one.taken("a") as tries:
+        assert tries == 1
+        time.sleep(0.5)  # it lives on, as its heart beats
+        for _ in range(2):
+            with other.taken("a") as others:
+                assert others == 0
+    (tmp_path / "a.try1").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    os.utime(tmp_path / "a.try1", (0, 0))
+    with other.taken("a") as tries:  # old by the clock, but seen for the first time: the clock may have jumped
+        assert tries == 0
+    assert not other.holder("a").there
+    time.sleep(0.2)
+    with other.taken("a") as tries:
+        assert tries == 2
+        assert other.holder("a")[:3] == (socket.gethostname(), os.getpid(), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_was_taken_for_dead_ends_as_soon_as_it_wakes(tmp_path, quick, monkeypatch):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    claims = Claims(tmp_path, across=True)
+    with claims.taken("a"):
+        (tmp_path / "a.try1").unlink()
+        time.sleep(0.3)
+    assert ended[0] == 75
+
+
+def test_on_one_machine_a_claim_is_a_lock(tmp_path):
+    claims = Claims(tmp_path)
+    with FileLock(tmp_path / "a"), claims.taken("a") as tries:
+        assert tries == 0
+    (tmp_path / "a.try2").write_text("torn")  # of a process that died
+    with claims.taken("a") as tries:
+        assert tries == 3
+        assert not (tmp_path / "a.try2").exists()
+
+
+@pytest.mark.slow  # seven processes start
+def test_a_worker_that_cannot_even_start_ends_the_launch(tmp_path):
+    @dataclass(frozen=True)
+    class Broken(Processes):
+        def start(self, work, count, folder):
+            return super().start(partial(os._exit, 3), count, folder)
+
+    with pytest.raises(ValueError, match=r"the workers keep dying .*; start again"):
+        list(launch(jobs(tmp_path, a=""), Crew(2, Broken()), tmp_path, quiet))
