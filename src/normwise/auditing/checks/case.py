@@ -26,6 +26,7 @@ from .levels import levels_of
 from .pairing import for_any_size
 from .rechecks import Recheck, copy_of
 
+PGD20 = PGD(steps=20)  # what it leaves is the claim where none is made
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
 AT_ONCE = 256  # independent rows that are asked about together
 SHOWN = 6  # adversarial images kept for the page
@@ -190,7 +191,7 @@ class Case:
     def pgd20(self) -> float:
         """What PGD-20 leaves; where it cannot run (no gradient to follow, say), all that the network gets right."""
         try:
-            return self.accuracy(PGD(steps=20))
+            return self.accuracy(PGD20)
         except Exception:
             return self.evaluate().clean_accuracy.value
 
