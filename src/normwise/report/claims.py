@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -60,7 +59,7 @@ def _told(one: Mapping[str, Any]) -> dict[str, Any]:
     for side in filter(None, sides.values()):
         side["what"] = side["what"].removeprefix(LOG)
     known = one["protocol"] or one["strongest"]
-    said = {"verdict": one["verdict"] + f", at {one['size']}" * (not re.search("size|not attempted", one["verdict"]))}
+    said = {"verdict": f"{one['verdict']}, at {one['size']}" if one["verdict"] != "not attempted" else one["verdict"]}
     curve = ", ".join(
         f"{at['radius'] if at['radius'] >= 1 else 255 * at['radius']:.3g}: {_number(at['value'], at)}" for at in one["curve"]
     )
@@ -121,11 +120,15 @@ def to_html(
 ) -> str:
     """Render the page; text from records is escaped."""
     effects, ticks = _effects(claims)
+    verdicts: dict[str, list[tuple[str, str, str]]] = {}
+    for one in claims:
+        verdicts.setdefault(one["verdict"], []).append((one["number"], f"claim-{one['number']}", one["claim"]))
     papers = len({one["system"] for one in claims})
     return rendered(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
         lead=_tally(claims),
+        verdicts=list(verdicts.items()),
         effects=effects,
         ticks=ticks,
         rest=f"Claims of {plural(papers, 'paper')}, at one size: {size}. Each is decided by its interval and by a smallest effect that was "

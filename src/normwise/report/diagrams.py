@@ -81,7 +81,7 @@ def _references(sides: Sequence[Side]) -> str:
     """Say what each network is compared with: where these differ, so do the distances of clean images."""
     told = {side.model: [_WORDS.get(one, one) for one in _reference(side)] for side in sides}
     alone = " Panels with other references have their own axes." if len(set(map(_reference, sides))) > 1 else ""
-    return f"Reference: {'; '.join(f'{joined(words)} of {model}' if len(told) > 1 else joined(words) for model, words in told.items())}.{alone}"
+    return f"Reference: {'; '.join(f'{model}: {joined(words)}' if len(told) > 1 else joined(words) for model, words in told.items())}.{alone}"
 
 
 def _by_kind(kinds: Iterable[str], column: str, rows: Sequence[Row]) -> Points:

@@ -23,6 +23,7 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
         title="normwise improve",
         record=record,
         rows=rows,
+        tried=len(measured) - 1,
         drawn=_accuracy(measured, record["chosen"], folder),
         share=_share,
         between=_between,

@@ -97,7 +97,9 @@ def _severities(networks: Sequence[Network], out: Path) -> Drawn:
             low, y, high = ([100 * made[part] for made in points.values()] for part in ("low", "value", "high"))
             axes.fill_between(list(points), low, high, color=colour, alpha=0.1, linewidth=0)
             line = _STYLES[number % len(_STYLES)]
-            axes.plot(list(points), y, line, marker="o", markersize=4, color=colour, linewidth=1.4, label=short(called(one)))
+            axes.plot(
+                list(points), y, line, marker="o", markersize=4, color=colour, linewidth=1.4, label=short(called(one), 54)
+            )
             for severity, made in points.items():
                 told = f"severity {severity}" if severity else "clean"
                 mark(axes, severity, 100 * made["value"], f"{called(one)}, {told}: {_percent(made)}% {_percent(made, True)}")

@@ -11,6 +11,7 @@ from .plot_style import FAINT, INK, PAPER, SERIES, new, short
 
 
 def draw(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
+    """A row of planes per network, one plane per image: name, figure and caption."""
     most = max((len({row["row"] for row in side.rows}) for side in sides), default=1)
     figure = new(0.2 + len(sides) * (7.2 / max(most, 3) + 0.1))
     grid = figure.subplots(max(len(sides), 1), most, squeeze=False)
