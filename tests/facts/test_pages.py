@@ -135,8 +135,8 @@ def test_a_file_that_is_no_audit_is_named(text, tmp_path):
 
 def test_a_series_lies_where_its_numbers_say():
     steps = plot({"over": "steps", "values": [1, 10, 100], "scores": [1.0, 0.5, 0.0]})
-    assert [x for x, _ in steps.curves[0][1]] == pytest.approx([13, 53.5, 94])  # a factor of ten is as wide as the next
-    assert [y for _, y in steps.curves[0][1]] == pytest.approx([5, 44.5, 84])
+    assert [x for x, *_ in steps.curves[0][1]] == pytest.approx([13, 53.5, 94])  # a factor of ten is as wide as the next
+    assert [y for _, y, _ in steps.curves[0][1]] == pytest.approx([5, 44.5, 84])
     assert [tick.name for tick in steps.x] == ["1", "10", "100"]
     assert steps.numbers == [("1", "100.0%"), ("10", "50.0%"), ("100", "0.0%")]
     radius = plot({"over": "radius", "values": [2 / 255, 4 / 255], "scores": [0.5, 0.2]}, in_255ths=True)
@@ -158,8 +158,8 @@ def test_what_stands_beside_a_series_shares_its_axes_and_its_table():
     assert [tick.name for tick in both.y] == ["-1", "0", "1", "2", "3", "4"]  # room for every curve
     first, (name, points) = both.curves
     assert (first[0], name) == ("margin", "along random directions")
-    assert [x for x, _ in points] == [x for x, _ in first[1]]
-    assert [y for _, y in points] == pytest.approx([52.4, 84])
+    assert [x for x, *_ in points] == [x for x, *_ in first[1]]
+    assert [y for _, y, _ in points] == pytest.approx([52.4, 84])
     assert both.numbers == [("0", "0", "1"), ("1", "4", "-1")]
     with pytest.raises(ValueError, match="series of noise over share has 2 values and 1 scores"):
         plot(series | {"beside": {"noise": [1]}})
@@ -233,6 +233,16 @@ def test_every_check_leads_to_its_place_in_the_docs():
     places = re.findall(r'<a id="([^"]+)"></a>', DOCS)
     assert len(set(places)) == len(places)
     assert {anchor(name) for name in asked} == set(places)
+
+
+def test_without_script_a_page_shows_everything_and_marks_say_their_values(tmp_path):
+    whole = page.write(tmp_path, [result("bn"), result("gn", worst=0.5)], title="", provenance={}).read_text()
+    whole = re.sub(r"<(style|script)>.*?</\1>", "", whole, flags=re.S)
+    assert re.findall(r"<(\w+)[^>]* hidden", whole) == ["details", "p"]  # the filter, which needs a script, and its count
+    told = "GroupNorm, standard training: clean 90.0% [86.0, 94.0]; worst case 50.0% [46.0, 54.0]"
+    assert whole.count(f'<g class="said" data-of="1"><title>{told}</title>') == 1
+    assert f'<g class="said" data-of="1"><title>{told}; trained in 10.0 s</title>' in whole  # over its cost
+    assert f"<title>{told}</title>" in (tmp_path / "figures/accuracy.svg").read_text()
 
 
 def leads(page):

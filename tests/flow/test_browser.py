@@ -55,11 +55,22 @@ addEventListener("load", () => {
   const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
   const plots = labels.filter(([room]) => room.height > 40);
   const figure = document.querySelector("figure svg");
+  const tip = document.querySelector(".tip"), marks = [...document.querySelectorAll(".said")], name = e => e?.getAttribute("aria-label");
+  const tell = (mark, move) => { move(mark); const told = tip.hidden ? [] : tip.textContent.split("\\n"), place = box(tip); return [told.includes(name(mark)) && place.left >= 0 && place.right <= innerWidth, told.length]; };
+  const over = mark => { mark.scrollIntoView({ block: "center" }); const { left, right, top, bottom } = box(mark); mark.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: (left + right) / 2, clientY: (top + bottom) / 2 })); };
+  const silent = marks.filter(mark => !name(mark) || !tell(mark, over)[0]).map(name);
+  if (marks.length) marks[0].dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+  const escaped = !tip || tip.hidden, mine = marks[0] && marks.filter(mark => mark.closest("figure") === marks[0].closest("figure"));
+  if (mine) { mine[0].focus(); mine[0].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true })); }
+  const next = mine && [document.activeElement === mine[1 % mine.length], mine.filter(mark => mark.tabIndex === 0).length];
+  const gone = () => ["tr", "svg"].map(kind => document.querySelectorAll(`${kind}.off, ${kind} .off`).length);
+  const choices = [...document.querySelectorAll(".filter:not([hidden]) fieldset")].map(choice => { const first = choice.querySelector("input"), turn = () => { first.click(); return gone(); }; return [turn(), turn()]; });
   const seen = {
+    silent, escaped, next, choices, marks: marks.length,
     problems, tables, paper, folds: folds.length, restored: folds.every((fold, i) => fold.open === before[i]),
     outside: performance.getEntriesByType("resource").map(e => e.name).filter(name => !name.startsWith("data:")),
     dumb: [...document.images].filter(i => !i.alt || !i.naturalWidth).map(i => i.outerHTML.slice(0, 80)),
-    nameless: [...document.querySelectorAll("svg")].filter(e => !e.closest("[role=img],[aria-hidden=true]")).length,
+    nameless: [...document.querySelectorAll("svg")].filter(e => !e.closest("[role=img],[role=group][aria-label],[aria-hidden=true]")).length,
     faint: faint.map(e => `${contrast(e).toFixed(1)}: ${e.outerHTML.slice(0, 80)}`),
     sideways: document.documentElement.scrollWidth - innerWidth, width: innerWidth,
     dark: luminance(ground(document.body)) < 0.1, pictures: document.images.length, twice: ids.length - new Set(ids).size,
@@ -150,16 +161,23 @@ def test_a_page_works(looked, name):
     dark, width, answers = looked
     seen = answers[name]
     assert (seen["dark"], seen["width"]) == (dark, width)
-    for what in ("problems", "outside", "dumb", "faint", "lost", "cut", "overlaps", "clipped"):
+    for what in ("problems", "outside", "dumb", "faint", "lost", "cut", "overlaps", "clipped", "silent"):
         assert seen[what] == [], what
     assert seen["accuracy"] < width  # without scrolling sideways
-    if width > 1000 and name != "audits":
+    if width > 1000:
         assert seen["figure"][0] < 900  # the first screen shows a figure
     for what in ("nameless", "twice", "intruders", "sideways"):
         assert seen[what] == 0, what
     assert seen["scripts"] == 3  # its own, and the two of this test
     assert (seen["paper"], seen["restored"]) == (0, True)
     assert (seen["folds"] > 0) == (name not in ("claims", "improve"))
+    assert seen["marks"] > 0
+    assert seen["escaped"]
+    assert seen["next"] == [True, 1]  # an arrow leads on, and a figure is one stop of the tabulator
+    assert len(seen["choices"]) == (2 if name == "bench" else 0)
+    for off, on in seen["choices"]:
+        assert min(off) > 0
+        assert on == [0, 0]
     assert seen["pictures"] >= PICTURES.get(name, 0)
     assert len(seen["tables"]) == TABLES[name]
     for head in (head for table in seen["tables"] for head in table):

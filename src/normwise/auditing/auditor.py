@@ -170,7 +170,8 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     )
     with _helped(settings, folder, options):
         made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
-    named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
+    under = dict(claim.under) or made.claimed_under
+    named: dict[str, Any] = {"model": settings.model, "claimed_under": under, "provenance": provenance() | said}
     named["digest"] = digest(model)
     made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))

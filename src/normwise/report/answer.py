@@ -83,7 +83,7 @@ def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
     gains = [(column, cell) for column in compared for cell in column.above if _gain(cell, column.reference) >= MATTERS]
     above = [(column, cell) for column, cell in gains if not cell.coupled]
     if not above:
-        tail = ", unless the images of a batch are coupled" if gains else ""
+        tail = ", unless the images of a batch are coupled (influence each other)" if gains else ""
         least = f"{100 * MATTERS:.0f} points or more"
         return f"No normalization is measurably more robust than {REFERENCE} by {least} with the same training{tail}.", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))

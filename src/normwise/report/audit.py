@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from .. import records
 from . import texts
 from .card import ALONE, FIXED, allowed, facts, radius
+from .cells import label
 from .frame import rendered
 from .series import Plot, plot
 from .sheet import Example, told
@@ -47,12 +48,13 @@ class Finding(NamedTuple):
 
 
 class Told(NamedTuple):
-    """One audit, ready for the page. `bars` are (what, value, low, high); `card` is the threat card as (what, lines)."""
+    """One audit, ready for the page; `card` is the threat card as (what, lines)."""
 
     id: str
     name: str
     verdict: str
     lead: str
+    compared: str
     rest: str
     n: int
     drawn: str
@@ -132,7 +134,8 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
         lead=first.lead
         if not others
         else f"{joined(f'{count} {verdict}' for verdict, count in tally.items())}.".capitalize(),
-        rest=first.rest if not others else "Each claim was put to the same checks; what each of them found is below.",
+        compared=f"Compared: {first.compared}." if not others else _compared(audits),
+        rest=first.rest if not others else "Intervals cover other test images, not other trainings.",
         audits=audits,
         checks=list(dict.fromkeys(finding.name for one in audits for finding in one.findings)),
         docs=docs(folder),
@@ -141,6 +144,15 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
         severity=SEVERITY,
         percent=percent,
     )
+
+
+def _compared(audits: Sequence[Told]) -> str:
+    """What several audits compared, in one line."""
+    images = [one.n for one in audits]
+    counted = f"{min(images)} to {max(images)}" if len(set(images)) > 1 else str(images[0])
+    apart = len({one.threat for one in audits}) > 1
+    told = f"Compared: for each of {len(audits)} networks, the accuracy claimed under attack with what all checks' attacks leave"
+    return f"{told}, on {counted} test images.{' The threat models differ: compare within a row.' if apart else ''}"
 
 
 def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
@@ -176,6 +188,8 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
         rest = f"{interval}{missing}"
         if one["verdict"] == "not established":
             rest = f"{interval} No check contradicts the claim, but no check that could see a contradiction supports it.{missing}"
+    by = [_attack(attack) for attack in (one.get("claimed_under") or {}).get("attacks", ())]
+    compared = f"what {joined(by)} {'leave' if len(by) > 1 else 'leaves'} (the claim)" if by else "the claim"
     provenance = dict(one.get("provenance") or {})
     command = str(provenance.pop("command", "") or "")
     return Told(
@@ -183,6 +197,7 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
         name=name,
         verdict=one["verdict"],
         lead=lead,
+        compared=f"{compared} with what all attacks of {len(one['checks'])} checks leave, on {plural(n, 'test image')}",
         rest=rest,
         n=n,
         drawn=str(one.get("drawn") or plural(n, "image")).replace("rows", "images"),
@@ -222,7 +237,7 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     under = one.get("claimed_under") or {}
     protocol = [allowed(under["threat"])] if under.get("threat") else []
     if protocol and under.get("attacks"):
-        protocol.append(joined([str(attack.get("name", attack)) for attack in under["attacks"]]))
+        protocol.append(joined(map(_attack, under["attacks"])))
     return [
         *([("The claim was made under", protocol)] if protocol else []),
         ("Threat model", [allowed(one["threat"])]),
@@ -230,6 +245,12 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("The attacker changes", changes),
         ("The audit fixes", [FIXED, "A check with another attacker says so"]),
     ]
+
+
+def _attack(attack: Any) -> str:
+    """What to call an attack of a record: "PGD-20"."""
+    steps = f"-{attack['steps']}" if isinstance(attack, Mapping) and "steps" in attack else ""
+    return f"{label(attack).upper()}{steps}"
 
 
 def _broken(by: str | Mapping[str, int]) -> str:

@@ -108,7 +108,7 @@ def compared(found: Sequence[Cell]) -> str:
     how = f", {'each ' * (len(norms) > 1)}with {joined(recipes)}" if recipes else ""
     images = joined(_unique(f"{r.evaluation.n:,}" for r in results))
     protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
-    further = f", then {strongest}" * any(cell.paired for cell in found)
+    further = f" (the protocol), then {strongest}" * any(cell.paired for cell in found)
     return f"{'Compared' if len(found) > 1 else 'Evaluated'}: {what}{how}, on {images} test images. Attacked by {protocol}{further}."
 
 

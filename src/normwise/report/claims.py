@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .frame import rendered
 from .series import Tick, span
-from .words import plural
+from .words import capital, plural
 
 HISTORY = "It is history: these networks were made before arms were tuned and premises measured, so that nothing is decided from them."
 LOG = "log of the "  # how the name of a figure begins that is the logarithm of a ratio
@@ -73,13 +73,14 @@ def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
     """How many claims ended with which verdict; what was decided comes first."""
     counts = Counter(one["verdict"] for one in claims).most_common()
     counts.sort(key=lambda pair: pair[0] in ("not decided", "not attempted"))
-    return f"Claims: {', '.join(f'{count} {verdict}' for verdict, count in counts)}."
+    return f"{plural(len(claims), 'claim')}. {' '.join(f'{capital(verdict)}: {count}.' for verdict, count in counts)}"
 
 
 class Effect(NamedTuple):
-    """A claim's difference beside the smallest effect it asks, all in percent of the figure's width."""
+    """A claim's difference beside the smallest effect it asks, all in percent of the figure's width; `told` is what its mark says."""
 
     name: str
+    told: str
     figure: str
     value: float
     low: float
@@ -101,8 +102,10 @@ def _effects(claims: Sequence[Mapping[str, Any]]) -> tuple[list[Effect], list[Ti
     effects = []
     for one in known:
         value, least, most = (at(100 * one["strongest"][part]) for part in ("value", "low", "high"))
-        told = f"{one['number']}. {one['claim']}", figure(one["strongest"])
-        effects.append(Effect(*told, value, least, most, at(100 * one["effect"])))
+        measured, asked = figure(one["strongest"]), f"{100 * one['effect']:+.3g} points"
+        told = f"Claim {one['number']}: {measured}, asked {asked}; {one['verdict']}"
+        name = f"{one['number']}. {one['claim']}"
+        effects.append(Effect(name, told, measured, value, least, most, at(100 * one["effect"])))
     return effects, [Tick(at(place), f"{round(place, 9) + 0.0:.3g}") for place in places]
 
 
@@ -117,14 +120,18 @@ def to_html(
 ) -> str:
     """Render the page; text from records is escaped."""
     effects, ticks = _effects(claims)
+    verdicts: dict[str, list[tuple[str, str, str]]] = {}
+    for one in claims:
+        verdicts.setdefault(one["verdict"], []).append((one["number"], f"claim-{one['number']}", one["claim"]))
     papers = len({one["system"] for one in claims})
     return rendered(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
         lead=_tally(claims),
+        verdicts=list(verdicts.items()),
         effects=effects,
         ticks=ticks,
-        rest=f"{plural(len(claims), 'claim')} of {plural(papers, 'paper')}, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
+        rest=f"Claims of {plural(papers, 'paper')}, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
         "fixed before. A claim is decided only if its networks were tuned, have learned, and meet the premise of the claim. "
         "docs/laboratory/method.md says how.",
         claims=[_told(one) for one in claims],

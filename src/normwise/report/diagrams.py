@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .findings import ALL, Row, Side, within
-from .plot_style import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
-from .words import joined
+from . import slices
+from .findings import ALL, Row, Side
+from .plot_style import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, mark, new, save, short, style
+from .words import joined, plural
 
 _KINDS = {"clean": MUTED, "noise": SERIES[0], "adversarial": SERIES[1]}
 _CORRUPTED = SERIES[2]  # inputs of other names
@@ -43,6 +43,8 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
             steps = sorted({row["steps"] for row in attacked})
             means = [_mean([row["moved"] for row in attacked if row["steps"] == step]) for step in steps]
             axes.plot(steps, means, label=short(side.model), **_line(sides.index(side)))
+            for step, mean in zip(steps, means, strict=True):
+                mark(axes, step, mean, f"{side.model}, {plural(step, 'step')}: {mean:.3g} deviations")
         axes.set_xticks(sorted({row["steps"] for side in group for row in side.rows if row["steps"] is not None}))
         axes.set_xlabel("steps of PGD")
         axes.set_ylabel("centre moved, in deviations" + f"\n({joined(reference)})" * (len(alike) > 1))
@@ -79,7 +81,7 @@ def _references(sides: Sequence[Side]) -> str:
     """Say what each network is compared with: where these differ, so do the distances of clean images."""
     told = {side.model: [_WORDS.get(one, one) for one in _reference(side)] for side in sides}
     alone = " Panels with other references have their own axes." if len(set(map(_reference, sides))) > 1 else ""
-    return f"Reference: {'; '.join(f'{joined(words)} of {model}' if len(told) > 1 else joined(words) for model, words in told.items())}.{alone}"
+    return f"Reference: {'; '.join(f'{model}: {joined(words)}' if len(told) > 1 else joined(words) for model, words in told.items())}.{alone}"
 
 
 def _by_kind(kinds: Iterable[str], column: str, rows: Sequence[Row]) -> Points:
@@ -128,7 +130,10 @@ def _gamma(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
 def _saturation(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
     colours = {"saturated": SERIES[0], "saturated under attack": SERIES[1], "passes": SERIES[2]}
     figure = _over_sites(
-        sides, lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours}, "%", colours
+        sides,
+        lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours},
+        "share of units, of gradient",
+        colours,
     )
     yield "saturation", figure, "Units whose slope is below a share of the largest one, and how much of the gradient passes."
 
@@ -157,19 +162,23 @@ def _over_sites(
         names = list(dict.fromkeys(row["site"] for row in side.rows))
         drawn = {name: values for name, values in points(side.rows).items() if not all(map(math.isnan, values))}
         for line, (name, values) in enumerate(drawn.items()):
+            places = [float(at) for at in range(len(values))]
             if bars:
                 width = 0.8 / len(drawn)
-                places = [at - 0.4 + width * (line + 0.5) for at in range(len(values))]
+                places = [at - 0.4 + width * (line + 0.5) for at in places]
                 axes.bar(places, values, width, color=colours[name], label=short(name, 24))
             else:
                 axes.plot(
-                    range(len(values)),
+                    places,
                     values,
                     color=colours[name],
                     marker=_MARKS[line % 4],
                     label=short(name, 24),
                     **_MARKED,
                 )
+            for site, at, value in zip(names, places, values, strict=False):
+                told = f"{value:.1f}%" if label.startswith("share") else f"{value:.3g} ({label})"
+                mark(axes, at, value, f"{side.model}, {site}, {name}: {told}")
         every = math.ceil(len(names) / 24)  # more names than these do not fit
         axes.set_xticks(range(0, len(names), every), [short(name, 22) for name in names[::every]], rotation=90, fontsize=6.5)
         if ALL in names:
@@ -194,6 +203,9 @@ def _margins(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
         found = [row for row in side.rows if row["distance"] is not None]
         x = [row["distance"] * (255 if linf else 1) for row in found]
         axes.plot(x, [row["quantile"] for row in found], label=short(side.model), **_line(number))
+        for at, row in zip(x, found, strict=True):
+            told = f"{side.model}: {row['quantile']:g}% of images at most {at:.3g}{'/255' * linf} away"
+            mark(axes, at, row["quantile"], told)
     axes.set_ylim(-5, 105)
     axes.set_xlim(left=0)
     axes.set_xlabel("distance to the nearest misclassified image" + " in 1/255 of the pixel range" * linf)
@@ -215,56 +227,13 @@ def _smoothness(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
                     unit, colour = row["unit"], SERIES[y % len(SERIES)]
                     axes.plot([row["5%"], row["95%"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
                     axes.plot([row["median"]], [y], "o", color=colour, markersize=6, markeredgecolor=PAPER)
+                    told = f"median {row['median']:.3g}, 5% {row['5%']:.3g}, 95% {row['95%']:.3g}"
+                    mark(axes, row["median"], y, f"{side.model}, {name}: {told} ({unit})")
         axes.set_yticks(range(len(sides)), [short(side.model, 30) for side in sides])
         axes.set_ylim(len(sides) - 0.4, -0.6)
         axes.set_title(short(f"{name[:1].upper()}{name[1:]}, {unit}", 60), loc="left", fontsize=8.5, color=INK)
         bare(axes, grid="x")
     yield "smoothness", figure, "Medians over images, with bars from 5% to 95% of them."
-
-
-def _slices(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
-    most = max((len({row["row"] for row in side.rows}) for side in sides), default=1)
-    figure = new(0.2 + len(sides) * (7.2 / max(most, 3) + 0.1))
-    grid = figure.subplots(max(len(sides), 1), most, squeeze=False)
-    for line, side in zip(grid, sides, strict=False):
-        images: dict[int, list[Row]] = {}
-        for row in side.rows:
-            images.setdefault(row["row"], []).append(row)
-        for axes, (image, cells) in zip(line, images.items(), strict=False):
-            _picture(axes, cells)
-            wrong = f"{100 * within(cells):.0f}% wrong"
-            axes.set_title(f"{short(side.model, 22)}, image {image}: {wrong}", loc="left", fontsize=7, color=INK)
-        for axes in line[len(images) :]:
-            axes.set_visible(False)
-    yield (
-        "slices",
-        figure,
-        "The decision around an image: to the right the step of steepest ascent, upwards a random one, in radii; the square is "
-        "one radius, the ring the image. Pale is the label, each colour another class; wrong counts points in the square.",
-    )
-
-
-def _picture(axes: Any, cells: Sequence[Row]) -> None:
-    from matplotlib.patches import Rectangle
-
-    places = sorted({row["a"] for row in cells})
-    size, label = places[1] - places[0], cells[0]["label"]
-    others = dict.fromkeys(row["class"] for row in cells if row["class"] != label)
-    colours = {label: FAINT} | {name: SERIES[number % len(SERIES)] for number, name in enumerate(others)}
-    ordered = sorted(cells, key=lambda row: (row["b"], row["a"]))
-    for (b, answer), run in groupby(ordered, key=lambda row: (row["b"], row["class"])):
-        line = [row["a"] for row in run]
-        wide = line[-1] - line[0] + size
-        place = (line[0] - size / 2, b - size / 2)
-        axes.add_patch(Rectangle(place, wide, size, color=colours[answer], linewidth=0.3))
-    axes.add_patch(Rectangle((-1, -1), 2, 2, fill=False, edgecolor=INK, linewidth=0.8, linestyle=":"))
-    axes.plot([0], [0], "o", color=PAPER, markeredgecolor=INK, markersize=4)
-    reach = places[-1] + size / 2
-    axes.set_xlim(-reach, reach)
-    axes.set_ylim(-reach, reach)
-    axes.set_aspect("equal")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=6.5)
 
 
 _MARKED: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.3}
@@ -293,7 +262,7 @@ _DRAWN: dict[str, Callable[[Sequence[Side]], Iterator[tuple[str, Any, str]]]] = 
     "drift": _drift,
     "flips": _flips,
     "margins": _margins,
-    "slices": _slices,
+    "slices": slices.draw,
     "smoothness": _smoothness,
     "gamma": _gamma,
     "saturation": _saturation,

@@ -11,7 +11,24 @@ from ..records import Score
 from . import curves
 from .cells import Cell
 from .names import Point, place
-from .plot_style import FAINT, INK, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
+from .plot_style import (
+    FAINT,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Drawn,
+    bare,
+    belong,
+    belonging,
+    in_percent,
+    mark,
+    new,
+    save,
+    short,
+    style,
+)
+from .tables import duration
 from .words import REFERENCE, training, where
 
 _RING: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
@@ -57,17 +74,11 @@ def _accuracy(found: Sequence[Cell]) -> Any:
                 axes.axvspan(100 * cell.worst.low, 100 * cell.worst.high, color=colour, alpha=0.13, linewidth=0)
                 break
         for y, cell in enumerate(panel):
-            clean, worst = cell.clean, cell.worst
-            axes.plot([100 * worst.value, 100 * clean.value], [y, y], color=FAINT, linewidth=1, zorder=1)
-            axes.plot([100 * clean.low, 100 * clean.high], [y, y], color=MUTED, linewidth=1.4, zorder=2)
-            axes.plot([100 * clean.value], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=MUTED, zorder=3)
-            if len(cell.results) > 1:
-                seeds = [100 * r.evaluation.headline.value for r in cell.results]
-                axes.plot(seeds, [y + 0.22] * len(seeds), "|", color=colour, markersize=4, zorder=3)
-            if cell.paired:
-                axes.plot([100 * cell.protocol.value], [y], "|", color=colour, markersize=9, markeredgewidth=1.4, zorder=3)
-            _bar(axes, y, worst, colour, _marker(cell))
+            with belonging(axes, found.index(cell), _values(cell), y):
+                _line(axes, y, cell, colour)
         axes.set_yticks(range(len(panel)), [short(cell.norm) for cell in panel])
+        for cell, name in zip(panel, axes.get_yticklabels(), strict=True):
+            belong(found.index(cell), [name])
         axes.set_ylim(len(panel) - 0.4, -0.6)
         title = where(training(recipe), setting)
         axes.set_title(short(title[:1].upper() + title[1:], 90), loc="left", fontsize=9, fontweight="bold", color=colour)
@@ -76,6 +87,27 @@ def _accuracy(found: Sequence[Cell]) -> Any:
     in_percent(grid[-1, 0].xaxis)
     grid[-1, 0].set_xlabel("accuracy on test images, with 95% intervals")
     return figure
+
+
+def _line(axes: Any, y: float, cell: Cell, colour: str) -> None:
+    clean, worst = cell.clean, cell.worst
+    axes.plot([100 * worst.value, 100 * clean.value], [y, y], color=FAINT, linewidth=1, zorder=1)
+    axes.plot([100 * clean.low, 100 * clean.high], [y, y], color=MUTED, linewidth=1.4, zorder=2)
+    axes.plot([100 * clean.value], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=MUTED, zorder=3)
+    if len(cell.results) > 1:
+        seeds = [100 * r.evaluation.headline.value for r in cell.results]
+        axes.plot(seeds, [y + 0.22] * len(seeds), "|", color=colour, markersize=4, zorder=3)
+    if cell.paired:
+        axes.plot([100 * cell.protocol.value], [y], "|", color=colour, markersize=9, markeredgewidth=1.4, zorder=3)
+    _bar(axes, y, worst, colour, _marker(cell))
+
+
+def _values(cell: Cell, cost: bool = False) -> str:
+    """What a mark says of its network."""
+    name = where(where(cell.norm, training(cell.recipe) if cell.seconds else ""), cell.setting)
+    told = [f"clean {cell.clean}", *[f"protocol alone {cell.protocol}"] * cell.paired, f"worst case {cell.worst}"]
+    told += ["coupled images"] * cell.coupled + [f"trained in {duration(cell.seconds)}"] * cost
+    return f"{name}: {'; '.join(told)}"
 
 
 def _marker(cell: Cell) -> str:
@@ -140,7 +172,8 @@ def _attacks(cell: Cell) -> Any:
     figure = new(0.55 + _ROW * len(scores))
     axes = figure.subplots()
     for y, (name, score) in enumerate(scores.items()):
-        _bar(axes, y, score, SERIES[0] if name == "worst case" else MUTED, _marker(cell))
+        with belonging(axes, 0, f"{name}: {score}", y):
+            _bar(axes, y, score, SERIES[0] if name == "worst case" else MUTED, _marker(cell))
     axes.set_yticks(range(len(scores)), list(scores))
     axes.set_ylim(len(scores) - 0.4, -0.6)
     axes.set_xlim(-1.5, 101.5)
@@ -160,10 +193,12 @@ def _cost(found: Sequence[Cell]) -> Any:
     colours = recipes(found)
     _legend(figure, [*_colours(found), *_marks(found, "")])
     for axes, (setting, panel) in zip(figure.subplots(len(settings), 1, squeeze=False)[:, 0], settings.items(), strict=True):
-        points = [_point(cell) for cell in panel]
+        points = [_point(cell, found.index(cell)) for cell in panel]
         for cell, p in zip(panel, points, strict=True):
-            axes.plot([p.x, p.x], [p.low, p.high], color=colours[cell.recipe], linewidth=1.6, alpha=0.5, zorder=2)
-            axes.plot([p.x], [p.y], _marker(cell), color=colours[cell.recipe], markersize=6, zorder=3, **_RING)
+            with belonging(axes, p.of):
+                axes.plot([p.x, p.x], [p.low, p.high], color=colours[cell.recipe], linewidth=1.6, alpha=0.5, zorder=2)
+                axes.plot([p.x], [p.y], _marker(cell), color=colours[cell.recipe], markersize=6, zorder=3, **_RING)
+                mark(axes, p.x, p.y, _values(cell, cost=True), p.of)
         axes.set_xscale("log")
         top = 20 * math.ceil(max(p.high for p in points) / 20 + 0.1)
         axes.set_ylim(-0.04 * top, 1.02 * top)
@@ -179,9 +214,9 @@ def _cost(found: Sequence[Cell]) -> Any:
     return figure
 
 
-def _point(cell: Cell) -> Point:
+def _point(cell: Cell, number: int) -> Point:
     worst = cell.worst
-    return Point(cell.seconds or 0.0, 100 * worst.value, 100 * worst.low, 100 * worst.high, short(cell.norm))
+    return Point(cell.seconds or 0.0, 100 * worst.value, 100 * worst.low, 100 * worst.high, short(cell.norm), number)
 
 
 def _round_times(low: float, high: float) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..records import write
 from .frame import rendered
-from .plot_style import FAINT, MUTED, PAPER, SERIES, Drawn, bare, in_percent, new, save, short, style
+from .plot_style import FAINT, MUTED, PAPER, SERIES, Drawn, bare, belonging, in_percent, new, save, short, style
 
 RECORD, PAGE = "improve.json", "improve.html"
 Row = Mapping[str, Any]  # one way, or the network as it is given, as `improve.json` has it
@@ -23,9 +23,10 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
         title="normwise improve",
         record=record,
         rows=rows,
+        tried=len(measured) - 1,
         drawn=_accuracy(measured, record["chosen"], folder),
-        share=lambda score: f"{100 * score['value']:.1f}",
-        between=lambda score: f"[{100 * score['low']:.1f}, {100 * score['high']:.1f}]",
+        share=_share,
+        between=_between,
     )
     return write(folder / PAGE, page)
 
@@ -36,14 +37,8 @@ def _accuracy(rows: Sequence[Row], chosen: str, out: Path) -> Drawn:
         figure = new(0.9 + 0.36 * len(rows))
         axes = figure.subplots()
         for y, one in enumerate(rows):
-            colour = SERIES[0] if one["name"] == chosen else MUTED
-            clean, worst = one["clean"], one["worst"]
-            axes.plot([100 * worst["value"], 100 * clean["value"]], [y, y], color=FAINT, linewidth=1, zorder=1)
-            for score, width in ((clean, 1.4), (worst, 2.2)):
-                axes.plot([100 * score["low"], 100 * score["high"]], [y, y], color=colour, linewidth=width, zorder=2)
-            axes.plot([100 * clean["value"]], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=colour, zorder=3)
-            axes.plot([100 * one["protocol"]["value"]], [y], "|", color=colour, markersize=9, zorder=3)
-            axes.plot([100 * worst["value"]], [y], "o", markersize=6.5, color=colour, zorder=4)
+            with belonging(axes, y, _values(one), y):
+                _line(axes, y, one, SERIES[0] if one["name"] == chosen else MUTED)
         names = [short(one["name"]) + " (chosen)" * (one["name"] == chosen) for one in rows]
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -52,3 +47,27 @@ def _accuracy(rows: Sequence[Row], chosen: str, out: Path) -> Drawn:
         in_percent(axes.xaxis)
         bare(axes, grid="x")
         return save("improve", figure, out)
+
+
+def _line(axes: Any, y: float, one: Row, colour: str) -> None:
+    clean, worst = one["clean"], one["worst"]
+    axes.plot([100 * worst["value"], 100 * clean["value"]], [y, y], color=FAINT, linewidth=1, zorder=1)
+    for score, width in ((clean, 1.4), (worst, 2.2)):
+        axes.plot([100 * score["low"], 100 * score["high"]], [y, y], color=colour, linewidth=width, zorder=2)
+    axes.plot([100 * clean["value"]], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=colour, zorder=3)
+    axes.plot([100 * one["protocol"]["value"]], [y], "|", color=colour, markersize=9, zorder=3)
+    axes.plot([100 * worst["value"]], [y], "o", markersize=6.5, color=colour, zorder=4)
+
+
+def _values(one: Row) -> str:
+    """What a line says of its network."""
+    scores = {"clean": one["clean"], "protocol alone": one["protocol"], "worst case": one["worst"]}
+    return f"{one['name']}: {'; '.join(f'{name} {_share(score)}% {_between(score)}' for name, score in scores.items())}"
+
+
+def _share(score: Row) -> str:
+    return f"{100 * score['value']:.1f}"
+
+
+def _between(score: Row) -> str:
+    return f"[{100 * score['low']:.1f}, {100 * score['high']:.1f}]"

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from .plot_style import belonging
+
 _GAP, _LINE = 14, 1.15  # points from a group of points to its column of names; line spacing
 
 
 class Point(NamedTuple):
-    """A point in data coordinates with a vertical bar and a name."""
+    """A point in data coordinates with a vertical bar, a name, and the number of its cell."""
 
     x: float
     y: float
     low: float
     high: float
     name: str
+    of: int
 
 
 def place(axes: Any, points: Sequence[Point], *, size: float, colour: str, line: str) -> None:
@@ -39,9 +42,10 @@ def place(axes: Any, points: Sequence[Point], *, size: float, colour: str, line:
         start = 10 ** (math.log10(group[-1].x) + _GAP / 72 / inches * span)
         group.sort(key=lambda p: (p.y, p.x))
         for point, y in zip(group, _apart([p.y for p in group], height, bottom, top), strict=True):
-            axes.plot([point.x, start], [point.y, y], color=line, linewidth=0.5, zorder=1)
             look = {"fontsize": size, "color": colour, "va": "center_baseline", "in_layout": False}
-            axes.annotate(point.name, (start, y), xytext=(2.5, 0), textcoords="offset points", **look)
+            with belonging(axes, point.of):
+                axes.plot([point.x, start], [point.y, y], color=line, linewidth=0.5, zorder=1)
+                axes.annotate(point.name, (start, y), xytext=(2.5, 0), textcoords="offset points", **look)
 
 
 def _groups(points: Sequence[Point], width: float) -> list[list[Point]]:

@@ -88,8 +88,10 @@ def _of_cells(found: Sequence[cells.Cell]) -> dict[str, Any]:
         "rows": rows,
         "headline": [place for place, column in enumerate(columns) if column.headline],
         "colours": {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()},
-        "curves": lambda over: [(name, curve, curves.value, r) for name, curve, r in curves.of(found, over)],
+        "curves": lambda over: curves.of(found, over),
+        "told": curves.value,
         "cells": found,
+        "filters": _filters(found),
         "results": results,
         "coupled": [(cell, r) for cell in found for r in cell.results if r.evaluation.coupled],
         "concerns": _concerns(found),
@@ -102,6 +104,15 @@ def _of_cells(found: Sequence[cells.Cell]) -> dict[str, Any]:
         "protocol": joined(cells.attackers(results, further=False) or ["no attack"]),
         "where": partial(_name, seeds=any(len(cell.results) > 1 for cell in found)),
     }
+
+
+def _filters(found: Sequence[cells.Cell]) -> dict[str, dict[str, list[int]]]:
+    """By what a reader may choose cells: each choice with the numbers of its cells; what all have in common is no choice."""
+    choices: dict[str, dict[str, list[int]]] = {"Normalization": {}, "Training": {}, "Setting": {}}
+    for number, cell in enumerate(found):
+        for choice, name in zip(choices.values(), (cell.norm, cell.recipe, cell.setting), strict=True):
+            choice.setdefault(name, []).append(number)
+    return {what: choice for what, choice in choices.items() if len(choice) > 1}
 
 
 def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:

@@ -1,10 +1,11 @@
-"""Colours, type and files of the figures: each is kept as PNG and SVG on white, and as SVG in the page's own colours."""
+"""Colours, type, marks and files of the figures: each is kept as PNG and SVG on white, and as SVG in the page's own colours."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ _STYLE: Any = {
     "ytick.labelcolor": INK,
 }
 WIDTH = 7.2  # inches
+_SAID = "said:{}:{}"  # the id of what is drawn, until it is written: its cell, and what it says
 
 
 class Drawn(NamedTuple):
@@ -75,6 +77,29 @@ def in_percent(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:.0f}%")
 
 
+def mark(axes: Any, x: float, y: float, told: str, of: int | str = "") -> None:
+    """Let a point say its values: on hover in an SVG, on focus too in a page. `of` is the number of the cell that it belongs to."""
+    if math.isfinite(y):
+        axes.plot([x], [y], "o", markersize=10, alpha=0, gid=_SAID.format(of, told), zorder=5)
+
+
+@contextmanager
+def belonging(axes: Any, cell: int, told: str = "", row: float | None = None) -> Iterator[None]:
+    """What is drawn inside belongs to a cell, so that a page can hide it; the whole `row`, if there is one, tells its values."""
+    before = set(axes.get_children())
+    yield
+    belong(cell, set(axes.get_children()) - before)
+    if row is not None:
+        axes.axhspan(row - 0.5, row + 0.5, alpha=0, gid=_SAID.format(cell, told), zorder=5)
+
+
+def belong(cell: int, artists: Iterable[Any]) -> None:
+    """Let what has no mark of its own belong to a cell."""
+    for artist in artists:
+        if artist.get_gid() is None:
+            artist.set_gid(_SAID.format(cell, ""))
+
+
 def short(name: str, most: int = 44) -> str:
     """Cut a name that would leave no room for the figure."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
@@ -84,15 +109,27 @@ def save(name: str, figure: Any, out: Path) -> Drawn:
     """Write the figure's files, the same bytes for the same figure, and return it for the page."""
     files = []
     for kind, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
-        files.append(write(out / "figures" / f"{name}.{kind}", _bytes(figure, format=kind, facecolor="white", **options)))
-    svg = _bytes(figure, format="svg", transparent=True, metadata={"Date": None})
-    return Drawn(name, _for_page(name, svg.decode()), tuple(files))
+        held = _bytes(figure, format=kind, facecolor="white", **options)
+        files.append(write(out / "figures" / f"{name}.{kind}", _told(held) if kind == "svg" else held))
+    svg = _told(_bytes(figure, format="svg", transparent=True, metadata={"Date": None}))
+    return Drawn(name, _for_page(name, svg), tuple(files))
 
 
 def _bytes(figure: Any, **options: Any) -> bytes:
     held = io.BytesIO()
     figure.savefig(held, **options)
     return held.getvalue()
+
+
+def _told(svg: bytes) -> str:
+    """Let marks say their values as titles, and carry the numbers of their cells."""
+
+    def said(match: re.Match[str]) -> str:
+        of = f' data-of="{match[1]}"' if match[1] else ""
+        return f'<g class="said"{of}><title>{match[2]}</title>' if match[2] else f"<g{of}>"
+
+    marks = _SAID.format("([^:]*)", '([^"]*)')
+    return re.sub(f'<g id="{marks}">', said, svg.decode())
 
 
 def _for_page(name: str, svg: str) -> str:

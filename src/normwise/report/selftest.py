@@ -11,7 +11,7 @@ from ..records import write
 from .card import allowed, facts
 from .cells import label
 from .frame import rendered
-from .words import joined
+from .words import anchor, joined
 
 RECORD, PAGE = "selftest.json", "selftest.html"
 
@@ -24,6 +24,9 @@ def write_page(out: Path, record: Mapping[str, Any]) -> Path:
     said = (
         joined(f"{count} {status}" for status, count in raised.items() if count) if any(raised.values()) else "none failed"
     )
+    statuses: dict[str, list[tuple[str, str, str]]] = {}
+    for check in checks:
+        statuses.setdefault(check["status"], []).append((check["name"], anchor(check["name"]), check["measured"]))
     about = {"command", "commit", "hardware", "versions", "weights"}
     provenance = {key: value for key, value in record.items() if key in about}
     command = provenance.pop("command", "") or "the command was not recorded"
@@ -34,6 +37,8 @@ def write_page(out: Path, record: Mapping[str, Any]) -> Path:
         lead=f"{attack} in {len(checks)} tests with a known result: {said}.",
         rest=allowed(settings["threat"]),
         checks=checks,
+        statuses=list(statuses.items()),
+        anchor=anchor,
         provenance=facts(provenance),
         command=command,
     )

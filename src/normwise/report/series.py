@@ -18,11 +18,14 @@ class Tick(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """Curves as (name, points in percent of the box), their axes, and the numbers behind them: a value, and a score per curve."""
+    """Curves as (name, points), their axes, and the numbers behind them: a value, and a score per curve.
+
+    A point is its place in percent of the box, and what it says.
+    """
 
     over: str
     of: str
-    curves: list[tuple[str, list[tuple[float, float]]]]
+    curves: list[tuple[str, list[tuple[float, float, str]]]]
     x: list[Tick]
     y: list[Tick]
     numbers: list[tuple[str, ...]]
@@ -69,7 +72,16 @@ def plot(series: Mapping[str, Any], *, in_255ths: bool = False) -> Plot:
     return Plot(
         over,
         of,
-        [(name, sorted((place, height(one)) for place, one in zip(places, scores, strict=True))) for name, scores in curves],
+        [
+            (
+                name,
+                sorted(
+                    (place, height(one), f"{name}, {over} {called(value)}: {write(one)}")
+                    for place, value, one in zip(places, values, scores, strict=True)
+                ),
+            )
+            for name, scores in curves
+        ],
         x,
         [Tick(height(one), f"{100 * one:.0f}%" if shares else f"{one:.3g}") for one in grid],
         [(called(value), *map(write, each)) for value, *each in zip(values, *(scores for _, scores in curves), strict=True)],

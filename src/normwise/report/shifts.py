@@ -10,7 +10,7 @@ from typing import Any
 from ..records import write
 from .card import FIXED, Card, coupling, rows
 from .frame import rendered
-from .plot_style import SERIES, Drawn, bare, in_percent, new, save, short, style
+from .plot_style import SERIES, Drawn, bare, in_percent, mark, new, save, short, style
 
 RECORD, PAGE = "shifts.json", "shifts.html"
 _STYLES = ("-", "--", ":", "-.")
@@ -97,7 +97,12 @@ def _severities(networks: Sequence[Network], out: Path) -> Drawn:
             low, y, high = ([100 * made[part] for made in points.values()] for part in ("low", "value", "high"))
             axes.fill_between(list(points), low, high, color=colour, alpha=0.1, linewidth=0)
             line = _STYLES[number % len(_STYLES)]
-            axes.plot(list(points), y, line, marker="o", markersize=4, color=colour, linewidth=1.4, label=short(called(one)))
+            axes.plot(
+                list(points), y, line, marker="o", markersize=4, color=colour, linewidth=1.4, label=short(called(one), 54)
+            )
+            for severity, made in points.items():
+                told = f"severity {severity}" if severity else "clean"
+                mark(axes, severity, 100 * made["value"], f"{called(one)}, {told}: {_percent(made)}% {_percent(made, True)}")
         axes.set_ylim(-1.5, 101.5)
         axes.set_xticks(range(6), ["clean", *map(str, range(1, 6))])
         axes.set_xlabel("severity")
@@ -121,6 +126,9 @@ def _alphas(curves: Mapping[str, Sequence[Network]], out: Path) -> Drawn:
                 label = short(name) + ("" if key == "mean" else ", clean")
                 options: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markerfacecolor": face, "linewidth": 1.4}
                 axes.plot(alphas, y, line, color=colour, label=label, **options)
+                for one, alpha in zip(states, alphas, strict=True):
+                    told = f"{label}, alpha {alpha:.3g}: {_percent(one[key])}% {_percent(one[key], True)}"
+                    mark(axes, alpha, 100 * one[key]["value"], told)
         axes.set_ylim(-1.5, 101.5)
         axes.set_xlim(-0.03, 1.03)
         axes.set_xlabel("alpha: the share of batch statistics")

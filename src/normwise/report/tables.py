@@ -33,9 +33,10 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of the main table: one result; its first value names it. `card` and `number` are the threat card of its figures,
-    `n` what they were drawn from."""
+    """A row of the main table: one result; its first value names it. `of` is the number of its cell, `card` and `number` are the
+    threat card of its figures, `n` what they were drawn from."""
 
+    of: int
     name: str
     n: str
     card: Card
@@ -189,7 +190,7 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
     columns += [Column("Worst case", "score", worst, headline=True), Column("Card", "number", _CARD)]
     columns += _COST * trained
     rows, cards = [], numbered(found)
-    for cell in found:
+    for place, cell in enumerate(found):
         for r in cell.results:
             e, reads = r.evaluation, reading(r.evaluation.norm_reads)
             values = [Value(cell.norm, sort=cell.norm), Value(cell.recipe, sort=cell.recipe)]
@@ -205,7 +206,7 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
             card = of(r)
             values += [Value(str(cards[card]), hover=card_line(card), sort=cards[card]), *_cost(r) * trained]
             n = e.headline.sample
-            rows.append(Row(r.name, n, card, cards[card], cell.recipe, e.coupled, cell.reference, values))
+            rows.append(Row(place, r.name, n, card, cards[card], cell.recipe, e.coupled, cell.reference, values))
     return columns, rows
 
 

@@ -32,6 +32,7 @@ from .pairing import for_any_size
 from .rechecks import Recheck, copy_of
 
 T = TypeVar("T")
+PGD20 = PGD(steps=20)  # what it leaves is the claim where none is made
 GAP = 0.05  # a claim that exceeds the truth by more is doubtful
 SHOWN = 6  # adversarial images kept for the page
 
@@ -208,7 +209,7 @@ class Case:
     def pgd20(self) -> float:
         """What PGD-20 leaves; where it cannot run (no gradient to follow, say), all that the network gets right."""
         try:
-            return self.accuracy(PGD(steps=20))
+            return self.accuracy(PGD20)
         except Exception:
             return self.evaluate().clean_accuracy.value
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...evaluation.artifacts import pictures
 from ...records import Check, Score
 from ...registry import plain
-from .case import GAP, Case
+from .case import GAP, PGD20, Case
 from .record import DOUBTFUL, NOT_ESTABLISHED, TRUSTWORTHY, Audited
 
 SEES = ("gradients per layer", "loss surface")  # checks that say whether gradients arrive, and tell the way
@@ -31,6 +31,7 @@ def conclude(case: Case, checks: Sequence[Check]) -> Audited:
         coupled=case.coupled,
         found_by=found_by,
         reach=case.reach,
+        claimed_under={"threat": plain(case.threat), "attacks": [plain(PGD20)]} if case.paired else {},
         reasons=(*against, *lacking),
         missing=tuple(check.name for check in checks if check.status == "could not run"),
         checks=tuple(checks),
