@@ -40,7 +40,6 @@ class Multi(Crafting):
     """
 
     name: ClassVar[str] = "multi"
-    label: ClassVar[str] = "multi-attack adversarial"
 
     kinds: tuple[Kind, ...] = ("linf", "roa")
     over: Literal["mean", "max"] = "mean"
@@ -51,6 +50,10 @@ class Multi(Crafting):
         super().__post_init__()
         one_of(self.name, ("mean", "max"), over=self.over)
         check_kinds(self.name, self.kinds)
+
+    @property
+    def label(self) -> str:
+        return f"multi-attack {self.over}"
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = craft_each(self, self.kinds, model, x, y, threat, generator)
@@ -69,7 +72,7 @@ class Multi(Crafting):
 
 def craft_each(
     recipe: Crafting,
-    kinds: Sequence[Kind],
+    kinds: Sequence[str],
     model: nn.Module,
     x: Images,
     y: Labels,
