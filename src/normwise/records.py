@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .checkout import commit, processor
 from .registry import plain
 
 SCHEMA = 1
@@ -173,6 +171,21 @@ class Substitute:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Several:
+    """A network under several attackers: its own threat model, and those of `evaluations`, by kind; their mean and union.
+
+    What stands under the protocols alone is None where rows are coupled. `oracle`: of MultiBN, if the route is chosen by who knows the attack.
+    """
+
+    evaluations: dict[str, Evaluation]
+    mean: Score
+    union: Score
+    protocol_mean: Score | None = None
+    protocol_union: Score | None = None
+    oracle: dict[str, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One experiment, whole: its settings, what training cost, what the evaluation found."""
 
@@ -181,6 +194,7 @@ class Result:
     training: Training | None
     evaluation: Evaluation
     substitute: Substitute | None = None
+    several: Several | None = None
     schema: int = SCHEMA
 
 
@@ -208,15 +222,22 @@ def read_results(path: Path) -> list[Result]:
         raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
 
 
-_NESTED: dict[str, type] = {
-    "clean_accuracy": Score,
-    "robust_accuracy": Score,
-    "protocol_accuracy": Score,
-    "single": Score,
-    "training": Training,
-    "evaluation": Evaluation,
-    "substitute": Substitute,
-}
+_SCORES = (
+    "clean_accuracy",
+    "robust_accuracy",
+    "protocol_accuracy",
+    "single",
+    "mean",
+    "union",
+    "protocol_mean",
+    "protocol_union",
+)
+_NESTED: dict[str, type] = dict.fromkeys(_SCORES, Score)
+_NESTED |= {"training": Training, "evaluation": Evaluation, "substitute": Substitute, "several": Several}
+_BY_NAME: dict[str, type] = {"per_attack": Score, "oracle": Score, "evaluations": Evaluation}
+
+
+_IN_ORDER: dict[str, type] = {"checks": Check, "curves": Curve, "scores": Score}
 
 
 def _build(kind: type, data: Mapping[str, Any]) -> Any:
@@ -224,17 +245,12 @@ def _build(kind: type, data: Mapping[str, Any]) -> Any:
     for key, value in values.items():
         if key in _NESTED and value is not None:
             values[key] = _build(_NESTED[key], value)
-        elif key == "per_attack":
-            values[key] = {name: Score(**score) for name, score in value.items()}
-        elif key == "remarks":
+        elif key in _BY_NAME:
+            values[key] = {name: _build(_BY_NAME[key], one) for name, one in value.items()}
+        elif key in _IN_ORDER:
+            values[key] = tuple(_build(_IN_ORDER[key], one) for one in value)
+        elif key in ("remarks", "values"):
             values[key] = tuple(value)
-        elif key == "checks":
-            values[key] = tuple(Check(**check) for check in value)
-        elif key == "curves":
-            values[key] = tuple(
-                Curve(over=c["over"], values=tuple(c["values"]), scores=tuple(Score(**s) for s in c["scores"]))
-                for c in value
-            )
     known = {f.name for f in dataclasses.fields(kind)}
     return kind(**{key: value for key, value in values.items() if key in known})
 
@@ -261,7 +277,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit(),
         "hardware": {
             "device": device,
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
@@ -272,27 +288,3 @@ def provenance() -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
-
-
-@functools.cache
-def commit(folder: Path = Path(__file__).parent) -> str | None:
-    """The commit that the code in a folder is of, "-dirty" after it where files were changed since.
-
-    None where it is no checkout's own, or without git. It stays what it was when first asked: asked when a command begins, it
-    is what runs, whatever is committed meanwhile.
-    """
-
-    def git(*words: str) -> str:
-        asked = ["git", "-C", str(folder), *words, "--", "."]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-
-    last = git("log", "-1", "--format=%H") if shutil.which("git") else ""
-    return last + "-dirty" * bool(git("status", "--porcelain")) if last else None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -10,7 +10,7 @@ from normwise.attacks import APGD, ATTACKS, PGD
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.models.abnn import Adaptive, abnn
-from normwise.norms import MBN, NORMS, NoNorm
+from normwise.norms import MBN, NORMS, MultiBN, NoNorm
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.seeding import generator
 from normwise.threats import THREATS, Linf
@@ -88,7 +88,8 @@ def test_a_substitute_is_listened_to_there_as_here(source):
 @pytest.mark.parametrize("name", some(RECIPES, "adversarial", "mbn", "abnn", "nofrost-star"), ids=str)
 def test_recipes_train_there_as_here(name):
     recipe = RECIPES[name](**({"steps": 2} if hasattr(RECIPES[name], "steps") else {}))
-    special = {"mbn": lambda: convert(trained(), MBN()), "nofrost": lambda: trained(NoNorm())}
+    special = {"mbn": lambda: convert(trained(), MBN()), "multibn": lambda: convert(trained(), MultiBN())}
+    special |= {"nofrost": lambda: trained(NoNorm())}
     special["nofrost-star"] = special["nofrost"]
     special["abnn"] = lambda: abnn(trained(), trained(), Adaptive(taps=("conv2",)), shape=(2, 6, 6))
     schedule = Schedule(epochs=1, batch_size=32, lr=0.05, crop=1, flip=True, ema=0.9)

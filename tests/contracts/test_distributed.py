@@ -11,7 +11,8 @@ import torch
 from normwise.attacks.base import BaseAttack
 from normwise.experiments.together import joined
 from normwise.models.abnn import Adaptive, abnn
-from normwise.norms import MBN, NORMS, NoNorm
+from normwise.norms import MBN, NORMS, MultiBN, NoNorm
+from normwise.norms.surgery.conversion import convert
 from normwise.seeding import Slice, generator, sharing
 from normwise.threats import THREATS, Linf
 from normwise.training.loop import crew_of, fit
@@ -22,7 +23,7 @@ from normwise.types import Batch, Proposal
 from pair import together
 from worlds import Stripes, fitting, images, labels, scene, some, trained
 
-OWN = {"nofrost": NoNorm(), "nofrost-star": NoNorm(), "mbn": MBN()}  # recipes that take one norm alone
+OWN = {"nofrost": NoNorm(), "nofrost-star": NoNorm(), "mbn": MBN(), "multibn": MultiBN()}  # recipes that take one norm alone
 TAKEN = [(recipe, norm) for recipe in RECIPES for norm in NORMS if norm == getattr(OWN.get(recipe), "name", norm)]
 QUICK = [(recipe, norm) for recipe, norm in TAKEN if recipe == "standard" or norm == getattr(OWN.get(recipe), "name", "bn")]
 TWENTY = Schedule(epochs=4, batch_size=16, lr=0.02, decay="constant", ema=0.9, crop=1, flip=True)
@@ -46,7 +47,7 @@ def world(recipe, norm):
     if recipe == "abnn":
         options = Adaptive(source="statistics", scope="channel", taps=("conv2",))
         return abnn(quiet(norm), quiet(seed=1), options, shape=(2, 6, 6))
-    return quiet(norm)
+    return convert(quiet(), norm) if recipe == "multibn" else quiet(norm)
 
 
 def few(recipe):

@@ -104,6 +104,7 @@ BY_CHANNEL = {  # what is measured, by what is divided, and the shares of centre
     "bnm": (moments, root, 0, 1),
     "alphabn": (moments, root, 0.5, 0.5),
     "mbn": (moments, root, 0, 0),
+    "multibn": (moments, root, 0, 0),
     "powerbn": (moments, lambda variance: (variance + 1e-5) ** (0.2 / 2), 0, 0),
     "meanonly": (moments, torch.ones_like, 0, 0),
     "median": (median, root, 0, 0),

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from normwise.models.abnn import Adaptive, abnn
-from normwise.norms import MBN, NORMS, NoNorm
+from normwise.norms import MBN, NORMS, MultiBN, NoNorm
+from normwise.norms.surgery.conversion import convert
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.training.loop import fit
@@ -30,12 +31,15 @@ PASSES = {  # forwards and backwards per image beyond one of each per step of th
     "fgsm-rs": (2, 2),
     "n-fgsm": (2, 2),
     "mbn": (2, 2),
+    "multi": (3, 3),  # two attackers of one step
+    "multibn": (4, 4),
     "abnn": (2, 1),  # and the substitute's forward
 }
 UPDATES = {
     "mixed": 2,
     "trades": 2,
     "mbn": 2,
+    "multibn": 3,
     "nofrost": 0,
     "nofrost-star": 0,
     "mixed-star": 4,
@@ -46,6 +50,7 @@ REFUSED = {
     "nofrost": "for networks that normalize nothing; this one has 1 norms",
     "nofrost-star": "for networks that normalize nothing; this one has 1 norms",
     "mbn": "mbn trains networks with routes; Small has none",
+    "multibn": "multibn trains networks with routes by attack and a detector; Small has none",
 }
 
 
@@ -55,6 +60,8 @@ def fitting(recipe, norm=None):
         return abnn(trained(norm), trained(seed=1), Adaptive(source="statistics", taps=("conv2",)), shape=(2, 6, 6))
     if recipe.name in ("nofrost", "nofrost-star"):  # bounded functions normalize nothing
         return trained(norm or NoNorm()) if norm is None or norm.name in ("none", "dyt", "derf") else None
+    if recipe.name == "multibn":
+        return convert(trained(), MultiBN()) if norm is None or norm == MultiBN() else None
     own = {"mbn": MBN()}.get(recipe.name, norm)
     return trained(own) if norm is None or own == norm else None
 
@@ -63,7 +70,8 @@ def fitting(recipe, norm=None):
 def recipe(request):
     """The recipe with its own settings but few steps; TRADES lighter, whose divergence is mostly the noise of dropout here."""
     known = RECIPES[request.param]
-    few = {field.name: 2 for field in dataclasses.fields(known) if field.name == "steps"}
+    steps = 1 if request.param in ("multi", "multibn") else 2
+    few = {field.name: steps for field in dataclasses.fields(known) if field.name == "steps"}
     return known(**few, **({"beta": 1.0} if request.param == "trades" else {}))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from normwise.attacks import ATTACKS, FGSM, PGD
+from normwise.checkout import commit
 from normwise.data import DATA
 from normwise.diagnostics import DIAGNOSES
 from normwise.evaluation.acceleration import Speed
@@ -17,7 +18,7 @@ from normwise.experiments.papers.cell import Cell
 from normwise.experiments.papers.scale import Scale
 from normwise.models import MODELS
 from normwise.norms import NORMS
-from normwise.records import Result, Substitute, Training, commit, provenance, read_result, to_json, write
+from normwise.records import Result, Several, Substitute, Training, provenance, read_result, to_json, write
 from normwise.registry import DIGEST_VERSION, Registry, changed, kept, plain
 from normwise.threats import THREATS, Linf
 from normwise.training.recipes import RECIPES
@@ -81,6 +82,14 @@ def test_a_pair_and_a_substitute_are_the_same_after_json(tmp_path):
     evaluation = evaluate(trained(), batches, AttackPlan(Linf(), (FGSM(),), strongest=(PGD(steps=2),))).evaluation
     heard = Substitute(source="runs/a", trained_on=plain(DATA["digits"]()), clean_accuracy=evaluation.clean_accuracy)
     before = dataclasses.replace(result(), evaluation=evaluation, substitute=heard)
+    assert read_result(write(tmp_path / "result.json", to_json(before))) == before
+
+
+def test_several_attackers_are_the_same_after_json(tmp_path):
+    one = result()
+    score = one.evaluation.clean_accuracy
+    several = Several(evaluations={"roa": one.evaluation}, mean=score, union=score, oracle={"clean": score})
+    before = dataclasses.replace(one, several=several)
     assert read_result(write(tmp_path / "result.json", to_json(before))) == before
 
 

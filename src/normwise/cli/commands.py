@@ -13,6 +13,7 @@ import torch
 from ..auditing.attack_tests import RECORD as SELFTEST
 from ..auditing.attack_tests import SelfTest, run_selftest
 from ..auditing.auditor import Audit, run_audit
+from ..checkout import commit
 from ..diagnostics.run import Diagnose, run_diagnose
 from ..evaluation.shifts.run import RECORD, Shifts, run_shifts
 from ..experiments import experiment, leaderboard
@@ -23,7 +24,7 @@ from ..experiments.improve import Improve, run_improve
 from ..experiments.papers import SYSTEMS, Reproduce, reproduce
 from ..experiments.presets import PRESETS
 from ..experiments.together import counted
-from ..records import RESULTS, Result, commit, provenance, write
+from ..records import RESULTS, Result, provenance, write
 from ..registry import plain
 from ..types import Report, silent
 from ..utils.run import RESULT

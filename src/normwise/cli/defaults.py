@@ -20,7 +20,7 @@ from ..experiments.experiment import Experiment
 from ..experiments.export import Export
 from ..experiments.grid import Bench
 from ..experiments.improve import Improve
-from ..experiments.presets import PRESETS, data_name, defaults_for
+from ..experiments.presets import BASELINES, DOMAINS, PRESETS, data_name, defaults_for
 from ..models.hub import located
 from ..registry import plain, unknown
 from ..utils.run_folder import CONFIG
@@ -28,8 +28,10 @@ from .parser import Layers
 
 
 def for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """The data set decides the radius and the schedule."""
-    return _known(Bench, defaults_for(data_name(given))), {}
+    """The data set decides the radius and the schedule; a domain the data set, the methods and the columns."""
+    domain = str(given.get("domain", ""))
+    filled = BASELINES if domain in DOMAINS else {}
+    return _known(Bench, defaults_for(data_name(given, DOMAINS.get(domain, "digits")))) | filled, {}
 
 
 def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:

@@ -3,7 +3,7 @@
 EXAMPLES = {
     "bench": (
         "normwise bench --norms bn,rnt --recipes standard,adversarial",
-        "normwise bench --data cifar10 --config examples/methods.yaml --out runs/methods",
+        "normwise bench --domain video --data.test_limit 100 --out runs/video",
     ),
     "train": (
         "normwise train digits --norm rnt --norm.power 0.5",

@@ -10,12 +10,14 @@ from ..auditing.checks.record import Audited
 from ..records import Check, Result, Score
 from ..report import cells, tables
 from ..report.claims import figure
+from ..report.columns import under
 from ..report.findings import farthest, sides
 from ..report.shifts import called
 from ..report.texts import one_line
 from ..report.words import percent
 
 WIDTH = 120  # columns, where no terminal says another number
+WIDE = 9  # columns of a table, beyond which figures stand without their intervals
 
 
 def show(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> None:
@@ -45,6 +47,7 @@ def of_result(result: Result) -> None:
     scores["single"] = e.single
     which = f" (the lower of joint and single: {'single' if e.headline is e.single else 'joint'})" if e.single else ""
     scores[f"worst case{which}"] = e.headline
+    scores |= {one.name: one.worst for one in under(result)}
     rows = [(name, percent(one.value), tables.interval(one), one.sample) for name, one in scores.items() if one]
     images = "coupled" if e.coupled else "independent"
     show((f"images: {images}", "accuracy", "95% interval", "of"), rows, numbers=3)
@@ -54,7 +57,11 @@ def of_results(results: Sequence[Result]) -> None:
     """Several networks: the columns that their page shows first."""
     columns, rows = tables.main(cells.of(results))
     places = [place for place, column in enumerate(columns) if column.headline]
-    lines = [[row.values[place].line or row.values[place].text for place in places] for row in rows]
+    wide = len(places) > WIDE  # then without intervals
+    lines = [
+        [row.values[place].text if wide else row.values[place].line or row.values[place].text for place in places]
+        for row in rows
+    ]
     show([columns[place].title for place in places], lines, sum(columns[place].kind != "words" for place in places))
 
 

@@ -33,7 +33,8 @@ from ..utils.model_state import device_of, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from ..utils.workers import check_devices, launched, one_of
-from .experiment import completed, labelled
+from .columns import Columns, beside, check_columns, completed, share
+from .experiment import labelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Evaluate:
         threat          what the attacker may do
         attacks         the attacks (the protocol)
         strongest       further attacks, on the images that `attacks` leave correct; []: none
+        columns         further attackers, scaled to the data and to the radius of `threat`, each with a figure of its own
         goal            "misclassified": any wrong class counts; "targeted": only the class after the label counts
         stateful        for a network that a forward pass changes: "refuse" it, "restore" it after each pass, or check the batches
                         in order, each in the state that the one before left ("sequence")
@@ -70,6 +72,7 @@ class Evaluate:
     threat: ThreatModel = choice(THREATS, Linf())
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
     strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    columns: Columns = Columns()
     goal: Goal = "misclassified"
     stateful: Stateful = "refuse"
     speed: Speed = Speed()
@@ -86,6 +89,7 @@ class Evaluate:
         check_devices(self.devices, self.device)
         if self.craft_on and not self.through_substitute:
             raise ValueError("craft_on and through_substitute: false both say what to attack; give one of them")
+        check_columns(self.columns, self.threat)
         plan = plan_of(self)
         if self.stateful == "sequence" and self.devices > 1:
             raise ValueError(f"devices is {self.devices}, and batches in sequence cannot be shared; leave devices at 1")
@@ -107,6 +111,8 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
     check_network(model, first)
     check_attacks((*e.attacks, *e.strongest), e.threat, first, e.goal)
+    for its in e.columns.plans(plan_of(e), first.x.shape[1:]).values():
+        check_attacks(its.every, its.threat, first, e.goal)
     said = told(loaded, report)
     keep_settings(e, folder)
     if e.devices > 1:
@@ -128,7 +134,8 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
         on = e.craft_on or "the network itself, without the gradient through its substitute"
         doubts = (sanity_checks.crafted_elsewhere(on), *doubts)
     evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found), provenance=whole.provenance | said)
-    result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
+    several = beside(e.columns, verdict, model, ours, crafted_on, folder / PARTS, report)
+    result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation, several=several)
     write(folder / RESULT, to_json(result))
     return result, dataclasses.replace(verdict, evaluation=evaluation)
 
@@ -169,4 +176,6 @@ def _shared(e: Evaluate, folder: Path, count: int, batches: int, report: Report)
 def _one_share(e: Evaluate, folder: Path, number: int, count: int) -> None:
     model, crafted_on, _ = _networks(e)
     batches = e.data.test(batch_size=e.batch_size)
-    evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=Shard(folder / PARTS, number, count))
+    shard = Shard(folder / PARTS, number, count)
+    evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=shard)
+    share(e.columns, model, batches, plan_of(e), crafted_on, shard)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +15,16 @@ from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
 from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..data.augment import check_crop, check_flip
-from ..evaluation import batch_attacks, sanity_checks
+from ..evaluation import sanity_checks
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan, check_attacks
 from ..evaluation.predictor import check_network
+from ..evaluation.verdict import Verdict
 from ..models import MODELS, ResNet, loading
 from ..models.abnn import Adaptive, abnn
 from ..norms import BN, NORMS
 from ..norms.surgery.conversion import convert
-from ..records import Evaluation, Result, provenance, read_result, to_json, write
+from ..records import Evaluation, Result, read_result, to_json, write
 from ..registry import plain
 from ..seeding import derive, drawing
 from ..threats import THREATS, Linf
@@ -32,13 +32,14 @@ from ..training.loop import Fitted, fit
 from ..training.options import FitOptions
 from ..training.recipes import RECIPES, Standard
 from ..training.schedule import Schedule, autocast
-from ..types import Attack, Batch, Data, Norm, Recipe, Report, ThreatModel, silent
+from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel, silent
 from ..utils.model_state import moved
 from ..utils.network_size import check_size
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings, same_settings
 from ..utils.workers import check_devices, here
 from . import substitutes
+from .columns import Columns, beside, check_columns, completed
 from .together import joined
 
 
@@ -55,6 +56,7 @@ class Experiment:
         train_eps       radius in training, if it differs from the threat's
         attacks         the attacks of the evaluation (the protocol)
         strongest       further attacks, on the images that `attacks` leave correct; []: none
+        columns         further attackers, scaled to the data and to the radius of `threat`, each with a figure of its own
         schedule        how training proceeds
         start           train from this model: a run folder, hub:USER/NAME, or package.module:function; `model` is then not used
         weights         a weights file for `start`
@@ -78,6 +80,7 @@ class Experiment:
     train_eps: float | None = None
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
     strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    columns: Columns = Columns()
     schedule: Schedule = Schedule()
     start: str = ""
     weights: str = ""
@@ -94,6 +97,7 @@ class Experiment:
     def __post_init__(self) -> None:
         check_running(self)
         check_devices(self.devices, self.device)
+        check_columns(self.columns, self.threat)
         _ = self.training_threat  # refuses a radius that cannot be
         for option, file, of in (
             ("weights", self.weights, "start"),
@@ -177,6 +181,7 @@ def prepared(e: Experiment, report: Report = silent) -> tuple[nn.Module, dict[st
         ends = (torch.arange(len(batch.y)) == 0) * (e.data.classes - 1)  # of the labels that training will meet
         check_network(ready, batch._replace(y=ends), "train")
     check_attacks((*e.attacks, *e.strongest), e.threat, batch)
+    e.columns.plans(_plan(e), batch.x.shape[1:])
     e.data.train_batches(e.schedule.batch_size)
     check_crop(batch.x, e.schedule.crop)
     if e.schedule.flip:
@@ -235,24 +240,16 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
 
 def evaluated(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
-    batches = e.data.test(batch_size=e.batch_size)
-    plan = AttackPlan(e.threat, e.attacks, strongest=e.strongest, seed=e.seed)
-    verdict = evaluate(model, batches, plan, report=report).named(name, plain(e.data))
-    return completed(verdict.evaluation, model, batches, e.threat, report=report)
+    verdict = _judged(e, model, report, name)
+    return completed(verdict.evaluation, model, verdict.batches, e.threat, report=report)
 
 
-def completed(
-    found: Evaluation,
-    model: nn.Module,
-    batches: Sequence[Batch],
-    threat: ThreatModel,
-    craft_on: nn.Module | None = None,
-    report: Report = silent,
-) -> Evaluation:
-    """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran."""
-    found = batch_attacks.with_single(found, model, batches, threat, craft_on, report)
-    more = sanity_checks.beside_malicious(model, batches, found.seed)
-    return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
+def _judged(e: Experiment, model: nn.Module, report: Report, name: str) -> Verdict:
+    return evaluate(model, e.data.test(batch_size=e.batch_size), _plan(e), report=report).named(name, plain(e.data))
+
+
+def _plan(e: Experiment) -> AttackPlan:
+    return AttackPlan(e.threat, e.attacks, strongest=e.strongest, seed=e.seed)
 
 
 def finished(e: Experiment, folder: Path) -> bool:
@@ -266,7 +263,9 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent)
     if finished(e, folder):
         return read_result(path)
     fitted, said = train(e, folder, report)
-    evaluation = evaluated(e, fitted.model, report, name)
+    verdict = _judged(e, fitted.model, report, name)
+    evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report)
+    several = beside(e.columns, verdict, fitted.model, _plan(e), report=report)
     doubts = (*evaluation.checks, *sanity_checks.of_training(fitted.training))
     evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)
     heard = None
@@ -279,6 +278,7 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent)
         training=fitted.training,
         evaluation=evaluation,
         substitute=heard,
+        several=several,
     )
     write(path, to_json(result))
     return result

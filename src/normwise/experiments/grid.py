@@ -24,9 +24,10 @@ from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel
 from ..utils.run import RESULT, check_running
 from ..utils.run_folder import check_folder, keep_settings
 from .backends import BACKENDS, Backend, Processes
+from .columns import Columns
 from .experiment import Experiment, finished, prepared, run
 from .launch import Crew, Job, launch
-from .presets import DIGITS, EPS
+from .presets import DIGITS, DOMAINS, EPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class Bench:
         threat          what the attacker may do, in training and evaluation
         attacks         the attacks of the evaluation (the protocol)
         strongest       further attacks, on the images that `attacks` leave correct; []: none
+        domain          "image" or "video": fill all columns, on the digits or on moving digits if no data are named; empty: as given
+        columns         further attackers, scaled to the data and to the radius of `threat`, each with a figure of its own
         schedule        the training schedule, the same for every cell
         seeds           number of seeds, starting at 0
         batch_size      images per batch in the evaluation
@@ -60,6 +63,8 @@ class Bench:
     threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
     strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    domain: str = ""
+    columns: Columns = Columns()
     schedule: Schedule = DIGITS
     seeds: int = 1
     batch_size: int = 25
@@ -74,6 +79,8 @@ class Bench:
             raise ValueError(f"seeds is {self.seeds} and jobs {self.jobs}; give whole numbers >= 1")
         if not ((self.norms and self.recipes) or self.methods):
             raise ValueError("a bench needs at least one norm and one recipe, or one method; give some")
+        if self.domain not in ("", *DOMAINS):
+            raise ValueError(f"domain is {self.domain!r}; give {' or '.join(DOMAINS)}")
         cells(self)  # refuses methods that cannot be
 
 
@@ -134,6 +141,10 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
     bench in the same folder meanwhile shares the work.
     """
     check_folder(bench, folder)
+    if bench.domain and (len(bench.data.test(batch_size=1)[0].x.shape) == 5) != (bench.domain == "video"):
+        raise ValueError(
+            f"domain is {bench.domain}, and the rows of {bench.data.name} are none; name other data, or the other domain"
+        )
     grid = cells(bench)
     for cell in grid.values():
         prepared(cell, report)  # what cannot run is refused before anything is written

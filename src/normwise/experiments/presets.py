@@ -10,6 +10,7 @@ from ..data import Cifar10, Digits, MovingDigits
 from ..models import ResNet, ResNet3D, ResNet18
 from ..registry import plain
 from ..threats import Linf
+from ..threats.scaled import KINDS
 from ..training.recipes import Adversarial
 from ..training.schedule import Schedule
 from .experiment import Experiment
@@ -65,6 +66,16 @@ def defaults_for(data_name: str) -> dict[str, Any]:
     if data_name in PRESETS:
         return plain(PRESETS[data_name]())
     return {"threat": {"name": "linf", "eps": EPS.get(data_name, 8 / 255)}}
+
+
+# The data of a domain, and the methods that its bench compares: baselines of the papers on adversarial videos.
+DOMAINS = {"image": "digits", "video": "moving-digits"}
+BASELINES: dict[str, Any] = {
+    "norms": ["bn"],
+    "recipes": ["standard", "adversarial", "multi", {"name": "multi", "over": "max"}],
+    "methods": [{"name": "multibn", "norm": "multibn", "recipe": "multibn"}],
+    "columns": {"kinds": list(KINDS[1:])},
+}
 
 
 def data_name(given: Mapping[str, Any], otherwise: str = "digits") -> str:

@@ -27,6 +27,7 @@ from .jsbn import JSBN as JSBN
 from .layer import StatNorm as StatNorm
 from .layernorm2d import LN2D as LN2D
 from .layernorm2d import LayerNorm2d as LayerNorm2d
+from .multibn import MultiBN as MultiBN
 from .rmsnorm import RMS as RMS
 from .rmsnorm import RMSNorm2d as RMSNorm2d
 from .robust import RN as RN

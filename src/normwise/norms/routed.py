@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..types import Site
 from ..utils.model_state import copied
+from ..utils.per_row import over
 from .layer import StatNorm
 from .layernorm2d import LayerNorm2d
 from .layout import along, channels_second
@@ -26,10 +27,14 @@ class Routed(nn.Module):
 
     Each route has statistics, a scale and a shift of its own, but for what is shared. The keys of BatchNorm (of `of`'s layer) load
     into every route. `weight` and `bias` are those of the route in use; with `soup` they lie between those of the first two routes.
+    A detector (see `MultiBN`) may give each row a share of every route: `shares` (b, routes), for one pass.
 
     Raises ValueError for a number of routes below 1, and for options that do not go together. Choose a route with
     `routed(model, route)` or `on_route`.
     """
+
+    kinds: tuple[str, ...] = ()  # the types of attack of routes 1, 2, ..., between which a detector chooses
+    shares: Tensor | None = None
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class Routed(nn.Module):
             raise ValueError(f"soup is {soup}, for {routes} routes; give the share of route 1, 0 to 1, of two routes")
         self.num_features, self.routes, self.share, self.route = num_features, routes, share, route
         self.axis, self.of, self.soup = axis, of, soup
+        self.fixed = False  # the route was named, and no detector is asked
         own: nn.Module = StatNorm(num_features, eps=eps, momentum=momentum, affine=False)
         if of == "layernorm2d":
             own = LayerNorm2d(num_features, eps, elementwise_affine=False)
@@ -81,14 +87,30 @@ class Routed(nn.Module):
         return rows[self.route if self.share != "affine" else 0]
 
     @property
+    def detected(self) -> bool:
+        """Whether a detector weights the routes, and nobody has named one."""
+        return bool(self.kinds) and not self.fixed
+
+    @property
     def active(self) -> nn.Module:
         """What takes the statistics of the route in use."""
         return self.statistics[self.route if self.share != "statistics" else 0]
 
     @channels_second
     def forward(self, input: Tensor) -> Tensor:
+        if self.shares is not None:
+            return self._shared(input, self.shares).to(input.dtype)
         y = self.active(input)
         return torch.addcmul(along(self.bias, y, 1), y, along(self.weight, y, 1)).to(input.dtype)
+
+    def _shared(self, x: Tensor, shares: Tensor) -> Tensor:
+        """The mean over the routes, each row by its shares."""
+        each = zip(self.statistics, self.weights, self.biases, shares.T, strict=True)
+        parts = [
+            over(share, x) * torch.addcmul(along(bias, x, 1), normalize(x), along(weight, x, 1))
+            for normalize, weight, bias, share in each
+        ]
+        return sum(parts[1:], parts[0])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix) and "." not in key.removeprefix(prefix)]:
@@ -119,14 +141,18 @@ def routed(model: nn.Module, route: int) -> Iterator[nn.Module]:
         raise ValueError(
             f"no route {route} in {type(model).__name__}: it has {fewest or 'no'} routes; convert(model, MBN()) makes 2"
         )
-    before = [(layer.route, layer.soup) for layer in layers]
+    before = [(layer.route, layer.soup, layer.fixed) for layer in layers]
     try:
-        for layer in layers:
-            layer.route, layer.soup = route, None
+        _take(layers, route)
         yield model
     finally:
         for layer, old in zip(layers, before, strict=True):
-            layer.route, layer.soup = old
+            layer.route, layer.soup, layer.fixed = old
+
+
+def _take(layers: Iterable[Routed], route: int) -> None:
+    for layer in layers:
+        layer.route, layer.soup, layer.fixed = route, None, True
 
 
 def on_route(model: nn.Module, route: int) -> nn.Module:
@@ -134,9 +160,7 @@ def on_route(model: nn.Module, route: int) -> nn.Module:
     model = copied(model)
     with routed(model, route):
         pass
-    for module in model.modules():
-        if isinstance(module, Routed):
-            module.route, module.soup = route, None
+    _take((module for module in model.modules() if isinstance(module, Routed)), route)
     return model
 
 

@@ -44,9 +44,9 @@ STANDARDIZED: dict[type[nn.Module], type[nn.Module]] = {  # exact types: a subcl
 
 
 def complete(model: nn.Module, norm: Norm) -> None:
-    """Let a norm change, in place, what else belongs to it in a network: `wsgn` standardizes the convolutions."""
-    if isinstance(norm, WSGN):
-        norm.finish(model)
+    """Let a norm change, in place, what else belongs to it in a network: `wsgn` standardizes the convolutions, `multibn` adds its detector."""
+    if finish := getattr(norm, "finish", None):
+        finish(model)
 
 
 def standardized(weight: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class Card(NamedTuple):
     changes: tuple[str, ...]
     fixed: str
     judged: str
+    oracle: str = ""
 
     @property
     def lines(self) -> list[tuple[str, list[str]]]:
@@ -41,6 +42,7 @@ class Card(NamedTuple):
             ("The attacker changes", list(self.changes)),
             ("The evaluation fixes", [self.fixed]),
             ("Checked on", [self.judged]),
+            *[("Oracle, no defence that can be used", [self.oracle])] * bool(self.oracle),
         ]
 
 
@@ -51,7 +53,7 @@ def of(result: Result) -> Card:
     further = "on every batch again" if e.coupled else "on the images that these left correct"
     attacks += tuple(f"{further}: {_attack(attack, result)}" for attack in e.strongest)
     coupled = (BATCH, ONE.format(e.single.n)) if e.single else (JOINT,)
-    return Card(_threat(result), attacks, coupled if e.coupled else (ALONE,), FIXED, _judged(result))
+    return Card(_threat(result), attacks, coupled if e.coupled else (ALONE,), FIXED, _judged(result), _oracle(result))
 
 
 def coupling(networks: Iterable[tuple[str, bool]]) -> list[str]:
@@ -61,12 +63,6 @@ def coupling(networks: Iterable[tuple[str, bool]]) -> list[str]:
         groups.setdefault(coupled, []).append(name)
     words = {True: "coupled (an answer depends on the other images of the batch)", False: "independent"}
     return [f"{words[coupled]}: {joined(names)}" for coupled, names in groups.items()]
-
-
-def numbered(found: Sequence[Cell]) -> dict[Card, int]:
-    """The different cards of a report, numbered from 1 in the order in which they first appear."""
-    cards = dict.fromkeys(of(r) for cell in found for r in cell.results)
-    return {card: number for number, card in enumerate(cards, 1)}
 
 
 def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
@@ -212,6 +208,14 @@ def _recipe(name: str, recipe: Any) -> str:
 def _judged(result: Result) -> str:
     e = result.evaluation
     return f"{rows(e.n, e.data, e.batch_size)}, the network in {e.mode} mode"
+
+
+def _oracle(result: Result) -> str:
+    """What MultiBN keeps if somebody who knows the attack chooses the route."""
+    if not result.several or not result.several.oracle:
+        return ""
+    kept = ", ".join(f"{kind} {score}" for kind, score in result.several.oracle.items())
+    return f"if somebody who knows the attack chooses the route, there stay correct: {kept}"
 
 
 def _options(choice: Mapping[str, Any]) -> str:

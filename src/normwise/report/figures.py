@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import Score
-from . import curves
+from . import columns, curves
 from .cells import Cell
 from .names import Point, place
 from .plot_style import (
@@ -36,9 +36,11 @@ _ROW = 0.24  # inches
 
 
 def draw(found: Sequence[Cell], out: Path) -> list[Drawn]:
-    """Draw what the cells allow: accuracy always, cost against accuracy from two trained cells on, curves where there are."""
+    """Draw what the cells allow: accuracy always, several attackers where there are, cost against accuracy from two trained cells on, curves where there are."""
     with style():
         drawn = [save("accuracy", _attacks(found[0]) if len(found) == 1 else _accuracy(found), out)]
+        if columns.names(found):
+            drawn.append(save("columns", columns.draw(found), out))
         if sum(bool(cell.seconds) for cell in found) > 1:
             drawn.append(save("cost", _cost(found), out))
         drawn += [save(over, curves.draw(found, over), out) for over in curves.TITLES if curves.of(found, over)]

@@ -11,8 +11,8 @@ from typing import Any
 from .. import records
 from ..records import Check, Result
 from ..registry import plain
-from . import answer, cells, curves, figures, tables
-from .card import card, compared, facts, numbered, of, subtitle
+from . import answer, cells, columns, curves, figures, tables
+from .card import card, compared, facts, of, subtitle
 from .frame import rendered
 from .plot_style import SERIES
 from .robustbench import Entry
@@ -78,15 +78,17 @@ _WORDS = {
 def _of_cells(found: Sequence[cells.Cell]) -> dict[str, Any]:
     """What the page shows of the cells alone."""
     results = [r for cell in found for r in cell.results]
-    columns, rows = tables.main(found)
+    heads, rows = tables.main(found)
     return {
         "subtitle": subtitle(found),
         "compared": compared(found),
         "card": card(found),
-        "cards": numbered(found),
-        "columns": columns,
+        "cards": columns.numbered(found),
+        "columns": heads,
+        "several": columns.scores,
+        "attackers": ["Clean", columns.NAMES["linf"], *columns.names(found)],
         "rows": rows,
-        "headline": [place for place, column in enumerate(columns) if column.headline],
+        "headline": [place for place, column in enumerate(heads) if column.headline],
         "colours": {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()},
         "curves": lambda over: curves.of(found, over),
         "told": curves.value,
@@ -138,7 +140,14 @@ def _curve_caption(over: str) -> Callable[[Sequence[cells.Cell]], tuple[str, str
     return lambda found: (curves.TITLES[over], text)
 
 
-_CAPTIONS = {"accuracy": _accuracy_caption, "cost": _cost_caption} | {over: _curve_caption(over) for over in curves.TITLES}
+def _columns_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
+    text = "Accuracy under the strongest attack of each attacker, their mean, and the share of images that stay correct under all of them."
+    return "Under several attackers", f"{text} The darker, the more stay correct."
+
+
+_CAPTIONS = {"accuracy": _accuracy_caption, "columns": _columns_caption, "cost": _cost_caption} | {
+    over: _curve_caption(over) for over in curves.TITLES
+}
 
 
 def _name(cell: cells.Cell, result: Result, seeds: bool) -> str:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..records import Result, Score
 from . import cells, texts
-from .card import Card, numbered, of
+from .card import Card, of
+from .columns import HOVERS, Under, names, numbered, under
 from .words import percent
 
 
 class Value(NamedTuple):
-    """What one place of a table shows, what it adds in lines of small print and on hover, what it is sorted by, and how it is
-    written on one line."""
+    """What one place of a table shows, what it adds in lines of small print and on hover, what it is sorted by, how it is
+    written on one line, and the number of its own threat card, where that is not the row's."""
 
     text: str
     small: tuple[str, ...] = ()
     hover: str = ""
     sort: float | str | None = None
     line: str = ""
+    card: int = 0
 
 
 class Column(NamedTuple):
@@ -98,8 +100,9 @@ def scalars(result: Result) -> dict[str, Any]:
         "strongest": ", ".join(cells.label(attack) for attack in e.strongest),
         **{f"coupling_{key}": value for key, value in e.coupling.items() if key != "coupled"},
     }
+    several = {one.name.lower(): one.worst for one in under(result)}
     reached = {"protocol": e.pair[0]} | ({"joint": e.robust_accuracy, "single": e.single} if e.single else {})
-    for name, score in {"clean": e.clean_accuracy, **e.per_attack, **reached, "worst_case": e.headline}.items():
+    for name, score in {"clean": e.clean_accuracy, **e.per_attack, **reached, "worst_case": e.headline, **several}.items():
         row |= {f"{name}_{field}": getattr(score, field) for field in ("value", "low", "high", "n", "unit", "rows")}
     row |= {"rebatched_accuracy": e.rebatched_accuracy, "alone_accuracy": e.alone_accuracy}
     row["checks_raised"] = "; ".join(check.name for check in cells.raised([result]))
@@ -187,7 +190,10 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
     columns += [Column("Protocol", "score", _PROTOCOL, headline=True)] * paired
     columns += [Column("Joint", "score", _JOINT), Column("Single", "score", _SINGLE)] * alone
     worst = (_STRONGEST if paired else _WORST) + _LOWER * alone
-    columns += [Column("Worst case", "score", worst, headline=True), Column("Card", "number", _CARD)]
+    columns += [Column("Worst case", "score", worst, headline=True)]
+    more = names(found)
+    columns += [Column(name, "score", HOVERS.get(name, ""), headline=True) for name in more]
+    columns += [Column("Card", "number", _CARD)]
     columns += _COST * trained
     rows, cards = [], numbered(found)
     for place, cell in enumerate(found):
@@ -203,7 +209,8 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
                 *[_score(e.robust_accuracy if e.coupled else None), _score(e.single)] * alone,
                 _score(e.headline, ("single" if e.headline is e.single else "joint") if e.single else ""),
             ]
-            card = of(r)
+            card, kept = of(r), {one.name: one for one in under(r)}
+            values += [_under(kept.get(name), cards) for name in more]
             values += [Value(str(cards[card]), hover=card_line(card), sort=cards[card]), *_cost(r) * trained]
             n = e.headline.sample
             rows.append(Row(place, r.name, n, card, cards[card], cell.recipe, e.coupled, cell.reference, values))
@@ -228,6 +235,14 @@ def _score(score: Score | None, which: str = "") -> Value:
     line = f"{percent(score.value)} ({interval(score)}{', ' * bool(which)}{which})"
     small = (interval(score), score.sample, *[which] * bool(which))
     return Value(percent(score.value), small, whole, score.value, line)
+
+
+def _under(one: Under | None, cards: Mapping[Card, int]) -> Value:
+    if one is None:
+        return Value("–")
+    value = _score(one.worst)
+    protocol = (f"protocol {percent(one.protocol.value)}",) if one.protocol else ()
+    return value._replace(small=(*value.small[:1], *protocol), card=cards[one.card] if one.card else 0)
 
 
 def _coupled(result: Result) -> Value:

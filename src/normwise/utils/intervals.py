@@ -14,7 +14,7 @@ from ..records import Score
 DRAWS, CHUNK = 2000, 100  # of several figures at once: how many, and how many of them at a time
 
 
-def of_rows(successes: int, n: int) -> Score:
+def of_rows(successes: float, n: int) -> Score:
     """Share of independent rows with its Wilson interval.
 
         (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),   z the 97.5% quantile of the normal law
@@ -29,7 +29,7 @@ def of_rows(successes: int, n: int) -> Score:
     return Score(value=p, low=max(low, 0.0), high=min(high, 1.0), n=n, unit="rows", rows=n)
 
 
-def of_batches(successes: Sequence[int], size: int) -> Score:
+def of_batches(successes: Sequence[float], size: int) -> Score:
     """Share of rows in whole batches of one size, where rows of a batch are not independent.
 
     The interval is a percentile bootstrap over batches (10,000 draws from a fixed seed), widened where it is narrower than

@@ -26,14 +26,15 @@ def routes(case: Case) -> Found:
         return found("no norm has routes", None)
     values = []
     for route in range(min(layer.routes for layer in layers)):
-        taken = all(layer.route == route and layer.soup is None for layer in layers)
+        taken = all(layer.route == route and layer.soup is None and not layer.detected for layer in layers)
         other = None if taken else on_route(case.model, route)
         one = case if other is None else Case(other, case.batches, case.threat, seed=case.seed)
         values.append(one.accuracy(PGD(steps=20)))
         if other is not None:
             case.accuracy(PGD(steps=20), craft_on=other, called=f"made on route {route}")
     measured = ", ".join(f"route {route}: {100 * value:.1f}%" for route, value in enumerate(values))
-    told = f"{measured}; in use: {layers[0].route}, the worst route leaves {100 * min(values):.1f}%"
+    used = "what the detector weights" if layers[0].detected else layers[0].route
+    told = f"{measured}; in use: {used}, the worst route leaves {100 * min(values):.1f}%"
     return found(told, case.scored, warn=max(values) - min(values) > GAP)
 
 

@@ -47,7 +47,7 @@ class Routes(Crafting):
         check_lam(self.name, self.lam)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        if not any(isinstance(module, Routed) and module.routes > 1 for module in model.modules()):
+        if not any(isinstance(module, Routed) and module.routes > 1 and not module.kinds for module in model.modules()):
             raise ValueError(
                 f"mbn trains networks with routes; {type(model).__name__} has none; use norm mbn, or convert(model, MBN())"
             )

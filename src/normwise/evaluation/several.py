@@ -1,0 +1,51 @@
+"""One network under several attackers: what is left on average, and what stands under all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..records import Score, Several
+from ..utils import intervals
+from .verdict import Verdict
+
+
+def together(verdicts: Mapping[str, Verdict]) -> Several:
+    """The mean and the union of evaluations of one network on the same batches, the first of them the network's own.
+
+    Independent rows: a row counts in the union only if it stands under all. Coupled rows: the attacker has one batch and chooses one of the
+    attackers for it, so of each batch the one with fewest survivors counts. The mean's interval is that of one evaluation of so many rows:
+    wider than need be. The union under the protocols alone is known of independent rows.
+    """
+    each = list(verdicts.values())
+    first, coupled = each[0], any(one.evaluation.coupled for one in each)
+    sizes = [len(batch.y) for batch in first.batches]
+    left = torch.stack([one.correct for one in each])
+    protocol = None if coupled else torch.stack([_under_protocol(one) for one in each])
+
+    def score(rows: Tensor) -> Score:
+        if not coupled:
+            return intervals.of_rows(float(rows.sum()), len(rows))
+        return intervals.of_batches([float(part.sum()) for part in rows.split(sizes)], sizes[0])
+
+    fewest = left.all(0)
+    if coupled:
+        counts = torch.stack([torch.stack([part.sum() for part in one.split(sizes)]) for one in left])
+        union = intervals.of_batches([float(count) for count in counts.amin(0)], sizes[0])
+    else:
+        union = score(fewest)
+    return Several(
+        evaluations={name: one.evaluation for name, one in list(verdicts.items())[1:]},
+        mean=score(left.double().mean(0)),
+        union=union,
+        protocol_mean=None if protocol is None else score(protocol.double().mean(0)),
+        protocol_union=None if protocol is None else score(protocol.all(0)),
+    )
+
+
+def _under_protocol(verdict: Verdict) -> Tensor:
+    """Which independent rows stand under the protocol: what broke a row first is among its attacks, or is not."""
+    by = verdict.rows.broken_by
+    return (by == -1) | (by >= len(verdict.evaluation.attacks))
