@@ -24,6 +24,7 @@ import types
 from pathlib import Path
 
 import torch
+from peers import Counted
 from torch import nn
 
 import networks
@@ -34,7 +35,6 @@ from normwise.registry import plain
 from normwise.seeding import drawing, generator
 from normwise.threats import Frame, Patch
 from normwise.types import Search
-from peers import Counted
 
 REPEATS = 10  # of phattacks
 CLONES = {"phattacks": "cifar", "sparse-rs": "", "adv-framing": ""}  # where in a clone its modules are
@@ -188,7 +188,8 @@ def main():
             _, where, clone = SIDES[name]
             here = not clone or getattr(given, clone.replace("-", "_"))
             if here and threat.name in where and (name, plain(threat)) not in held:
-                record["runs"].append(run := measured(given, model, batch, threat, name))
+                run = {"commit": record["commit"], **measured(given, model, batch, threat, name)}
+                record["runs"].append(run)
                 print({key: value for key, value in run.items() if key != "standing"}, flush=True)
                 write(given.out, to_json(record))
 
