@@ -76,6 +76,13 @@ class Universal(BaseAttack):
         if not 0 <= self.turn <= 180:
             raise ValueError(f"turn of {self.name} is an angle in degrees; got {self.turn}; give a number from 0 to 180")
 
+        try:
+            _read(self.pattern)
+        except ValueError:
+            raise ValueError(
+                f"pattern of {self.name} is no base64; give what `fit` wrote, from a record, or leave it out"
+            ) from None
+
     @property
     def label(self) -> str:
         return f"{self.name}-{self.updates}" if self.pattern else f"{self.name}-{self.updates}-own"
@@ -195,4 +202,4 @@ def _written(pattern: Tensor) -> str:
 
 
 def _read(pattern: str) -> Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(pattern, validate=True)), dtype=torch.uint8) / 255
+    return torch.tensor(list(base64.b64decode(pattern, validate=True))) / 255

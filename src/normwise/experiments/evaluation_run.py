@@ -33,6 +33,7 @@ from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from .experiment import completed, labelled
 from .launch import launched
+from .patterns import with_patterns
 from .together import check_devices, own_device, own_threads
 
 PARTS = "parts"  # finished batches, from which an evaluation resumes
@@ -111,6 +112,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     check_attacks((*e.attacks, *e.strongest), e.threat, first, e.goal)
     said = told(loaded, report)
     keep_settings(e, folder)
+    given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
     if e.devices > 1:
         short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
         _shared(e, folder, min(e.devices, len(batches) - short), len(batches), report)
@@ -130,7 +132,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
         on = e.craft_on or "the network itself, without the gradient through its substitute"
         doubts = (sanity_checks.crafted_elsewhere(on), *doubts)
     evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found), provenance=whole.provenance | said)
-    result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation)
+    result = Result(name=folder.name, experiment=labelled(given), training=None, evaluation=evaluation)
     write(folder / RESULT, to_json(result))
     return result, dataclasses.replace(verdict, evaluation=evaluation)
 

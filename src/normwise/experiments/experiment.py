@@ -38,6 +38,7 @@ from ..utils.network_size import check_size
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings, same_settings
 from . import substitutes
+from .patterns import with_patterns
 from .together import check_devices, here, joined
 
 
@@ -235,6 +236,7 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
 def evaluated(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
     batches = e.data.test(batch_size=e.batch_size)
+    e = with_patterns(e, model, report)
     plan = AttackPlan(e.threat, e.attacks, strongest=e.strongest, seed=e.seed)
     verdict = evaluate(model, batches, plan, report=report).named(name, plain(e.data))
     return completed(verdict.evaluation, model, batches, e.threat, report=report)
