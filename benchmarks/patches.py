@@ -28,7 +28,7 @@ from peers import Counted
 from torch import nn
 
 import networks
-from normwise.attacks import PatchAttack, SparseRS
+from normwise.attacks import PatchAttack, SparseRS, Universal
 from normwise.data import find
 from normwise.records import provenance, to_json, write
 from normwise.registry import plain
@@ -37,6 +37,7 @@ from normwise.threats import Frame, Patch
 from normwise.types import Search
 
 REPEATS = 10  # of phattacks
+EPOCHS = 5  # of adv_framing
 CLONES = {"phattacks": "cifar", "sparse-rs": "", "adv-framing": ""}  # where in a clone its modules are
 
 
@@ -91,7 +92,7 @@ def adv_framing(model, x, y, threat, given):
     made = module(given, "adv-framing", "framing").Framing(w, x.shape[-1] - 2 * w, lambda frame: frame, 1.0)
     optimizer = torch.optim.Adam(made.parameters(), 0.1)
     batches = trained_on(given, 32)
-    for epoch in range(5):
+    for epoch in range(EPOCHS):
         for batch in batches:
             optimizer.zero_grad()
             framed = made(batch.x[..., w:-w, w:-w])[0]
@@ -109,6 +110,13 @@ def trained_on(given, size):
     return [batch for batch, _ in zip(rows, range(given.train // size), strict=False)]
 
 
+def universal(model, x, y, threat, given):
+    """Our frame for all rows, by as many updates on the same batches."""
+    batches, drawn = trained_on(given, 32), generator(given.seed, "universal")
+    attack = Universal(updates=EPOCHS * len(batches)).fit(model, batches, threat, generator=drawn)
+    return attack(model, x, y, threat, generator=drawn).x_adv
+
+
 def ours(attack):
     def run(model, x, y, threat, given):
         drawn, search = generator(given.seed, "patches"), Search(independent=True)
@@ -123,6 +131,7 @@ SIDES = {  # by name: what runs, on which threat models, and the clone it needs
     "sparse-rs": (sparse_rs, ("patch", "frame"), "sparse-rs"),
     "normwise sparse_rs": (ours(lambda given: SparseRS(steps=given.queries - 1)), ("patch", "frame"), ""),
     "adv_framing": (adv_framing, ("frame",), "adv-framing"),
+    "normwise universal": (universal, ("frame",), ""),
 }
 
 
