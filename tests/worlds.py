@@ -206,7 +206,7 @@ def labels(rows: int = 12, classes: int = 3, seed: int = 0) -> Tensor:
 def quick(attack: type) -> Attack:
     """The attack with its own settings, but few steps."""
     slow = hasattr(attack, "repeats")  # of searches
-    most = {"steps": 3 if slow else 20, "queries": 20, "binary_steps": 5, "repeats": 1, "restarts": 2}
+    most = {"steps": 3 if slow else 20, "queries": 20, "binary_steps": 5, "repeats": 1, "restarts": 2, "updates": 10}
     few = {f.name: min(f.default, most[f.name]) for f in dataclasses.fields(attack) if f.name in most}
     return attack(**few)
 

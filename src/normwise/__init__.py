@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .attacks import SigmaZero as SigmaZero
     from .attacks import SparseRS as SparseRS
     from .attacks import Square as Square
+    from .attacks import Universal as Universal
     from .attacks import worst_case as worst_case
     from .attacks.bpda import straight_through as straight_through
     from .auditing.attack_tests import selftest as selftest
@@ -166,7 +167,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN LOAP MIM MultiTargeted PGD PatchAttack ROA STRONGEST SigmaZero SparseRS Square worst_case",
+    "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN LOAP MIM MultiTargeted PGD PatchAttack ROA STRONGEST SigmaZero SparseRS Square Universal worst_case",
     "attacks.bpda": "straight_through",
     "auditing.attack_tests": "selftest",
     "auditing.auditor": "audit",

@@ -23,7 +23,7 @@ from otherdevice import elsewhere
 from worlds import Stripes, fitting, images, labels, some, trained
 
 BATCHES = [Batch(images(8), labels(8), torch.arange(8))]
-FEW = {"steps": 3, "queries": 10, "binary_steps": 2, "repeats": 1}
+FEW = {"steps": 3, "queries": 10, "binary_steps": 2, "repeats": 1, "updates": 3}
 BALL, SHORT = Linf(eps=0.1), PGD(steps=3)
 
 

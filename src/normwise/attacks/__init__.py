@@ -22,5 +22,6 @@ from .roa import ROA as ROA
 from .sigma_zero import SigmaZero as SigmaZero
 from .sparse_rs import SparseRS as SparseRS
 from .square import Square as Square
+from .universal import Universal as Universal
 
 ATTACKS = Registry("attack", __name__, vars())

@@ -22,10 +22,11 @@ class SparseRS(BaseAttack):
     """Random search among extreme colours: one change at a time, which stays if the loss does not fall. Uses no gradient.
 
         spa:    some of the pixels are given back, and as many others take a random colour; 0.3 of them at first, ever fewer
-        patch:  four times in five a square inside the patch takes a random colour, else the patch moves; both ever smaller
-        frame:  a square that lies on the border takes a random colour, ever smaller
+        patch:  three times in four a square inside the patch takes another colour, else the patch moves; both ever smaller
+        frame:  a square that lies on the border takes another colour; in the first half of the queries of 3 pixels a side or more, then of one
 
-    A colour is the least or the largest value that each channel may have. In a clip a square changes in all frames.
+    A patch and a frame begin with a random colour in each pixel; at last one channel of one pixel changes at a time. A colour is the least or the
+    largest value that each channel may have. In a clip a square changes in all frames.
 
     Options
         steps       queries per restart
@@ -33,8 +34,8 @@ class SparseRS(BaseAttack):
         loss        what is raised: "margin" or "ce"
 
     Cost: at most steps + 1 forwards per image and restart, no backwards; independent rows stop as soon as they fall.
-    Source: Croce et al. 2022, arXiv:2006.12834, alg. 1 and sec. 3-5 (L0-RS, Patch-RS, Frame-RS). Differs: the sizes of changes follow
-    one schedule for all; frames are not universal; coupled rows spend every second query on the batch in which each row keeps its change
+    Source: Croce et al. 2022, arXiv:2006.12834, alg. 1 and sec. 3-5 (L0-RS, Patch-RS, Frame-RS). with the
+    schedules of the authors' code. Differs: each row draws for itself; coupled rows spend every second query on the batch in which each row keeps its change
     if its own loss rose, and move to that batch only if it is better as a whole.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from typing import Any
@@ -13,10 +14,12 @@ from ..threats.masked import plane, squares
 from ..types import Images, Region, Rows
 from ..utils.per_row import over
 
-# after how many of 10,000 queries the first share is divided by what
-AFTER, BY = (50, 200, 500, 1000, 2000, 4000, 6000, 8000), (2, 4, 5, 6, 8, 10, 12, 15, 20)
-PIXELS, AREA = 0.3, 0.4  # first shares: of the pixels that are exchanged, of the area that is coloured anew
-MOVES = 5  # one change in so many moves the patch
+# after so many of 10,000 queries a first share is divided by the next of its numbers
+AFTER = 50, 200, 500, 1000, 2000, 4000, 6000, 8000
+PIXELS, PIXELS_BY = 0.3, (2, 4, 5, 6, 8, 10, 12, 15, 20)  # first share of the pixels that are exchanged
+AREA, AREA_BY = 0.4, (2, 4, 8, 16, 32, 64, 128, 256, 512)  # first share of the area that is coloured anew
+MOVES, REACH = 4, 0.75  # one change in so many moves the patch, at first by up to this share of the picture's side
+FRAME = 0.5  # first share of the frame's squared width that is the side of a square, in steps of 3 pixels
 
 
 class Walk(ABC):
@@ -60,13 +63,13 @@ class Walk(ABC):
         return torch.rand(shape, generator=self.generator).to(self.x.device)
 
 
-def share(first: float, progress: float) -> float:
+def share(first: float, by: tuple[int, ...], progress: float) -> float:
     """How large a change is, after this part of the queries.
 
-    >>> share(0.4, 0.0), share(0.4, 1.0)
-    (0.2, 0.02)
+    >>> share(PIXELS, PIXELS_BY, 0.0), share(PIXELS, PIXELS_BY, 1.0)
+    (0.15, 0.015)
     """
-    return first / BY[bisect_left(AFTER, progress * 10_000)]
+    return first / by[bisect_left(AFTER, progress * 10_000)]
 
 
 class PixelWalk(Walk):
@@ -80,7 +83,7 @@ class PixelWalk(Walk):
         now, chosen = self.state
         units = chosen.shape[2]
         held = min(self.region.count, units)
-        some = max(1, round(share(PIXELS, progress) * held))
+        some = max(1, round(share(PIXELS, PIXELS_BY, progress) * held))
         draws = self._draw(*chosen.shape)
         given = self._mask(draws.masked_fill(~chosen, -1), some if held == units else min(some, units - held))
         taken = given if held == units else self._mask(draws.masked_fill(chosen, -1), min(some, units - held))
@@ -100,8 +103,14 @@ class PixelWalk(Walk):
 class FrameWalk(Walk):
     """A square around a pixel that may change, as far as it may, takes another colour."""
 
+    late = 0.75  # from here on one channel of a single pixel changes at a time
+
     def _first(self) -> tuple[Tensor, ...]:
-        return (self.region.project(self._colour().expand_as(self.x)),)
+        axes, shape = plane(self.x), list(self.x.shape)
+        for axis in set(range(2, self.x.ndim)) - set(axes):
+            shape[axis] = 1  # in a clip, the same in all frames
+        colours = (self._draw(*shape) < 0.5).to(self.x)
+        return (self.region.project(colours.expand_as(self.x)),)
 
     def _change(self, progress: float) -> tuple[Tensor, ...]:
         return (self._square(progress),)
@@ -110,23 +119,35 @@ class FrameWalk(Walk):
         axes, mask = plane(self.x), self.region.mask
         others = [axis for axis in range(1, mask.ndim) if axis not in axes]
         open_ = mask.amax(others) if others else mask  # (b, h, w)
-        area = float(open_[0].sum())
-        side = max(1, round((share(AREA, progress) * area) ** (1 / len(axes))))
+        side = max(1, self._side(open_[0], progress))
         centre = (self._draw(*open_.shape) * open_).flatten(1).argmax(1)
         width = open_.shape[-1]
         at = centre[:, None] if len(axes) == 1 else torch.stack([centre // width, centre % width], 1)
+        colour = self._another(squares(self.x, at, 1), one_channel=side == 1 and progress > self.late)
         square = squares(self.x, at - (side - 1) // 2, side)
-        coloured: Images = self.region.project(torch.where(square, self._colour(), self.now))
+        coloured: Images = self.region.project(torch.where(square, colour, self.now))
         return coloured
 
-    def _colour(self) -> Tensor:
-        """One random colour per row, with every channel at an end: (b, c, 1, ...)."""
-        channels = self.x.shape[1] if self.x.ndim > 2 else 1
-        return (self._draw(len(self.x), channels, *[1] * (self.x.ndim - 2)) < 0.5).to(self.x)
+    def _side(self, open_: Tensor, progress: float) -> int:
+        """How long the side of a square is, which changes in these pixels (h, w)."""
+        line = open_ if open_.ndim == 1 else open_[len(open_) // 2]  # it crosses the frame twice
+        return 3 * math.ceil(FRAME * (0.5 - progress) * (int(line.sum()) // 2) ** 2)
+
+    def _another(self, pixel: Tensor, *, one_channel: bool) -> Tensor:
+        """One colour per row that this pixel does not have, in any of its channels or in one: (b, c, 1, ...)."""
+        x, others = self.x, list(range(2, self.x.ndim))
+        middle = (self.region.project(torch.ones_like(x)) + self.region.project(torch.zeros_like(x))) / 2
+        bright = pixel & (self.now > middle)
+        bright = bright.amax(others or 1, keepdim=True)
+        draws = self._draw(*bright.shape)
+        flips = torch.zeros_like(bright).scatter_(1, draws.argmax(1, keepdim=True), True)
+        return (bright ^ (flips if one_channel else flips | (self._draw(*bright.shape) < 0.5))).to(x)
 
 
 class PatchWalk(FrameWalk):
     """The same in a patch, which sometimes moves with what it shows."""
+
+    late = 0.5
 
     def __init__(self, region: Region, x: Images) -> None:
         super().__init__(region, x)
@@ -143,11 +164,14 @@ class PatchWalk(FrameWalk):
         self.changes += 1
         if self.changes % MOVES or self.region.places == 1:
             return self._square(progress), self.state[1]
-        reach = [max(1.0, (1 - progress) * steps / 2) for steps in self.region.steps]
+        reach = [max(1.0, REACH * (1 - progress) * steps) for steps in self.region.steps]
         draws = 2 * self._draw(*self.region.corner.shape) - 1
         way = (draws * (torch.tensor(reach, device=draws.device) + 0.5)).round().long()
         there = self._placed(self.region.moved(way))
         return there.pasted(self.region.cut(self.now)), there.place
+
+    def _side(self, open_: Tensor, progress: float) -> int:
+        return int((share(AREA, AREA_BY, progress) * float(open_.sum())) ** (1 / open_.ndim))
 
     def _placed(self, places: Tensor) -> Any:
         return self.region.placed(torch.arange(len(self.x), device=self.x.device), places)

@@ -35,6 +35,7 @@ from ..utils.run_folder import check_folder, keep_settings
 from ..utils.workers import check_devices, launched, one_of
 from .columns import Columns, beside, check_columns, completed, share
 from .experiment import labelled
+from .patterns import with_patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
         check_attacks(its.every, its.threat, first, e.goal)
     said = told(loaded, report)
     keep_settings(e, folder)
+    given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
     if e.devices > 1:
         short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
         _shared(e, folder, min(e.devices, len(batches) - short), len(batches), report)
@@ -135,7 +137,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
         doubts = (sanity_checks.crafted_elsewhere(on), *doubts)
     evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found), provenance=whole.provenance | said)
     several = beside(e.columns, verdict, model, ours, crafted_on, folder / PARTS, report)
-    result = Result(name=folder.name, experiment=labelled(e), training=None, evaluation=evaluation, several=several)
+    result = Result(name=folder.name, experiment=labelled(given), training=None, evaluation=evaluation, several=several)
     write(folder / RESULT, to_json(result))
     return result, dataclasses.replace(verdict, evaluation=evaluation)
 

@@ -40,6 +40,7 @@ from ..utils.run_folder import check_folder, keep_settings, same_settings
 from ..utils.workers import check_devices, here
 from . import substitutes
 from .columns import Columns, beside, check_columns, completed
+from .patterns import with_patterns
 from .together import joined
 
 
@@ -245,7 +246,8 @@ def evaluated(e: Experiment, model: nn.Module, report: Report, name: str = "") -
 
 
 def _judged(e: Experiment, model: nn.Module, report: Report, name: str) -> Verdict:
-    return evaluate(model, e.data.test(batch_size=e.batch_size), _plan(e), report=report).named(name, plain(e.data))
+    made = _plan(with_patterns(e, model, report))
+    return evaluate(model, e.data.test(batch_size=e.batch_size), made, report=report).named(name, plain(e.data))
 
 
 def _plan(e: Experiment) -> AttackPlan:

@@ -29,6 +29,7 @@ from ..utils.per_row import first_rows
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from .experiment import Experiment, evaluated, labelled, prepared, run
+from .patterns import with_patterns
 from .tuning import Search, Try, Tuning, search
 from .ways import WAYS, Way, choose, sentences, verdict, why_not
 
@@ -215,8 +216,9 @@ def _search(s: Improve, way: Way, folder: Path) -> Search:
 def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None) -> dict[str, Any]:
     """What a row of the record says of a network: on validation images, on test images, and what it cost."""
     rows = first_rows(s.data.validation(batch_size=s.batch_size), ROWS)
+    s = with_patterns(s, moved(model, place(s)))
     plan = AttackPlan(s.threat, s.attacks, strongest=s.strongest, seed=s.seed)
-    judged = evaluate(moved(model, place(s)), rows, plan).evaluation
+    judged = evaluate(model, rows, plan).evaluation
     e, spent = result.evaluation, result.training
     search = found.told() if found else {"seconds": 0.0}
     return {

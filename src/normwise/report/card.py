@@ -9,6 +9,7 @@ from ..records import Result
 from .cells import Cell, attackers, flat, label
 from .words import joined, plural, training, where
 
+UNIVERSAL = "one pattern for all images, made before it sees any of them: a weaker attacker than one who makes a pattern for each image"
 ALONE = "each image alone: the other images of the batch were measured not to matter"
 BATCH = "all images of a batch together (joint), with gradients through the batch statistics"
 JOINT = f"{BATCH}; not one image among clean ones"
@@ -53,7 +54,10 @@ def of(result: Result) -> Card:
     further = "on every batch again" if e.coupled else "on the images that these left correct"
     attacks += tuple(f"{further}: {_attack(attack, result)}" for attack in e.strongest)
     coupled = (BATCH, ONE.format(e.single.n)) if e.single else (JOINT,)
-    return Card(_threat(result), attacks, coupled if e.coupled else (ALONE,), FIXED, _judged(result), _oracle(result))
+    changes = coupled if e.coupled else (ALONE,)
+    if all(_made_before(attack) for attack in (*e.attacks, *e.strongest)):
+        changes = (UNIVERSAL,)
+    return Card(_threat(result), attacks, changes, FIXED, _judged(result), _oracle(result))
 
 
 def coupling(networks: Iterable[tuple[str, bool]]) -> list[str]:
@@ -148,6 +152,10 @@ def _threat(result: Result) -> str:
     return allowed(result.evaluation.threat, label(result.evaluation.data, "")) + targeted
 
 
+def _made_before(attack: Mapping[str, Any]) -> bool:
+    return attack.get("name") == "universal" and bool(attack.get("pattern"))
+
+
 def _attack(attack: Mapping[str, Any], result: Result) -> str:
     name: Any = attack.get("name")
     eps: Any = result.evaluation.threat.get("eps")
@@ -169,6 +177,12 @@ def _attack(attack: Mapping[str, Any], result: Result) -> str:
             kept,
         ]
         return ", ".join(filter(None, words))
+    if _made_before(attack):
+        pattern = {key: value for key, value in attack.items() if key not in ("pattern", "made_from")}
+        return (
+            f"{where('UNIVERSAL', _options(pattern))}: one pattern for all images, made beforehand from {attack['made_from']}; "
+            "put on each test image once, without a look at it"
+        )
     return where(label(attack).upper(), _options(attack))
 
 
