@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ from .. import losses
 from ..types import WHOLE, Goal, Images, Labels, Proposal, Region, Search, ThreatModel
 from ..utils.model_state import untouched
 from .oracle import Oracle
+
+COUNTS = (
+    "steps",
+    "restarts",
+    "targets",
+    "draws",
+    "repeats",
+    "binary_steps",
+)  # options that lengthen a search, each by its factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +55,13 @@ class BaseAttack(ABC):
     def parts(self) -> tuple[BaseAttack, ...]:
         """The attacks that it runs one after the other: itself, if it is not made of others."""
         return (self,)
+
+    @property
+    def passes(self) -> int:
+        """About how many passes of a row through the network a search takes that finds nothing; a gradient is three."""
+        if self.parts != (self,):
+            return sum(part.passes for part in self.parts)
+        return (1 if self.black_box else 3) * math.prod(max(1, getattr(self, name, 1)) for name in COUNTS)
 
     def parts_in(self, kind: str) -> tuple[BaseAttack, ...]:
         """The parts, in order, with what suits a region of this kind."""

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ..attacks import AutoAttack
 from ..config import choice
 from ..data import DATA, Digits, find
+from ..evaluation.forecast import forecast
 from ..evaluation.plan import check_attacks
 from ..evaluation.predictor import check_network
 from ..evaluation.store import PARTS, Shard
@@ -158,6 +160,11 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
     said = told([loaded, *twins], report)
     keep_settings(settings, folder)
+    rows = sum(len(batch.y) for batch in batches)
+    needed = forecast(model, batches[0], [AutoAttack()], rows) / 60 / settings.devices
+    if needed > KEPT * settings.budget:
+        advice = f"give fewer --rows, or a --budget of {needed / KEPT:.0f} minutes"
+        report(f"time: if no image falls, the strongest search takes about {needed:.0f} minutes; {advice}", 0, len(CHECKS))
     options = AuditOptions(
         declares=(*settings.declares, *claim.declares),
         twin=moved(twins[0].model, device) if twins else trained_twin(mine, folder / PARTS, report),

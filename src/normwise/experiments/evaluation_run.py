@@ -18,6 +18,7 @@ from ..data import DATA, Digits, find
 from ..evaluation import curves, sanity_checks
 from ..evaluation.acceleration import Speed
 from ..evaluation.evaluator import evaluate
+from ..evaluation.forecast import foretell
 from ..evaluation.plan import AttackPlan, Stateful, check_attacks
 from ..evaluation.predictor import check_network
 from ..evaluation.sanity_checks import ROWS
@@ -117,6 +118,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     said = told(loaded, report)
     keep_settings(e, folder)
     given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
+    foretell(crafted_on or model, batches, [*e.attacks, *e.strongest], e.devices, report)
     if e.devices > 1:
         short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
         _shared(e, folder, min(e.devices, len(batches) - short), len(batches), report)

@@ -1,0 +1,42 @@
+"""How long an evaluation can take, before it begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..seeding import generator
+from ..types import Batch, Report
+from ..utils.forward import logits_of
+from ..utils.model_state import device_of, running, untouched
+
+ROWS = 16  # that are timed
+WORTH = 120  # seconds from which it is told
+
+
+def forecast(model: nn.Module, batch: Batch, attacks: Sequence[Any], rows: int) -> float:
+    """Seconds that attacks take on so many rows if none falls, by the time of one gradient of the first rows; 0 if that cannot be told.
+
+    A pass backward counts as two forward. A network that was never called is called once before. It is left as it was.
+    """
+    x = batch.x[:ROWS].to(device_of(model), copy=True).requires_grad_()
+    spent = 0.0
+    with running(model, "eval"), untouched(model, generator(0, "forecast")):
+        for _ in range(2):
+            began = time.perf_counter()
+            torch.autograd.grad(logits_of(model, x).sum(), x, allow_unused=True)[0]
+            spent = time.perf_counter() - began
+    return sum(getattr(attack, "passes", 0) for attack in attacks) / 3 * spent / len(x) * rows
+
+
+def foretell(model: nn.Module, batches: Sequence[Batch], attacks: Sequence[Any], processes: int, report: Report) -> None:
+    """Tell how long it can take, if that is minutes."""
+    rows = sum(len(batch.y) for batch in batches)
+    seconds = forecast(model, batches[0], attacks, rows) / processes
+    if seconds > WORTH:
+        long = f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+        report(f"time: at most about {long} for {rows:,} images, less where images fall", 0, len(batches))

@@ -1,0 +1,33 @@
+"""How long an evaluation can take is told before it begins."""
+
+import pytest
+import torch
+
+from normwise.attacks import APGD, FAB, PGD, Square, worst_case
+from normwise.evaluation import forecast
+from normwise.seeding import generator
+from normwise.threats import Linf
+from normwise.types import Batch, Search
+from worlds import decided
+
+ATTACKS = [PGD(steps=4, restarts=3), APGD(steps=12, targets=2), FAB(steps=5, targets=2), Square(steps=40)]
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, worst_case(ATTACKS)], ids=lambda one: one.label)
+def test_passes_are_those_of_a_search_that_finds_nothing(attack):
+    model, x, y = decided()
+    found = attack(model, x, y, Linf(eps=1e-9), generator=generator(0), search=Search(independent=True, give_up=False))
+    spent = (found.forwards + 2 * found.backwards) / len(y)
+    least = 0 if attack.black_box else 0.6  # who asks for no gradient leaves out questions that were asked before
+    assert least * attack.passes < spent < 1.4 * attack.passes
+
+
+def test_a_long_evaluation_is_told_and_a_short_one_is_not(monkeypatch):
+    model, x, y = decided()
+    parts, told = [Batch(x, y, torch.arange(len(y)))] * 3, []
+    forecast.foretell(model, parts, ATTACKS, 1, lambda *said: told.append(said))
+    assert not told
+    monkeypatch.setattr(forecast, "WORTH", 0)
+    forecast.foretell(model, parts, ATTACKS, 1, lambda *said: told.append(said))
+    assert told[0][0].startswith(f"time: at most about 0 minutes for {3 * len(y)} images")
+    assert all(p.grad is None for p in model.parameters())
