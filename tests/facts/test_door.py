@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import normwise as nw
 from normwise.attacks import STRONGEST
+from normwise.utils import batches
 from normwise.utils.batches import as_batches
 from worlds import THREAT, Stripes, balanced, images, trained
 
@@ -119,3 +120,16 @@ def test_norms_by_name_and_every_choice_at_the_door():
                 assert getattr(nw, kind.__name__) is kind
     assert nw.Linf(0.05) == nw.Linf(eps=0.05)
     assert dir(nw) == sorted([*nw.__all__, "__version__"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_of_a_loader_more_images_than_are_held_lie_in_a_file_and_are_the_same(dtype, monkeypatch):
+    pairs = [(X[i : i + 5].to(dtype), Y[i : i + 5]) for i in range(0, len(X), 5)]
+    monkeypatch.setattr(batches, "HELD", pairs[0][0].nbytes)
+    kept = as_batches(iter(pairs))
+    assert [batch.x is x for batch, (x, _) in zip(kept, pairs, strict=True)] == [True] + [False] * 7
+    kept[1].x.add_(1)  # of this process alone: the file does not change, nor do the images after it
+    for batch, (x, y) in zip(kept[2:], pairs[2:], strict=True):
+        assert torch.equal(batch.x, x)
+        assert torch.equal(batch.y, y)
+    assert all(batch.x is x for batch, (x, _) in zip(as_batches(pairs), pairs, strict=True))  # they are in memory as it is

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,13 +16,14 @@ from ..types import Batch, Images
 Rows = Any  # Batch, (images, labels), or an iterable of these, such as a DataLoader
 
 ROWS = 100  # of a batch, where two tensors are split
+HELD = 2**31  # bytes of a loader's images that are held in memory; further ones lie in a temporary file
 
 
 def as_batches(rows: Rows) -> Sequence[Batch]:
     """The rows as batches of images (b, c, ...), labels (b,) and each row's number.
 
-    `rows` is a list of batches; a DataLoader, or another iterable of pairs (images, labels), which is read once and held; or a
-    pair of tensors, which is split into batches of 100. Raises ValueError for anything else.
+    `rows` is a list of batches; a DataLoader, or another iterable of pairs (images, labels), which is read once and held, what
+    exceeds 2 GiB in a temporary file; or a pair of tensors, which is split into batches of 100. Raises ValueError for anything else.
 
     >>> [len(batch.y) for batch in as_batches((torch.rand(250, 3, 4, 4), torch.zeros(250, dtype=torch.long)))]
     [100, 100, 50]
@@ -31,7 +35,7 @@ def as_batches(rows: Rows) -> Sequence[Batch]:
     if isinstance(rows, tuple | list) and len(rows) == 2 and all(isinstance(one, Tensor) for one in rows):
         images, labels = rows
         return (
-            _numbered(zip(images.split(ROWS), labels.split(ROWS), strict=False))
+            _numbered([*zip(images.split(ROWS), labels.split(ROWS), strict=False)])
             if len(images) == len(labels)
             else _one(rows)
         )
@@ -93,7 +97,26 @@ def _one(rows: Any) -> Sequence[Batch]:
     return _numbered([rows])
 
 
+class _Spill:
+    """Images in a temporary file, mapped into memory: only those that are looked at are there. It goes when nothing holds them."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # what is mapped outlives it
+
+    def put(self, x: Tensor) -> Tensor:
+        """The same images there."""
+        content = x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        offset = -(-self._file.seek(0, os.SEEK_END) // 64) * 64  # where values of any type may begin
+        self._file.seek(offset)
+        self._file.write(content.tobytes())
+        self._file.flush()
+        mapped = np.memmap(self._file, np.uint8, "c", offset, content.shape)  # who writes to it gets a page of his own
+        return torch.from_numpy(mapped).view(x.dtype).view(x.shape)
+
+
 def _numbered(pairs: Iterable[Any]) -> list[Batch]:
+    given = isinstance(pairs, Sequence)  # they are in memory as it is
+    spill, held = None, 0
     found, first = list[Batch](), 0
     for pair in pairs:
         if isinstance(pair, Batch):
@@ -104,6 +127,10 @@ def _numbered(pairs: Iterable[Any]) -> list[Batch]:
                 f"a batch is a {type(pair).__name__}; expected (images, labels), two tensors: let the DataLoader give these"
             )
         x, y = pair[:2]
+        held += 0 if given else x.nbytes
+        if held > HELD:
+            spill = spill or _Spill()
+            x = spill.put(x)
         found.append(Batch(x, y, torch.arange(first, first + len(y))))
         first += len(y)
     return found
