@@ -101,7 +101,10 @@ class _Spill:
     """Images in a temporary file, mapped into memory: only those that are looked at are there. It goes when nothing holds them."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # what is mapped outlives it
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def __del__(self) -> None:
+        self._file.close()  # what is mapped outlives it
 
     def put(self, x: Tensor) -> Tensor:
         """The same images there."""
