@@ -13,7 +13,7 @@ from typing import Any
 
 from normwise.experiments.backends import Backend, Processes, Ray, Slurm
 from normwise.experiments.launch import LOCKS, Crew, Job, launch
-from normwise.records import provenance, to_json, write
+from normwise.records import commit, provenance, to_json, write
 from normwise.utils.claims import Claims
 
 
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("out", type=Path)
     asked = parser.parse_args()
+    commit()  # before anybody changes the code
     backends: dict[str, Backend] = {"processes": Processes(), "ray": Ray(), "submitit, local": Slurm(local=True)}
     found: dict[str, Any] = {}
     for name, backend in backends.items():

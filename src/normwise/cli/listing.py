@@ -11,6 +11,7 @@ from pathlib import Path
 from ..attacks import ATTACKS
 from ..data import CORRUPTIONS, DATA
 from ..diagnostics import DIAGNOSES
+from ..experiments.backends import BACKENDS
 from ..experiments.presets import PRESETS
 from ..experiments.status import status
 from ..models import MODELS
@@ -29,6 +30,7 @@ KINDS: dict[str, Registry] = {
     "models": MODELS,
     "data": DATA,
     "diagnoses": DIAGNOSES,
+    "backends": BACKENDS,
 }
 
 

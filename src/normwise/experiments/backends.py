@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from ..utils.extras import need
 from ..utils.workers import Workers
 
 Work = Callable[[], object]
+LEAVING = 5.0  # seconds that jobs of Slurm have to end by themselves
 
 
 @runtime_checkable
@@ -184,14 +185,14 @@ class Slurm:
         executor.update_parameters(
             name="normwise", **options | ({"slurm_partition": self.partition} if self.partition else {})
         )
-        return _Array(executor, work, count, folder / "slurm")
+        return _Array(executor, work, count)
 
 
 class _Array:
     """Jobs of Slurm."""
 
-    def __init__(self, executor: Any, work: Work, count: int, logs: Path) -> None:
-        self._executor, self._work, self._logs = executor, work, logs
+    def __init__(self, executor: Any, work: Work, count: int) -> None:
+        self._executor, self._work = executor, work
         self._waiting = list(executor.map_array(_called, [work] * count))
 
     def ended(self) -> list[BaseException | None]:
@@ -203,10 +204,12 @@ class _Array:
         self._waiting.append(self._executor.submit(_called, self._work))
 
     def end(self) -> None:
+        until = time.monotonic() + LEAVING
+        while self._waiting and time.monotonic() < until:  # who found nothing left to do is on its way out
+            self.ended()
+            time.sleep(0.1)
         for one in self._waiting:
             one.cancel(check=False)
-        if not any(one for one in self._waiting):
-            shutil.rmtree(self._logs, ignore_errors=True)
 
 
 BACKENDS = Registry("backend", __name__, vars())

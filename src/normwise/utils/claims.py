@@ -13,8 +13,6 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
 from ..records import write
 
 BEAT, DEAD = 5.0, 60.0  # seconds between two heartbeats; without one for so long, a worker counts as dead
@@ -54,7 +52,9 @@ class Claims:
 
     @contextmanager
     def taken(self, name: str) -> Iterator[int]:
-        """Claim a piece of work; gives which try this is, or 0 where somebody else has it."""
+        """Claim a piece of work; gives which try this is, or 0 where somebody else has it. Raises ValueError where no file can be locked."""
+        from filelock import FileLock, Timeout
+
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / name)
         try:

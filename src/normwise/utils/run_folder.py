@@ -67,7 +67,7 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
         return False
     if agree:
         return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
-    workers = {name: getattr(e, name) for name in ("jobs", "devices", "backend") if hasattr(e, name)}
+    workers = {name: plain(getattr(e, name)) for name in ("jobs", "devices", "backend") if hasattr(e, name)}
     return not changed(held | workers, e)
 
 
