@@ -6,7 +6,9 @@ import hashlib
 import json
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import av
 import numpy as np
@@ -15,10 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normwise.__main__ import main
 from normwise.data import ImageFolder, VideoFolder, find
 from normwise.data.video import decoding
+from normwise.data.video.cache import reporting
 from normwise.data.video.decoding import Sampling
 from normwise.data.video.splits import folds
+from normwise.models.loading import load
+from normwise.models.views import over_views
 
 SMALL = {"frames": 4, "size": 8, "channels": 1}
 
@@ -281,3 +287,54 @@ def test_a_folder_is_of_images_or_of_videos(root: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=says):
             VideoFolder(root=str(root), **SMALL, **options).test(batch_size=1)
+
+
+def test_videos_are_decoded_once_however_many_ask_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, told = list[Path](), list[tuple[str, int, int]]()
+    both = Barrier(2)
+
+    def slowly(file: Path, sampling: Sampling) -> np.ndarray:
+        asked.append(file)
+        return decoding.decode(file, sampling)
+
+    def read(number: int) -> torch.Tensor:
+        data = VideoFolder(root=str(root), **SMALL)
+        both.wait()
+        with reporting(lambda *one: told.append(one)):
+            return data.arrays().train_x
+
+    monkeypatch.setattr("normwise.data.video.folder.decode", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(read, range(2))
+    assert torch.equal(first, second)
+    assert len(asked) == 12
+    assert [one for one in told if one[0] == "decoding videos"] == [("decoding videos", done, 12) for done in range(12)]
+
+
+def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp_path: Path) -> None:
+    run, few = tmp_path / "run", ["--data.frames", "4", "--data.size", "8", "--data.channels", "1", "--batch_size", "2"]
+    words = ["--model", "resnet3d", "--model.depth", "10", "--model.width", "4", "--schedule.epochs", "1"]
+    words += [
+        *few,
+        "--attacks",
+        "[{name: pgd, steps: 2}]",
+        "--strongest",
+        "[]",
+        "--data.validation_size",
+        "2",
+        "--schedule.batch_size",
+        "4",
+    ]
+    assert main(["train", "--data", str(root), *words, "--out", str(run)]) == 0
+    assert main(["evaluate", str(run), "--data.views", "3", "--out", str(tmp_path / "views")]) == 0
+    batch = VideoFolder(root=str(root), **SMALL, views=3).test(batch_size=2)[0]
+    clip, video = load(str(run)).model, load(str(run), views=3).model
+    parts = torch.stack([clip(part) for part in batch.x.split(4, 2)])
+    torch.testing.assert_close(video(batch.x), parts.mean(0))
+    found = json.loads((tmp_path / "views/result.json").read_text())["evaluation"]
+    rows = VideoFolder(root=str(root), **SMALL, views=3).test(batch_size=2)
+    right = sum(int((video(one.x).argmax(1) == one.y).sum()) for one in rows)
+    assert found["clean_accuracy"]["value"] == pytest.approx(right / found["n"])
+    assert found["data"]["views"] == 3
+    with pytest.raises(ValueError, match=r"the network answers 3 clips of each video, and data.views is 2"):
+        over_views(video, 2)

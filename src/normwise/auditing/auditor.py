@@ -140,26 +140,27 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         )
     _same_threat(settings, claim)
     check_folder(settings, folder)
-    loaded = load(settings.model, settings.weights)
+    named = settings.model, settings.weights, getattr(settings.data, "views", 1)
+    loaded = load(*named)
     model = moved(loaded.model, device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     check_network(copy_of(model) or model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
     check_attacks((), settings.threat, batches[0])
-    twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
+    twins = [load(settings.twin, views=named[2])] if settings.twin not in ("train", "none") else []
     said = told([loaded, *twins], report)
     keep_settings(settings, folder)
     options = AuditOptions(
         declares=(*settings.declares, *claim.declares),
         twin=moved(twins[0].model, device) if twins else _twin(settings, report),
         victims=settings.victims,
-        elsewhere=partial(in_a_process, settings.model, settings.weights, str(device), digest(model)),
+        elsewhere=partial(in_a_process, named, str(device), digest(model)),
         budget=settings.budget - (time.monotonic() - started) / 60,
         report=report,
     )
     made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
-    named: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
-    named["digest"] = digest(model)
-    made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
+    about: dict[str, Any] = {"model": settings.model, "claimed_under": dict(claim.under), "provenance": provenance() | said}
+    about["digest"] = digest(model)
+    made = dataclasses.replace(made, **about, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
     return made
 
