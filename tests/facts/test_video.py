@@ -8,7 +8,7 @@ import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Event
 
 import av
 import numpy as np
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from normwise.__main__ import main
 from normwise.data import ImageFolder, VideoFolder, find
 from normwise.data.video import decoding
-from normwise.data.video.cache import reporting
+from normwise.data.video.cache import Listing, keep_clips, read_clips, reporting
 from normwise.data.video.decoding import Sampling
 from normwise.data.video.splits import folds
 from normwise.models.loading import load
@@ -289,26 +289,30 @@ def test_a_folder_is_of_images_or_of_videos(root: Path, tmp_path: Path) -> None:
             VideoFolder(root=str(root), **SMALL, **options).test(batch_size=1)
 
 
-def test_videos_are_decoded_once_however_many_ask_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, told = list[Path](), list[tuple[str, int, int]]()
-    both = Barrier(2)
+def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) -> None:
+    asked, told, waits = list[str](), list[tuple[str, int, int]](), Event()
+    listing = Listing(files=["a", "b", "c"], labels=[0, 1, 0], sides=["", "", ""], names=["x", "y"])
 
-    def slowly(file: Path, sampling: Sampling) -> np.ndarray:
+    def clip(file: str) -> np.ndarray:
         asked.append(file)
-        return decoding.decode(file, sampling)
+        assert waits.wait(5)  # until the other one has found that somebody is at it
+        return np.full((1, 2, 3, 3), len(asked), np.uint8)
 
-    def read(number: int) -> torch.Tensor:
-        data = VideoFolder(root=str(root), **SMALL)
-        both.wait()
-        with reporting(lambda *one: told.append(one)):
-            return data.arrays().train_x
+    def report(text: str, done: int, total: int) -> None:
+        told.append((text, done, total))
+        if text.startswith("another process"):
+            waits.set()
 
-    monkeypatch.setattr("normwise.data.video.folder.decode", slowly)
+    def keep(number: int) -> torch.Tensor:
+        with reporting(report):
+            keep_clips(tmp_path / "clips", listing, (1, 2, 3, 3), clip)
+        return read_clips(tmp_path / "clips")[1]
+
     with ThreadPoolExecutor(2) as threads:
-        first, second = threads.map(read, range(2))
+        first, second = threads.map(keep, range(2))
     assert torch.equal(first, second)
-    assert len(asked) == 12
-    assert [one for one in told if one[0] == "decoding videos"] == [("decoding videos", done, 12) for done in range(12)]
+    assert asked == ["a", "b", "c"]
+    assert [one for one in told if one[0] == "decoding videos"] == [("decoding videos", done, 3) for done in range(3)]
 
 
 def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp_path: Path) -> None:
