@@ -6,7 +6,9 @@ import hashlib
 import json
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import av
 import numpy as np
@@ -15,10 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normwise.__main__ import main
 from normwise.data import ImageFolder, VideoFolder, find
 from normwise.data.video import decoding
+from normwise.data.video.cache import Listing, keep_clips, read_clips, reporting
 from normwise.data.video.decoding import Sampling
 from normwise.data.video.splits import folds
+from normwise.models.loading import load
+from normwise.models.views import over_views
 
 SMALL = {"frames": 4, "size": 8, "channels": 1}
 
@@ -281,3 +287,58 @@ def test_a_folder_is_of_images_or_of_videos(root: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=says):
             VideoFolder(root=str(root), **SMALL, **options).test(batch_size=1)
+
+
+def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) -> None:
+    asked, told, waits = list[str](), list[tuple[str, int, int]](), Event()
+    listing = Listing(files=["a", "b", "c"], labels=[0, 1, 0], sides=["", "", ""], names=["x", "y"])
+
+    def clip(file: str) -> np.ndarray:
+        asked.append(file)
+        assert waits.wait(5)  # until the other one has found that somebody is at it
+        return np.full((1, 2, 3, 3), len(asked), np.uint8)
+
+    def report(text: str, done: int, total: int) -> None:
+        told.append((text, done, total))
+        if text.startswith("another process"):
+            waits.set()
+
+    def keep(number: int) -> torch.Tensor:
+        with reporting(report):
+            keep_clips(tmp_path / "clips", listing, (1, 2, 3, 3), clip)
+        return read_clips(tmp_path / "clips")[1]
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(keep, range(2))
+    assert torch.equal(first, second)
+    assert asked == ["a", "b", "c"]
+    assert [one for one in told if one[0] == "decoding videos"] == [("decoding videos", done, 3) for done in range(3)]
+
+
+def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp_path: Path) -> None:
+    run, few = tmp_path / "run", ["--data.frames", "4", "--data.size", "8", "--data.channels", "1", "--batch_size", "2"]
+    words = ["--model", "resnet3d", "--model.depth", "10", "--model.width", "4", "--schedule.epochs", "1"]
+    words += [
+        *few,
+        "--attacks",
+        "[{name: pgd, steps: 2}]",
+        "--strongest",
+        "[]",
+        "--data.validation_size",
+        "2",
+        "--schedule.batch_size",
+        "4",
+    ]
+    assert main(["train", "--data", str(root), *words, "--out", str(run)]) == 0
+    assert main(["evaluate", str(run), "--data.views", "3", "--out", str(tmp_path / "views")]) == 0
+    batch = VideoFolder(root=str(root), **SMALL, views=3).test(batch_size=2)[0]
+    clip, video = load(str(run)).model, load(str(run), views=3).model
+    parts = torch.stack([clip(part) for part in batch.x.split(4, 2)])
+    torch.testing.assert_close(video(batch.x), parts.mean(0))
+    found = json.loads((tmp_path / "views/result.json").read_text())["evaluation"]
+    rows = VideoFolder(root=str(root), **SMALL, views=3).test(batch_size=2)
+    right = sum(int((video(one.x).argmax(1) == one.y).sum()) for one in rows)
+    assert found["clean_accuracy"]["value"] == pytest.approx(right / found["n"])
+    assert found["data"]["views"] == 3
+    with pytest.raises(ValueError, match=r"the network answers 3 clips of each video, and data.views is 2"):
+        over_views(video, 2)

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,24 +152,21 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         )
     _same_threat(settings, claim)
     check_folder(settings, folder)
-    loaded = load(settings.model, settings.weights)
+    named = _named(settings)
+    loaded = load(*named)
     model = moved(loaded.model, device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     check_network(copy_of(model) or model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
     check_attacks((), settings.threat, batches[0])
-    twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
+    twins = [load(settings.twin, views=named[2])] if settings.twin not in ("train", "none") else []
     said = told([loaded, *twins], report)
     keep_settings(settings, folder)
-    rows = sum(len(batch.y) for batch in batches)
-    needed = forecast(model, batches[0], [AutoAttack()], rows) / 60 / settings.devices
-    if needed > KEPT * settings.budget:
-        advice = f"give fewer --rows, or a --budget of {needed / KEPT:.0f} minutes"
-        report(f"time: if no image falls, the strongest search takes about {needed:.0f} minutes; {advice}", 0, len(CHECKS))
+    _foretell(settings, model, batches, report)
     options = AuditOptions(
         declares=(*settings.declares, *claim.declares),
         twin=moved(twins[0].model, device) if twins else trained_twin(mine, folder / PARTS, report),
         victims=settings.victims,
-        elsewhere=partial(in_a_process, settings.model, settings.weights, str(device), digest(model)),
+        elsewhere=partial(in_a_process, named, str(device), digest(model)),
         budget=settings.budget - (time.monotonic() - started) / 60,
         at_once=settings.at_once,
         share=Shard(folder / PARTS, 0, settings.devices, whole=True),
@@ -178,12 +175,26 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     with _helped(settings, folder, options):
         made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
     under = dict(claim.under) or made.claimed_under
-    named: dict[str, Any] = {"model": settings.model, "claimed_under": under, "provenance": provenance() | said}
-    named["digest"] = digest(model)
-    made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
+    about: dict[str, Any] = {"model": settings.model, "claimed_under": under, "provenance": provenance() | said}
+    about["digest"] = digest(model)
+    made = dataclasses.replace(made, **about, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     return made
+
+
+def _named(settings: Audit) -> tuple[str, str, int]:
+    """What is loaded: the network, its weights, and over how many views of a row it answers."""
+    return settings.model, settings.weights, getattr(settings.data, "views", 1)
+
+
+def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], report: Report) -> None:
+    """Tell if the strongest search may need more than the budget has for it."""
+    rows = sum(len(batch.y) for batch in batches)
+    needed = forecast(model, batches[0], [AutoAttack()], rows) / 60 / settings.devices
+    if needed > KEPT * settings.budget:
+        advice = f"give fewer --rows, or a --budget of {needed / KEPT:.0f} minutes"
+        report(f"time: if no image falls, the strongest search takes about {needed:.0f} minutes; {advice}", 0, len(CHECKS))
 
 
 @contextmanager
@@ -212,10 +223,10 @@ def _helped(settings: Audit, folder: Path, options: AuditOptions) -> Iterator[No
 
 def _help(settings: Audit, folder: Path, options: AuditOptions) -> None:
     device = place(settings)
-    twin = settings.twin not in ("train", "none") and moved(load(settings.twin).model, device)
+    twin = settings.twin not in ("train", "none") and moved(load(settings.twin, views=_named(settings)[2]).model, device)
     options = dataclasses.replace(options, twin=twin or trained_twin(settings, folder / PARTS, silent))
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
-    model, claim = moved(load(settings.model, settings.weights).model, device), claimed(settings.claim).share
+    model, claim = moved(load(*_named(settings)).model, device), claimed(settings.claim).share
     audit(model, batches, settings.threat, claim=claim, seed=settings.seed, options=options)
 
 

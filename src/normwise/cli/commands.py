@@ -14,6 +14,7 @@ from ..auditing.attack_tests import RECORD as SELFTEST
 from ..auditing.attack_tests import SelfTest, run_selftest
 from ..auditing.auditor import Audit, run_audit
 from ..checkout import commit
+from ..data.video.cache import reporting
 from ..diagnostics.run import Diagnose, run_diagnose
 from ..evaluation.shifts.run import RECORD, Shifts, run_shifts
 from ..experiments import experiment, leaderboard
@@ -87,7 +88,7 @@ FINISHED = (
 def _working(what: str, out: Path) -> Iterator[Report]:
     """Show the progress of a verb; after Ctrl-C, say whether the same command can resume finished work."""
     try:
-        with nothing_left(out), progress(what) as report:
+        with nothing_left(out), progress(what) as report, reporting(report):
             yield report
     except KeyboardInterrupt:
         if any(any(out.glob(pattern)) for pattern in FINISHED):

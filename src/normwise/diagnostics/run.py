@@ -99,7 +99,8 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     """
     check_folder(settings, folder)
     device = place(settings)
-    loaded = {name: load(name, settings.weights if is_function(name) else "") for name in settings.models}
+    views = getattr(settings.data, "views", 1)
+    loaded = {name: load(name, settings.weights if is_function(name) else "", views) for name in settings.models}
     models = {name: moved(one.model, device) for name, one in loaded.items()}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():

@@ -152,7 +152,8 @@ def clear(folder: Path) -> None:
 def _networks(e: Evaluate) -> tuple[nn.Module, nn.Module | None, list[Loaded]]:
     """The network that is evaluated, the one that is attacked instead, and both as they were loaded."""
     there = place(e)
-    loaded = [load(e.model, e.weights), *([load(e.craft_on)] if e.craft_on else [])]
+    views = getattr(e.data, "views", 1)
+    loaded = [load(e.model, e.weights, views), *([load(e.craft_on, views=views)] if e.craft_on else [])]
     model, *others = [moved(one.model, there) for one in loaded]
     if not e.through_substitute:
         return model, detached(model), loaded

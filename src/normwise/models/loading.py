@@ -20,6 +20,7 @@ from . import checkpoints, hub
 from .abnn import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
 from .standardize import Standardize
+from .views import over_views
 
 
 class Loaded(NamedTuple):
@@ -30,14 +31,15 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load(spec: str, weights: str = "") -> Loaded:
+def load(spec: str, weights: str = "", views: int = 1) -> Loaded:
     """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, `hub:USER/NAME`, or
     `package.module:function`.
 
     The function is called without arguments and returns an nn.Module or a program of torch.export; it may be a class, or a
     network itself. Modules are looked for in the current folder too.
     `timm:NAME` is timm's network of that name, with its mean and std in front. `weights` is a safetensors or weights-only
-    file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. A run folder alone, and
+    file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. `views` is how many clips of a
+    video each row will hold: the network is put in `OverViews`, unless it is already. A run folder alone, and
     a network from the hub, never runs anybody's function, an ABNN's whose substitute is one neither.
     Raises ValueError where there is no such network, or the weights do not fit.
     """
@@ -59,7 +61,7 @@ def load(spec: str, weights: str = "") -> Loaded:
     notes = checkpoints.give(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
     if spec.startswith(hub.PREFIX):
         notes = (f"{spec} is at commit {path.name}", *notes)
-    return Loaded(set_mode(model, "eval"), found, notes)
+    return Loaded(set_mode(over_views(model, views), "eval"), found, notes)
 
 
 def told(loaded: Iterable[Loaded], report: Report) -> dict[str, str]:

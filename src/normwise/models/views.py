@@ -41,3 +41,16 @@ class OverViews(nn.Module):
 
     def extra_repr(self) -> str:
         return f"views={self.views}, mean={self.mean}"
+
+
+def over_views(model: nn.Module, views: int) -> nn.Module:
+    """The network as rows of so many clips need it: put in `OverViews`, unless it is already, or a row is one clip.
+
+    Raises ValueError for a network that answers another number of clips.
+    """
+    own = next((module.views for module in model.modules() if isinstance(module, OverViews)), 1)
+    if own == views:
+        return model
+    if own > 1:
+        raise ValueError(f"the network answers {own} clips of each video, and data.views is {views}; give data.views {own}")
+    return OverViews(model, views).train(model.training)

@@ -84,17 +84,17 @@ class OtherWeights(ValueError):
     """The name of a network leads to other weights each time."""
 
 
-def in_a_process(model: str, weights: str, device: str, bits: str, batches: Sequence[Images]) -> list[Tensor]:
+def in_a_process(named: tuple[str, str, int], device: str, bits: str, batches: Sequence[Images]) -> list[Tensor]:
     """Load the network by its name in a process of its own and ask it about batches of images; returns the logits.
 
-    `bits` is the digest of the network as it was loaded here. Raises ValueError where the process fails, OtherWeights where the
+    `named` is what `load` takes: the name, a weights file, and the clips of each row. `bits` is the digest of the network as it was loaded here. Raises ValueError where the process fails, OtherWeights where the
     digest there is another, TimeoutError where the time is over.
     """
     with TemporaryDirectory() as folder:
         given, answered = Path(folder) / "images.pt", Path(folder) / "logits.pt"
         torch.save(list(batches), given)
         call = f"from {__name__} import answer; import sys; answer(*sys.argv[1:])"
-        words = [sys.executable, "-c", call, model, weights, device, str(given), str(answered)]
+        words = [sys.executable, "-c", call, *map(str, named), device, str(given), str(answered)]
         here = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         try:
             ended = subprocess.run(words, capture_output=True, text=True, timeout=time_left(), check=False, env=here)
@@ -106,14 +106,14 @@ def in_a_process(model: str, weights: str, device: str, bits: str, batches: Sequ
         found_bits, logits = torch.load(answered, weights_only=True)
         if found_bits != bits:
             raise OtherWeights(
-                f"{model} has other weights each time it is loaded: the name does not say which network is meant"
+                f"{named[0]} has other weights each time it is loaded: the name does not say which network is meant"
             )
         return list(logits)
 
 
-def answer(model: str, weights: str, device: str, given: str, answered: str) -> None:
+def answer(model: str, weights: str, views: str, device: str, given: str, answered: str) -> None:
     """Ask a network that is loaded here and now about the batches in one file; write its digest and its logits to another."""
-    network, logits = moved(load(model, weights).model, device), list[Tensor]()
+    network, logits = moved(load(model, weights, int(views)).model, device), list[Tensor]()
     bits = digest(network)
     for number, x in enumerate(torch.load(given, weights_only=True)):
         with torch.no_grad(), running(network, "eval"), untouched(network, generator(0, "anew", number)):

@@ -10,7 +10,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...records import write
+from ...types import Report, silent
 from ...utils.errors import brief
 from ..array_checks import need
 
 PIXELS, ABOUT = "clips.u8", "clips.json"
 FORMAT = "normwise clips 1"
 LONGEST = 2**28  # bytes of `clips.json` that are read
+_REPORT: ContextVar[Report] = ContextVar("report", default=silent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +56,30 @@ def keep_clips(
 ) -> None:
     """Write the clips of a listing, one after the other: `clip(file)` is (c, t, h, w), of this `shape`.
 
-    A file for which `clip` raises ValueError ends this, or is left out and named in `clips.json` if `skip` is set.
-    Raises ValueError too for a folder that cannot be written, or that has too little room.
+    One process does so at a time; others wait, and then find the clips. A file for which `clip` raises ValueError ends this, or is
+    left out and named in `clips.json` if `skip` is set. Raises ValueError too for a folder that cannot be written, or that has too
+    little room.
     """
-    unfinished, sha, skipped = folder / f".{PIXELS}.{os.getpid()}", hashlib.sha256(), dict[str, str]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        needed, free = math.prod(shape) * len(listing.files), shutil.disk_usage(folder).free
-        asked = f"the clips need {needed / 1e9:.1f} GB in {folder}"
-        need(needed < free, asked, f"{free / 1e9:.1f} GB", "make room, take fewer or smaller frames, or name another cache")
+        with _alone(folder):
+            if not holds_clips(folder):
+                _write(folder, listing, shape, clip, skip)
+    except OSError as error:
+        raise ValueError(f"cannot write clips in {folder}: {error.strerror or error}; name another cache") from None
+
+
+def _write(
+    folder: Path, listing: Listing, shape: Sequence[int], clip: Callable[[str], NDArray[np.uint8]], skip: bool
+) -> None:
+    unfinished, sha, skipped = folder / f".{PIXELS}.{os.getpid()}", hashlib.sha256(), dict[str, str]()
+    needed, free = math.prod(shape) * len(listing.files), shutil.disk_usage(folder).free
+    asked = f"the clips need {needed / 1e9:.1f} GB in {folder}"
+    need(needed < free, asked, f"{free / 1e9:.1f} GB", "make room, take fewer or smaller frames, or name another cache")
+    try:
         with unfinished.open("wb") as held:
-            for file in listing.files:
+            for number, file in enumerate(listing.files):
+                _REPORT.get()("decoding videos", number, len(listing.files))
                 try:
                     pixels = clip(file)
                 except ValueError as error:
@@ -79,11 +96,41 @@ def keep_clips(
         about = {"format": FORMAT, "sha256": sha.hexdigest(), "shape": [len(kept), *shape], "names": list(listing.names)}
         about |= {name: [getattr(listing, name)[row] for row in kept] for name in ("files", "labels", "sides")}
         write(folder / ABOUT, json.dumps(about | {"skipped": {**listing.skipped, **skipped}}, indent=1) + "\n")
-    except OSError as error:
-        raise ValueError(f"cannot write clips in {folder}: {error.strerror or error}; name another cache") from None
     finally:
-        if unfinished.parent.is_dir():
-            unfinished.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """Let `keep_clips` report how many videos are decoded."""
+    token = _REPORT.set(report)
+    try:
+        yield
+    finally:
+        _REPORT.reset(token)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process has this folder, and hold it; it is free again when its process ends, however that does.
+
+    Where the system knows no such locks, nobody waits: the files are whole either way, and only work is done twice.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _REPORT.get()("another process decodes these videos", 0, 0)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def read_clips(folder: Path) -> tuple[Listing, Tensor]:
