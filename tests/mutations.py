@@ -58,6 +58,8 @@ FAULTS = [
     Fault("a weaker attacker sees no gradient of the substitute", "models/abnn.py", "x.detach()).logits", "x).logits", "facts/test_abnn.py"),
     Fault("no large file is fetched from the hub", "models/hub.py", "size is None or size > limit", "size is None", "flow/test_sharing.py"),
     # attacks
+    Fault("a pattern for all images is made without test rows", "experiments/patterns.py", "data.train(batch_size=self.batch_size, generator=self.generator)", "data.test(batch_size=self.batch_size)", "facts/test_universal.py"),
+    Fault("what a turned patch leaves free stays clean", "attacks/universal.py", "torch.where(free, clean, turned)", "torch.where(free, turned, turned)", "facts/test_universal.py"),
     Fault("a misclassified image beats a larger loss", "attacks/best_iterate.py", "(fallen & ~fell) | ((fallen == fell) & larger)", "larger", "facts/test_sharp.py"),
     Fault("images that go backward are counted", "attacks/oracle.py", "self.backwards += len(x)", "self.backwards += 1", "facts/test_pgd.py facts/test_apgd.py"),
     Fault("APGD has momentum", "attacks/apgd.py", "share = 0.75 if self.step else 1.0", "share = 1.0", "facts/test_sharp.py"),

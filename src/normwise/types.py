@@ -88,13 +88,6 @@ class Region(Protocol):
     def generator(self) -> Generator:
         """Where random draws in this region come from."""
 
-    def parameters(self, x_adv: Images) -> Tensor:
-        """What the attacker is free to choose, as it is in these images: mostly they themselves; of a patch that all rows share, one
-        patch (1, c, ...), which belongs to no row."""
-
-    def images(self, parameters: Tensor) -> Images:
-        """The allowed images with these parameters, one per row. `images(parameters(x_adv))` is `x_adv`, if that is allowed."""
-
     def start(self) -> Images:
         """Draw a random allowed point."""
 

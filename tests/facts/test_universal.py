@@ -129,8 +129,17 @@ def test_evaluate_makes_the_pattern_from_training_rows_and_says_so(tmp_path):
     assert dataclasses.replace(again, pattern="", made_from="") == attack
 
 
+class Untested(Stripes):
+    """The same rows, of which nobody may see those for tests."""
+
+    name = "untested"
+
+    def test(self, *, batch_size):
+        raise AssertionError("test rows were looked at")
+
+
 def test_a_run_that_resumes_reads_its_pattern(tmp_path):
-    e = Evaluate(model="x:y", data=Stripes(), threat=Frame(width=1), attacks=(Universal(updates=2),), batch_size=20)
+    e = Evaluate(model="x:y", data=Untested(), threat=Frame(width=1), attacks=(Universal(updates=2),), batch_size=20)
     first = with_patterns(e, trained(), folder=tmp_path)
     held = json.loads((tmp_path / PATTERNS).read_text())
     held[0]["made_from"] = "the file"

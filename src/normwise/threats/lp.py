@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 from ..seeding import by_row
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as rows
-from .pixels import OwnPixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ def check_eps(threat: str, eps: float, largest: float, reason: str) -> None:
         raise ValueError(f"eps of {threat} is a radius in pixels of [0, 1]; got {eps:g}; at most {largest:g}: {reason}")
 
 
-class LpRegion(OwnPixels, ABC):
+class LpRegion(ABC):
     """What the balls share: a centre, a radius, a box."""
 
     kind: str

@@ -14,12 +14,11 @@ from ..seeding import by_row
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as views
 from .lp import Linf, check_eps
-from .pixels import OwnPixels
 
 Mask = Bool[Tensor, "*mask"]  # which pixels may change; broadcast over images
 
 
-class MaskedRegion(OwnPixels):
+class MaskedRegion:
     """What `inner` allows around x, where `mask` (true: may move; broadcast over x) says so."""
 
     def __init__(self, inner: Region, x: Images, mask: Mask, kind: str) -> None:

@@ -11,10 +11,9 @@ from ..seeding import by_row
 from ..types import Images, PerRow, Region, Rows
 from ..utils import per_row as views
 from .masked import Mask
-from .pixels import OwnPixels
 
 
-class SparseRegion(OwnPixels):
+class SparseRegion:
     """What `inner` allows around x, where at most `count` units of each row change (of each frame, if `per_frame`).
 
     A unit is what lies at one place of all axes but `shared`: all channels of a pixel, or all pixels of a frame. The geometry of
