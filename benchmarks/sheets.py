@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from normwise.data.video.cache import Listing, keep_clips
+from normwise.data.cache import Listing, keep
 
 TILES = 4
 
@@ -40,7 +40,7 @@ def convert(sheets: Path, folder: Path, frames: int, size: int) -> None:
     files = [path.relative_to(sheets).as_posix() for name in names for path in sorted((sheets / name).glob("*.jpg"))]
     labels = [names.index(file.split("/")[0]) for file in files]
     listing = Listing(files=files, labels=labels, sides=[""] * len(files), names=names)
-    keep_clips(folder, listing, (3, frames, size, size), lambda file: clip(sheets / file, frames, size))
+    keep("clips", folder, listing, (3, frames, size, size), lambda file: clip(sheets / file, frames, size))
     shutil.copyfile(sheets / "source_groups.json", folder / "groups.json")
 
 

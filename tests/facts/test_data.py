@@ -401,6 +401,17 @@ def test_a_stratified_choice_is_fair(labels: list[int], share: float, seed: int)
     assert (y[chosen].bincount(minlength=5) - expected).abs().max() < 2
 
 
+@pytest.mark.parametrize("split", [True, False])
+def test_a_folder_of_images_that_is_kept_decoded_has_the_same_rows_and_is_decoded_once(split, tmp_path, monkeypatch):
+    data = dataclasses.replace(folder(tmp_path)[0], root=str(tmp_path if split else tmp_path / "train"))
+    kept = dataclasses.replace(data, cache=str(tmp_path / "kept"))
+    for one, other in zip(kept.arrays()[:4], data.arrays()[:4], strict=True):
+        assert torch.equal(one, other)
+    monkeypatch.setattr("normwise.data.folder.keep", None)  # which decodes
+    assert torch.equal(kept.arrays().test_x, data.arrays().test_x)
+    assert [one.suffix for one in sorted((tmp_path / "kept").rglob("*.*"))] == [".json", ".u8"]
+
+
 def test_a_folder_without_splits_is_cut_once_and_for_all(tmp_path: Path) -> None:
     folder(tmp_path)
     root = str(tmp_path / "train")

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from normwise.__main__ import main
 from normwise.data import ImageFolder, VideoFolder, find
+from normwise.data.cache import Listing, read, reporting
 from normwise.data.video import decoding
-from normwise.data.video.cache import Listing, keep_clips, read_clips, reporting
 from normwise.data.video.decoding import Sampling
 from normwise.data.video.splits import folds
 from normwise.models.loading import load
@@ -305,8 +305,8 @@ def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) ->
 
     def keep(number: int) -> torch.Tensor:
         with reporting(report):
-            keep_clips(tmp_path / "clips", listing, (1, 2, 3, 3), clip)
-        return read_clips(tmp_path / "clips")[1]
+            keep("clips", tmp_path / "clips", listing, (1, 2, 3, 3), clip)
+        return read("clips", tmp_path / "clips")[1]
 
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(keep, range(2))

@@ -14,7 +14,7 @@ from ..auditing.attack_tests import RECORD as SELFTEST
 from ..auditing.attack_tests import SelfTest, run_selftest
 from ..auditing.auditor import Audit, run_audit
 from ..checkout import commit
-from ..data.video.cache import reporting
+from ..data.cache import reporting
 from ..diagnostics.run import Diagnose, run_diagnose
 from ..evaluation.shifts.run import RECORD, Shifts, run_shifts
 from ..experiments import experiment, leaderboard

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..registry import Registry
+from . import cache
 from .array_checks import Arrays as Arrays
 from .array_checks import check_arrays as check_arrays
 from .array_checks import need
@@ -21,7 +22,6 @@ from .listing import CLIPS, first_kind
 from .moving_digits import MovingDigits as MovingDigits
 from .svhn import Svhn as Svhn
 from .tensors import TensorData as TensorData
-from .video.cache import holds_clips
 from .video.folder import VideoFolder as VideoFolder
 
 DATA = Registry("data set", __name__, vars())
@@ -47,7 +47,7 @@ def find(spec: str) -> TensorData:
             return parts[0](root=spec)  # which says what is missing
         if known:
             return known[0](root=spec)
-        return VideoFolder(root=spec) if holds_clips(path) or first_kind(path) is CLIPS else ImageFolder(root=spec)
+        return VideoFolder(root=spec) if cache.holds("clips", path) or first_kind(path) is CLIPS else ImageFolder(root=spec)
     if path.is_file():
         need(path.suffix == ".npz", f"{spec} must be a folder or an .npz file", "another file", "convert it")
         return ArrayFile(path=spec)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..seeding import generator
 from .array_checks import Arrays, need
+from .cache import Listing, holds, keep, place, read
 from .files import reading
 from .listing import PICTURES, Labelled, labelled, test_folder, train_folder
 from .tensors import TensorData, stratified
@@ -36,6 +37,8 @@ class ImageFolder(TensorData):
         size            resize to size x size pixels; 0: keep them, all must have one size
         channels        3 for colour, 1 for grey; images are converted
         test_fraction   share of the images used for testing; only allowed if there is no test folder
+        cache           where decoded images are kept, as a checksummed file from which only the rows in use are read into memory: for more
+                        images than memory holds. Empty: all are held in memory
     """
 
     name: ClassVar[str] = "folder"
@@ -44,6 +47,7 @@ class ImageFolder(TensorData):
     size: int = 0
     channels: int = 3
     test_fraction: float = 0.2
+    cache: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +79,21 @@ class ImageFolder(TensorData):
                 f"leave it out, or give {default}",
             )
             files, tests = labelled(train, names, PICTURES), labelled(test, names, PICTURES, missing=True)
+        if self.cache:
+            return self._mapped(root, files, tests, names)
         return Arrays(*self._read(files), *self._read(tests), names)
+
+    def _mapped(self, root: Path, files: list[Labelled], tests: list[Labelled], names: tuple[str, ...]) -> Arrays:
+        """The same arrays, mapped from the file of decoded images."""
+        paths = {path.relative_to(root).as_posix(): path for path, _ in (*files, *tests)}
+        y = torch.tensor([label for _, label in (*files, *tests)])
+        sides, first = ["train"] * len(files) + ["test"] * len(tests), self._image(files[0][0])
+        listing = Listing(files=[*paths], labels=y.tolist(), sides=sides, names=names)
+        where = place("images", Path(self.cache).expanduser(), root, listing, f"{self.size} {self.channels}")
+        if not holds("images", where):
+            keep("images", where, listing, first.shape, lambda file: self._alike(paths[file], first, files[0][0]))
+        x, split = read("images", where)[1], len(files)
+        return Arrays(x[:split], y[:split], x[split:], y[split:], names)
 
     def _cut(self, files: list[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
         labels = torch.tensor([label for _, label in files])
@@ -90,11 +108,15 @@ class ImageFolder(TensorData):
         first = self._image(files[0][0])
         x = np.empty((len(files), *first.shape), np.uint8)
         for row, (file, _) in enumerate(files):
-            image = self._image(file)
-            got = f"{image.shape[1:]} in {file} and {first.shape[1:]} in {files[0][0]}"
-            need(image.shape == first.shape, "folder needs images of one size", got, "pass size to resize them")
-            x[row] = image
+            x[row] = self._alike(file, first, files[0][0])
         return torch.from_numpy(x), torch.tensor([label for _, label in files])
+
+    def _alike(self, file: Path, first: NDArray[np.uint8], its: Path) -> NDArray[np.uint8]:
+        """An image, of the size of the first."""
+        image = self._image(file)
+        got = f"{image.shape[1:]} in {file} and {first.shape[1:]} in {its}"
+        need(image.shape == first.shape, "folder needs images of one size", got, "pass size to resize them")
+        return image
 
     def _image(self, file: Path) -> NDArray[np.uint8]:
         from PIL import Image, UnidentifiedImageError

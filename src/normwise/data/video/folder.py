@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,9 +13,9 @@ from torch import Tensor
 
 from ...seeding import generator
 from ..array_checks import Arrays, need
+from ..cache import Listing, holds, keep, place, read
 from ..listing import CLIPS, labelled, test_folder, train_folder
 from ..tensors import TensorData
-from .cache import FORMAT, Listing, holds_clips, keep_clips, read_clips
 from .decoding import Sampling, decode
 from .splits import Groups, check_sides, folds, groups_of, official
 
@@ -119,17 +117,18 @@ class VideoFolder(TensorData):
     @cached_property
     def _clips(self) -> tuple[Listing, Tensor]:
         root = Path(self.root).expanduser()
-        if self.root and holds_clips(root):
+        if self.root and holds("clips", root):
             own = [name for name in (*MOST, "channels", "cache") if getattr(self, name) != getattr(type(self), name)]
             need(not own, f"{root} holds decoded clips, of their own frames and size", ", ".join(own), "leave that out")
-            return read_clips(root)
+            return read("clips", root)
         listing = self._listed()
         self._sided(listing)  # who tests is settled before hours of decoding
         sampling = Sampling(**{one.name: getattr(self, one.name) for one in fields(Sampling)})
-        folder = self._cache(root, listing, sampling)
-        if not holds_clips(folder):
-            keep_clips(folder, listing, sampling.shape, lambda file: decode(root / file, sampling), self.skip_bad)
-        found, x = read_clips(folder)
+        parent = Path(self.cache).expanduser() if self.cache else root / ".normwise"
+        folder = place("clips", parent, root, listing, repr(sampling))
+        if not holds("clips", folder):
+            keep("clips", folder, listing, sampling.shape, lambda file: decode(root / file, sampling), skip=self.skip_bad)
+        found, x = read("clips", folder)
         need(self.skip_bad or not found.skipped, *_told(found, folder))
         if found.skipped:
             warnings.warn("; ".join(_told(found, folder)[:2]), stacklevel=2)
@@ -146,14 +145,6 @@ class VideoFolder(TensorData):
         )
         files, labels, sides = zip(*rows, strict=True)
         return Listing(files=files, labels=labels, sides=sides, names=names)
-
-    def _cache(self, root: Path, listing: Listing, sampling: Sampling) -> Path:
-        """The folder of the decoded clips: another one where a file, or how it is sampled, is another."""
-        paths = [root / file for file in listing.files]  # a link may lead nowhere, which decoding tells
-        stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in paths]
-        key = [FORMAT, repr(sampling), listing.files, listing.sides, stats]
-        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        return (Path(self.cache).expanduser() if self.cache else root / ".normwise") / name
 
     @cached_property
     def _sides(self) -> tuple[list[str], Groups]:
