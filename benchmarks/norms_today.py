@@ -1,17 +1,19 @@
 """Does changing the normalization make it robust? ViT and ConvNeXt with four norms each, standard and N-FGSM training.
 
-    python benchmarks/norms_today.py OUT [--only vit-dyt-standard ...] [--rows 20000] [--epochs 20] [--seeds 2] [--dry]
+    python benchmarks/norms_today.py OUT [--size cpu] [--only vit-dyt-standard ...] [--rows 20000] [--epochs 20] [--seeds 2] [--dry]
 
-CIFAR-10 (NORMWISE_DATA). Each arm chooses its learning rate on seed 0 by short trainings judged on validation rows, as docs/laboratory/method.md
-says; then it trains and is evaluated with every seed. A stopped run goes on where it was. --dry names the arms and what each costs in
-forwards and backwards of images, and trains nothing. OUT/arms.json has every arm: its search, results, and whether it converged.
+Size `cpu` is CIFAR-10 (NORMWISE_DATA). Size `gpu` is a folder of images of 224 pixels, such as ImageNet's (--images DIR, with train/CLASS and
+val/CLASS; --cache DIR where memory does not hold it), ViT-Small of patch 16 and ConvNeXt-Femto of patch 4, at 4/255. Each arm chooses its
+learning rate on seed 0 by short trainings judged on validation rows, as docs/laboratory/method.md says; then it trains and is evaluated with
+every seed on 2,000 test images. A stopped run goes on where it was. --dry names the arms and what each costs in forwards and backwards of
+images, and trains nothing. OUT/arms.json has every arm: its search, results, and whether it converged.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from normwise.data import Cifar10
+from normwise.data import Cifar10, ImageFolder
 from normwise.experiments.experiment import Experiment, run, train
 from normwise.experiments.tuning import Try, Tuning, search
 from normwise.models import ConvNeXt, ViT
@@ -21,43 +23,51 @@ from normwise.threats import Linf
 from normwise.training.recipes import NFGSM, Standard
 from normwise.training.schedule import Schedule
 
+NORMS_OF = {"vit": ("layernorm2d", "rmsnorm", "dyt", "derf"), "convnext": ("layernorm2d", "grn", "dyt", "bn")}
 NETWORKS = {
-    "vit": (ViT(width=96, depth=6, heads=3), ("layernorm2d", "rmsnorm", "dyt", "derf")),
-    "convnext": (ConvNeXt(), ("layernorm2d", "grn", "dyt", "bn")),
+    "cpu": {"vit": ViT(width=96, depth=6, heads=3), "convnext": ConvNeXt()},
+    "gpu": {"vit": ViT(side=224, patch=16, width=384, depth=12, heads=6), "convnext": ConvNeXt(width=48, patch=4)},
 }
 RECIPES = {"standard": Standard(), "nfgsm": NFGSM()}
 RATES = (3e-4, 1e-3, 3e-3)
 LEAST = 0.6  # clean accuracy of an arm that has converged
 TUNING = Tuning(most=2)
-EPS = 8 / 255
+EPS = {"cpu": 8 / 255, "gpu": 4 / 255}
+TESTED = 2000
 
 
-def arms(rows, epochs):
+def arms(given):
     """Every arm by name, with the middle rate."""
     schedule = Schedule(
-        epochs=epochs,
+        epochs=given.epochs,
+        batch_size={"cpu": 128, "gpu": 256}[given.size],
         optimizer="adamw",
         lr=RATES[1],
         weight_decay=0.05,
         decay="onecycle",
-        crop=4,
+        crop={"cpu": 4, "gpu": 28}[given.size],
         flip=True,
         decay_norms=False,
+        precision="bf16",
+        validate_every=given.epochs,
     )
-    data = Cifar10(train_limit=rows, validation_size=1000)
-    for kind, (network, norms) in NETWORKS.items():
-        for norm in norms:
+    rows = {"train_limit": given.rows, "validation_size": 1000, "test_limit": TESTED}
+    data = Cifar10(**rows) if given.size == "cpu" else ImageFolder(root=given.images, size=224, cache=given.cache, **rows)
+    for kind, network in NETWORKS[given.size].items():
+        for norm in NORMS_OF[kind]:
             for name, recipe in RECIPES.items():
-                e = Experiment(
-                    data=data,
-                    model=network,
-                    norm=NORMS.make(norm),
-                    recipe=recipe,
-                    threat=Linf(eps=EPS),
-                    schedule=replace(schedule, validate_every=epochs),
-                    batch_size=100,
+                yield (
+                    f"{kind}-{norm}-{name}",
+                    Experiment(
+                        data=data,
+                        model=network,
+                        norm=NORMS.make(norm),
+                        recipe=recipe,
+                        threat=Linf(eps=EPS[given.size]),
+                        schedule=schedule,
+                        batch_size=100,
+                    ),
                 )
-                yield f"{kind}-{norm}-{name}", e
 
 
 def tuned(e, folder):
@@ -77,19 +87,23 @@ def cost(e, seeds):
     """Images forward in training: the tries of the list, and every seed."""
     passes = getattr(e.recipe, "steps", 1) + 1 if e.recipe.robust else 1
     epochs = len(RATES) * TUNING.epochs(e.schedule.epochs) + seeds * e.schedule.epochs
-    return passes * epochs * e.data.train_limit
+    return passes * epochs * 100 * e.data.train_batches(100)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
+    parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--images", default="")
+    parser.add_argument("--cache", default="")
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, help="training images; 20,000, or of size gpu all")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--dry", action="store_true")
     given = parser.parse_args()
-    chosen = {name: e for name, e in arms(given.rows, given.epochs) if not given.only or name in given.only}
+    given.rows = given.rows or (20_000 if given.size == "cpu" else None)
+    chosen = {name: e for name, e in arms(given) if not given.only or name in given.only}
     if given.dry:
         for name, e in chosen.items():
             print(f"{name}: {cost(e, given.seeds):,} images forward in training")
