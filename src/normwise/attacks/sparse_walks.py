@@ -137,11 +137,10 @@ class FrameWalk(Walk):
         """One colour per row that this pixel does not have, in any of its channels or in one: (b, c, 1, ...)."""
         x, others = self.x, list(range(2, self.x.ndim))
         middle = (self.region.project(torch.ones_like(x)) + self.region.project(torch.zeros_like(x))) / 2
-        bright = pixel & (self.now > middle)
-        bright = bright.amax(others or 1, keepdim=True)
-        draws = self._draw(*bright.shape)
-        flips = torch.zeros_like(bright).scatter_(1, draws.argmax(1, keepdim=True), True)
-        return (bright ^ (flips if one_channel else flips | (self._draw(*bright.shape) < 0.5))).to(x)
+        bright = (pixel & (self.now > middle)).amax(others or 1, keepdim=True)
+        flips = self._draw(*bright.shape) < (0 if one_channel else 0.5)
+        one = torch.zeros_like(flips).scatter_(1, self._draw(*bright.shape).argmax(1, keepdim=True), True)
+        return (bright ^ torch.where(flips.any(1, keepdim=True), flips, one)).to(x)
 
 
 class PatchWalk(FrameWalk):

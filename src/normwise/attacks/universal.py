@@ -32,8 +32,8 @@ class Universal(BaseAttack):
         pattern <- clip(pattern + size sign(g), 0, 1),   size = first_step * (1 - update / updates)
 
     `fit` makes the pattern from training rows, one batch per update, and returns the attack that puts it on any image without a
-    look at it. The verbs `evaluate`, `run` and `bench` do so with the training rows of their data. Without `fit` the pattern is made from the very batch
-    that is attacked: an attacker who has to take one pattern, but has seen the images.
+    look at it. The verbs that evaluate do so with the training rows of their data. Without `fit` the pattern is made from the very batch that is
+    attacked: an attacker who has to take one pattern, but has seen the images.
 
     A patch lies at the place that its region draws, is shrunk to a random share of its side, and is turned by a random angle; what of
     it leaves the square is cut off, and the square's pixels that it leaves free stay clean. That is drawn anew for every image, in training and
@@ -75,7 +75,6 @@ class Universal(BaseAttack):
             )
         if not 0 <= self.turn <= 180:
             raise ValueError(f"turn of {self.name} is an angle in degrees; got {self.turn}; give a number from 0 to 180")
-
         try:
             _read(self.pattern)
         except ValueError:
@@ -99,7 +98,7 @@ class Universal(BaseAttack):
         """Make the pattern from batches (images, labels, ...), and return the attack that has it.
 
         `batches` is a DataLoader or a list, which is gone through again until there were enough updates; `called` says in the record what rows
-        these are. The model is left as it was. Raises ValueError for no batches, and for what the threat model cannot be.
+        these are. The model is left as it was. Raises ValueError for no batches, and for a threat model that is no patch or frame.
         """
         maker, seen, where = _Maker(self, generator), 0, device_of(model)
         while (left := self.updates - maker.update) > 0:
