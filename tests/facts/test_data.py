@@ -409,7 +409,7 @@ def test_a_folder_of_images_that_is_kept_decoded_has_the_same_rows_and_is_decode
         assert torch.equal(one, other)
     monkeypatch.setattr("normwise.data.folder.keep", None)  # which decodes
     assert torch.equal(kept.arrays().test_x, data.arrays().test_x)
-    assert [one.suffix for one in sorted((tmp_path / "kept").rglob("*.*"))] == [".json", ".u8"]
+    assert [one.suffix for one in sorted((tmp_path / "kept").rglob("[!.]*.*"))] == [".json", ".u8"]
 
 
 def test_a_folder_without_splits_is_cut_once_and_for_all(tmp_path: Path) -> None:

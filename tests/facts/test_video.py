@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from normwise.__main__ import main
 from normwise.data import ImageFolder, VideoFolder, find
-from normwise.data.cache import Listing, read, reporting
+from normwise.data.cache import Listing, keep, read, reporting
 from normwise.data.video import decoding
 from normwise.data.video.decoding import Sampling
 from normwise.data.video.splits import folds
@@ -303,16 +303,16 @@ def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) ->
         if text.startswith("another process"):
             waits.set()
 
-    def keep(number: int) -> torch.Tensor:
+    def kept(number: int) -> torch.Tensor:
         with reporting(report):
             keep("clips", tmp_path / "clips", listing, (1, 2, 3, 3), clip)
         return read("clips", tmp_path / "clips")[1]
 
     with ThreadPoolExecutor(2) as threads:
-        first, second = threads.map(keep, range(2))
+        first, second = threads.map(kept, range(2))
     assert torch.equal(first, second)
     assert asked == ["a", "b", "c"]
-    assert [one for one in told if one[0] == "decoding videos"] == [("decoding videos", done, 3) for done in range(3)]
+    assert [one for one in told if one[0] == "decoding clips"] == [("decoding clips", done, 3) for done in range(3)]
 
 
 def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp_path: Path) -> None:

@@ -24,10 +24,12 @@ from normwise.data.corruptions import corrupted
 from normwise.evaluation.evaluator import evaluate
 from normwise.experiments.papers import figures
 from normwise.experiments.papers.cell import built
+from normwise.experiments.papers.claims_large import claims_of
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.published import file_of
 from normwise.experiments.papers.run import Reproduce, _before, planned, reproduce
 from normwise.experiments.papers.scale import HISTORY, SCALES, smoke
+from normwise.experiments.papers.starts import inflated, pictures
 from normwise.experiments.papers.workshop import Workshop
 from normwise.norms import BN, GN
 from normwise.registry import stable
@@ -65,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_records_and_claims_say_what_was_done(folder):
     table = json.loads((folder / "claims.json").read_text())
     assert {"claim", "system", "number", "paper", "protocol", "strongest", "verdict", "n", "seeds"} <= set(table[0])
-    assert {one["verdict"] for one in table} == {"not decided", "not attempted"}
+    assert {one["verdict"] for one in table} == {"not decided"}
     for name in ("bn-standard", "bnwot"):  # what it needs was made too
         record = record_of(folder, name)
         assert {"command", "commit", "hardware", "versions", "seed", "seconds", "figures"} <= set(record)
@@ -122,6 +124,18 @@ def test_a_cell_of_a_later_seed_waits_for_the_seed_that_tunes_it():
     assert planned(settings) == [("bn-standard", 0), ("bnwot", 0), ("bn-standard", 1), ("bnwot", 1)]
     assert _before(("bn-standard", 1), settings.scale) == [("bn-standard", 0)]
     assert _before(("bnwot", 1), settings.scale) == [("bn-standard", 1)]
+
+
+def test_networks_for_clips_are_made_at_the_size_that_has_clips(tmp_path):
+    claims = {preset: next(one for one in claims_of(preset) if one.number == "12") for preset in ("smoke", "s")}
+    assert (claims["smoke"].cells, claims["s"].measure) == (("abnn-clips", "bn-clips"), None)
+    shop = Workshop(CELLS, smoke(), tmp_path, silent)
+    clips = shop.scale_of(CELLS["bn-clips"]).data.test(batch_size=2)[0].x
+    assert shop.untrained("bn-clips", 0).eval()(clips).shape == (2, 4)
+    network = inflated(shop.scale_of(CELLS["abnn-clips"]), pictures(4)(shop.scale))
+    assert network.eval()(clips).shape == (2, 4)
+    with pytest.raises(ValueError, match="bn-clips is made of clips, and this size has none"):
+        Workshop(CELLS, SCALES["s"](), tmp_path, silent).schedule(CELLS["bn-clips"])
 
 
 def test_a_corrupted_cell_holds_what_the_network_answers(folder):

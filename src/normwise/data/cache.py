@@ -143,25 +143,19 @@ def reporting(report: Report) -> Iterator[None]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process has this folder, and hold it; it is free again when its process ends, however that does.
+    """Wait until no other process has this folder, and hold it; it is free again when its process ends, however that does."""
+    from filelock import FileLock, Timeout
 
-    Where the system knows no such locks, nobody waits: the files are whole either way, and only work is done twice.
-    """
+    lock = FileLock(folder / ".lock")
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    held = os.open(folder, os.O_RDONLY)
+        lock.acquire(blocking=False)
+    except Timeout:
+        _REPORT.get()("another process decodes these files", 0, 0)
+        lock.acquire()
     try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _REPORT.get()("another process decodes these files", 0, 0)
-            fcntl.flock(held, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(held)
+        lock.release()
 
 
 def read(kind: Kind, folder: Path) -> tuple[Listing, Tensor]:

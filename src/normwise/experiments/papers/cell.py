@@ -32,7 +32,8 @@ class Cell:
                     that the strongest evaluation of the cell it needs left correct
         at          share of the scale's radius for AutoAttack
         other       it is trained and evaluated on other data than the scale's (`scale.other`)
-        apart       it is only made if it is named, because it takes longer than a cell should
+        clips       it is trained and evaluated on the scale's clips
+        apart       it is only made if it is named or needed, because it takes longer than a cell should, or is there for another
         every       it is made with every seed, though no claim needs it
         stream      another draw of everything: images, start and batches are those of seed + 10,000 x stream
         published   depth of the published network that it is; 0: it is none
@@ -51,6 +52,7 @@ class Cell:
     under: Literal["linf", "patch", "corruptions", "autoattack"] = "linf"
     at: float = 1.0
     other: bool = False
+    clips: bool = False
     apart: bool = False
     every: bool = False
     stream: int = 0

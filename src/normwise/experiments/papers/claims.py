@@ -272,3 +272,14 @@ CLAIMS = (
         effect=math.log(3),
     ),
 )
+
+ON_CLIPS = Claim(
+    number="12",
+    system="abnn",
+    claim="ABNN is more robust than the undefended network on video",
+    paper="tables not available",
+    cells=("abnn-clips", "bn-clips"),
+    measure=more_robust("abnn-clips", "bn-clips", EIGHTH),
+    effect=0.05,
+    premises=(fragile("bn-clips", 0.05),),
+)

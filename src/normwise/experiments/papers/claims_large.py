@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .claims import CLAIMS
+from .claims import CLAIMS, ON_CLIPS
 from .decide import Claim
 from .measures import above_constant, more_robust
 from .premises import close, fragile, trains
-from .scale import EIGHTH
+from .scale import EIGHTH, SCALES
 
 
 def _large(depth: int) -> tuple[Claim, ...]:
@@ -40,5 +40,8 @@ LARGE = tuple(claim for depth in (20, 32, 56) for claim in _large(depth))
 
 
 def claims_of(preset: str) -> tuple[Claim, ...]:
-    """The claims that are decided at a size: one family."""
-    return LARGE if preset == "l" else CLAIMS
+    """The claims that are decided at a size: one family. On clips only where the size has some."""
+    if preset == "l":
+        return LARGE
+    clips = preset in SCALES and SCALES[preset]().clips
+    return tuple(ON_CLIPS if clips and claim.number == ON_CLIPS.number else claim for claim in CLAIMS)

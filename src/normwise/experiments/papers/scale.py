@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...attacks import APGD, PGD, AutoAttack
-from ...data import Cifar10, Digits, ImageFolder
-from ...models import PreActResNet18, ResNet, ResNet18
+from ...data import Cifar10, Digits, ImageFolder, MovingDigits
+from ...models import PreActResNet18, ResNet, ResNet3D, ResNet18
 from ...training.schedule import Schedule
 from ...types import Attack
 from ..presets import DIGITS, EPS
@@ -44,6 +44,7 @@ class Scale:
         evidence        whether claims may be decided at this size
         cells           the cells that are made unless others are named; empty: all
         published       folder of the published networks; "" where there is none
+        clips           the same for cells on clips; None: none are made at this size
     """
 
     data: Any
@@ -63,6 +64,7 @@ class Scale:
     evidence: bool = True
     cells: tuple[str, ...] = ()
     published: str = ""
+    clips: Scale | None = None
 
     @property
     def radii(self) -> tuple[float, ...]:
@@ -91,7 +93,7 @@ L_CELLS = tuple(f"{kind}-published-{depth}" for depth in (20, 32, 56) for kind i
 def smoke() -> Scale:
     """Every cell and every claim on digits, in minutes. Shows that all runs; is never evidence."""
     quick = replace(DIGITS, epochs=2, validate_every=2)
-    return Scale(
+    images = Scale(
         data=Digits(test_limit=50),
         model=ResNet(depth=8, width=8),
         eps=EPS["digits"],
@@ -105,6 +107,10 @@ def smoke() -> Scale:
         batch_size=25,
         looks=(1,),
         evidence=False,
+    )
+    clips = MovingDigits(train_limit=200, test_limit=20)
+    return replace(
+        images, clips=replace(images, data=clips, model=ResNet3D(depth=18, width=4), eps=EPS["moving-digits"], batch_size=10)
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ...attacks import PGD
-from ...models import NFResNet, ResNet
+from ...models import NFResNet, ResNet, ResNet18, inflate
 from ...models.abnn import Adaptive, abnn
 from ...models.nfresnet import NFNetwork
 from ...norms import BN
@@ -130,3 +130,21 @@ def stranger(scale: Scale, substitute: nn.Module) -> nn.Module:
 def aligned(scale: Scale) -> Recipe:
     """The training of adaptive layers."""
     return AlignedBN()
+
+
+def pictures(width: int) -> Callable[..., nn.Module]:
+    """A network for images whose weights inflate to `resnet3d` of depth 18 and this width."""
+
+    def begin(scale: Scale) -> nn.Module:
+        return built(BN())(replace(scale, model=ResNet18(width=width)))
+
+    return begin
+
+
+def inflated(scale: Scale, images: nn.Module) -> nn.Module:
+    """A fresh network for clips that listens to the network for images of the cell that is needed, inflated to clips."""
+    assert isinstance(images.linear, nn.Linear)
+    d = scale.data
+    substitute = scale.model(BN(), classes=images.linear.out_features, mean=d.mean, std=d.std)
+    inflate(images.state_dict(), substitute)
+    return abnn(built(BN())(scale), substitute, shape=d.shape)

@@ -59,20 +59,29 @@ class Workshop:
         device: torch.device | str = "cpu",
     ) -> None:
         self.cells, self.scale, self.folder, self.report, self.device = cells, scale, folder, report, device
-        self._scales: dict[tuple[bool, int, int], Scale] = {}
+        self._scales: dict[tuple[bool, bool, int, int], Scale] = {}
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a cell: one for each of its settings, so that no record takes the place of another."""
         return self.folder / "cells" / f"{name}-seed{seed}-{self.digest(name, seed)[:8]}"
 
     def scale_of(self, cell: Cell, seed: int = 0) -> Scale:
-        """What a cell is made with: the scale with the seed's split, of other data where the cell wants some."""
-        scale = replace(self.scale, data=other(self.scale)) if cell.other else self.scale
+        """What a cell is made with: the scale with the seed's split, of other data or of clips where the cell wants some."""
+        own = self._own(cell)
+        scale = replace(own, data=other(own)) if cell.other else own
         return scale.of_seed(seed, cell.stream)
+
+    def _own(self, cell: Cell) -> Scale:
+        """The scale, or that of its clips. Raises ValueError where it has none."""
+        if not cell.clips:
+            return self.scale
+        if not self.scale.clips:
+            raise ValueError(f"{cell.name} is made of clips, and this size has none; take the preset smoke")
+        return self.scale.clips
 
     def _loaded(self, cell: Cell, seed: int) -> Scale:
         """The same scale as before where it is the same, so that its data is read once."""
-        key = (cell.other, cell.stream, seed)
+        key = (cell.other, cell.clips, cell.stream, seed)
         if key not in self._scales:
             self._scales = dict([*self._scales.items()][-1:]) | {key: self.scale_of(cell, seed)}
         return self._scales[key]
@@ -86,7 +95,7 @@ class Workshop:
             "digest_version": DIGEST_VERSION,
             "cell": {**own, "begin": begin},
             "recipe": brief(cell.recipe(scale)) if cell.recipe else None,
-            "scale": {**brief(scale), **LEFT_OUT_OF_SCALE, "data": {**brief(scale.data), "root": None}},
+            "scale": {**brief(replace(scale, clips=None)), **LEFT_OUT_OF_SCALE, "data": {**brief(scale.data), "root": None}},
             "published": FILES[cell.published] if cell.published else None,
             "seed": seed,
             "needs": [self.digest(need, seed) for need in cell.needs],
@@ -126,7 +135,7 @@ class Workshop:
             return self.untrained(name, seed).eval()
         if not path.exists():
             raise ValueError(f"{path} is not there; make the cell {name} first, or delete its {RECORD} to make it again")
-        model = materialized(cell.recipe(self.scale).prepare(self.untrained(name, seed)))
+        model = materialized(cell.recipe(self._own(cell)).prepare(self.untrained(name, seed)))
         checkpoints.give(model, checkpoints.weights(path))
         return set_mode(model, "eval")
 
@@ -176,8 +185,8 @@ class Workshop:
     def _train(self, cell: Cell, seed: int, folder: Path) -> tuple[Fitted, dict[str, Any], float]:
         """The trained network, what the record says of the training, and its seconds in processes that were stopped."""
         schedule, found = self.schedule(cell), None
-        if self.scale.tuning:
-            found = self._search(cell, self.scale.tuning)
+        if tuning := self._own(cell).tuning:
+            found = self._search(cell, tuning)
             schedule = replace(schedule, lr=found.rate)
         started = time.perf_counter()
         fitted = self._fit(cell, seed, schedule, folder)
@@ -187,7 +196,8 @@ class Workshop:
 
     def schedule(self, cell: Cell) -> Schedule:
         """How a cell trains, its learning rate apart."""
-        whole = self.scale.standard if cell.clean else self.scale.robust
+        own = self._own(cell)
+        whole = own.standard if cell.clean else own.robust
         epochs = max(1, round(cell.part * whole.epochs))
         return replace(whole, epochs=epochs, decay_norms=whole.decay_norms and cell.decayed)
 
@@ -205,18 +215,18 @@ class Workshop:
                 training = self._fit(cell, TUNED, replace(short, lr=rate)).training
             except Diverged:
                 return Try(rate, 0.0, None, seconds=time.perf_counter() - started)
-            reached = training.validation.get("robust" if cell.recipe and cell.recipe(self.scale).robust else "clean", 0.0)
+            reached = training.validation.get(
+                "robust" if cell.recipe and cell.recipe(self._own(cell)).robust else "clean", 0.0
+            )
             return Try(rate, reached, training.loss, training.forwards, training.backwards, training.seconds)
 
-        return search(self.scale.rates, attempt, self.place(cell.name, TUNED) / SEARCH, tuning)
+        return search(self._own(cell).rates, attempt, self.place(cell.name, TUNED) / SEARCH, tuning)
 
     def _fit(self, cell: Cell, seed: int, schedule: Schedule, folder: Path | None = None) -> Fitted:
         assert cell.recipe is not None
-        data, own = self._loaded(cell, seed).data, seed + STREAM * cell.stream
-        options, threat = FitOptions(folder=folder, report=self.report), Linf(eps=self.scale.eps)
-        return fit(
-            self.untrained(cell.name, seed), data, cell.recipe(self.scale), threat, schedule, seed=own, options=options
-        )
+        scale, data, own = self._own(cell), self._loaded(cell, seed).data, seed + STREAM * cell.stream
+        options, threat = FitOptions(folder=folder, report=self.report), Linf(eps=scale.eps)
+        return fit(self.untrained(cell.name, seed), data, cell.recipe(scale), threat, schedule, seed=own, options=options)
 
 
 class History(Workshop):
