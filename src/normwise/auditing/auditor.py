@@ -33,7 +33,7 @@ from ..training.schedule import Schedule
 from ..types import Batch, Data, Report, ThreatModel
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
-from ..utils.model_state import digest, moved
+from ..utils.model_state import device_of, digest, moved
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
@@ -143,7 +143,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     loaded = load(settings.model, settings.weights)
     model = moved(loaded.model, device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
-    check_network(copy_of(model) or model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
+    _together(model, batches[0])
     check_attacks((), settings.threat, batches[0])
     twins = [load(settings.twin)] if settings.twin not in ("train", "none") else []
     said = told([loaded, *twins], report)
@@ -163,6 +163,12 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     made = dataclasses.replace(made, **named, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
     return made
+
+
+def _together(model: nn.Module, batch: Batch) -> None:
+    """Refuse a network, images and labels that do not go together, by a copy: the network's first answers are the audit's."""
+    device = device_of(model)
+    check_network(copy_of(model) or model, Batch(batch.x.to(device), batch.y.to(device), batch.ids))
 
 
 def _same_threat(settings: Audit, claim: Claim) -> None:
@@ -223,9 +229,12 @@ def audit(
     are no use, the strongest search could not run, or the network never learned. A check that fails to run, or runs out of
     time, is named, and the others continue. The model is left as it was.
 
-    Raises ValueError for no batches, and images with the same id.
+    Raises ValueError for no batches, for a network, images and labels that do not go together, and images with the same id.
     """
-    case = Case(model, as_batches(batches), threat, claim=claim, seed=seed, options=options)
+    batches = as_batches(batches)
+    if batches:
+        _together(model, batches[0])
+    case = Case(model, batches, threat, claim=claim, seed=seed, options=options)
     budget, deadline = options.budget, time.monotonic() + 60 * options.budget
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):
