@@ -9,6 +9,7 @@ import normwise as nw
 from normwise.attacks import STRONGEST
 from normwise.utils import batches
 from normwise.utils.batches import as_batches
+from normwise.utils.model_state import refuse_lazy
 from worlds import THREAT, Stripes, balanced, images, trained
 
 X = images(40)
@@ -133,3 +134,28 @@ def test_of_a_loader_more_images_than_are_held_lie_in_a_file_and_are_the_same(dt
         assert torch.equal(batch.x, x)
         assert torch.equal(batch.y, y)
     assert all(batch.x is x for batch, (x, _) in zip(as_batches(pairs), pairs, strict=True))  # they are in memory as it is
+
+
+WRONG = {  # what newcomers give: images, labels, and what they are told, by evaluate and fit alike
+    "0 to 255": (255 * X, Y, "divide by 255"),
+    "bytes": ((255 * X).byte(), Y, "divide by 255"),
+    "normalized": ((X - 0.5) / 0.25, Y, r"nw\.Standardize\(mean, std\)"),
+    "one-hot": (X, torch.eye(3, dtype=torch.long)[Y], r"y\.argmax\(1\)"),
+    "labels as a column": (X, Y[:, None], r"y\.flatten\(\)\.long\(\)"),
+    "labels from 1": (X, Y + 1, "labels from 1 to 3"),
+    "float64": (X.double(), Y, r"images\.float\(\) and model\.float\(\)"),
+    "channels last": (X[:, :1].repeat(1, 3, 1, 1).permute(0, 2, 3, 1), Y, r"permute\(0, 3, 1, 2\)"),
+}
+
+
+@pytest.mark.parametrize(("x", "y", "told"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_right_is_one_clear_line(x, y, told):
+    schedule = nw.Schedule(epochs=1, validate_every=0)
+    for use in (nw.evaluate, nw.audit, lambda *given: nw.fit(given[0], given[1], nw.Standard(), given[2], schedule, seed=0)):
+        with pytest.raises(ValueError, match=told):
+            use(trained(), (x, y), nw.Linf(0.1))
+
+
+def test_weights_are_no_network():
+    with pytest.raises(ValueError, match=r"of type OrderedDict.*load_state_dict"):
+        refuse_lazy(trained().state_dict())

@@ -133,7 +133,7 @@ def test_a_gain_of_coupled_rows_is_not_the_headline():
     told = said(grid(rn_standard=0.5))
     assert (
         told.lead
-        == "No normalization is measurably more robust than BatchNorm by 5 points or more with the same training, unless the images of a batch are coupled (influence each other)."
+        == "No normalization is measurably more robust than BatchNorm by 5 points or more with the same training, unless the images of a batch are coupled."
     )
     text = words(grid(rn_standard=0.5))
     assert "RobustNorm reading the batch (50.0%, coupled)" in text

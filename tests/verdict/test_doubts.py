@@ -42,6 +42,19 @@ def test_checks_warn_of_what_they_should_and_of_nothing_else():
     assert "determinism" in warned(noisy)
 
 
+@pytest.mark.parametrize("before", [lambda x: x / 255, lambda x: (x + 1) / 2], ids=["0 to 255", "-1 to 1"])
+def test_a_network_that_expects_another_range_is_named_beside_its_figures(before):
+    x = torch.cat([batch.x for batch in batches()])
+    right = balanced()(x).argmax(1)
+    told = str(evaluate(Ending(before), (x, right), THREAT, FGSM()))
+    assert "warning         range of the pixels: pixels from 0 to 1; accuracy: " in told
+    assert "100.0% " in told  # in the range that it expects
+    assert "nw.Standardize(mean, std)" in told
+    assert "warning" not in str(evaluate(balanced(), (x, right), THREAT, FGSM()))
+    twice = str(evaluate(balanced(), (x / 255, right), THREAT, FGSM()))
+    assert "pixels from 0 to 0.00392" in twice  # divided twice
+
+
 class NoWayBack(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -71,7 +84,7 @@ def test_what_is_doubted_is_asked_of_few_rows_once_and_not_counted():
     assert len(model.asked) == asked
     again = annotate(dataclasses.replace(e, checks=()), model, part)
     assert again.checks == e.checks
-    assert [len(x) for x in model.asked[asked:]] == [64]
+    assert [len(x) for x in model.asked[asked:]] == [64] * 5  # one look, and one at each range of the pixels
 
 
 @pytest.mark.parametrize(

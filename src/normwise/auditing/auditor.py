@@ -32,7 +32,7 @@ from ..threats import THREATS, Linf, Normalized
 from ..types import Batch, Data, Report, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
-from ..utils.model_state import digest, moved
+from ..utils.model_state import device_of, digest, moved
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
@@ -156,7 +156,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     loaded = load(*named)
     model = moved(loaded.model, device)
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
-    check_network(copy_of(model) or model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
+    _together(model, batches[0])
     check_attacks((), settings.threat, batches[0])
     twins = [load(settings.twin, views=named[2])] if settings.twin not in ("train", "none") else []
     said = told([loaded, *twins], report)
@@ -230,6 +230,12 @@ def _help(settings: Audit, folder: Path, options: AuditOptions) -> None:
     audit(model, batches, settings.threat, claim=claim, seed=settings.seed, options=options)
 
 
+def _together(model: nn.Module, batch: Batch) -> None:
+    """Refuse a network, images and labels that do not go together, by a copy: the network's first answers are the audit's."""
+    device = device_of(model)
+    check_network(copy_of(model) or model, Batch(batch.x.to(device), batch.y.to(device), batch.ids))
+
+
 def _same_threat(settings: Audit, claim: Claim) -> None:
     """Refuse a claim made under another threat model; one in normalized units is tested in pixels. Raises ValueError."""
     theirs, ours = claim.under.get("threat"), plain(settings.threat)
@@ -256,9 +262,12 @@ def audit(
     are no use, the strongest search could not run, or the network never learned. A check that fails to run, or runs out of
     time, is named, and the others continue. The model is left as it was.
 
-    Raises ValueError for no batches, and images with the same id.
+    Raises ValueError for no batches, for a network, images and labels that do not go together, and images with the same id.
     """
-    case = Case(model, as_batches(batches), threat, claim=claim, seed=seed, options=options)
+    batches = as_batches(batches)
+    if batches:
+        _together(model, batches[0])
+    case = Case(model, batches, threat, claim=claim, seed=seed, options=options)
     budget, deadline = options.budget, time.monotonic() + 60 * options.budget
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):

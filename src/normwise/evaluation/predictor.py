@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..losses import margin
 from ..seeding import generator
 from ..types import Batch, Images, Labels, Logits, Mode
-from ..utils.batches import beyond
+from ..utils.batches import amiss, misfit
 from ..utils.forward import NoLogits, in_parts, in_time, logits_of
 from ..utils.model_state import device_of, running, untouched
 from .coupling import Coupling
@@ -74,23 +74,8 @@ class Predictor:
 
 def check_images(batch: Batch, classes: int | None = None) -> None:
     """Refuse images and labels that cannot be, for a model of so many classes. Raises ValueError."""
-    x, y, ids = batch
-    problem = None
-    if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
-        problem = (
-            f"labels of dtype {y.dtype} and shape {tuple(y.shape)}; expected a whole number per row: y.flatten().long()"
-        )
-    elif len(ids) != len(y):
-        problem = f"{len(ids)} ids for {len(y)} labels; expected one per row"
-    elif x.ndim < 3 or len(x) != len(y) or len(y) == 0:
-        problem = f"images of shape {tuple(x.shape)} with {len(y)} labels; expected (b, c, ...) with b > 0 labels"
-    elif not x.is_floating_point():
-        problem = f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
-    elif not torch.isfinite(x).all():
-        problem = f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
-    elif told := beyond(x):
-        problem = told
-    elif classes and (y.min() < 0 or y.max() >= classes):
+    y, problem = batch.y, amiss(batch)
+    if not problem and classes and (y.min() < 0 or y.max() >= classes):
         problem = (
             f"labels from {int(y.min())} to {int(y.max())}; expected 0 to {classes - 1}, as the model has {classes} classes"
         )
@@ -112,7 +97,4 @@ def classes_of(predictor: Predictor, x: Images, called: str = "model") -> int:
     except (TimeoutError, NoLogits):
         raise
     except Exception as error:
-        first = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise ValueError(
-            f"the {called} cannot take images of shape {tuple(x.shape)} and dtype {x.dtype}: {first}; give it images of its own kind"
-        ) from None
+        raise ValueError(f"the {called} {misfit(predictor.model, x, error)}") from None

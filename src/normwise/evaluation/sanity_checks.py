@@ -16,7 +16,7 @@ from ..records import Check, Evaluation, Training
 from ..seeding import generator
 from ..types import Attack, Batch, Search
 from ..utils.model_state import device_of, running, untouched
-from . import batch_attacks
+from . import batch_attacks, ranges
 from .batch import label, labels
 from .predictor import Predictor
 
@@ -32,7 +32,7 @@ def annotate(
     """Return the evaluation with its checks; `batch` is one of the batches it was made on. One that has checks is returned as it is.
 
     Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
-    they seem to. `unlike`: why a faster copy was not searched. Costs one look, forward and backward, at 64 rows at most.
+    they seem to. `unlike`: why a faster copy was not searched. Costs one look, forward and backward, at 64 rows at most, and four forward.
     `evaluate` has done this.
     """
     if evaluation.checks:
@@ -45,8 +45,10 @@ def annotate(
         untouched(model, generator(evaluation.seed, "checks")),
     ):
         x, y = (part[:ROWS].to(device_of(model)).clone() for part in (batch.x, batch.y))
-        logits, gradient = _look(Oracle(model, Search(independent=not evaluation.coupled)), x, y)
-    found += [_probabilities(logits), gradient, *_fallbacks(attacks, logits.shape[1])]
+        oracle = Oracle(model, Search(independent=not evaluation.coupled))
+        logits, gradient = _look(oracle, x, y)
+        pixels = ranges.look(oracle.logits, x, y)
+    found += [_probabilities(logits), gradient, pixels, *_fallbacks(attacks, logits.shape[1])]
     found += [_copy(unlike)] if unlike else []
     return dataclasses.replace(evaluation, checks=tuple(found))
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..records import Evaluation, Score
+from ..records import OF_COUPLING, Evaluation, Score
 from ..types import Attack, Batch, Images
 from .batch import RowOutcomes, labels
 
@@ -63,7 +63,13 @@ class Verdict:
         threat += f", goal {e.goal}" * (e.goal != "misclassified")
         coupled = "coupled: whole batches were attacked" if e.coupled else "independent"
         figures = {"clean accuracy": str(self.clean_accuracy), "robust accuracy": str(self.robust_accuracy)}
-        return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"images": coupled}
+        doubts = [
+            f"{one.name}: {one.measured}; {one.why}"
+            for one in e.checks
+            if one.status != "pass" and one.name not in OF_COUPLING
+        ]
+        warned = {f"warning{f' {number}' if number > 1 else ''}": doubt for number, doubt in enumerate(doubts, 1)}
+        return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"images": coupled} | warned
 
     def __str__(self) -> str:
         return "\n".join(f"{name:16}{value}" for name, value in self._told.items())

@@ -9,7 +9,7 @@ from ..records import Score
 from . import malicious_neighbours
 from .cells import Cell, attackers
 from .tables import count, duration
-from .words import REFERENCE, joined, percent, plural, training, where
+from .words import REFERENCE, capital, joined, percent, plural, training, where
 
 MATTERS = 0.05  # a smaller gain in the worst case is told, and does not make the answer
 
@@ -79,11 +79,11 @@ def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
         rest = f"Networks are compared only within one setting. There are {len(settings)}: {joined(settings)}."
     compared = [column for column in columns if column.reference and len(column.cells) > 1]
     if not compared:
-        return f"{best.norm} keeps most under attack: {percent(best.worst.value)}.", rest
+        return f"{capital(best.norm)} keeps most under attack: {percent(best.worst.value)}.", rest
     gains = [(column, cell) for column in compared for cell in column.above if _gain(cell, column.reference) >= MATTERS]
     above = [(column, cell) for column, cell in gains if not cell.coupled]
     if not above:
-        tail = ", unless the images of a batch are coupled (influence each other)" if gains else ""
+        tail = ", unless the images of a batch are coupled" if gains else ""
         least = f"{100 * MATTERS:.0f} points or more"
         return f"No normalization is measurably more robust than {REFERENCE} by {least} with the same training{tail}.", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
@@ -231,7 +231,7 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
         cautions.append((f"{few} seeds", f"Means over seeds; the intervals cover images and trainings.{alone}"))
     if len(trained) > 1:
         untuned = "Each network trained with the settings it was given; no learning rate was tuned. A difference may come from that."
-        cautions.append(("Not tuned", untuned))
+        cautions.append(("Learning rates not tuned", untuned))
     names = attackers(result for cell in found for result in cell.results)
     if names:
         weak = f"A worst case over {joined(names)} is an upper bound on robustness"
@@ -241,11 +241,11 @@ def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mappi
             if any(cell.paired for cell in found)
             else " No further attack searched: the protocol's figure and the worst case are the same."
         )
-        cautions.append(("Upper bounds", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
+        cautions.append(("Worst cases are upper bounds", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
     if any(cell.coupled for cell in found):
         cautions.append(
             (
-                "Coupled images taken by batch",
+                "Coupled images (they influence each other) taken by batch",
                 "The worst case of coupled images is taken batch by batch, of independent images image by image. For the same "
                 "images and attacks, batch by batch gives the higher figure. A gain of coupled images is partly due to this."
                 f"{' If one image among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",

@@ -189,7 +189,9 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
         if one["verdict"] == "not established":
             rest = f"{interval} No check contradicts the claim, but no check that could see a contradiction supports it.{missing}"
     by = [_attack(attack) for attack in (one.get("claimed_under") or {}).get("attacks", ())]
-    compared = f"what {joined(by)} {'leave' if len(by) > 1 else 'leaves'} (the claim)" if by else "the claim"
+    compared = (
+        f"what {joined(by)} {'leave' if len(by) > 1 else 'leaves'} (the claim)" if by else "the accuracy that is claimed"
+    )
     provenance = dict(one.get("provenance") or {})
     command = str(provenance.pop("command", "") or "")
     return Told(
@@ -235,7 +237,8 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     else:
         changes = [ALONE]
     under = one.get("claimed_under") or {}
-    protocol = [allowed(under["threat"])] if under.get("threat") else []
+    same = under.get("threat") == one["threat"]
+    protocol = ["the same threat model" if same else allowed(under["threat"])] if under.get("threat") else []
     if protocol and under.get("attacks"):
         protocol.append(joined(map(_attack, under["attacks"])))
     return [

@@ -105,6 +105,9 @@ def compared(found: Sequence[Cell]) -> str:
         _unique(part) for part in ((cell.norm for cell in found), (training(c.recipe) for c in found if c.seconds))
     )
     what = plural(len(norms), "normalization") if len(norms) > 1 else norms[0]
+    networks = _unique(label(r.experiment.get("model") or r.experiment.get("start"), r.evaluation.model) for r in results)
+    if len(networks) == 1:
+        what = f"{what} in {networks[0]}" if any(r.experiment.get("norm") for r in results) else networks[0]
     how = f", {'each ' * (len(norms) > 1)}with {joined(recipes)}" if recipes else ""
     images = joined(_unique(f"{r.evaluation.n:,}" for r in results))
     protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Generator
 
 from ..types import Batch, Data
-from ..utils.batches import Rows, as_batches, beyond
+from ..utils.batches import Rows, amiss, as_batches
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Loader:
         return len(self.rows)
 
     def train(self, *, batch_size: int, generator: Generator) -> Iterator[Batch]:
-        """Go once through the images. Raises ValueError for pixels outside [0, 1], and for what is no pair of tensors."""
+        """Go once through the images. Raises ValueError for labels and pixels that cannot be, and for what is no pair of tensors."""
         for number, pair in enumerate(self.rows):
             (batch,) = as_batches([pair])
-            if not number and (told := beyond(batch.x)):
+            if not number and (told := amiss(batch)):
                 raise ValueError(f"cannot train: got {told}")
             yield batch
 

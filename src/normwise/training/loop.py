@@ -22,7 +22,7 @@ from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
 from ..seeding import derive, drawing, generator
 from ..types import Batch, Data, Recipe, ThreatModel, silent
-from ..utils.batches import Rows
+from ..utils.batches import Rows, misfit
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
 from ..utils.model_state import device_of, digest, moved, running, set_mode
@@ -163,7 +163,13 @@ class _Run:
                 deque(islice(batches, state.step), maxlen=0)
                 state.put_draws(rng, self.device)
             for batch in batches:
-                self._step(batch, rng)
+                try:
+                    self._step(batch, rng)
+                except (RuntimeError, IndexError) as error:
+                    if state.epoch or state.step or isinstance(error, torch.OutOfMemoryError):
+                        raise
+                    about = f"labels from {int(batch.y.min())} to {int(batch.y.max())}"
+                    raise ValueError(f"cannot train, {about}: the model {misfit(self.model, batch.x, error)}") from error
                 text = f"epoch {state.epoch + 1}/{self.schedule.epochs}, loss {state.sums['loss'] / state.sums['rows']:.3f}"
                 self.report(text, state.epoch * self.steps + state.step, self.schedule.epochs * self.steps)
                 if self.options.folder and self.crew.first and time.monotonic() - self.saved > self.options.every:

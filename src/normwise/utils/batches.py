@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..types import Batch, Images
 
@@ -91,6 +91,37 @@ def beyond(x: Images) -> str:
             "nn.Sequential(nw.Standardize(mean, std), model)"
         )
     return f"pixels from {low:g} to {high:g}; expected [0, 1]: {mend}"
+
+
+def amiss(batch: Batch) -> str:
+    """What is wrong with images (b, c, ...) in [0, 1] and labels (b,), and how to mend it; empty if nothing is."""
+    x, y, ids = batch
+    if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
+        mend = "y.argmax(1)" if y.ndim == 2 and y.shape[1] > 1 else "y.flatten().long()"
+        return f"labels of dtype {y.dtype} and shape {tuple(y.shape)}; expected a whole number per row: {mend}"
+    if len(ids) != len(y):
+        return f"{len(ids)} ids for {len(y)} labels; expected one per row"
+    if x.ndim < 3 or len(x) != len(y) or len(y) == 0:
+        return f"images of shape {tuple(x.shape)} with {len(y)} labels; expected (b, c, ...) with b > 0 labels"
+    if not x.is_floating_point():
+        return f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
+    if not torch.isfinite(x).all():
+        return f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
+    return beyond(x)
+
+
+def misfit(model: nn.Module, x: Images, error: Exception) -> str:
+    """What a network said of images (b, c, ...) that it cannot take, and how to mend it."""
+    own = next((one.dtype for one in model.parameters() if one.is_floating_point()), x.dtype)
+    mend = "give it images of its own kind"
+    if own != x.dtype:
+        mend = f"its weights are {own}: give images.float() and model.float()"
+    elif "out of bounds" in str(error):
+        mend = "labels count from 0 and stay below the number of the model's outputs"
+    elif x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        mend = "channels come second: images.permute(0, 3, 1, 2)"
+    first = f"{type(error).__name__}: {error}".split("\n")[0]
+    return f"cannot take images of shape {tuple(x.shape)} and dtype {x.dtype}: {first}; {mend}"
 
 
 def _one(rows: Any) -> Sequence[Batch]:

@@ -155,8 +155,11 @@ def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> 
         module._buffers.update(buffers)
 
 
-def refuse_lazy(model: nn.Module) -> None:
-    """Raise ValueError for a lazy layer that has seen no batch."""
+def refuse_lazy(model: Any) -> None:
+    """Raise ValueError for what is no network, and for a lazy layer that has seen no batch."""
+    if not isinstance(model, nn.Module):
+        built = "; build the network, then net.load_state_dict(weights)" if isinstance(model, dict) else ""
+        raise ValueError(f"the model is of type {type(model).__name__}; give a torch.nn.Module{built}")
     for path, module in model.named_modules():
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
             raise ValueError(

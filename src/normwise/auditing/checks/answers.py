@@ -6,6 +6,7 @@ import torch
 
 from ... import losses
 from ...attacks import PGD
+from ...evaluation import ranges
 from ...evaluation.coupling import measure_coupling
 from ...evaluation.predictor import Predictor
 from ...seeding import generator
@@ -129,30 +130,14 @@ def outputs(case: Case) -> Found:
     return found(f"{logits.measured}; {left}", scored.n, fail=logits.status != "pass")
 
 
-@question(
-    "range of the pixels",
-    "eps is in pixels of [0, 1]: a network that expects another range is attacked where it does not work; normalize inside the model",
-)
+@question(ranges.NAME, ranges.WHY)
 def pixels(case: Case) -> Found:
     """Clean accuracy on the images as they are, and as if the network expected another range."""
     x, y = (torch.cat([getattr(batch, part) for batch in case.batches]) for part in ("x", "y"))
-    std, mean = torch.std_mean(x, dim=[0, *range(2, x.ndim)], keepdim=True)
-    ways = {
-        "as they are": x,
-        "times 255": 255 * x,
-        "from -1 to 1": 2 * x - 1,
-        "standardized": (x - mean) / std.clamp_min(1e-6),
-    }
-    size, predictor = len(case.batches[0].y), Predictor(case.model, case.seed)
     with running(case.model, "eval"):
-        right = {
-            name: sum(int((predictor.logits(part).argmax(1).cpu() == label.cpu()).sum()) for part, label in parts) / len(y)
-            for name, parts in ((name, zip(way.split(size), y.split(size), strict=True)) for name, way in ways.items())
-        }
-    told = ", ".join(f"{100 * share:.1f}% {name}" for name, share in right.items())
-    measured = f"pixels from {float(x.min()):.3g} to {float(x.max()):.3g}; accuracy: {told}"
-    small = float(x.max() - x.min()) < 0.5
-    return found(measured, len(y), fail=max(right.values()) > right["as they are"] + 2 * GAP, warn=small)
+        right = ranges.accuracies(Predictor(case.model, case.seed).logits, x, y, len(case.batches[0].y))
+    fail = max(right.values()) > right["as they are"] + 2 * GAP
+    return found(ranges.told(right, x), len(y), fail=fail, warn=ranges.narrow(x))
 
 
 @question(
