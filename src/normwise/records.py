@@ -21,6 +21,7 @@ import torch
 from .registry import plain
 
 SCHEMA = 1
+WRITER = platform.node()  # in the names of files that are not whole yet, with the process that writes them
 RESULTS = "results.json"  # all records of a bench in one file
 
 
@@ -242,7 +243,7 @@ def _build(kind: type, data: Mapping[str, Any]) -> Any:
 def write(path: Path, text: str | bytes) -> Path:
     """Write a file whole or not at all: into a neighbour first, then renamed. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
+    neighbour = path.with_name(f".{path.name}.{WRITER}-{os.getpid()}")
     try:
         neighbour.write_bytes(text if isinstance(text, bytes) else text.encode())
         neighbour.replace(path)
