@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -10,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .registry import plain
+from .limits import from_json
+from .registry import fits, plain
 
 SCHEMA = 1
 WRITER = platform.node()  # in the names of files that are not whole yet, with the process that writes them
@@ -201,11 +202,11 @@ def read_result(path: Path) -> Result:
 def read_results(path: Path) -> list[Result]:
     """Read the `Result` that a run wrote, or all that a bench wrote into one file. Raises ValueError naming the file."""
     try:
-        data = json.loads(path.read_text())
+        data = from_json(path)
         if data["schema"] != SCHEMA:
-            raise ValueError(f"{path} has schema {data['schema']}; this version reads {SCHEMA}")
+            raise TypeError(f"it has schema {data['schema']!r}, and this version reads {SCHEMA}")
         return [_build(Result, one) for one in data.get("cells", [data])]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
 
 
@@ -226,18 +227,18 @@ def _build(kind: type, data: Mapping[str, Any]) -> Any:
         if key in _NESTED and value is not None:
             values[key] = _build(_NESTED[key], value)
         elif key == "per_attack":
-            values[key] = {name: Score(**score) for name, score in value.items()}
-        elif key == "remarks":
+            values[key] = {name: _build(Score, score) for name, score in value.items()}
+        elif isinstance(value, list) and key in ("remarks", "values", "scores"):
             values[key] = tuple(value)
         elif key == "checks":
-            values[key] = tuple(Check(**check) for check in value)
+            values[key] = tuple(_build(Check, check) for check in value)
         elif key == "curves":
-            values[key] = tuple(
-                Curve(over=c["over"], values=tuple(c["values"]), scores=tuple(Score(**s) for s in c["scores"]))
-                for c in value
-            )
-    known = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in known})
+            values[key] = tuple(_build(Curve, c | {"scores": [_build(Score, s) for s in c["scores"]]}) for c in value)
+    hints = typing.get_type_hints(kind)
+    for key in values.keys() & hints.keys():
+        if not fits(values[key], hints[key]):
+            raise TypeError(f"{key} is {str(values[key])[:60]!r}")
+    return kind(**{key: value for key, value in values.items() if key in hints})
 
 
 def write(path: Path, text: str | bytes) -> Path:
