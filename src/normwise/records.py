@@ -211,10 +211,7 @@ def read_results(path: Path) -> list[Result]:
 
 
 _NESTED: dict[str, type] = {
-    "clean_accuracy": Score,
-    "robust_accuracy": Score,
-    "protocol_accuracy": Score,
-    "single": Score,
+    **dict.fromkeys(("clean_accuracy", "robust_accuracy", "protocol_accuracy", "single"), Score),
     "training": Training,
     "evaluation": Evaluation,
     "substitute": Substitute,
@@ -248,6 +245,8 @@ def write(path: Path, text: str | bytes) -> Path:
     try:
         neighbour.write_bytes(text if isinstance(text, bytes) else text.encode())
         neighbour.replace(path)
+    except OSError as error:  # a full disk does not say which file it was
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         neighbour.unlink(missing_ok=True)
     return path

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shlex
 import signal
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -107,3 +110,33 @@ def test_killed_at_any_write_a_run_ends_with_the_same_bits(verb: str, place: Pat
             killed(VERBS[verb], 2)  # and again, early in the second run
         assert done(VERBS[verb]) == 0
         assert left(there) == left(whole)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_full_disk_is_one_line_and_the_run_goes_on_where_there_is_room(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there := place / "full").mkdir()
+    monkeypatch.chdir(there)
+    if child := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    else:
+        status, err = 1, io.StringIO()
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+            with redirect_stdout(io.StringIO()), redirect_stderr(err):
+                status = main([*shlex.split(VERBS["train"]), "--out", "out"])
+            (there / "said").write_text(err.getvalue())
+        finally:
+            os._exit(status)
+    (line,) = [one for one in (there / "said").read_text().splitlines() if "epoch" not in one]
+    assert line == "normwise: out/last.pt: File too large; check the path, the permissions and the free space"
+    assert not [path for path in (there / "out").iterdir() if path.name.startswith(".")]
+    assert done(VERBS["train"]) == 0
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "normwise", "--help"]
+        said = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (said.returncode, said.stderr) == (2, "normwise: the output: No space left on device; check the free space\n")
