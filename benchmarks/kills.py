@@ -22,10 +22,10 @@ from normwise.records import commit, provenance, to_json, write
 
 SMALL = "--model.width 4 --data.train_limit 200 --data.test_limit 60 --attacks fgsm --strongest [] --threads 1"
 VERBS = {
-    "train": f"train {SMALL} --schedule.epochs 12",
-    "two processes": f"train {SMALL} --schedule.epochs 8 --devices 2",
+    "train": f"train {SMALL} --schedule.epochs 6",
+    "two processes": f"train {SMALL} --schedule.epochs 4 --devices 2",
     "evaluate": "evaluate ../run --batch_size 5 --data.test_limit 100 --attacks pgd --strongest [] --threads 1",
-    "bench": f"bench {SMALL} --norms bn,rn --recipes [standard] --schedule.epochs 6 --jobs 2",
+    "bench": f"bench {SMALL} --norms bn,rn --recipes [standard] --schedule.epochs 3 --jobs 2",
     "reproduce": "reproduce robustnorm --only [bn-eighth] --threads 1",
     "audit": "audit ../run --rows 10 --at_once 5 --victims 2 --twin none --threads 1",
 }
