@@ -72,7 +72,7 @@ def imports(folder):
 
 
 ARROWS = imports(SOURCE)
-AT_ROOT = {"types", "registry", "config", "seeding", "losses", "records", "checkout"}
+AT_ROOT = {"types", "registry", "config", "seeding", "losses", "limits", "records", "checkout"}
 ROOM = {name: "root" if name in AT_ROOT else name.split(".")[0] for name in ARROWS}
 
 

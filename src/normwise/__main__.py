@@ -51,6 +51,10 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         _let_go()
+    except OSError as error:  # what was said cannot be written
+        print(f"normwise: the output: {error.strerror or error}; check the free space", file=sys.stderr)
+        _let_go()
+        status = 2
     except KeyboardInterrupt:  # while modules are imported
         print("normwise: stopped before anything started", file=sys.stderr)
         status = 130

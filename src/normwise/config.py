@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from . import limits
 from .registry import Registry, plain, typed, unknown
 
 FRACTION = re.compile(r"(?<![\w./])(\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)(?![\w./])")
@@ -88,12 +89,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     from jsonargparse import get_loader
 
     try:
-        data = get_loader("yaml")(FRACTION.sub(quotient, path.read_text()))  # the reader of the words: 1e-3 is a number
+        words = FRACTION.sub(quotient, limits.text(path, limits.SETTINGS))
+        limits.check_depth(words)
+        data = get_loader("yaml")(words)  # the reader of the words: 1e-3 is a number
+        limits.check_items(data)
     except OSError as error:
         raise ValueError(
             f"the settings file {path} cannot be read: {error.strerror}; give the config.yaml of a run"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not YAML ({' '.join(str(error).split())[:120]}); give the config.yaml of a run"
         ) from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
 import sys
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from .checkout import commit, processor
-from .registry import plain
+from .limits import from_json
+from .registry import fits, plain
 
 SCHEMA = 1
+WRITER = platform.node()  # in the names of files that are not whole yet, with the process that writes them
 RESULTS = "results.json"  # all records of a bench in one file
 
 
@@ -217,11 +219,11 @@ def read_result(path: Path) -> Result:
 def read_results(path: Path) -> list[Result]:
     """Read the `Result` that a run wrote, or all that a bench wrote into one file. Raises ValueError naming the file."""
     try:
-        data = json.loads(path.read_text())
+        data = from_json(path)
         if data["schema"] != SCHEMA:
-            raise ValueError(f"{path} has schema {data['schema']}; this version reads {SCHEMA}")
+            raise TypeError(f"it has schema {data['schema']!r}, and this version reads {SCHEMA}")
         return [_build(Result, one) for one in data.get("cells", [data])]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
 
 
@@ -238,8 +240,6 @@ _SCORES = (
 _NESTED: dict[str, type] = dict.fromkeys(_SCORES, Score)
 _NESTED |= {"training": Training, "evaluation": Evaluation, "substitute": Substitute, "several": Several}
 _BY_NAME: dict[str, type] = {"per_attack": Score, "oracle": Score, "evaluations": Evaluation}
-
-
 _IN_ORDER: dict[str, type] = {"checks": Check, "curves": Curve, "scores": Score}
 
 
@@ -252,19 +252,24 @@ def _build(kind: type, data: Mapping[str, Any]) -> Any:
             values[key] = {name: _build(_BY_NAME[key], one) for name, one in value.items()}
         elif key in _IN_ORDER:
             values[key] = tuple(_build(_IN_ORDER[key], one) for one in value)
-        elif key in ("remarks", "values"):
+        elif isinstance(value, list) and key in ("remarks", "values"):
             values[key] = tuple(value)
-    known = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in known})
+    hints = typing.get_type_hints(kind)
+    for key in values.keys() & hints.keys():
+        if not fits(values[key], hints[key]):
+            raise TypeError(f"{key} is {str(values[key])[:60]!r}")
+    return kind(**{key: value for key, value in values.items() if key in hints})
 
 
 def write(path: Path, text: str | bytes) -> Path:
     """Write a file whole or not at all: into a neighbour first, then renamed. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
+    neighbour = path.with_name(f".{path.name}.{WRITER}-{os.getpid()}")
     try:
         neighbour.write_bytes(text if isinstance(text, bytes) else text.encode())
         neighbour.replace(path)
+    except OSError as error:  # a full disk does not say which file it was
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         neighbour.unlink(missing_ok=True)
     return path

@@ -94,12 +94,14 @@ def typed(value: Any, hint: Any, called: str) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of a simple type: int, float (an int is one), str, bool, None, Literal, tuple, or a union."""
+    """Whether a plain value is of a simple type: int, float (an int is one), str, bool, None, Literal, tuple, list, dict, or a union."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in parts)
     if origin is Literal:
         return value in parts
+    if origin in (dict, list):
+        return isinstance(value, origin)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(item, parts[0]) for item in value)
     if hint in (int, float):

@@ -69,6 +69,7 @@ HOSTILE = [
     (f"{T} --out pictures/cat/more/deep", "whose folders hold images or videos by class"),
     (f"{E} --data pictures --out pictures/cat/more", "is inside"),
     (f"{E} --out odd.py", "cannot write in odd.py"),
+    (f"{E} --out /proc/run", "cannot write in /proc/run"),
     (f"{E} --out odd.py/below", "cannot write in odd.py/below"),
     (f"{E} --out {'x' * 300}", "name too long"),
     (f"{E} --out OUT/{'x' * 300}/y", "name too long"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -138,7 +137,7 @@ def claimed(text: str) -> Claim:
 
 
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
-    """Audit a network and write `audit.json` and `config.yaml`. Finished batches are kept in `parts` until the verdict is there.
+    """Audit a network and write `audit.json` and `config.yaml`. Finished batches are kept in `parts`, from which the same call goes on.
 
     Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
@@ -179,7 +178,6 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     about["digest"] = digest(model)
     made = dataclasses.replace(made, **about, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
     return made
 
 

@@ -129,6 +129,7 @@ def _evaluate(description: str, words: Sequence[str]) -> None:
     verb = Verb("evaluate", description, "runs/evaluate", "MODEL", 0, 1)
     result, _, out = _judged(verb, words)
     _show(result, out)
+    clear(out)
 
 
 def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]:
@@ -144,7 +145,6 @@ def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]
         write(out / "robustbench.json", leaderboard.entry(result.evaluation, **about).to_json())
     if verb.name == "attack":
         paths += keep_images(verdict, out)
-    clear(out)
     return result, paths, out
 
 
@@ -152,6 +152,7 @@ def _attack(description: str, words: Sequence[str]) -> None:
     result, (_, *paths), out = _judged(Verb("attack", description, "runs/attack", "MODEL", 0, 1), words)
     _show(result, out)
     print(f"images: {', '.join(map(str, paths))}")
+    clear(out)
 
 
 def _selftest(description: str, words: Sequence[str]) -> int:
@@ -182,6 +183,7 @@ def _audit(description: str, words: Sequence[str]) -> None:
             f"{check.status:14}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail"))
         )
     path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)], out))
+    clear(out)
     print(found.sentence)
     summaries.of_audit(found)
     print(f"report: {path}\nrecord: {out / page.RECORD}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ..config import read_yaml
 from ..evaluation.artifacts import kept_examples
 from ..experiments.papers.run import TABLE, decided
 from ..experiments.papers.scale import HISTORY, SCALES
+from ..limits import from_json, text
 from ..records import RESULTS, provenance, read_results, write
 from ..report import audit, diagnosis, improve, page, selftest, shifts
 from ..report.robustbench import Entry
@@ -99,7 +99,7 @@ def _places(records: Sequence[Path], out: Path) -> dict[Path, Path]:
 def _drawing(record: Path) -> Draw:
     """How a record is drawn; it is drawn once to see whether it can be. Raises ValueError naming the file."""
     try:
-        data = json.loads(record.read_text())
+        data = from_json(record)
         draw = _ALONE[record.name](record.parent, data)
         with TemporaryDirectory() as place:
             draw(Path(place))
@@ -112,7 +112,7 @@ def _drawing(record: Path) -> Draw:
 
 def _claims(folder: Path, table: Any) -> Draw:
     """The claims are decided anew from the cells of the folder."""
-    named = re.match(r"# Claims, preset ([\w-]+)", (folder / "claims.md").read_text())
+    named = re.match(r"# Claims, preset ([\w-]+)", text(folder / "claims.md"))
     settings = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     preset, system = settings.get("preset") or (named and named[1]), settings.get("system", "all")
     if preset not in SCALES | HISTORY or not isinstance(table, list):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..limits import check_zip, memory
 from .array_checks import Arrays, need
 from .files import reading
 from .tensors import TensorData
@@ -38,9 +41,10 @@ class ArrayFile(TensorData):
         """Read the file; nothing in it is run."""
         need(self.path, "npz needs a path", "none", "pass path=FILE.npz")
         path = Path(self.path).expanduser()
-        with reading(path, "an .npz file with x_train, y_train, x_test, y_test, or with x, y") as content:
+        with reading(path, "an .npz file with x_train, y_train, x_test, y_test, or with x, y", memory()) as content:
             if not content.startswith(b"PK"):
                 raise ValueError("no zip archive")
+            _check_archive(content)
             loaded = np.load(io.BytesIO(content), allow_pickle=False)
             held = {key: loaded[key] for key in loaded.files}
             if {"x", "y"} <= held.keys():
@@ -55,6 +59,18 @@ class ArrayFile(TensorData):
             if last > 100_000:
                 raise ValueError(f"labels up to {last}, where indexes of classes are needed")
             return Arrays(train_x, train_y, test_x, test_y, tuple(str(label) for label in range(last + 1)))
+
+
+def _check_archive(content: bytes) -> None:
+    """Refuse an archive that unpacks to more than half of the memory, or an array that is larger than its file. Raises ValueError."""
+    check_zip(io.BytesIO(content), memory() // 2)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for one in archive.infolist():
+            with archive.open(one) as file:
+                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = read[np.lib.format.read_magic(file)](file)
+                if math.prod(shape) * dtype.itemsize > one.file_size:
+                    raise ValueError(f"{one.filename} of shape {shape} in {one.file_size:,} bytes")
 
 
 def _tensor(held: dict[str, np.ndarray], key: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickle(content: bytes) -> dict[str, Any]:
+    for number, (code, argument, _) in enumerate(pickletools.genops(content)):
+        if "PUT" in code.name and isinstance(argument, int) and argument > number + 1:  # room for so many is made at once
+            raise ValueError(f"a pickle that keeps {argument:,} objects after {number:,} steps")
     loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     return {key.decode() if isinstance(key, bytes) else key: value for key, value in loaded.items()}
 
@@ -91,7 +95,10 @@ class _Cifar(StoredData):
     def _python(self, file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         with reading(file, f"a python batch of {self.name}") as content:
             batch = _unpickle(content)
-            return batch["data"].array().reshape(-1, 3, 32, 32), np.array(batch[f"{self._kind}labels"], np.int64)
+            x, y = batch["data"].array().reshape(-1, 3, 32, 32), batch[f"{self._kind}labels"]
+            if not isinstance(y, list) or len(y) != len(x) or not all(isinstance(label, int) for label in y):
+                raise ValueError(f"{len(x)} images, and labels that are no list of as many numbers")
+            return x, np.array(y, np.int64)
 
     def _binary(self, file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         with reading(file, f"a binary batch of {self.name}") as content:
@@ -104,7 +111,7 @@ class _Cifar(StoredData):
     def _names(self, file: Path) -> tuple[str, ...]:
         with reading(file, f"the class names of {self.name}") as content:
             names = content.split() if file.suffix == ".txt" else _unpickle(content)[f"{self._kind}label_names"]
-            if len(names) != self.kinds[self._kind]:
+            if not isinstance(names, list) or len(names) != self.kinds[self._kind]:
                 raise ValueError(f"{len(names)} names, not {self.kinds[self._kind]}")
             return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 

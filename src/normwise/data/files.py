@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from ..limits import DATA, content
 from ..utils.errors import brief
 from .tensors import TensorData
 
 
 @contextmanager
-def reading(file: Path, kind: str) -> Iterator[bytes]:
-    """Give the content of a file, plain or .gz. `kind` is what the file should be, in words.
+def reading(file: Path, kind: str, most: int = DATA) -> Iterator[bytes]:
+    """Give the content of a file, plain or .gz, of at most so many bytes. `kind` is what the file should be, in words.
 
     Turns whatever goes wrong inside into a ValueError of one line: the file, what it should be, what it is, what to do.
     """
     path = stored(file) or file
     try:
-        content = path.read_bytes()
-        yield gzip.decompress(content) if path.suffix == ".gz" else content
+        yield content(path, most)
     except MemoryError:
         raise
     except Exception as error:

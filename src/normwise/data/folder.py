@@ -19,6 +19,9 @@ from .files import reading
 from .listing import PICTURES, Labelled, labelled, test_folder, train_folder
 from .tensors import TensorData, stratified
 
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")  # no other reader of pillow is run; that of EPS starts a program
+PIXELS = 2**26  # of an image, at most
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(TensorData):
@@ -123,9 +126,11 @@ class ImageFolder(TensorData):
 
         with reading(file, "an image of 8 bits per channel") as content:
             try:
-                opened = Image.open(io.BytesIO(content))
+                opened = Image.open(io.BytesIO(content), formats=FORMATS)
             except UnidentifiedImageError:
                 raise ValueError("a format that pillow does not know") from None
+            if opened.width * opened.height > PIXELS:
+                raise ValueError(f"{opened.width} x {opened.height} pixels, more than {PIXELS:,}")
             if opened.mode.startswith(("I", "F")):
                 raise ValueError(f"pixels of mode {opened.mode}")
             image = opened.convert("RGB" if self.channels == 3 else "L")

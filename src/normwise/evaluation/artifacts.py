@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..limits import from_json
 from ..records import write
 from .batch import broken_by
 from .verdict import Verdict
@@ -117,7 +118,7 @@ def kept_examples(folder: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         return []
     try:
-        examples = json.loads(path.read_text())
+        examples = from_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}; remove it, or run normwise attack again") from None
     if not isinstance(examples, list) or not all(isinstance(one, dict) for one in examples):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..limits import SETTINGS, check_tensors, from_json
 from ..records import write
 from ..registry import changed, kept
 from ..utils.forward import in_time
@@ -60,7 +61,7 @@ class BatchStore:
         self.folder, self._held = folder, dict[int, Outcome]()
         self._key = kept(key)
         if folder is not None and (folder / KEY).is_file():
-            before = json.loads((folder / KEY).read_text())
+            before = from_json(folder / KEY, SETTINGS)
             if told := changed(before, key):
                 raise ValueError(
                     f"{folder} holds part of an evaluation whose {told}; give another folder, or delete this one"
@@ -135,6 +136,7 @@ class BatchStore:
     def _about(self, index: int) -> dict[str, Any]:
         from safetensors import safe_open
 
+        check_tensors(self._path(index))
         with safe_open(self._path(index), "pt") as file:
             found: dict[str, Any] = json.loads(file.metadata()["about"])
         return found

@@ -28,6 +28,7 @@ from ..utils.model_state import moved
 from ..utils.per_row import first_rows
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
+from .evaluation_run import clear
 from .experiment import Experiment, evaluated, labelled, prepared, run
 from .patterns import with_patterns
 from .tuning import Search, Try, Tuning, search
@@ -244,4 +245,5 @@ def _audited(s: Improve, folder: Path, asked: Mapping[str, str], share: float) -
         shared = ("data", "threat", "rows", "seed", "device", "threads")
         own: dict[str, Any] = {name: getattr(s, name) for name in shared} | {"twin": "none"} | dict(asked)
         run_audit(Audit(**own, batch_size=min(s.batch_size, 32), budget=share * s.budget), folder, silent)
+        clear(folder)
     return dict(json.loads((folder / "audit.json").read_text()))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..config import build, read_yaml
 from ..evaluation.store import PARTS
+from ..limits import text
 from ..records import read_result
 from ..training.loop import LOG
 from ..types import silent
@@ -125,10 +126,10 @@ def _trained(e: Experiment, folder: Path, name: str = "train") -> Part:
 
 def _last_epoch(log: Path) -> dict[str, Any]:
     """The last line of a log that is whole; empty where there is none."""
-    for line in reversed(log.read_text().splitlines() if log.is_file() else []):
+    for line in reversed(text(log).splitlines() if log.is_file() else []):
         try:
             return dict(json.loads(line))
-        except ValueError:
+        except (ValueError, TypeError, RecursionError):
             continue
     return {}
 

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..limits import SETTINGS, check_tensors, from_json
 from ..models import MODELS
 from ..norms import NORMS
 from ..records import write
 from ..utils.errors import brief
+from ..utils.network_size import check_size
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
@@ -42,7 +44,7 @@ def card(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {CARD}, which says what network it is; give the folder of a normwise train")
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(from_json(path, SETTINGS))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no card of a network ({brief(error)}); restore it, or train again") from None
 
@@ -50,8 +52,10 @@ def card(folder: Path) -> dict[str, Any]:
 def build(card: Mapping[str, Any], source: str) -> nn.Module:
     """Build the network that the card of `source` describes, untrained. Raises ValueError for a card that describes none."""
     try:
-        norm = NORMS.make(card["norm"]) if card["norm"] else None
-        model: nn.Module = MODELS.make(card["model"])(norm, classes=card["classes"], mean=card["mean"], std=card["std"])
+        norm, make = NORMS.make(card["norm"]) if card["norm"] else None, MODELS.make(card["model"])
+        about: dict[str, Any] = {name: card[name] for name in ("classes", "mean", "std")}
+        check_size(lambda: make(norm, **about), f"network as {source} describes")
+        model: nn.Module = make(norm, **about)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"the {CARD} of {source} describes no network ({brief(error)}); restore it, or train again"
@@ -102,8 +106,11 @@ def _foreign(path: Path) -> str:
         return "an ONNX graph"
     if not head.startswith(b"PK") or not zipfile.is_zipfile(path):
         return known
-    with zipfile.ZipFile(path) as archive:
-        held = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError):  # a broken one
+        return known
     inside = {
         "/constants.pkl": "a TorchScript archive",
         ".npy": "an archive of numpy arrays",
@@ -118,6 +125,7 @@ def _read(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(9)
     try:
+        check_tensors(path)
         if path.suffix == ".safetensors" or head[8:] == b"{":
             from safetensors.torch import load_file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from .abnn import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
 from .standardize import Standardize
 from .views import over_views
+
+PIXELS = 2**23  # of an image or a clip that an ABNN's card names, at most
 
 
 class Loaded(NamedTuple):
@@ -143,6 +146,8 @@ def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Modul
             key: tuple(value) if isinstance(value, list) else value for key, value in around["options"].items()
         }
         other, shape = around["substitute"], tuple(around["shape"])
+        if not all(isinstance(side, int) and side > 0 for side in shape) or math.prod(shape) > PIXELS:
+            raise TypeError(f"images of shape {str(around['shape'])[:40]}")
         network = other and (_call(other["start"]) if other.get("start") else checkpoints.build(other, spec))
         return abnn(model, network, Adaptive(**options), shape=shape)
     except (KeyError, TypeError, AttributeError) as error:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..norms import LN2D, complete
 from ..types import Norm, Site
-from .resnet import check_width
+from .resnet import DEEPEST, check_width
 from .standardize import Standardize
 
 Stem = Literal["patch", "conv"]
@@ -159,6 +159,8 @@ class ViT:
 
     def __post_init__(self) -> None:
         check_width("vit", width=self.width)
+        if self.depth > DEEPEST:
+            raise ValueError(f"depth of vit is {self.depth}; give at most {DEEPEST}")
         if min(self.patch, self.depth, self.heads) < 1 or self.side < self.patch or self.side % self.patch:
             raise ValueError(
                 f"side of vit is {self.side}, patch {self.patch}, depth {self.depth} and heads {self.heads}; give whole numbers "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import records
+from .. import limits, records
 from . import texts
 from .card import ALONE, FIXED, allowed, facts, radius
 from .cells import label
@@ -95,7 +94,7 @@ class Told(NamedTuple):
 def read(path: Path) -> dict[str, Any]:
     """Read an audit's record; one without a model's name is called after its folder. Raises ValueError naming the file."""
     try:
-        one = json.loads(path.read_text())
+        one = limits.from_json(path)
         lacking = [key for key in _NEEDED if key not in one]
         if lacking or not isinstance(one, dict):
             raise ValueError(f"it lacks {', '.join(lacking) or 'everything'}")

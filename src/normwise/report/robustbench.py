@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..limits import SETTINGS, from_json
+
 _CORRUPTIONS = ("corruptions_acc", "corruptions_mce", "corruptions_acc_3d", "corruptions_mce_3d")
 _OPTIONAL = ("autoattack_acc", "external", "footnote", *_CORRUPTIONS)  # left out where there is none
 
@@ -56,7 +58,7 @@ class Entry:
 def read(path: Path) -> Entry:
     """Read an entry. Raises ValueError naming the file where it is none."""
     try:
-        data = json.loads(path.read_text())
+        data = from_json(path, SETTINGS)
         known = {field.name for field in dataclasses.fields(Entry)}
         found = Entry(**{key: value for key, value in data.items() if key in known})
         if not {"name", "dataset", "clean_acc"} <= data.keys():

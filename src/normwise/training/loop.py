@@ -244,9 +244,9 @@ class _Run:
             return
         if self.state.best_epoch == self.state.epoch:
             checkpoints.save(materialized(self.current), folder, self.options.card)
-        self._save_state()
         earlier = (folder / LOG).read_text().splitlines()[: self.state.epoch - 1] if (folder / LOG).exists() else []
         write(folder / LOG, "".join(f"{text}\n" for text in [*earlier, json.dumps(line)]))
+        self._save_state()  # last: what comes before is written again by who resumes
 
     def _save_state(self) -> None:
         assert self.options.folder

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from ..limits import check_tensors
 from ..records import write
 from ..registry import changed, kept
 
@@ -63,6 +64,7 @@ def read_state(folder: Path, about: Mapping[str, Any], parts: Mapping[str, Any],
     if not path.exists():
         return State()
     try:
+        check_tensors(path)
         saved = torch.load(path, map_location=device, weights_only=True)
         if "about" not in saved or saved["state"].keys() != asdict(State()).keys():
             raise ValueError("another version of normwise wrote it")

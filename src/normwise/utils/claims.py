@@ -14,6 +14,7 @@ from threading import Event, Thread
 from typing import NamedTuple
 
 from ..records import write
+from .leftovers import alive
 
 BEAT, DEAD = 5.0, 60.0  # seconds between two heartbeats; without one for so long, a worker counts as dead
 FAILED = ".failed"
@@ -32,10 +33,7 @@ class Holder(NamedTuple):
         """Whether it seems to live: its process does, if it is of this machine; else it gave a sign of life lately."""
         if self.host != socket.gethostname():
             return self.age < DEAD
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, 0)
-            return True
-        return False
+        return alive(self.pid)
 
 
 class Claims:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from ..limits import memory
 from ..seeding import drawing
 
 COPIES = 4  # of the weights that training holds: themselves, gradients, and two of the optimizer's or the average's
@@ -16,9 +16,7 @@ COPIES = 4  # of the weights that training holds: themselves, gradients, and two
 
 def check_size(make: Callable[[], nn.Module], called: str) -> None:
     """Refuse a network that this machine has no memory to train, counted on a device without memory. Raises ValueError."""
-    if not hasattr(os, "sysconf"):  # Windows does not say
-        return
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    has = memory()
     try:
         with drawing(0), torch.device("meta"):
             model = make()

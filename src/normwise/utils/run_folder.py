@@ -12,6 +12,7 @@ from typing import Any
 from ..config import read_yaml, to_yaml
 from ..records import write
 from ..registry import changed, plain
+from .leftovers import sweep
 
 CONFIG = "config.yaml"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
@@ -41,7 +42,11 @@ def check_folder(e: Any, folder: Path, agree: Sequence[str] = (), earlier: Seque
 
 @contextmanager
 def nothing_left(folder: Path) -> Iterator[None]:
-    """Take the folder away again, if a run that ends in an error has left nothing there but its settings."""
+    """Take the folder away again, if a run that ends in an error has left nothing there but its settings.
+
+    What a process that was killed was writing there is taken away first.
+    """
+    sweep(folder)
     fresh, held = [place for place in (folder, *folder.parents) if not place.exists()], (folder / CONFIG).exists()
     try:
         yield

@@ -21,6 +21,7 @@ from ...data import CORRUPTIONS, DATA, Cifar10, Cifar10C, Cifar101, Digits, find
 from ...data.corruptions import corrupted
 from ...data.corruptions.kind import SEVERITIES, check_severity
 from ...data.corruptions.rows import strip
+from ...limits import from_json
 from ...models.loading import Loaded, check_models, check_once, is_function, load, told
 from ...norms.surgery.adaptation import share_of, unshared, with_share
 from ...records import SCHEMA, provenance, to_json, write
@@ -221,7 +222,7 @@ def _cell(
     reading = [[state.alpha, digest(state.predictor.model), state.predictor.draws] for state in states]
     key = hashlib.sha256(json.dumps([list(about), list(levels), reading]).encode()).hexdigest()
     try:
-        held = json.loads(path.read_text())
+        held = from_json(path)
         right = held["right"] if held["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or torn
         right = None

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...limits import from_json
 from ...models import checkpoints
 from ...norms import AdaptiveNorm, sites
 from ...norms.surgery.trainable import materialized
@@ -239,10 +240,10 @@ class History(Workshop):
 def read(folder: Path) -> dict[str, Any] | None:
     """The record of a cell's folder; None where there is none, or none that can be read."""
     try:
-        found: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        found: dict[str, Any] = from_json(folder / RECORD)
     except (OSError, ValueError):
         return None
-    return found if {"cell", "seed", "digest", "figures"} <= found.keys() else None
+    return found if isinstance(found, dict) and {"cell", "seed", "digest", "figures"} <= found.keys() else None
 
 
 def recorded(folder: Path, digest: str) -> bool:
