@@ -13,7 +13,7 @@ from normwise.evaluation.several import together
 from normwise.experiments.columns import Columns, beside
 from normwise.norms import MultiBN
 from normwise.norms.surgery.conversion import convert
-from normwise.records import Several
+from normwise.records import Check, Several
 from normwise.report import page
 from normwise.threats import Linf, Patch
 from records import result, score
@@ -53,6 +53,9 @@ def test_of_coupled_rows_the_attacker_has_one_batch_and_one_kind():
     assert several.union.unit == "batches"
     assert several.union.value == pytest.approx(float(counts.amin(0).sum()) / 80)
     assert several.protocol_union is None
+    few = [batch._replace(x=batch.x[:4], y=batch.y[:4], ids=batch.ids[:4]) for batch in parts[:2]]
+    alone = beside(Columns(kinds=("roa",), steps=1, search=0), evaluate(model, few, FIRST), model, FIRST)
+    assert alone.evaluations["roa"].single.rows > 0  # one image among clean ones, under this attacker
 
 
 def test_columns_are_attacked_in_their_own_way_and_an_oracle_is_told_apart(tmp_path):
@@ -78,6 +81,8 @@ def test_columns_are_attacked_in_their_own_way_and_an_oracle_is_told_apart(tmp_p
 def test_the_page_shows_each_column_with_its_card_and_says_what_an_oracle_is(tmp_path):
     own = result()
     e = dataclasses.replace(own.evaluation, threat={"name": "patch", "size": 3, "eps": 1.0}, robust_accuracy=score(0.2))
+    doubt = Check(name="patches are searched enough", status="warn", measured="few places", why="too few")
+    e = dataclasses.replace(e, checks=(*e.checks, doubt))
     several = Several(evaluations={"roa": e}, mean=score(0.25), union=score(0.1), oracle={"roa": score(0.7)})
     results = [dataclasses.replace(own, several=several), result("gn")]
     path = page.write(tmp_path, results, title="t", provenance={})
@@ -86,6 +91,7 @@ def test_the_page_shows_each_column_with_its_card_and_says_what_an_oracle_is(tmp
     assert '<a class="carded" href="#card-3">20.0%</a>' in text
     assert 'id="card-3"' in text
     assert "Oracle, no defence that can be used" in text
+    assert "roa: few places" in text
     assert (tmp_path / "figures/columns.svg").exists()
     assert "| Mean | Union |" in (tmp_path / "results.md").read_text()
     assert "union_value" in (tmp_path / "results.csv").read_text()

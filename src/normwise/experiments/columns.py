@@ -101,9 +101,8 @@ def beside(
         there = folder / kind if folder else None
         one = evaluate(model, batches, its, craft_on=craft_on, folder=there, report=_named(report, kind))
         one = one.named(verdict.evaluation.model, verdict.evaluation.data)
-        found[kind] = dataclasses.replace(
-            one, evaluation=completed(one.evaluation, model, batches, its.threat, craft_on, report)
-        )
+        whole = batch_attacks.with_single(one.evaluation, model, batches, its.threat, craft_on, report)
+        found[kind] = dataclasses.replace(one, evaluation=whole)
     return dataclasses.replace(
         together(found), oracle=_oracle(model, batches, {"linf": plan, **plans}) if columns.oracle else {}
     )

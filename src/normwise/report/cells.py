@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot, sqrt
 from statistics import fmean, stdev
 from typing import Any
@@ -141,8 +141,15 @@ def over_seeds(scores: Sequence[Score]) -> Score:
 
 
 def raised(results: Iterable[Result]) -> list[Check]:
-    """The checks that did not pass."""
-    return [check for result in results for check in result.evaluation.checks if check.status != "pass"]
+    """The checks that did not pass; of further attackers those that passed under the network's own threat model."""
+    found = list[Check]()
+    for result in results:
+        own = [check for check in result.evaluation.checks if check.status != "pass"]
+        told, found = {check.name for check in own}, [*found, *own]
+        for kind, e in (result.several.evaluations if result.several else {}).items():
+            more = [check for check in e.checks if check.status != "pass" and check.name not in told]
+            found += [replace(check, measured=f"{kind}: {check.measured}") for check in more]
+    return found
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
