@@ -53,9 +53,6 @@ def lower(joint: Score, single: Score | None) -> Score:
     return single if single and single.value < joint.value else joint
 
 
-OF_COUPLING = ("row independence", "enough batches")  # checks that say of coupled images what is said beside them anyway
-
-
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail.

@@ -3,10 +3,11 @@
 import pytest
 from torch import nn
 
+from normwise.experiments.experiment import Experiment, build
 from normwise.experiments.improve import Improve, _too_late
 from normwise.experiments.ways import WAYS, choose, sentences, why_not
 from records import improved
-from worlds import balanced
+from worlds import Stripes, balanced, images
 
 
 def row(name, clean, worst, seconds=60.0):
@@ -72,3 +73,10 @@ def test_what_limits_a_figure_is_said():
     told = " ".join(sentences(before, [edge], edge, {"before": sure, "after": sure}))
     assert "not tuned to the end" in told
     assert "coupled in pgd-at" in told
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS.values() if way.norm], ids=lambda way: way.name)
+def test_a_network_with_converted_norms_can_be_attacked_before_it_trains(way):
+    """What BatchNorm did not track is measured on training images."""
+    model = build(Experiment(data=Stripes(), start="worlds:balanced", norm=way.norm)).eval()
+    assert model(images(4)).isfinite().all()

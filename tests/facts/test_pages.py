@@ -70,7 +70,7 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
         "Doubtful: claimed 53.0%, at most 12.0% of these images stay correct.",
         "95% interval for images like these 7.0–18.0%, n = 200. Could not run: transfer.",
     )
-    order += ("pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of images stay correct")
+    order += ("Pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of images stay correct")
     order += (
         "22.0% of images stay correct, each attacked alone",
         "70.0% of unchanged images stay correct",
@@ -93,7 +93,7 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     told = words(audit.to_html([third], HERE))
     assert "Not established: claimed 53.0%, at most 50.0% of these images stay correct." in told
     assert "No check contradicts the claim" in told
-    assert "the bound is loose" in told
+    assert "The bound is loose" in told
     assert "! not established" in words(audit.to_html([third, third], HERE))
     with pytest.raises(ValueError, match="at least one audit"):
         audit.to_html([], HERE)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..records import OF_COUPLING, Evaluation, Score
+from ..records import Evaluation, Score
 from ..types import Attack, Batch, Images
 from .batch import RowOutcomes, labels
 
@@ -66,7 +66,7 @@ class Verdict:
         doubts = [
             f"{one.name}: {one.measured}; {one.why}"
             for one in e.checks
-            if one.status != "pass" and one.name not in OF_COUPLING
+            if one.status != "pass" and one.name not in ("row independence", "enough batches")
         ]
         warned = {f"warning{f' {number}' if number > 1 else ''}": doubt for number, doubt in enumerate(doubts, 1)}
         return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"images": coupled} | warned

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from ..evaluation.verdict import Verdict
 from ..models import MODELS, ResNet, loading
 from ..models.abnn import Adaptive, abnn
 from ..norms import BN, NORMS
-from ..norms.surgery.conversion import convert
+from ..norms.surgery.conversion import convert, knowing
 from ..records import Evaluation, Result, read_result, to_json, write
 from ..registry import plain
-from ..seeding import derive, drawing
+from ..seeding import derive, drawing, generator
 from ..threats import THREATS, Linf
 from ..training.loop import Fitted, fit
 from ..training.options import FitOptions
@@ -153,6 +154,8 @@ def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
         if e.start:
             loaded.append(loading.load(e.start, e.weights))
             model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
+            rows = e.data.train(batch_size=e.schedule.batch_size, generator=generator(e.seed, "statistics"))
+            model = knowing(model, islice(rows, 10))
         else:
             model = e.model(e.norm, **about)
         if not e.adapted:

@@ -9,7 +9,7 @@ from math import hypot, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from ..records import OF_COUPLING, Check, Result, Score, lower
+from ..records import Check, Result, Score, lower
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
 _APART = (
@@ -23,6 +23,7 @@ _APART = (
 )  # what the settings two cells share leaves out
 _MOST = 3  # differences that a name lists
 _REFERENCE = ("bn", "batch")
+_EXPECTED = ("row independence", "enough batches")  # checks about coupling, which a column of its own shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class Cell:
     @property
     def doubts(self) -> list[Check]:
         """Checks that were raised about the attack or the model, those about coupling left out."""
-        return [check for check in raised(self.results) if check.name not in OF_COUPLING]
+        return [check for check in raised(self.results) if check.name not in _EXPECTED]
 
 
 def of(results: Sequence[Result]) -> list[Cell]:
