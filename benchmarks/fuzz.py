@@ -219,7 +219,7 @@ def fuzz(name: str, corpus: Path, seconds: int) -> None:
         f"-max_total_time={seconds}",
         "-rss_limit_mb=4096",
         "-malloc_limit_mb=3000",
-        "-timeout=20",
+        "-timeout=300",
     ]
     atheris.Setup([*words, "-print_final_stats=1"], once, custom_mutator=mutate)
     atheris.Fuzz()
