@@ -90,12 +90,12 @@ class BaseAttack(ABC):
     def _facing(
         self,
         model: nn.Module,
-        x: Images,
-        y: Labels,
+        x: Tensor,
+        y: Tensor,
         threat: ThreatModel,
         generator: Generator,
         search: Search,
-    ) -> Iterator[tuple[Oracle, Region, Images, Labels]]:
+    ) -> Iterator[tuple[Oracle, Region, Tensor, Tensor]]:
         """Let the attack ask the model about x; afterwards the model is as it was."""
         with torch.inference_mode(False), untouched(model, generator):
             x, y = (tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
