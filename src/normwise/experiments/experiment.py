@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
             loaded.append(loading.load(e.start, e.weights))
             model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
             rows = e.data.train(batch_size=e.schedule.batch_size, generator=generator(e.seed, "statistics"))
-            model = knowing(model, islice(rows, 10))
+            model = knowing(model, rows)
         else:
             model = e.model(e.norm, **about)
         if not e.adapted:

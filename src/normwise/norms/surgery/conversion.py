@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from ...types import Norm, Site
+from ...types import Batch, Norm, Site
 from ...utils.batches import Rows, images_of
 from ...utils.model_state import copied, device_of, frozen, refuse_lazy, running
 from .. import BN, NORMS
@@ -106,12 +107,13 @@ def places(model: nn.Module) -> dict[str, Site]:
     }
 
 
-def knowing(model: nn.Module, batches: Rows) -> nn.Module:
-    """The model itself if its norms know the running statistics that they read; else a copy, recalibrated on batches of images.
+def knowing(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
+    """The model itself if its norms know the running statistics that they read; else a copy, recalibrated on the first ten batches.
 
     Raises ValueError as `recalibrate` does.
     """
-    return recalibrate(model, batches) if any(getattr(one, "unknown", ()) for one in model.modules()) else model
+    unsure = any(getattr(one, "unknown", ()) for one in model.modules())
+    return recalibrate(model, islice(batches, 10)) if unsure else model
 
 
 def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
