@@ -119,7 +119,7 @@ def test_images_and_clips_train_routes_and_detector_and_the_network_is_built_aga
     norm = MultiBN(kinds=("linf", "af", "spa"))
     model = kind(norm, **ABOUT)
     x = images(6, (1, 4, 8, 8) if clips else (1, 8, 8))
-    recipe = recipes.MultiBN(steps=1)
+    recipe = recipes.MultiRoutes(steps=1)
     ready = recipe.prepare(model).train()
     recipe.loss(ready, x, labels(6), THREAT, generator=generator(0)).loss.backward()
     layer = next(module for module in ready.modules() if isinstance(module, Routed))
@@ -143,6 +143,6 @@ def test_wrong_choices_are_refused_in_one_line():
     with pytest.raises(ValueError, match="kinds are none; give some"):
         MultiBN(kinds=())
     with pytest.raises(ValueError, match="kinds of the norm multibn are elsewhere"):
-        recipes.MultiBN().prepare(convert(trained(), MultiBN(kinds=("elsewhere",))))
+        recipes.MultiRoutes().prepare(convert(trained(), MultiBN(kinds=("elsewhere",))))
     with pytest.raises(ValueError, match="multibn trains networks with routes by attack"):
-        recipes.MultiBN().prepare(ResNet(depth=8, width=4)(BN(), **ABOUT))
+        recipes.MultiRoutes().prepare(ResNet(depth=8, width=4)(BN(), **ABOUT))

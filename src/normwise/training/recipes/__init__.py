@@ -7,7 +7,7 @@ from .fast import FGSMRS as FGSMRS
 from .fast import NFGSM as NFGSM
 from .mixed import Mixed as Mixed
 from .multi import Multi as Multi
-from .multibn import MultiBN as MultiBN
+from .multibn import MultiRoutes as MultiRoutes
 from .nofrost import MixedStar as MixedStar
 from .nofrost import NoFrost as NoFrost
 from .nofrost import NoFrostStar as NoFrostStar

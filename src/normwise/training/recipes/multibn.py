@@ -19,7 +19,7 @@ from .multi import check_kinds, craft_each
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiBN(Crafting):
+class MultiRoutes(Crafting):
     """The mean of CE over clean images on route 0 and over each attacker's images on its own route, and the detector's CE.
 
         loss = mean over routes r of CE(images of type r on route r) + CE(detector(images of type r), r)
