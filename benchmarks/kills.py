@@ -53,7 +53,7 @@ def left(folder: Path) -> dict[str, Any]:
 
 def judged(folder: Path) -> dict[str, int]:
     """The finished pieces of work there, and when each was written."""
-    pieces = ("parts/**/0*.safetensors", "cells/*/result.json", "cells/*/record.json", "result.json")
+    pieces = ("parts/**/0*.safetensors", "cells/*/result.json", "cells/*/record.json")
     found = {}
     for path in (path for pattern in pieces for path in folder.glob(pattern)):
         try:
