@@ -23,7 +23,7 @@ FLAT = {"shrink": 1.0, "turn": 0.0}
 
 def made(threat, model=None, **options):
     attack = Universal(updates=5, **options)
-    return attack.fit(model or trained(), [(images(8), labels(8))], threat, generator=generator(0))
+    return attack.fit(model or trained(), [(images(8), labels(8)), (images(5), labels(5))], threat, generator=generator(0))
 
 
 @pytest.mark.parametrize("threat", [Patch(size=3), Frame(width=1)], ids=lambda t: t.name)

@@ -104,14 +104,19 @@ class Universal(BaseAttack):
         while (left := self.updates - maker.update) > 0:
             before = seen
             for x, y, *_ in islice(batches, left):
-                with self._facing(model, x.to(where), y.to(where), threat, generator, WHOLE) as (oracle, region, x, y):
-                    maker.improve(oracle, region, y)
+                self._update(maker, model, x.to(where), y.to(where), threat, generator)
                 seen += len(y)
             if seen == before:
                 raise ValueError(
                     f"{self.name} makes its pattern from training rows, and got no batches; give a DataLoader or a list of batches"
                 )
         return replace(self, pattern=_written(maker.pattern), made_from=f"{seen:,} {called}")
+
+    def _update(
+        self, maker: _Maker, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, generator: Generator
+    ) -> None:
+        with self._facing(model, x, y, threat, generator, WHOLE) as (oracle, region, _, y):
+            maker.improve(oracle, region, y)
 
     def check(self, region: Region, goal: Goal = "misclassified") -> None:
         super().check(region, goal)

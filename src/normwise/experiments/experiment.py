@@ -263,9 +263,8 @@ def finished(e: Experiment, folder: Path) -> bool:
 
 def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent) -> Result:
     """Train, evaluate, and write `result.json`; a folder that holds the result of these very settings is read instead."""
-    path = folder / RESULT
     if finished(e, folder):
-        return read_result(path)
+        return read_result(folder / RESULT)
     fitted, said = train(e, folder, report)
     verdict = _judged(e, fitted.model, report, name)
     evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report)
@@ -284,7 +283,7 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent)
         substitute=heard,
         several=several,
     )
-    write(path, to_json(result))
+    write(folder / RESULT, to_json(result))
     return result
 
 
