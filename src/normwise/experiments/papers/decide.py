@@ -125,7 +125,7 @@ def _looked(claim: Claim, records: Mapping[int, Records], size: Size) -> _Case:
     }
     case = _Case(claim, entry)
     if claim.measure is None:
-        entry |= {"verdict": NEVER, "why": "no network has been measured on clips yet"}
+        entry |= {"verdict": NEVER, "seeds": 0, "why": "no network has been measured on clips yet"}
         return case
     failing, missing = _premises(claim, records, size, entry)
     if failing:

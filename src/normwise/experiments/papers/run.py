@@ -231,7 +231,8 @@ def decided(folder: Path, preset: str, out: Path | None = None, system: str = "a
     networks, columns = _networks(seeds)
     trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
     size = size_of(scale, trained.get("trained_parameters"))
-    missing = () if preset in HISTORY else scale.cells or tuple(CELLS)
+    made = [name for name, cell in CELLS.items() if not cell.apart and (scale.clips or not cell.clips)]
+    missing = () if preset in HISTORY else scale.cells or made
     more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS}, missing)
     write(out / "claims.md", to_markdown(table, networks, columns, more, preset, size))
     asked = [one for one in table if system in ("all", one["system"])]
