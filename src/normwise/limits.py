@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MIB = 2**20
+CHUNK = 16 * MIB
 SETTINGS, TEXT, DATA = (
     MIB,
     64 * MIB,
@@ -24,8 +25,12 @@ ITEMS = 100_000  # of a YAML file, with all that its aliases stand for
 
 def content(path: Path, most: int) -> bytes:
     """Read a file, a .gz unpacked. Raises ValueError where that is more than `most` bytes; no more are ever read."""
+    parts, left = list[bytes](), most + 1
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        found = file.read(most + 1)
+        while part := file.read(min(left, CHUNK)):  # a read takes memory for all that it may return
+            parts.append(part)
+            left -= len(part)
+    found = b"".join(parts)
     if len(found) > most:
         raise ValueError(f"{path} holds more than the {most / MIB:,.0f} MiB that are read of such a file")
     return found

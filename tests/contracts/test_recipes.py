@@ -8,7 +8,7 @@ import torch
 from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import MBN, NORMS, MultiBN, NoNorm
 from normwise.norms.surgery.conversion import convert
-from normwise.seeding import generator
+from normwise.seeding import drawing, generator
 from normwise.threats import Linf
 from normwise.training.loop import fit
 from normwise.training.recipes import RECIPES
@@ -61,7 +61,8 @@ def fitting(recipe, norm=None):
     if recipe.name in ("nofrost", "nofrost-star"):  # bounded functions normalize nothing
         return trained(norm or NoNorm()) if norm is None or norm.name in ("none", "dyt", "derf") else None
     if recipe.name == "multibn":
-        return convert(trained(), MultiBN()) if norm is None or norm == MultiBN() else None
+        with drawing(0):  # the detector is new
+            return convert(trained(), MultiBN()) if norm is None or norm == MultiBN() else None
     own = {"mbn": MBN()}.get(recipe.name, norm)
     return trained(own) if norm is None or own == norm else None
 

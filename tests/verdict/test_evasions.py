@@ -199,8 +199,8 @@ def test_a_network_that_always_answers_the_same_is_dead_and_its_attack_does_not_
 
 
 def test_the_last_search_asks_about_every_part_of_the_rows_also_where_they_are_equally_many(monkeypatch):
-    monkeypatch.setattr("normwise.auditing.checks.case.AT_ONCE", 15)
-    case, asked = Case(trained(BN()), BATCHES, THREAT, options=AuditOptions(strongest=APGD(steps=2))), list[int]()
+    options, asked = AuditOptions(strongest=APGD(steps=2), at_once=15), list[int]()
+    case = Case(trained(BN()), BATCHES, THREAT, options=options)
     judge = evaluate
 
     def seen(model, batches, *rest, **options):

@@ -203,16 +203,16 @@ def test_a_memory_that_copies_share_is_seen_from_a_process_of_its_own(monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")]))
     model = load("brought:network").model
-    found = asked(model, monkeypatch, elsewhere=partial(in_a_process, "brought:network", "", "cpu", digest(model)))
+    found = asked(model, monkeypatch, elsewhere=partial(in_a_process, ("brought:network", "", 1), "cpu", digest(model)))
     assert found.verdict == "doubtful", found.sentence
     assert any("in a separate process" in reason for reason in found.reasons), found.reasons
     assert found.upper_bound < 0.5
     with pytest.raises(OtherWeights, match="brought:network has other weights each time it is loaded"):
-        in_a_process("brought:network", "", "cpu", "another digest", [BATCHES[0].x])
+        in_a_process(("brought:network", "", 1), "cpu", "another digest", [BATCHES[0].x])
 
 
 def test_a_name_that_leads_nowhere_is_said(monkeypatch):
-    found = asked(Sturdy(), monkeypatch, elsewhere=partial(in_a_process, "nowhere:network", "", "cpu", ""))
+    found = asked(Sturdy(), monkeypatch, elsewhere=partial(in_a_process, ("nowhere:network", "", 1), "cpu", ""))
     assert found.verdict == "trustworthy"
     told = next(check for check in found.checks if check.name == "asked anew")
     assert told.status == "warn"
