@@ -445,7 +445,7 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_end(number, status, tmp_path,
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=heard
     )
     log = tmp_path / "cut/log.jsonl"
-    while not log.exists() and cut.poll() is None:
+    while not (tmp_path / "cut/last.pt").exists() and cut.poll() is None:  # it is written after the log
         time.sleep(0.01)
     cut.send_signal(number)
     err = cut.communicate()[1]
