@@ -567,7 +567,7 @@ def test_ctrl_c_ends_a_bench_and_its_workers_in_one_line(tmp_path):
     command = [sys.executable, "-m", "normwise", "bench", *SMALL, "--schedule.epochs", "9999", "--norms", "bn"]
     command += ["--out", tmp_path]
     bench = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard)
-    while not list(tmp_path.glob("cells/*/log.jsonl")) and bench.poll() is None:
+    while not list(tmp_path.glob("cells/*/last.pt")) and bench.poll() is None:
         time.sleep(0.05)
     os.killpg(bench.pid, signal.SIGINT)  # as a terminal does: to the workers too
     err = bench.communicate()[1]  # returns once every process that holds the pipe is gone
