@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import ClassVar, NamedTuple, overload
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from ..seeding import generator as seeded
 from ..types import Batch
+from ..utils.batches import Made
 from .array_checks import Arrays, check_arrays, need
 
 
@@ -25,7 +26,7 @@ class Split(NamedTuple):
     rows: Tensor
 
 
-class Batches(Sequence[Batch]):
+class Batches(Made):
     """The rows of a split in fixed batches, made when asked for: float32 pixels in [0, 1]; ids are indexes as stored."""
 
     def __init__(self, split: Split, batch_size: int) -> None:
@@ -36,16 +37,8 @@ class Batches(Sequence[Batch]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Batch: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Batch]: ...
-    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
-        if isinstance(index, slice):
-            return [self._batch(rows) for rows in self._rows[index]]
-        return self._batch(self._rows[index])
-
-    def _batch(self, rows: Tensor) -> Batch:
+    def made(self, number: int) -> Batch:
+        rows = self._rows[number]
         x = self._x[rows]
         return Batch(x.float().div_(255) if x.dtype == torch.uint8 else x, self._y[rows], rows.clone())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
@@ -46,23 +47,33 @@ def as_batches(rows: Rows) -> Sequence[Batch]:
     return _numbered(rows)
 
 
-class Chosen(Sequence[Batch]):
-    """Some of the batches, each made when asked for."""
+class Made(Sequence[Batch]):
+    """Batches that are made when asked for, one by one, by `made`."""
 
-    def __init__(self, batches: Sequence[Batch], indices: Sequence[int]) -> None:
-        self._batches, self._indices = batches, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
+    @abstractmethod
+    def made(self, number: int) -> Batch:
+        """The batch with this number, 0 or more."""
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...
     @overload
     def __getitem__(self, index: slice) -> list[Batch]: ...
     def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
-        if isinstance(index, slice):
-            return [self._batches[i] for i in self._indices[index]]
-        return self._batches[self._indices[index]]
+        numbers = range(len(self))[index]
+        return self.made(numbers) if isinstance(numbers, int) else [self.made(number) for number in numbers]
+
+
+class Chosen(Made):
+    """Some of the batches."""
+
+    def __init__(self, batches: Sequence[Batch], numbers: Sequence[int]) -> None:
+        self._batches, self._numbers = batches, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def made(self, number: int) -> Batch:
+        return self._batches[self._numbers[number]]
 
 
 def images_of(rows: Rows) -> Iterable[Tensor]:
