@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from normwise.experiments.backends import Processes
+from normwise.experiments.backends import Processes, Ray, Slurm
+from normwise.experiments.grid import Bench, run_bench
 from normwise.experiments.launch import LOCKS, Crew, Job, launch
+from normwise.types import silent
 from normwise.utils import claims as keeping
 from normwise.utils.claims import Claims
 
@@ -135,3 +138,17 @@ def test_a_worker_that_cannot_even_start_ends_the_launch(tmp_path):
 
     with pytest.raises(ValueError, match=r"the workers keep dying .*; start again"):
         list(launch(jobs(tmp_path, a=""), Crew(2, Broken()), tmp_path, quiet))
+
+
+@pytest.mark.parametrize(("backend", "module"), [(Ray(), "ray"), (Slurm(), "submitit")])
+def test_an_engine_that_is_not_installed_is_said_before_anything_is_written(backend, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
+    with pytest.raises(ValueError, match=r"pip install 'normwise\[cluster\]'"):
+        run_bench(Bench(backend=backend), tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_counts_of_an_engine_that_cannot_be_are_refused():
+    for kind, options in ((Ray, {"cpus": 0}), (Ray, {"gpus": -1}), (Slurm, {"minutes": 0}), (Slurm, {"gpus": -1})):
+        with pytest.raises(ValueError, match="give"):
+            kind(**options)

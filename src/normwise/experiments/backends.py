@@ -42,6 +42,9 @@ class Backend(Protocol):
     def across(self) -> bool:
         """Whether several machines share the folder."""
 
+    def check(self) -> None:
+        """Refuse an engine that is not installed, before anything is written. Raises ValueError."""
+
     def start(self, work: Work, count: int, folder: Path) -> Running:
         """Let so many workers call `work`, with a folder for what the engine writes."""
 
@@ -61,6 +64,9 @@ class Processes:
     def across(self) -> bool:
         """Whether several machines share the folder."""
         return self.shared
+
+    def check(self) -> None:
+        """Nothing is needed."""
 
     def start(self, work: Work, count: int, folder: Path) -> Running:
         """Start so many processes; who is killed, stops them too."""
@@ -108,6 +114,16 @@ class Ray:
     def across(self) -> bool:
         """Whether several machines share the folder."""
         return bool(self.address)
+
+    def __post_init__(self) -> None:
+        if self.cpus <= 0 or self.gpus < 0:
+            raise ValueError(
+                f"cpus of ray are {self.cpus:g} and gpus {self.gpus:g}; give cpus above 0, and gpus of 0 or more"
+            )
+
+    def check(self) -> None:
+        """Ray is installed. Raises ValueError."""
+        need("cluster", "ray")
 
     def start(self, work: Work, count: int, folder: Path) -> Running:
         """Start so many tasks; Ray starts one again whose process has died."""
@@ -176,6 +192,15 @@ class Slurm:
     def across(self) -> bool:
         """Whether several machines share the folder."""
         return True
+
+    def __post_init__(self) -> None:
+        if min(self.minutes, self.cpus) < 1 or self.gpus < 0:
+            got = f"{self.minutes}, {self.cpus} and {self.gpus}"
+            raise ValueError(f"minutes, cpus and gpus of slurm are {got}; give 1 or more, and gpus of 0 or more")
+
+    def check(self) -> None:
+        """submitit is installed. Raises ValueError."""
+        need("cluster", "submitit")
 
     def start(self, work: Work, count: int, folder: Path) -> Running:
         """Submit an array of so many jobs."""

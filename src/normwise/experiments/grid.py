@@ -141,6 +141,7 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
     bench in the same folder meanwhile shares the work.
     """
     check_folder(bench, folder)
+    bench.backend.check()
     if bench.domain and (len(bench.data.test(batch_size=1)[0].x.shape) == 5) != (bench.domain == "video"):
         raise ValueError(
             f"domain is {bench.domain}, and the rows of {bench.data.name} are none; name other data, or the other domain"

@@ -174,6 +174,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     another preset.
     """
     check_folder(settings, folder, agree=("preset",), earlier=(TABLE, LOCKS))
+    settings.backend.check()
     device = place(settings)
     work = planned(settings)
     for depth in {CELLS[name].published for name, _ in work} - {0}:
