@@ -6,9 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +33,7 @@ from ..utils.model_state import device_of, digest, moved
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
-from ..utils.workers import Workers, check_devices, one_of
+from ..utils.workers import check_devices, helped, one_of
 from .checks import CHECKS, Audited, Case, Found, conclude, copy_of, in_a_process
 from .options import DECLARABLE, AuditOptions, check_declares
 from .twin import trained_twin
@@ -171,7 +169,13 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         share=Shard(folder / PARTS, 0, settings.devices, whole=True),
         report=report,
     )
-    with _helped(settings, folder, options):
+    light = dataclasses.replace(options, twin=None, elsewhere=None, report=silent)
+    with helped(
+        settings,
+        settings.devices,
+        partial(_help, folder=folder, options=light),
+        lambda text: report(text, len(CHECKS), len(CHECKS)),
+    ):
         made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
     under = dict(claim.under) or made.claimed_under
     about: dict[str, Any] = {"model": settings.model, "claimed_under": under, "provenance": provenance() | said}
@@ -195,34 +199,11 @@ def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], repor
         report(f"time: if no image falls, the strongest search takes about {needed:.0f} minutes; {advice}", 0, len(CHECKS))
 
 
-@contextmanager
-def _helped(settings: Audit, folder: Path, options: AuditOptions) -> Iterator[None]:
-    """Let other processes make the same audit in the same folder meanwhile: what one has attacked, the others find there.
-
-    This one alone concludes, and needs none of them; they end with it.
-    """
-    if settings.devices == 1:
-        yield
-        return
-    workers, helpers = Workers(settings.devices - 1), list[Future[None]]()
-    try:
-        for number in range(1, settings.devices):
-            there = dataclasses.replace(options.share, number=number) if options.share else None
-            given = dataclasses.replace(options, share=there, twin=None, elsewhere=None, report=silent)
-            helpers.append(workers.submit(_help, one_of(settings, number), folder, given))
-        yield
-        for error in filter(None, (one.exception() for one in helpers if one.done())):
-            options.report(
-                f"a process that helped has failed, and the others did its part: {error}", len(CHECKS), len(CHECKS)
-            )
-    finally:
-        workers.end(at_once=True)
-
-
-def _help(settings: Audit, folder: Path, options: AuditOptions) -> None:
+def _help(settings: Audit, number: int, folder: Path, options: AuditOptions) -> None:
     device = place(settings)
     twin = settings.twin not in ("train", "none") and moved(load(settings.twin, views=_named(settings)[2]).model, device)
-    options = dataclasses.replace(options, twin=twin or trained_twin(settings, folder / PARTS, silent))
+    share = Shard(folder / PARTS, number, settings.devices, whole=True)
+    options = dataclasses.replace(options, share=share, twin=twin or trained_twin(settings, folder / PARTS, silent))
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     model, claim = moved(load(*_named(settings)).model, device), claimed(settings.claim).share
     audit(model, batches, settings.threat, claim=claim, seed=settings.seed, options=options)

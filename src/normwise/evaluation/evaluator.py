@@ -156,7 +156,7 @@ class _Run:
                     rng = generator(self.plan.seed, "sequence", index)
                     answer_for_good(predictor.model, x_adv.to(predictor.device), rng)
                     self.held = self.prepared.digests()
-                report(_so_far([*found.values()]), len(found), len(self.mine))
+                report(_so_far([*found.values()]), self.store.finished() if share.whole else len(found), len(self.mine))
         self.found = [found[index] for index in self.mine]
 
     def verdict(self, again: bool) -> Verdict:

@@ -82,6 +82,10 @@ class BatchStore:
             )
         return True
 
+    def finished(self) -> int:
+        """How many batches are there, of all processes."""
+        return len(self._held) if self.folder is None else len(list(self.folder.glob("*.safetensors")))
+
     def get(self, index: int) -> Outcome:
         """What became of a batch that is there."""
         if self.folder is None:

@@ -86,19 +86,19 @@ def beside(
     model: nn.Module,
     plan: AttackPlan,
     craft_on: nn.Module | None = None,
-    folder: Path | None = None,
+    folder: Path | Shard | None = None,
     report: Report = silent,
 ) -> Several | None:
     """Evaluate a network in every column, on the batches of its own verdict; nothing where there are no columns.
 
-    Finished batches are kept in folders below `folder`, as `evaluate` does.
+    Finished batches are kept in folders below `folder`, and shared with other workers there, as `evaluate` does.
     """
     if not columns.kinds:
         return None
     batches, found = verdict.batches, {"linf": verdict}
     plans = columns.plans(plan, batches[0].x.shape[1:])
     for kind, its in plans.items():
-        there = folder / kind if folder else None
+        there = _below(folder, kind)
         one = evaluate(model, batches, its, craft_on=craft_on, folder=there, report=_named(report, kind))
         one = one.named(verdict.evaluation.model, verdict.evaluation.data)
         whole = batch_attacks.with_single(one.evaluation, model, batches, its.threat, craft_on, report)
@@ -110,9 +110,14 @@ def beside(
 
 def share(columns: Columns, model: nn.Module, batches: Sequence[Batch], plan: AttackPlan, craft_on: Any, of: Shard) -> None:
     """Let a worker do its share of every column."""
-    assert of.folder
     for kind, its in columns.plans(plan, batches[0].x.shape[1:]).items():
-        evaluate(model, batches, its, craft_on=craft_on, folder=dataclasses.replace(of, folder=of.folder / kind))
+        evaluate(model, batches, its, craft_on=craft_on, folder=_below(of, kind))
+
+
+def _below(folder: Path | Shard | None, kind: str) -> Path | Shard | None:
+    if isinstance(folder, Shard):
+        return dataclasses.replace(folder, folder=folder.folder and folder.folder / kind)
+    return folder and folder / kind
 
 
 def completed(
@@ -125,7 +130,8 @@ def completed(
 ) -> Evaluation:
     """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran."""
     found = batch_attacks.with_single(found, model, batches, threat, craft_on, report)
-    more = sanity_checks.beside_malicious(model, batches, found.seed)
+    looked_at = batches[: 4 if found.coupled else 1]
+    more = sanity_checks.beside_malicious(model, looked_at, found.seed)
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from ..types import Attack, Batch, Data, Goal, Report, ThreatModel, silent
 from ..utils.model_state import device_of, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
-from ..utils.workers import check_devices, launched, one_of
+from ..utils.workers import check_devices, helped, one_of
 from .columns import Columns, beside, check_columns, completed, share
 from .experiment import labelled
 from .patterns import with_patterns
@@ -108,7 +108,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     Raises ValueError as `evaluate` does, and for a folder that holds a run of other settings.
     """
     check_folder(e, folder)
-    model, crafted_on, loaded = _networks(e)
+    model, crafted_on, loaded = _networks(one_of(e, 0))
     batches = e.data.test(batch_size=e.batch_size)
     first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
     check_network(model, first)
@@ -119,13 +119,13 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     keep_settings(e, folder)
     given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
     foretell(crafted_on or model, batches, [*e.attacks, *e.strongest], e.devices, report)
-    if e.devices > 1:
-        short = len(batches) > 1 and len(batches[-1].y) < len(batches[0].y)  # left out where rows are coupled
-        _shared(e, folder, min(e.devices, len(batches) - short), len(batches), report)
-    verdict = evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=folder / PARTS, report=report)
-    verdict = verdict.named(e.model, plain(e.data))
+    ours, parts = plan_of(e), folder / PARTS
+    shard = Shard(parts, 0, e.devices, whole=e.devices > 1)
+    with helped(e, min(e.devices, len(batches)), partial(_help, folder=parts), lambda text: report(text, 0, 0)):
+        verdict = evaluate(model, batches, ours, craft_on=crafted_on, folder=shard, report=report)
+        verdict = verdict.named(e.model, plain(e.data))
+        several = beside(e.columns, verdict, model, ours, crafted_on, shard, report)
     wanted: dict[curves.Over, Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
-    ours = plan_of(e)
     plans = {"eps": ours, "steps": dataclasses.replace(ours, strongest=())}  # whose steps vary are the protocol's
     found = [
         curves.curve(model, batches, plans[over], over, values, craft_on=crafted_on, report=report)
@@ -138,7 +138,6 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
         on = e.craft_on or "the network itself, without the gradient through its substitute"
         doubts = (sanity_checks.crafted_elsewhere(on), *doubts)
     evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found), provenance=whole.provenance | said)
-    several = beside(e.columns, verdict, model, ours, crafted_on, folder / PARTS, report)
     result = Result(name=folder.name, experiment=labelled(given), training=None, evaluation=evaluation, several=several)
     write(folder / RESULT, to_json(result))
     return result, dataclasses.replace(verdict, evaluation=evaluation)
@@ -166,21 +165,9 @@ def plan_of(e: Evaluate) -> AttackPlan:
     return AttackPlan(e.threat, e.attacks, **how)
 
 
-def _shared(e: Evaluate, folder: Path, count: int, batches: int, report: Report) -> None:
-    """Let so many processes evaluate their shares of the batches. Raises what the first of them raised."""
-    shares = [one_of(e, k) for k in range(count)]
-    with launched(count) as workers:
-        waiting = [workers.submit(_one_share, share, folder, k, count) for k, share in enumerate(shares)]
-        while not all(one.done() for one in waiting):
-            report(f"{count} processes", len(list((folder / PARTS).glob("*.safetensors"))), batches)
-            time.sleep(0.5)
-        for one in waiting:
-            one.result()
-
-
-def _one_share(e: Evaluate, folder: Path, number: int, count: int) -> None:
+def _help(e: Evaluate, number: int, folder: Path) -> None:
+    """Attack batches that no other process is attacking, until there are none."""
     model, crafted_on, _ = _networks(e)
-    batches = e.data.test(batch_size=e.batch_size)
-    shard = Shard(folder / PARTS, number, count)
+    batches, shard = e.data.test(batch_size=e.batch_size), Shard(folder, number, e.devices, whole=True)
     evaluate(model, batches, plan_of(e), craft_on=crafted_on, folder=shard)
     share(e.columns, model, batches, plan_of(e), crafted_on, shard)

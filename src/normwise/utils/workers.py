@@ -118,6 +118,25 @@ def launched(count: int) -> Iterator[Workers]:
 
 
 @contextmanager
+def helped(e: E, count: int, work: Callable[[E, int], object], told: Callable[[str], object]) -> Iterator[None]:
+    """Let further processes, `count` with this one, call `work` (a function of a module) meanwhile, each with settings and a number of its own.
+
+    This one needs none of them: one that fails is told of, and all end with it.
+    """
+    if count == 1:
+        yield
+        return
+    workers = Workers(count - 1)
+    try:
+        helpers = [workers.submit(work, one_of(e, number), number) for number in range(1, count)]
+        yield
+        for error in filter(None, (one.exception() for one in helpers if one.done())):
+            told(f"a process that helped has failed, and the others did its part: {error}")
+    finally:
+        workers.end(at_once=True)
+
+
+@contextmanager
 def _unheard(number: signal.Signals) -> Iterator[None]:
     """Let processes that are started inside ignore a signal from their first moment on (in the main thread; else do nothing)."""
     if current_thread() is not main_thread():
