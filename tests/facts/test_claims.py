@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from normwise import BNwoT, convert
 from normwise.experiments.papers.cell import Cell
 from normwise.experiments.papers.claims import CLAIMS
 from normwise.experiments.papers.claims_large import LARGE
@@ -275,6 +276,12 @@ def test_seeds_that_decide_are_judged_whole_where_claims_are_decided_and_in_part
     for side, found in part["rows"].items():
         assert [len(bits) for bits in found.values()] == [50, 25, 25, 50, 25, 25, 50]
         assert all(whole["rows"][side][radius].startswith(bits[:25]) for radius, bits in found.items())
+    coupled = measured(CELLS["bnwot"], convert(model, BNwoT()), scale, 1)
+    assert {len(bits) for found in coupled["rows"].values() for bits in found.values()} == {
+        25
+    }  # attacked as whole batches: dear
+    beside = [{"coupled": {"figures": coupled}, "alone": {"figures": part}}]
+    assert more_robust("coupled", "alone", 1.0)(beside, "strongest").values.shape == (2, 1, 25)
     shares = {one.measure.share for one in (*CLAIMS, *LARGE) if isinstance(one.measure, AtRadius)}
     assert shares == {EIGHTH, WHOLE, 3 / 7}  # 3 / 7 is of the largest patch
 

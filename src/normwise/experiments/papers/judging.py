@@ -100,7 +100,7 @@ def _under_patches(model: nn.Module, batches: Sequence[Batch], seed: int) -> _Ju
 
 
 def _under_linf(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: int) -> _Judged:
-    """All rows at the radii where claims are decided; at the others all, or the first `scale.curve`."""
+    """All rows at the radii where claims are decided; at the others all, or the first `scale.curve`, which is all of coupled rows."""
     some = -(-scale.curve // scale.batch_size) if scale.curve else len(batches)
     attacks = (scale.paper,), scale.strongest
 
@@ -108,7 +108,7 @@ def _under_linf(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: 
         return _judged(model, rows, {radius: Linf(eps=radius) for radius in sorted(radii)}, attacks, seed)
 
     first = at(scale.radii, batches[:some])
-    if not batches[some:]:
+    if first.coupling.coupled or not batches[some:]:
         return first
     rest = at([scale.eps * EIGHTH, scale.eps * WHOLE], batches[some:])
     paper, strongest = (

@@ -243,5 +243,7 @@ def _clean(record: Mapping[str, Any], protocol: str) -> Array:
 
 
 def _stacked(records: Sequence[Records], cells: Sequence[str], of: Callable[[Mapping[str, Any]], Array]) -> Array:
-    """One value per arm, seed and row."""
-    return np.stack([np.stack([of(one[cell]) for one in records]) for cell in cells])
+    """One value per arm, seed and row, of the first rows, on which all were judged."""
+    found = [[of(one[cell]) for one in records] for cell in cells]
+    rows = min(len(values) for arm in found for values in arm)
+    return np.stack([np.stack([values[:rows] for values in arm]) for arm in found])

@@ -37,8 +37,8 @@ class Scale:
         paper           the attack of the papers' protocols
         strongest       attacks of the strongest evaluation, on the images that the paper's left correct
         batch_size      images per batch in the evaluation
-        curve           test rows of seeds that decide, at radii where no claim is decided; 0: all. Figures that no claim reads
-                        are then left to the seeds before
+        curve           test rows of seeds that decide, at radii where no claim is decided, and at all where rows are coupled;
+                        0: all. Figures that no claim reads are then left to the seeds before
         first           the first seed that decides. Seeds before it tune, and show whether premises hold, on other test images
         looks           the numbers of deciding seeds at which the table may be read; the first is what is made unless more are asked
         evidence        whether claims may be decided at this size
