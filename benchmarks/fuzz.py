@@ -2,6 +2,8 @@
 
     python benchmarks/fuzz.py OUT [--seconds 120] [--readers idx,npz,...]   # needs atheris; every reader in a process of its own
 
+Code of normwise is instrumented: inputs that reach new lines are kept and changed again.
+
 `READERS` and `broken` serve the tests too (tests/contracts/test_fuzz.py), with hypothesis.
 """
 
@@ -15,6 +17,7 @@ import os
 import pickle
 import random
 import re
+import resource
 import struct
 import subprocess
 import sys
@@ -195,15 +198,28 @@ def _changed(tree: Any, rng: random.Random) -> Any:
     return found if isinstance(tree, dict) else list(found.values())
 
 
-def fuzz(name: str, corpus: Path, seconds: int) -> None:
+START = """
+import sys
+import atheris
+with atheris.instrument_imports(include=["normwise"]):
+    import fuzz
+fuzz.fuzz(*sys.argv[1:])
+"""
+
+
+def processor() -> float:
+    """Processor seconds of the processes that have ended."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def fuzz(name: str, kept: str, seconds: str) -> None:
     """Let atheris feed one reader; ends the process."""
     import atheris
 
-    reader, place = READERS[name], tempfile.TemporaryDirectory()
+    reader, corpus, place = READERS[name], Path(kept), tempfile.TemporaryDirectory()
     corpus.mkdir(parents=True, exist_ok=True)
     for number, held in enumerate(reader.sound()):
         (corpus / f"sound{number}").write_bytes(held)
-    atheris.instrument_func(reader.read)
 
     def once(held: bytes) -> None:
         asked(reader, Path(place.name), held)
@@ -214,7 +230,7 @@ def fuzz(name: str, corpus: Path, seconds: int) -> None:
         return broken(held, random.Random(seed))[:most]
 
     words = [
-        sys.argv[0],
+        name,
         str(corpus),
         f"-max_total_time={seconds}",
         "-rss_limit_mb=4096",
@@ -232,21 +248,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--readers", default=",".join(READERS))
     given = parser.parse_args()
-    if given.out.name == "in-a-process":
-        fuzz(given.readers, Path(os.environ["CORPUS"]), given.seconds)
-        return
     commit()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         for name in given.readers.split(","):
-            corpus = Path(place) / name
-            words = [sys.executable, __file__, "in-a-process", "--readers", name, "--seconds", str(given.seconds)]
-            ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "CORPUS": str(corpus)}, cwd=place)
+            corpus, before = Path(place) / name, processor()
+            words = [sys.executable, "-c", START, name, str(corpus), str(given.seconds)]
+            paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+            ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, cwd=place)
             stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", ran.stderr))
-            wrong = [line for line in ran.stderr.splitlines() if re.search(r"Error|ERROR|exception", line)]
+            wrong = [line for line in (ran.stdout + ran.stderr).splitlines() if re.search(r"Error|ERROR|exception", line)]
             found[name] = {
                 "executions": int(stats.get("number_of_executed_units", 0)),
                 "executions_per_second": int(stats.get("average_exec_per_sec", 0)),
+                "processor_seconds": round(processor() - before),
                 "peak_mib": int(stats.get("peak_rss_mb", 0)),
                 "corpus_files": len(list(corpus.iterdir())),
                 "status": ran.returncode,

@@ -85,7 +85,6 @@ def merge(kind: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping from a YAML file; fractions are numbers. Raises ValueError for a file that does not hold one."""
-    import yaml
     from jsonargparse import get_loader
 
     try:
@@ -97,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"the settings file {path} cannot be read: {error.strerror}; give the config.yaml of a run"
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # the loader stumbles over some itself, such as "?"
         raise ValueError(
             f"{path} is not YAML ({' '.join(str(error).split())[:120]}); give the config.yaml of a run"
         ) from None

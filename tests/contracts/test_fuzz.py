@@ -91,12 +91,16 @@ BOMBS = {
     "aliases of aliases": ("yaml", b"a0: &a0 [1,1,1,1,1,1,1,1,1]\n" + b"".join(b"a%d: &a%d [%s]\n" % (k, k, b",".join([b"*a%d" % (k - 1)] * 9)) for k in range(1, 9)), "more than 100,000 items"),
     "large settings": ("yaml", b"# " + b"x" * 2**20, "more than the 1 MiB"),
     "an entry of 2 MiB": ("robustbench", b" " * 2**21, "more than the 1 MiB"),
+    "settings of a question mark": ("yaml", b"?", "is not YAML"),
+    "an archive that spans two disks": ("torch", b"PK" + bytes(30) + struct.pack("<4sLQL4s4H2LH", b"PK\6\7", 0, 0, 2, b"PK\5\6", *[0] * 7), "cannot be read as weights"),
     "an X of other dimensions": ("svhn", None, "X of shape"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_what_would_take_all_memory_is_refused_before(bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_take_all_memory_or_end_in_a_traceback_is_refused(
+    bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, held, told = BOMBS[bomb]
     reader = READERS[name]
     if "without end" in bomb:

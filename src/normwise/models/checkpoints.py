@@ -104,12 +104,12 @@ def _foreign(path: Path) -> str:
         return "a web page"
     if path.suffix == ".onnx":
         return "an ONNX graph"
-    if not head.startswith(b"PK") or not zipfile.is_zipfile(path):
+    if not head.startswith(b"PK"):
         return known
     try:
         with zipfile.ZipFile(path) as archive:
             held = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError):  # a broken one
+    except Exception:  # a broken one
         return known
     inside = {
         "/constants.pkl": "a TorchScript archive",
