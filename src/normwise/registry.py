@@ -17,10 +17,17 @@ from typing import Any, Literal
 
 def unknown(kind: str, name: object, known: Mapping[str, object] | list[str], listed: str = "") -> ValueError:
     """Make the error for a name that is not known: what was asked, what is near, what there is (or where it is `listed`)."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    choices = known if isinstance(known, Mapping) else {}
+    words = {_title(choices[one]): one for one in sorted(choices, key=len, reverse=True)} | {one: one for one in known}
+    near = difflib.get_close_matches(str(name).lower(), list(words), n=1, cutoff=0.5)
+    hint = f"; did you mean {words[near[0]]!r}?" if near else ""
     listed = listed or f"known: {', '.join(sorted(known)) or 'none'}"
     return ValueError(f"no {kind} is named {str(name)!r}{hint} ({listed})")
+
+
+def _title(choice: object) -> str:
+    """The long name of a choice, for those who ask for it: the first word of its docstring, such as groupnorm."""
+    return str(choice.__doc__ or "-").split()[0].strip(":,.;").lower()
 
 
 class Registry(Mapping[str, type]):

@@ -117,6 +117,13 @@ class ThreatModel(Protocol):
         """Return the allowed region around the batch `x`."""
 
 
+def check_threat(threat: object) -> None:
+    """Refuse what is no threat model, such as a radius alone. Raises ValueError."""
+    if isinstance(threat, type) or not isinstance(threat, ThreatModel):
+        told = threat.__name__ if isinstance(threat, type) else repr(threat)[:60]
+        raise ValueError(f"threat is {told}; give a threat model, such as nw.Linf(8 / 255)")
+
+
 @runtime_checkable
 class Attack(Protocol):
     """How the attacker searches: a frozen dataclass such as `PGD(steps=20)`."""

@@ -147,11 +147,30 @@ def test_the_radius_is_the_claims_own_and_the_whole_curve_stands_beside():
     assert only(other, seeds(HIGH, LOW))["why"] == "nothing was measured at the claim's own radius"
 
 
+def searched(before, best):
+    """A search that ended at its highest rate."""
+    tries = [{"rate": rate, "accuracy": share} for rate, share in ((0.1, 0.2), (0.3, before), (0.9, best))]
+    return {"edge": True, "rate": 0.9, "tries": tries}
+
+
+def test_an_edge_at_which_accuracy_is_flat_is_tuned():
+    assert unfit([{"a": {"training": {"search": searched(0.3, 0.312), "loss": 1.0}, "figures": {}}}], ["a"]) == ""
+
+
+def test_that_a_network_does_not_learn_is_what_a_premise_of_learning_asks():
+    one = {**record(LOW), "training": {"loss": 2.29, "lr": 0.01, "search": {"edge": False}}}
+    learns = claim(premises=(trains("a", standing=False),))
+    entry = only(learns, {0: {"a": one}}, S._replace(first=1))
+    assert (entry["verdict"], entry["why"].split(";")[0]) == (PREMISE, "a: training loss 2.29, asked below 2.2")
+    other = claim(premises=(close("a", "b", 0.01),))
+    assert only(other, {0: {"a": one, "b": record(HIGH)}}, S._replace(first=1))["verdict"] == OPEN
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"search": None}, "a was not tuned"),
-        ({"search": {"edge": True}}, "a was not tuned: the search ended at its edge, 0.01"),
+        ({"search": searched(0.3, 0.35)}, "a was not tuned: the search ended at its edge, 0.01"),
         ({"loss": 0.99 * math.log(10)}, "a did not converge: training loss 2.28 of ln 10 = 2.3"),
     ],
 )

@@ -18,6 +18,7 @@ Y = MODEL(X).argmax(1)
 FORMS = {
     "batches": lambda: as_batches((X, Y)),
     "loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=16),
+    "dataset": lambda: TensorDataset(X, Y),
     "pairs": lambda: [(X[:16], Y[:16]), (X[16:], Y[16:])],
     "tensors": lambda: (X, Y),
     "generator": lambda: iter([(X, Y)]),

@@ -363,11 +363,14 @@ def test_a_network_trained_further_is_found_again(start, norm):
     assert figures("OUT/again") == figures("OUT")
 
 
-def test_a_run_folder_alone_runs_nobodys_code():
-    done("train", "nets:net", *SMALL[2:], "--out", "OUT")
+def test_a_run_folder_alone_runs_nobodys_code_and_decides_data_and_radius_beside_the_function():
+    done("train", "nets:net", *SMALL[2:], "--threat.eps", 0.07, "--data.test_limit", 30, "--out", "OUT")
     said = say("evaluate", "OUT", "--out", "OUT/again")
     assert said.status == 2
     assert "nets:net --weights OUT/model.safetensors" in said.err
+    done("evaluate", "nets:net", "--weights", "OUT/model.safetensors", "--out", "OUT/again")
+    assert figures("OUT/again") == figures("OUT")
+    assert yaml.safe_load(Path("OUT/again/config.yaml").read_text())["threat"]["eps"] == 0.07
 
 
 def written(text: str) -> str:

@@ -26,7 +26,7 @@ from ..models.loading import check_named, load, told
 from ..records import Check, provenance, read_result, to_json, write
 from ..registry import plain
 from ..threats import THREATS, Linf, Normalized
-from ..types import Batch, Data, Report, ThreatModel, silent
+from ..types import Batch, Data, Report, ThreatModel, check_threat, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
 from ..utils.model_state import device_of, digest, moved
@@ -243,6 +243,7 @@ def audit(
 
     Raises ValueError for no batches, for a network, images and labels that do not go together, and images with the same id.
     """
+    check_threat(threat)
     batches = as_batches(batches)
     if batches:
         _together(model, batches[0])

@@ -21,6 +21,7 @@ from ..experiments.export import Export
 from ..experiments.grid import Bench
 from ..experiments.improve import Improve
 from ..experiments.presets import BASELINES, DOMAINS, PRESETS, data_name, defaults_for
+from ..models.checkpoints import CARD
 from ..models.hub import located
 from ..registry import plain, unknown
 from ..utils.run_folder import CONFIG
@@ -50,12 +51,13 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
 def _settings(operands: Sequence[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """All that is known of a model: the defaults of its data, and over them the settings of its training. And its name.
 
-    Its folder may come from anybody: settings that a training does not have, such as another network to attack, are left out.
+    A function has no folder of its own: its weights may have one. The folder may come from anybody: settings that a training does not
+    have, such as another network to attack, are left out.
     """
     model = operands[0] if operands else str(given.get("model", ""))
-    path = located(model)
+    path = Path(given["weights"]) if given.get("weights") else located(model)
     folder = path if path.is_dir() else path.parent
-    there = bool(model) and path.exists() and (folder / CONFIG).is_file()  # a function has no folder of its own
+    there = bool(model) and path.exists() and all((folder / name).is_file() for name in (CONFIG, CARD))
     brought = _known(Experiment, read_yaml(folder / CONFIG)) if there else {}
     return defaults_for(data_name(given, data_name(brought))) | brought | {"model": model, "weights": ""}, model
 

@@ -135,7 +135,11 @@ def _needs_value(option: str, verb: Verb) -> ValueError:
 def _unknown_option(option: str, known: list[str], values: Mapping[str, Any], verb: Verb) -> ValueError:
     group, dot, name = option[2:].partition(".")
     if not dot or group not in values:
-        return unknown("option", option, known, f"normwise {verb.name} --help lists them")
+        inner = [other for other in known if other.endswith(f".{option[2:]}")]
+        listed = f"normwise {verb.name} --help lists them"
+        if inner:
+            return ValueError(f"no option is named {option!r}; did you mean {' or '.join(inner[:3])}? ({listed})")
+        return unknown("option", option, known, listed)
     called = values[group].get("name") if isinstance(values[group], Mapping) else None
     siblings = [other.removeprefix(f"--{group}.") for other in known if other.startswith(f"--{group}.")]
     return unknown(f"option of {group}" + (f" {called!r}" if called else ""), name, siblings)

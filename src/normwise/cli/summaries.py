@@ -9,6 +9,7 @@ from typing import Any
 from ..auditing.checks.record import Audited
 from ..records import Check, Result, Score
 from ..report import cells, tables
+from ..report.card import radius
 from ..report.claims import figure
 from ..report.columns import under
 from ..report.findings import farthest, sides
@@ -50,7 +51,8 @@ def of_result(result: Result) -> None:
     scores |= {one.name: one.worst for one in under(result)}
     rows = [(name, percent(one.value), tables.interval(one), one.sample) for name, one in scores.items() if one]
     images = "coupled" if e.coupled else "independent"
-    show((f"images: {images}", "accuracy", "95% interval", "of"), rows, numbers=3)
+    images = f"{'coupled' if e.coupled else 'independent'} images"
+    show((f"{radius(e.threat)}; {images}", "accuracy", "95% interval", "of"), rows, numbers=3)
 
 
 def of_results(results: Sequence[Result]) -> None:
@@ -74,8 +76,18 @@ def of_audit(found: Audited) -> None:
     """The claim and the bound."""
     low, high = found.interval
     failed = sum(one.status == "fail" for one in found.checks)
-    row = found.verdict, percent(found.claimed_accuracy), percent(found.upper_bound), f"{100 * low:.1f}–{100 * high:.1f}"
-    show(("verdict", "claimed", "left at most", "95% interval", "failed checks"), [(*row, str(failed))], numbers=4)
+    row = (
+        radius(found.threat),
+        found.verdict,
+        percent(found.claimed_accuracy),
+        percent(found.upper_bound),
+        f"{100 * low:.1f}–{100 * high:.1f}",
+    )
+    show(
+        ("threat model", "verdict", "claimed", "left at most", "95% interval", "failed checks"),
+        [(*row, str(failed))],
+        numbers=4,
+    )
 
 
 def of_diagnosis(record: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from ..attacks import FGSM, PGD, STRONGEST
 from ..seeding import generator
-from ..types import Attack, Batch, Goal, Labels, Mode, Search, ThreatModel
+from ..types import Attack, Batch, Goal, Labels, Mode, Search, ThreatModel, check_threat
 from .acceleration import FAST, Speed
 
 Stateful = Literal["refuse", "restore", "sequence"]  # what becomes of a model that a forward pass changes
@@ -46,6 +46,7 @@ class AttackPlan:
     classes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        check_threat(self.threat)
         for attacks, name in ((self.attacks, "attacks"), (self.strongest, "strongest")):
             if not isinstance(attacks, Sequence) or not all(callable(attack) for attack in attacks):
                 raise ValueError(f"{name} is {attacks!r}; expected a list of attacks, such as [PGD()]")

@@ -21,7 +21,7 @@ from ..norms.surgery.trainable import materialized
 from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
 from ..seeding import derive, drawing, generator
-from ..types import Batch, Data, Recipe, ThreatModel, silent
+from ..types import Batch, Data, Recipe, ThreatModel, check_threat, silent
 from ..utils.batches import Rows, misfit
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
@@ -80,6 +80,7 @@ def fit(
     that holds another training, naming what differs, and for flips of data whose mirrored rows may have another class; of several
     processes also if they get different batches, if one of them has ended, and for norms that cannot be synchronized (see `convert_sync`).
     """
+    check_threat(threat)
     data = as_data(data)
     run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, device_of(model), options)
     watching = options.folder if options.tensorboard and run.crew.first else None

@@ -11,10 +11,11 @@ from typing import Any, overload
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from ..types import Batch, Images
 
-Rows = Any  # Batch, (images, labels), or an iterable of these, such as a DataLoader
+Rows = Any  # Batch, (images, labels), or an iterable of these, such as a DataLoader; or a Dataset of single rows
 
 ROWS = 100  # of a batch, where two tensors are split
 HELD = 2**31  # bytes of a loader's images that are held in memory; further ones lie in a temporary file
@@ -24,7 +25,7 @@ def as_batches(rows: Rows) -> Sequence[Batch]:
     """The rows as batches of images (b, c, ...), labels (b,) and each row's number.
 
     `rows` is a list of batches; a DataLoader, or another iterable of pairs (images, labels), which is read once and held, what
-    exceeds 2 GiB in a temporary file; or a pair of tensors, which is split into batches of 100. Raises ValueError for anything else.
+    exceeds 2 GiB in a temporary file; or a pair of tensors or a Dataset, which is split into batches of 100. Raises ValueError for anything else.
 
     >>> [len(batch.y) for batch in as_batches((torch.rand(250, 3, 4, 4), torch.zeros(250, dtype=torch.long)))]
     [100, 100, 50]
@@ -40,9 +41,11 @@ def as_batches(rows: Rows) -> Sequence[Batch]:
             if len(images) == len(labels)
             else _one(rows)
         )
+    if isinstance(rows, Dataset):
+        return _numbered(DataLoader(rows, batch_size=ROWS))
     if isinstance(rows, Tensor) or not isinstance(rows, Iterable):
         raise ValueError(
-            f"the data are a {type(rows).__name__}; give a DataLoader, (images, labels), or a list of such pairs"
+            f"the data are a {type(rows).__name__}; give a DataLoader, a Dataset, (images, labels), or a list of such pairs"
         )
     return _numbered(rows)
 
@@ -78,6 +81,8 @@ class Chosen(Made):
 
 def images_of(rows: Rows) -> Iterable[Tensor]:
     """The images alone: of rows as `as_batches` takes them, or of an iterable of images."""
+    if isinstance(rows, Dataset):
+        rows = DataLoader(rows, batch_size=ROWS)
     if isinstance(rows, Tensor):
         return [rows]
     if (

@@ -43,6 +43,10 @@ class Audited:
     seconds: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        doubts = [f"{one.status}: {one.name}: {one.measured}" for one in self.checks if one.status != "pass"]
+        return "\n".join([self.sentence, *doubts])
+
     @property
     def sentence(self) -> str:
         """The verdict in one line."""

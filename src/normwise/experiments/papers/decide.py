@@ -168,7 +168,7 @@ def _premises(claim: Claim, records: Mapping[int, Records], size: Size, entry: d
             continue
         shown = premise.of(trial)
         entry["premises"].append({"what": shown.what, "holds": shown.holds})
-        if untold := unfit([trial], premise.cells):
+        if untold := unfit([trial], premise.cells, premise.cells if premise.learning else ()):
             missing.append(f"a premise cannot be told: {untold}")
         elif not shown.holds and size.evidence:
             failing.append(shown.what)

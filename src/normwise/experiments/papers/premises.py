@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..tuning import Tuning
 from .measures import Records, bits
 
 LEARNED = 0.98  # of ln(classes): an arm whose training loss stays above has learned nothing
@@ -22,11 +23,15 @@ class Shown(NamedTuple):
 
 
 class Premise(NamedTuple):
-    """A premise: in words, the cells it is measured on, on the first seed (which decides nothing), and how."""
+    """A premise: in words, the cells it is measured on, on the first seed (which decides nothing), and how.
+
+    `learning`: it is about whether these cells learn at all.
+    """
 
     name: str
     cells: tuple[str, ...]
     of: Callable[[Records], Shown]
+    learning: bool = False
 
 
 def gap(cell: str, baseline: str, share: float, least: float) -> Premise:
@@ -78,9 +83,8 @@ def trains(cell: str, loss: float = 2.2, classes: int = 6, *, standing: bool = T
         told = f"{cell}: training loss {reached:.3g}, asked below {loss:g}; {found} classes {'standing' if standing else 'answered'}"
         return Shown(f"{told}, asked {classes}", reached < loss and found >= classes)
 
-    return Premise(
-        f"{cell} trains below loss {loss:g}, {classes} classes {'standing' if standing else 'answered'}", (cell,), of
-    )
+    name = f"{cell} trains below loss {loss:g}, {classes} classes {'standing' if standing else 'answered'}"
+    return Premise(name, (cell,), of, learning=True)
 
 
 def fragile(cell: str, most: float = 0.01) -> Premise:
@@ -105,11 +109,14 @@ def standing_classes(record: Mapping[str, Any]) -> int:
     return len(set(labels[rows].tolist()))
 
 
-def unfit(records: Sequence[Records], cells: Sequence[str]) -> str:
-    """Why the networks of a claim may decide nothing: one was not tuned, or has not learned. Nothing where all may."""
+def unfit(records: Sequence[Records], cells: Sequence[str], asked: Sequence[str] = ()) -> str:
+    """Why the networks of a claim may decide nothing: one was not tuned, or has not learned. Nothing where all may.
+
+    `asked`: the cells of which it is the question whether they learn.
+    """
     for one in records:
         for name in _with_needs(one, cells):
-            if one[name]["training"] and (why := _unfit(one[name])):
+            if one[name]["training"] and (why := untuned(one[name]) or (unlearned(one[name]) if name not in asked else "")):
                 return f"{name} seed {one[name]['seed']} {why}" if "seed" in one[name] else f"{name} {why}"
     return ""
 
@@ -121,14 +128,22 @@ def _with_needs(one: Records, cells: Sequence[str]) -> list[str]:
     return found
 
 
-def _unfit(record: Mapping[str, Any]) -> str:
+def untuned(record: Mapping[str, Any]) -> str:
+    """Why a trained arm counts as not tuned; nothing where it is."""
     training = record["training"]
     search = training.get("search")
     if not search:
         return "was not tuned"
-    if search["edge"]:
+    if search["edge"] and not _flat(search):
         return f"was not tuned: the search ended at its edge, {training['lr']:g}"
-    return unlearned(record)
+    return ""
+
+
+def _flat(search: Mapping[str, Any]) -> bool:
+    """Whether the last step to the edge brought less than one standard error of an accuracy on the rows that judge a try."""
+    found = [one["accuracy"] for one in sorted(search.get("tries", ()), key=lambda one: one["rate"])]
+    first, second, *_ = found if search["rate"] == min(one["rate"] for one in search["tries"]) else found[::-1]
+    return bool(first - second < math.sqrt(first * (1 - first) / Tuning().rows))
 
 
 def unlearned(record: Mapping[str, Any]) -> str:
