@@ -1,20 +1,37 @@
-"""What README.md shows of the records: the table of claims, and the picture of a page.
+"""What pages show that is made: the table of claims in README.md, the picture of a page, the public names in docs/reference/python.md.
 
 python benchmarks/readme.py table     # writes the table into README.md, from results/reproduce/*/claims.json
 python benchmarks/readme.py picture   # makes docs/page.png from results/bench-digits, with a headless Chromium
+python benchmarks/readme.py names     # writes the names into docs/reference/python.md, from normwise's docstrings
 """
 
+import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import normwise
+from normwise.registry import Registry
 from normwise.report.claims import figure
 
 ROOT = Path(__file__).parents[1]
 MARKS = "<!-- table: python benchmarks/readme.py table -->", "<!-- end of the table -->"
+NAMES = "<!-- names: python benchmarks/readme.py names -->", "<!-- end of the names -->"
+GROUPS = {
+    "Train": ("training.",),
+    "Evaluate and audit": ("evaluation.", "auditing.", "diagnostics.", "attacks.bpda"),
+    "Attacks": ("attacks",),
+    "Threat models": ("threats",),
+    "Norms": ("norms",),
+    "Networks": ("models",),
+    "Data": ("data",),
+    "Runs with settings, and the rest": ("",),
+}
 PAPERS = {"robustnorm": "RobustNorm", "nofrost": "NoFrost", "fragile-features": "Fragile features", "abnn": "ABNN"}
 OPEN, PREMISE = ("not decided", "not attempted"), "premise not met at this size"
 SIZES = ("s", "m", "l")  # of docs/laboratory/method.md, the smallest first; records of before decide nothing
@@ -45,10 +62,36 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def within(page: str) -> str:
-    """A page with its table made anew."""
-    head, rest = page.split(MARKS[0])
-    return f"{head}{MARKS[0]}\n{table()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+def groups() -> dict[str, list[str]]:
+    """Every public name, in its group."""
+    left, found = dict(normwise._HOME), dict[str, list[str]]()
+    for title, rooms in GROUPS.items():
+        found[title] = [name for name, room in left.items() if any(f"{room}.".startswith(start) for start in rooms)]
+        left = {name: room for name, room in left.items() if name not in found[title]}
+    return found
+
+
+def names() -> str:
+    """Every public name with the first sentence of its docstring."""
+    lines = list[str]()
+    for title, mine in groups().items():
+        lines += [f"**{title}**", "", "| name | what it is |", "|---|---|"]
+        for name in sorted(mine, key=str.lower):
+            value = getattr(normwise, name)
+            own = inspect.getdoc(value) or ""
+            if isinstance(value, Registry):
+                own = f"Every {value.kind} by its name"
+            first = " ".join(own.split("\n\n")[0].split()).replace("|", "\\|")
+            sentence = re.split(r"(?<!e\.g)\. ", first)[0]
+            lines.append(f"| `{name}` | {sentence.rstrip('.:')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def within(page: str, marks: tuple[str, str] = MARKS, made: Callable[[], str] = table) -> str:
+    """A page with its made part made anew."""
+    head, rest = page.split(marks[0])
+    return f"{head}{marks[0]}\n{made()}\n{marks[1]}{rest.split(marks[1])[1]}"
 
 
 def picture() -> None:
@@ -67,7 +110,10 @@ def picture() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["table"]:
         (ROOT / "README.md").write_text(within((ROOT / "README.md").read_text()))
+    elif sys.argv[1:] == ["names"]:
+        page = ROOT / "docs/reference/python.md"
+        page.write_text(within(page.read_text(), NAMES, names))
     elif sys.argv[1:] == ["picture"]:
         picture()
     else:
-        sys.exit("give table or picture")
+        sys.exit("give table, picture or names")

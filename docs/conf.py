@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -21,33 +22,16 @@ nb_execution_mode, nb_execution_timeout, nb_execution_raise_on_error = "force", 
 nb_merge_streams = True
 autodoc_preserve_defaults = True
 
-GROUPS = {
-    "Train": ("training.",),
-    "Evaluate and audit": ("evaluation.", "auditing.", "diagnostics.", "attacks.bpda"),
-    "Attacks": ("attacks",),
-    "Threat models": ("threats",),
-    "Norms": ("norms",),
-    "Networks": ("models",),
-    "Data": ("data",),
-    "Runs with settings, and the rest": ("",),
-}
-
 
 def names() -> str:
     """Every public name in its group, as autodoc directives."""
-    left, lines = dict(normwise._HOME), list[str]()
-    for title, rooms in GROUPS.items():
-        mine = [name for name, room in left.items() if any(f"{room}.".startswith(start) for start in rooms)]
+    lines = list[str]()
+    for title, mine in runpy.run_path(str(HERE.parent / "benchmarks/readme.py"))["groups"]().items():
         lines += [f"## {title}", "", "```{eval-rst}"]
         for name in mine:
-            value, _ = getattr(normwise, name), left.pop(name)
-            kind = (
-                "autoclass"
-                if inspect.isclass(value)
-                else "autofunction"
-                if callable(value) and inspect.isroutine(value)
-                else "autodata"
-            )
+            value = getattr(normwise, name)
+            routine = "autofunction" if callable(value) and inspect.isroutine(value) else "autodata"
+            kind = "autoclass" if inspect.isclass(value) else routine
             lines += [f".. {kind}:: normwise.{name}", *["   :no-value:"] * (kind == "autodata"), ""]
         lines += ["```", ""]
     return "\n".join(lines)

@@ -27,6 +27,11 @@ def test_the_tables_are_those_of_the_records(ratios):
     assert ratios.within(page) == page
 
 
+def test_the_reference_lists_the_public_names():
+    made, page = script("readme"), (ROOT / "docs/reference/python.md").read_text()
+    assert made.within(page, made.NAMES, made.names) == page, "run python benchmarks/readme.py names"
+
+
 def test_the_readme_shows_the_claims_of_the_records():
     page = (ROOT / "README.md").read_text()
     assert script("readme").within(page) == page, "run python benchmarks/readme.py table"
