@@ -93,6 +93,7 @@ BOMBS = {
     "an entry of 2 MiB": ("robustbench", b" " * 2**21, "more than the 1 MiB"),
     "settings of a question mark": ("yaml", b"?", "is not YAML"),
     "an archive that spans two disks": ("torch", b"PK" + bytes(30) + struct.pack("<4sLQL4s4H2LH", b"PK\6\7", 0, 0, 2, b"PK\5\6", *[0] * 7), "cannot be read as weights"),
+    "a pickle of 2^60 bytes": ("safetensors", b"\x80\x8e" + struct.pack("<Q", 2**60) + b"8" * 9, "is not a weights file"),
     "an X of other dimensions": ("svhn", None, "X of shape"),
 }  # fmt: skip
 

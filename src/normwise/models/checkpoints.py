@@ -11,6 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,8 +154,8 @@ def _harmless() -> list[Any]:
 def _named_by_a_pickle(path: Path) -> str:
     """The first function or class that a pickle of Python's own names, without running anything; nothing if it is no pickle."""
     texts: list[str] = []
-    with path.open("rb") as file, suppress(ValueError):
-        for opcode, argument, _ in pickletools.genops(file):
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held, suppress(ValueError):
+        for opcode, argument, _ in pickletools.genops(held):  # a file would make room for as many bytes as it says
             if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
                 return ".".join(str(argument).split() if opcode.name == "GLOBAL" else texts[-2:])
             texts += [argument] if isinstance(argument, str) else []
