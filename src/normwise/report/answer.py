@@ -1,4 +1,4 @@
-"""The answer in plain words, computed from the cells: what differs from the norm they are compared with, at what cost, how far to trust it."""
+"""The answer in plain words, computed from the cells: which norms differ, at what cost, how far to trust it."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
     above = [(column, cell) for column, cell in gains if not cell.coupled]
     if not above:
         tail = ", unless the images of a batch are coupled" if gains else ""
-        least = f"{100 * MATTERS:.0f} points or more"
-        return f"No normalization is measurably more robust than {compared_with(found)} by {least} with the same training{tail}.", rest
+        tail = f"by {100 * MATTERS:.0f} points or more with the same training{tail}."
+        return f"No normalization is measurably more robust than {compared_with(found)} {tail}", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
     doubt = " A sanity check warns about it." if cell.doubts else ""
     lead = f"{cell.norm} is more robust than {compared_with(column.cells)} with {column.name}: "
@@ -108,11 +108,12 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
 
 def _column(column: _Column) -> list[str]:
     """Best worst case of a recipe, and how the others compare with the reference."""
-    best, reference, name = _best(column.cells), column.reference, compared_with(column.cells)
+    best, reference = _best(column.cells), column.reference
     protocol = f"; under the protocol alone {percent(best.protocol.value)}" if best.paired else ""
     lines = [f"Best worst case: {best.norm}, {best.worst}{_of_batches(best)}{protocol}."]
     if reference is None:
-        return [*lines, f"There is no {name} with running statistics to compare with."]
+        return [*lines, "There is no norm to compare with: BatchNorm on running statistics, or in a ViT LayerNorm."]
+    name = reference.reference
     if reference is not best:
         lines.append(f"{name}: {reference.worst}.")
     if column.above:
@@ -148,7 +149,9 @@ def _norm_or_recipe(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
     if len({cell.recipe for _, cell in references}) < 2 or len({cell.setting for _, cell in references}) > 1:
         return []
     (low, least), (high, most) = (f(references, key=lambda pair: pair[1].worst.value) for f in (min, max))
-    text = f"Changing the training moves the worst case of {compared_with(cell for _, cell in references)} from {percent(least.worst.value)} ({low.name}) to "
+    text = (
+        f"Changing the training moves the worst case of {least.reference} from {percent(least.worst.value)} ({low.name}) to "
+    )
     lines = [f"{text}{percent(most.worst.value)} ({high.name})."]
     for coupled, images in ((False, "independent"), (True, "coupled")):
         others = [(column, cell) for column in columns for cell in column.cells if cell.coupled == coupled]
@@ -171,7 +174,7 @@ def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
     cheap, dear = (f(timed, key=lambda cell: (cell.images or 0, cell.seconds or 0)) for f in (min, max))
     if cheap is not dear and cheap.seconds and dear.seconds:
         lines.append(
-            f"{compared_with(timed)} with {training(dear.recipe)} instead of {training(cheap.recipe)}: {duration(dear.seconds)} instead "
+            f"{dear.reference} with {training(dear.recipe)} instead of {training(cheap.recipe)}: {duration(dear.seconds)} instead "
             f"of {duration(cheap.seconds)} ({dear.seconds / cheap.seconds:.1f} times), {count(dear.images)} images forward "
             f"and back instead of {count(cheap.images)}, {percent(dear.clean.value)} on clean images instead of "
             f"{percent(cheap.clean.value)}."
@@ -183,10 +186,9 @@ def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
         for cell in column.cells
         if cell is not column.reference and cell.seconds
     ]
-    if ratios:
-        ratio, cell, column = max(ratios, key=lambda one: one[0])
-    if ratios and ratio >= 1.05:
-        lines.append(f"Slowest norm: {cell.norm}, {ratio:.1f} times the time of {compared_with(timed)} ({column.name}).")
+    ratio, cell, column = max(ratios, key=lambda one: one[0], default=(0.0, timed[0], columns[0]))
+    if ratio >= 1.05:
+        lines.append(f"Slowest norm: {cell.norm}, {ratio:.1f} times the time of {timed[0].reference} ({column.name}).")
     return [("Cost", lines)] if lines else []
 
 

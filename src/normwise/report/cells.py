@@ -110,9 +110,8 @@ def of(results: Sequence[Result]) -> list[Cell]:
 
 
 def compared_with(found: Iterable[Cell]) -> str:
-    """The names of the norms that others are compared with; BatchNorm where there is none."""
-    names = dict.fromkeys(cell.reference for cell in found if cell.reference)
-    return joined(names or [_REFERENCES["bn"]])
+    """The names of the norms that others are compared with, where there is one at least."""
+    return joined(dict.fromkeys(cell.reference for cell in found if cell.reference))
 
 
 def label(choice: Any, otherwise: str = "norm as built") -> str:
