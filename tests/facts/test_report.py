@@ -129,6 +129,17 @@ def test_differences_within_the_intervals_are_no_differences():
     assert words(grid(gn_adversarial=0.47)).count("these data cannot tell them apart") == 2
 
 
+def test_a_vit_is_compared_with_layernorm():
+    def vit(norm, worst):
+        made = result(norm, worst=worst, label=norm)
+        return dataclasses.replace(made, experiment=made.experiment | {"model": {"name": "vit"}})
+
+    text = words([vit("bn", 0.3), vit("layernorm2d", 0.4), vit("dyt", 0.6)])
+    assert "dyt is more robust than LayerNorm over channels with standard training: 60.0% against 40.0%" in text
+    assert "Below LayerNorm over channels beyond the 95% intervals: bn (30.0%)." in text
+    assert "There is no norm to compare with" in words([vit("bn", 0.3), vit("dyt", 0.6)])
+
+
 def test_a_gain_of_coupled_rows_is_not_the_headline():
     told = said(grid(rn_standard=0.5))
     assert (

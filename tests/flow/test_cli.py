@@ -418,6 +418,14 @@ def test_later_wins_preset_file_operand_words(words, file, setting, value):
     assert said == value
 
 
+def test_a_vit_is_benched_at_a_size_for_the_data_and_with_norms_of_its_own():
+    found = settings("bench", "--model", "vit", "--model.depth", 3)
+    assert (found["norms"][0], found["schedule"]["epochs"]) == ("layernorm2d", 40)
+    assert {key: found["model"][key] for key in ("side", "stem", "depth")} == {"side": 8, "stem": "conv", "depth": 3}
+    assert settings("bench", "--model", "vit", "--data", "cifar10")["model"]["side"] == 32
+    assert settings("bench", "--model", "vit", "--norms", "bn,gn")["norms"] == "bn,gn"
+
+
 @pytest.mark.parametrize("words", ["train", "train cifar10-at", "train run", "bench", "evaluate run", "attack nets:net"])
 def test_printed_settings_are_read_back(words):
     said = settings(*words.split())

@@ -20,7 +20,7 @@ from ..experiments.experiment import Experiment
 from ..experiments.export import Export
 from ..experiments.grid import Bench
 from ..experiments.improve import Improve
-from ..experiments.presets import BASELINES, DOMAINS, PRESETS, data_name, defaults_for
+from ..experiments.presets import BASELINES, COMPARED, DOMAINS, PRESETS, data_name, defaults_for, model_name
 from ..models.checkpoints import CARD
 from ..models.hub import located
 from ..registry import plain, unknown
@@ -29,10 +29,10 @@ from .parser import Layers
 
 
 def for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
-    """The data set decides the radius and the schedule; a domain the data set, the methods and the columns."""
-    domain = str(given.get("domain", ""))
-    filled = BASELINES if domain in DOMAINS else {}
-    return _known(Bench, defaults_for(data_name(given, DOMAINS.get(domain, "digits")))) | filled, {}
+    """The data set decides the radius and the schedule; the network its norms; a domain the data set, the methods and the columns."""
+    domain, model = str(given.get("domain", "")), model_name(given)
+    filled = BASELINES if domain in DOMAINS else COMPARED.get(model, {})
+    return _known(Bench, defaults_for(data_name(given, DOMAINS.get(domain, "digits")), model)) | filled, {}
 
 
 def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
@@ -44,8 +44,8 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
         start = operands[0]
         if ":" not in start and not Path(start).exists():
             raise unknown("preset or model", start, list(PRESETS))
-    defaults = defaults_for(preset) | {"norm": None, "model": plain(Experiment.model)} if start else defaults_for(preset)
-    return defaults, {"start": start}
+    defaults = defaults_for(preset, model_name(given))
+    return defaults | ({"norm": None, "model": plain(Experiment.model)} if start else {}), {"start": start}
 
 
 def _settings(operands: Sequence[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..data import Cifar10, Digits, MovingDigits
-from ..models import ResNet, ResNet3D, ResNet18
+from ..models import ResNet, ResNet3D, ResNet18, ViT
 from ..registry import plain
 from ..threats import Linf
 from ..threats.scaled import KINDS
@@ -61,11 +61,17 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
 }
 
 
-def defaults_for(data_name: str) -> dict[str, Any]:
-    """Default settings of a data set, as plain data: those of the preset of its name, else only a radius."""
+# Networks whose size on a data set is not their default.
+SIZES: dict[tuple[str, str], Any] = {("digits", "vit"): ViT(side=8, stem="conv", depth=2)}
+
+
+def defaults_for(data_name: str, model_name: str = "") -> dict[str, Any]:
+    """Default settings of a data set, as plain data: those of the preset of its name, else only a radius; and a network's size there."""
+    sized = SIZES.get((data_name, model_name))
+    own = {"model": plain(sized)} if sized else {}
     if data_name in PRESETS:
-        return plain(PRESETS[data_name]())
-    return {"threat": {"name": "linf", "eps": EPS.get(data_name, 8 / 255)}}
+        return plain(PRESETS[data_name]()) | own
+    return {"threat": {"name": "linf", "eps": EPS.get(data_name, 8 / 255)}} | own
 
 
 # The data of a domain, and the methods that its bench compares: baselines of the papers on adversarial videos.
@@ -77,8 +83,20 @@ BASELINES: dict[str, Any] = {
     "columns": {"kinds": list(KINDS[1:])},
 }
 
+# What a bench compares in a network that is not built for BatchNorm.
+COMPARED: dict[str, dict[str, Any]] = {"vit": {"norms": ["layernorm2d", "rmsnorm", "dyt", "derf", "bn", "none"]}}
+
 
 def data_name(given: Mapping[str, Any], otherwise: str = "digits") -> str:
     """The name of the data set that the given settings choose."""
-    data = given.get("data")
-    return str(data.get("name", otherwise)) if isinstance(data, Mapping) else otherwise
+    return _named(given, "data", otherwise)
+
+
+def model_name(given: Mapping[str, Any]) -> str:
+    """The name of the network that the given settings choose; empty where they choose none."""
+    return _named(given, "model", "")
+
+
+def _named(given: Mapping[str, Any], kind: str, otherwise: str) -> str:
+    choice = given.get(kind)
+    return str(choice.get("name", otherwise)) if isinstance(choice, Mapping) else otherwise

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import unknown
-from .layout import along, channels_second
+from .layout import along, positions_as_rows
 from .moments import MEASURES, Read, wide
 
 
@@ -98,7 +98,7 @@ class StatNorm(nn.Module):
             self.register_buffer("needs_recalibration", torch.tensor(False))
         self._unknown_spread = self._unknown_centre = False  # no buffers: reading one in forward would wait for the device
 
-    @channels_second
+    @positions_as_rows
     def forward(self, input: Tensor) -> Tensor:
         x = input  # the name by which torch's layers may be called
         if x.ndim < 2 or x.shape[1] != self.num_features:

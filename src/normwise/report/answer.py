@@ -1,4 +1,4 @@
-"""The answer in plain words, computed from the cells: what differs from BatchNorm, at what cost, how far to trust it."""
+"""The answer in plain words, computed from the cells: which norms differ, at what cost, how far to trust it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from ..records import Score
 from . import malicious_neighbours
-from .cells import Cell, attackers
+from .cells import Cell, attackers, compared_with
 from .tables import count, duration
-from .words import REFERENCE, capital, joined, percent, plural, training, where
+from .words import capital, joined, percent, plural, training, where
 
 MATTERS = 0.05  # a smaller gain in the worst case is told, and does not make the answer
 
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """The cells of one recipe in one setting, compared with their BatchNorm."""
+    """The cells of one recipe in one setting, and the one of them that the others are compared with."""
 
     name: str
     cells: list[Cell]
@@ -84,11 +84,11 @@ def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
     above = [(column, cell) for column, cell in gains if not cell.coupled]
     if not above:
         tail = ", unless the images of a batch are coupled" if gains else ""
-        least = f"{100 * MATTERS:.0f} points or more"
-        return f"No normalization is measurably more robust than {REFERENCE} by {least} with the same training{tail}.", rest
+        tail = f"by {100 * MATTERS:.0f} points or more with the same training{tail}."
+        return f"No normalization is measurably more robust than {compared_with(found)} {tail}", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
     doubt = " A sanity check warns about it." if cell.doubts else ""
-    lead = f"{cell.norm} is more robust than {REFERENCE} with {column.name}: "
+    lead = f"{cell.norm} is more robust than {compared_with(column.cells)} with {column.name}: "
     return f"{lead}{percent(cell.worst.value)} against {percent(_value(column.reference))} in the worst case.{doubt}", rest
 
 
@@ -107,22 +107,23 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
 
 
 def _column(column: _Column) -> list[str]:
-    """Best worst case of a recipe, and how each norm compares with BatchNorm."""
+    """Best worst case of a recipe, and how the others compare with the reference."""
     best, reference = _best(column.cells), column.reference
     protocol = f"; under the protocol alone {percent(best.protocol.value)}" if best.paired else ""
     lines = [f"Best worst case: {best.norm}, {best.worst}{_of_batches(best)}{protocol}."]
     if reference is None:
-        return [*lines, f"There is no {REFERENCE} with running statistics to compare with."]
+        return [*lines, "There is no norm to compare with: BatchNorm on running statistics, or in a ViT LayerNorm."]
+    name = reference.reference
     if reference is not best:
-        lines.append(f"{REFERENCE}: {reference.worst}.")
+        lines.append(f"{name}: {reference.worst}.")
     if column.above:
-        lines.append(f"Above {REFERENCE} beyond the 95% intervals: {_named(column.above)}.")
+        lines.append(f"Above {name} beyond the 95% intervals: {_named(column.above)}.")
     if column.below:
-        lines.append(f"Below {REFERENCE} beyond the 95% intervals: {_named(column.below)}.")
+        lines.append(f"Below {name} beyond the 95% intervals: {_named(column.below)}.")
     if column.within and (column.above or column.below):
         lines.append(f"Not distinguishable from it: {joined(cell.norm for cell in column.within)}.")
     elif column.within:
-        lines.append(f"All differences from {REFERENCE} lie within the 95% intervals: these data cannot tell them apart.")
+        lines.append(f"All differences from {name} lie within the 95% intervals: these data cannot tell them apart.")
     return lines
 
 
@@ -143,12 +144,14 @@ def _pair(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
 
 
 def _norm_or_recipe(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
-    """How far the recipe moves BatchNorm, and how far the norm moves a recipe."""
+    """How far the recipe moves the reference, and how far the norm moves a recipe."""
     references = [(column, column.reference) for column in columns if column.reference]
     if len({cell.recipe for _, cell in references}) < 2 or len({cell.setting for _, cell in references}) > 1:
         return []
     (low, least), (high, most) = (f(references, key=lambda pair: pair[1].worst.value) for f in (min, max))
-    text = f"Changing the training moves the worst case of {REFERENCE} from {percent(least.worst.value)} ({low.name}) to "
+    text = (
+        f"Changing the training moves the worst case of {least.reference} from {percent(least.worst.value)} ({low.name}) to "
+    )
     lines = [f"{text}{percent(most.worst.value)} ({high.name})."]
     for coupled, images in ((False, "independent"), (True, "coupled")):
         others = [(column, cell) for column in columns for cell in column.cells if cell.coupled == coupled]
@@ -163,7 +166,7 @@ def _norm_or_recipe(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
 
 
 def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
-    """What the dearest recipe and the slowest norm take, next to the cheapest recipe and BatchNorm."""
+    """What the dearest recipe and the slowest norm take, next to the cheapest recipe and the reference."""
     timed = [c.reference for c in columns if c.reference and c.reference.seconds and c.reference.images]
     if not timed or len({cell.setting for cell in timed}) > 1:
         return []
@@ -171,7 +174,7 @@ def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
     cheap, dear = (f(timed, key=lambda cell: (cell.images or 0, cell.seconds or 0)) for f in (min, max))
     if cheap is not dear and cheap.seconds and dear.seconds:
         lines.append(
-            f"{REFERENCE} with {training(dear.recipe)} instead of {training(cheap.recipe)}: {duration(dear.seconds)} instead "
+            f"{dear.reference} with {training(dear.recipe)} instead of {training(cheap.recipe)}: {duration(dear.seconds)} instead "
             f"of {duration(cheap.seconds)} ({dear.seconds / cheap.seconds:.1f} times), {count(dear.images)} images forward "
             f"and back instead of {count(cheap.images)}, {percent(dear.clean.value)} on clean images instead of "
             f"{percent(cheap.clean.value)}."
@@ -183,10 +186,9 @@ def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
         for cell in column.cells
         if cell is not column.reference and cell.seconds
     ]
-    if ratios:
-        ratio, cell, column = max(ratios, key=lambda one: one[0])
-    if ratios and ratio >= 1.05:
-        lines.append(f"Slowest norm: {cell.norm}, {ratio:.1f} times the time of {REFERENCE} ({column.name}).")
+    ratio, cell, column = max(ratios, key=lambda one: one[0], default=(0.0, timed[0], columns[0]))
+    if ratio >= 1.05:
+        lines.append(f"Slowest norm: {cell.norm}, {ratio:.1f} times the time of {timed[0].reference} ({column.name}).")
     return [("Cost", lines)] if lines else []
 
 

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..records import Check, Result, Score, lower
+from .words import joined
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
 _APART = (
@@ -22,7 +23,8 @@ _APART = (
     "tensorboard",
 )  # what the settings two cells share leaves out
 _MOST = 3  # differences that a name lists
-_REFERENCE = ("bn", "batch")
+_REFERENCES = {"bn": "BatchNorm", "batch": "BatchNorm"}  # on running statistics
+_BUILT_FOR = {"vit": {"layernorm2d": "LayerNorm over channels"}}  # networks that were not published with BatchNorm
 _EXPECTED = ("row independence", "enough batches")  # checks about coupling, which a column of its own shows
 
 
@@ -31,13 +33,14 @@ class Cell:
     """One norm with one recipe in one setting, over its seeds.
 
     `setting` says in which of the report's settings (data, threat model, network, schedule) it stands; it is empty where
-    there is one. `reference` marks BatchNorm on running statistics.
+    there is one. `reference` names the norm that the others are compared with, and is empty for the others: BatchNorm on running
+    statistics, or what the network was published with.
     """
 
     setting: str
     norm: str
     recipe: str
-    reference: bool
+    reference: str
     results: tuple[Result, ...]
 
     @property
@@ -101,9 +104,14 @@ def of(results: Sequence[Result]) -> list[Cell]:
     firsts = [group[0] for group in groups.values()]
     parts = zip(_told_apart(_setting, firsts, ""), _told_apart(_norm, firsts), _told_apart(_recipe, firsts), strict=True)
     return [
-        Cell(setting=setting, norm=norm, recipe=recipe, reference=_is_reference(group[0]), results=tuple(group))
+        Cell(setting=setting, norm=norm, recipe=recipe, reference=_reference(group[0]), results=tuple(group))
         for (setting, norm, recipe), group in zip(parts, groups.values(), strict=True)
     ]
+
+
+def compared_with(found: Iterable[Cell]) -> str:
+    """The names of the norms that others are compared with, where there is one at least."""
+    return joined(dict.fromkeys(cell.reference for cell in found if cell.reference))
 
 
 def label(choice: Any, otherwise: str = "norm as built") -> str:
@@ -193,10 +201,11 @@ def _key(*parts: Any) -> str:
     return json.dumps(parts, sort_keys=True, default=str)
 
 
-def _is_reference(result: Result) -> bool:
-    norm = _norm(result)
+def _reference(result: Result) -> str:
+    norm, model = _norm(result), _mapping(result.experiment.get("model"))
     shares = [norm.get(share) or 0 for share in ("centre_share", "spread_share")]
-    return norm.get("name") in _REFERENCE and not any(shares) and not result.evaluation.coupled
+    known = _BUILT_FOR.get(str(model.get("name")), _REFERENCES)
+    return "" if any(shares) or result.evaluation.coupled else known.get(str(norm.get("name")), "")
 
 
 def _told_apart(part: Any, firsts: Sequence[Result], alone: str | None = None) -> list[str]:

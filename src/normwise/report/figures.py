@@ -9,7 +9,7 @@ from typing import Any
 
 from ..records import Score
 from . import columns, curves
-from .cells import Cell
+from .cells import Cell, compared_with
 from .names import Point, place
 from .plot_style import (
     FAINT,
@@ -29,7 +29,7 @@ from .plot_style import (
     style,
 )
 from .tables import duration
-from .words import REFERENCE, training, where
+from .words import training, where
 
 _RING: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
 _ROW = 0.24  # inches
@@ -60,7 +60,7 @@ def _bar(axes: Any, y: float, score: Score, colour: str, marker: str) -> None:
 
 def _accuracy(found: Sequence[Cell]) -> Any:
     """One panel per recipe, one line per norm: clean (ring) and worst case (filled) with its interval; the band is the
-    interval of BatchNorm's worst case."""
+    interval of the worst case that others are compared with."""
     panels: dict[tuple[str, str], list[Cell]] = {}
     for cell in found:
         panels.setdefault((cell.setting, cell.recipe), []).append(cell)
@@ -144,7 +144,7 @@ def _grounds(found: Sequence[Cell]) -> list[Any]:
     clean = Line2D([], [], linestyle="none", marker="o", label="clean", markersize=5, color=PAPER, markeredgecolor=MUTED)
     stroke: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 8, "markeredgewidth": 1.4, "color": MUTED}
     protocol = Line2D([], [], label="protocol alone", **stroke)
-    band = Patch(color=MUTED, alpha=0.2, label=f"interval of {REFERENCE}")
+    band = Patch(color=MUTED, alpha=0.2, label=f"interval of {compared_with(found)}")
     shown = [clean, *[protocol] * any(cell.paired for cell in found)]
     return [*shown, band] if any(cell.reference for cell in found) else shown
 

@@ -17,7 +17,7 @@ from .frame import rendered
 from .plot_style import SERIES
 from .robustbench import Entry
 from .sheet import Example, told
-from .words import REFERENCE, anchor, docs, joined, percent, training, where
+from .words import anchor, docs, joined, percent, training, where
 
 SCHEMA = 1
 
@@ -67,7 +67,6 @@ def write(
 _WORDS = {
     "of": of,
     "anchor": anchor,
-    "reference": REFERENCE,
     "percent": percent,
     "interval": tables.interval,
     "duration": tables.duration,
@@ -122,7 +121,7 @@ def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
         return "Accuracy under attack", "Each bar is a 95% interval. The worst case is taken over all attacks together."
     text = "Each line is one network: the ring is its accuracy on clean images, the filled mark its worst case under attack."
     if any(cell.reference for cell in found):
-        text += f" The shaded band is the interval of {REFERENCE}'s worst case: a mark whose bar touches it is not distinguishable from it."
+        text += f" The shaded band is the interval of {cells.compared_with(found)}'s worst case: a mark whose bar touches it is not distinguishable from it."
     if any(cell.paired for cell in found):
         text += " The vertical stroke is the accuracy under the protocol alone."
     if any(len(cell.results) > 1 for cell in found):

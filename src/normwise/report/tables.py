@@ -213,7 +213,7 @@ def main(found: Sequence[cells.Cell]) -> tuple[list[Column], list[Row]]:
             values += [_under(kept.get(name), cards) for name in more]
             values += [Value(str(cards[card]), hover=card_line(card), sort=cards[card]), *_cost(r) * trained]
             n = e.headline.sample
-            rows.append(Row(place, r.name, n, card, cards[card], cell.recipe, e.coupled, cell.reference, values))
+            rows.append(Row(place, r.name, n, card, cards[card], cell.recipe, e.coupled, bool(cell.reference), values))
     return columns, rows
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-REFERENCE = "BatchNorm"  # on running statistics: what every other norm is compared with
 _CHECKS = Path(__file__).parents[3] / "docs/reference/checks.md"  # where the package lies in a checkout
 
 
