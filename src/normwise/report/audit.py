@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from .. import limits, records
 from . import texts
+from .apart import attacker
 from .card import ALONE, FIXED, allowed, facts, radius
-from .cells import label
 from .frame import rendered
 from .series import Plot, plot
 from .sheet import Example, told
@@ -187,7 +187,7 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
         rest = f"{interval}{missing}"
         if one["verdict"] == "not established":
             rest = f"{interval} No check contradicts the claim, but no check that could see a contradiction supports it.{missing}"
-    by = [_attack(attack) for attack in (one.get("claimed_under") or {}).get("attacks", ())]
+    by = [attacker(attack) for attack in (one.get("claimed_under") or {}).get("attacks", ())]
     compared = (
         f"what {joined(by)} {'leave' if len(by) > 1 else 'leaves'} (the claim)" if by else "the accuracy that is claimed"
     )
@@ -239,7 +239,7 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     same = under.get("threat") == one["threat"]
     protocol = ["the same threat model" if same else allowed(under["threat"])] if under.get("threat") else []
     if protocol and under.get("attacks"):
-        protocol.append(joined(map(_attack, under["attacks"])))
+        protocol.append(joined(map(attacker, under["attacks"])))
     return [
         *([("The claim was made under", protocol)] if protocol else []),
         ("Threat model", [allowed(one["threat"])]),
@@ -247,12 +247,6 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("The attacker changes", changes),
         ("The audit fixes", [FIXED, "A check with another attacker says so"]),
     ]
-
-
-def _attack(attack: Any) -> str:
-    """What to call an attack of a record: "PGD-20"."""
-    steps = f"-{attack['steps']}" if isinstance(attack, Mapping) and "steps" in attack else ""
-    return f"{label(attack).upper()}{steps}"
 
 
 def _broken(by: str | Mapping[str, int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, sqrt
@@ -10,20 +9,22 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..records import Check, Result, Score, lower
+from .apart import key_of, label, named, told_apart
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
-_APART = (
-    "norm",
-    "recipe",
-    *_FROM,
-    "seed",
-    "device",
-    "threads",
-    "tensorboard",
-)  # what the settings two cells share leaves out
-_MOST = 3  # differences that a name lists
+_ASKED = ("speed", "eps_curve", "step_curve")  # how a network was searched, and what else was asked of it
+_RUN = ("seed", "device", "devices", "threads", "tensorboard")
+_APART = ("norm", "recipe", *_FROM, *_ASKED, *_RUN)  # what the settings that two cells share leave out
+_TRAINING = ("model", "train_eps", "schedule", "training")  # settings that a network that was not trained here does not have
+_DEFAULTS = {
+    "craft_on": "",
+    "through_substitute": True,
+    "goal": "misclassified",
+    "stateful": "refuse",
+}  # of `evaluate` alone
 _REFERENCE = ("bn", "batch")
 _EXPECTED = ("row independence", "enough batches")  # checks about coupling, which a column of its own shows
+_DEAD = "dead decision"  # the check of networks that give almost all images one class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,12 @@ class Cell:
     """One norm with one recipe in one setting, over its seeds.
 
     `setting` says in which of the report's settings (data, threat model, network, schedule) it stands; it is empty where
-    there is one. `reference` marks BatchNorm on running statistics.
+    there is one. `measured` tells how it was attacked, and on which data: equal for cells whose figures can be compared at all.
+    `reference` marks BatchNorm on running statistics, trained here.
     """
 
     setting: str
+    measured: str
     norm: str
     recipe: str
     reference: bool
@@ -75,6 +78,16 @@ class Cell:
         return any(r.evaluation.coupled for r in self.results)
 
     @property
+    def given(self) -> bool:
+        """Whether it was evaluated as it was given, and not trained here."""
+        return all(r.training is None for r in self.results)
+
+    @property
+    def dead(self) -> bool:
+        """Whether it was seen to give almost all images one class: its robust accuracy says nothing."""
+        return any(check.name == _DEAD for check in raised(self.results))
+
+    @property
     def seconds(self) -> float | None:
         """Mean training time; None for a network that was not trained here."""
         known = [r.training.seconds for r in self.results if r.training]
@@ -95,22 +108,25 @@ class Cell:
 def of(results: Sequence[Result]) -> list[Cell]:
     """Gather results into cells, in the order in which they first appear; the same record twice counts once."""
     groups: dict[str, list[Result]] = {}
-    for i, result in enumerate(results):
+    choices: dict[str, tuple[dict[str, Any], ...]] = {}
+    for i, (result, setting) in enumerate(zip(results, _settings(results), strict=True)):
         if result not in results[:i]:
-            groups.setdefault(_key(_setting(result), _norm(result), _recipe(result)), []).append(result)
-    firsts = [group[0] for group in groups.values()]
-    parts = zip(_told_apart(_setting, firsts, ""), _told_apart(_norm, firsts), _told_apart(_recipe, firsts), strict=True)
+            chosen = setting, _norm(result), _recipe(result)
+            groups.setdefault(key_of(chosen), []).append(result)
+            choices[key_of(chosen)] = chosen
+    settings, norms, recipes = zip(*choices.values(), strict=True) if choices else ((), (), ())
+    parts = zip(named(settings), told_apart(norms), told_apart(recipes), strict=True)
     return [
-        Cell(setting=setting, norm=norm, recipe=recipe, reference=_is_reference(group[0]), results=tuple(group))
-        for (setting, norm, recipe), group in zip(parts, groups.values(), strict=True)
+        Cell(
+            setting=name,
+            measured=key_of(_measured(setting)),
+            norm=norm,
+            recipe=recipe,
+            reference=_is_reference(group[0]),
+            results=tuple(group),
+        )
+        for setting, (name, norm, recipe), group in zip(settings, parts, groups.values(), strict=True)
     ]
-
-
-def label(choice: Any, otherwise: str = "norm as built") -> str:
-    """What to call a choice: its label, else its name. Unprintable characters become spaces."""
-    if isinstance(choice, Mapping):
-        choice = choice.get("label") or choice.get("name")
-    return "".join(c if c.isprintable() else " " for c in str(choice or otherwise))
 
 
 def attackers(results: Iterable[Result], further: bool | None = None) -> list[str]:
@@ -153,28 +169,30 @@ def raised(results: Iterable[Result]) -> list[Check]:
     return found
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Lay nested plain data out as {"attacks.0.steps": 20}."""
-    if isinstance(value, Mapping):
-        items: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list | tuple) and value:
-        items = enumerate(value)
-    else:
-        return {path: value}
-    return {deep: leaf for key, inner in items for deep, leaf in flat(inner, f"{path}.{key}".strip(".")).items()}
+def _settings(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The setting of each result. A network that was not trained here stands in that of the first trained one that was measured alike."""
+    own = [_DEFAULTS | {key: value for key, value in r.experiment.items() if key not in _APART} for r in results]
+    trained = [setting for r, setting in zip(results, own, strict=True) if "norm" in r.experiment]
+    return [
+        setting
+        if "norm" in r.experiment
+        else next((one for one in trained if _measured(one) == _measured(setting)), _measured(setting))
+        for r, setting in zip(results, own, strict=True)
+    ]
 
 
-def _setting(result: Result) -> dict[str, Any]:
-    apart = _APART if "norm" in result.experiment else (*_APART, "model")  # a given network is its own cell
-    return {key: value for key, value in result.experiment.items() if key not in apart}
+def _measured(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in setting.items() if key not in _TRAINING}
 
 
 def _norm(result: Result) -> dict[str, Any]:
-    e = result.experiment
+    """A network's norm; one that was not trained here is called by its own name, with the norm that it was seen to have."""
+    e, kinds = result.experiment, " and ".join(result.evaluation.norms)
     if "norm" not in e:
-        name = e.get("model")
-        return {"label": label(name, result.evaluation.model or result.name), "weights": e.get("weights")}
-    return _mapping(e["norm"])
+        name = label(e.get("model"), result.evaluation.model or result.name)
+        asked = {key: str(e[key]) for key in _ASKED if e.get(key)}
+        return {"label": f"{name} ({kinds})" if kinds else name, "weights": e.get("weights"), **asked}
+    return _mapping(e["norm"]) or {"label": f"{kinds or 'norm'} as built"}
 
 
 def _recipe(result: Result) -> dict[str, Any]:
@@ -189,33 +207,8 @@ def _mapping(choice: Any) -> dict[str, Any]:
     return dict(choice) if isinstance(choice, Mapping) else {} if choice is None else {"name": str(choice)}
 
 
-def _key(*parts: Any) -> str:
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
 def _is_reference(result: Result) -> bool:
     norm = _norm(result)
     shares = [norm.get(share) or 0 for share in ("centre_share", "spread_share")]
-    return norm.get("name") in _REFERENCE and not any(shares) and not result.evaluation.coupled
-
-
-def _told_apart(part: Any, firsts: Sequence[Result], alone: str | None = None) -> list[str]:
-    """Call each choice by its label, and equal labels of unequal choices by the options in which they differ too."""
-    choices = [part(result) for result in firsts]
-    if alone is not None and len({_key(choice) for choice in choices}) == 1:
-        return [alone] * len(choices)
-    names = [label(choice) if alone is None else label(choice.get("data"), "") for choice in choices]
-    options = [flat(choice) for choice in choices]
-    told: dict[str, str] = {}
-    for choice, name, mine in zip(choices, names, options, strict=True):
-        rivals = [other for rival, other in zip(names, options, strict=True) if rival == name]
-        keys = dict.fromkeys(key for rival in rivals for key in rival)
-        differ = [f"{key}={_short(mine.get(key))}" for key in keys if len({_key(rival.get(key)) for rival in rivals}) > 1]
-        text = f"{name} ({', '.join(differ[:_MOST])}{', …' if differ[_MOST:] else ''})" if differ else name
-        same = sum(other.split(" #")[0] == text for key, other in told.items() if key != _key(choice))
-        told.setdefault(_key(choice), f"{text} #{same + 1}" if same else text)
-    return [told[_key(choice)] for choice in choices]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else label(value, "none")
+    kept = result.experiment.get("norm", "") is None and list(result.evaluation.norms) == ["BatchNorm"]
+    return (kept or (norm.get("name") in _REFERENCE and not any(shares))) and not result.evaluation.coupled
