@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
 
 from ..records import Check
+from ..types import Batch
+from ..utils.model_state import running
+from .predictor import Predictor
 
 NAME = "dead decision"
 WHY = "a network that gives most images the same class is robust but useless: quote clean accuracy beside robust accuracy"
 FEW = 20  # images, below which chance may give most of them one class
+
+
+def asked(model: nn.Module, batches: Sequence[Batch], seed: int) -> Check:
+    """Ask a network, in evaluation mode, about images (see `look`)."""
+    with running(model, "eval"):
+        predictor = Predictor(model, seed)
+        answers = torch.cat(
+            [predictor.answers(*(part.to(predictor.device) for part in (b.x, b.y)))[0].cpu() for b in batches]
+        )
+    return look(answers, torch.cat([batch.y for batch in batches]))
 
 
 def look(answers: Tensor, labels: Tensor) -> Check:

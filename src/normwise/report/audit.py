@@ -101,7 +101,7 @@ def read(path: Path) -> dict[str, Any]:
         to_html([one], path.parent)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is not the record of an audit: {error}; expected what normwise audit writes") from None
-    return one | {"model": one.get("model") or path.parent.name}
+    return one | {"model": one.get("model") or path.parent.name, "run": path.parent.name}
 
 
 def write(out: Path, audits: Sequence[Mapping[str, Any]]) -> Path:
@@ -119,20 +119,22 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
 
     `folder` is where the page will lie: from there it leads to the docs.
 
-    Fields that a record may lack: `model`, `reach`, `examples` (see `sheet.told`), a check's `n` and `series` (see `series.plot`).
+    Fields that a record may lack: `model`, `run` (its folder, which tells audits of one network apart), `reach`, `examples` (see `sheet.told`), a check's `n` and `series` (see `series.plot`).
     """
     if not audited_records:
         raise ValueError("a page needs at least one audit; got none; run normwise audit first")
     audits = _all(audited_records)
     first, *others = audits
-    tally = Counter(one.verdict for one in audits)
+    lead = (
+        f"{joined(f'{count} {verdict}' for verdict, count in Counter(one.verdict for one in audits).items())}.".capitalize()
+    )
+    if len(audits) == 2:
+        lead = f"{'; '.join(f'{one.name}: {one.verdict}, at most {percent(one.bound)} stay correct' for one in audits)}."
     return rendered(
         "audit.html",
         title="normwise audit",
         subtitle=f"{first.name} · {first.threat}" if not others else plural(len(audits), "network"),
-        lead=first.lead
-        if not others
-        else f"{joined(f'{count} {verdict}' for verdict, count in tally.items())}.".capitalize(),
+        lead=lead if others else first.lead,
         compared=f"Compared: {first.compared}." if not others else _compared(audits),
         rest=first.rest if not others else "Intervals cover other test images, not other trainings.",
         audits=audits,
@@ -155,9 +157,11 @@ def _compared(audits: Sequence[Told]) -> str:
 
 
 def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
+    given = [str(one.get("model") or "network") for one in records]
     names, audits = Counter[str](), []
-    for number, one in enumerate(records, 1):
-        name = str(one.get("model") or "network")
+    for number, (one, name) in enumerate(zip(records, given, strict=True), 1):
+        if given.count(name) > 1 and one.get("run"):  # which of them: that of this folder
+            name = f"{name} ({one['run']})"
         names[name] += 1
         called = name if names[name] == 1 else f"{name} #{names[name]}"
         audits.append(tell(one, called, f"audit-{number}-" if len(records) > 1 else ""))

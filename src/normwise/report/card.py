@@ -17,6 +17,7 @@ JOINT = f"{BATCH}; not one image among clean ones"
 ONE = "separately, one image among clean neighbours (single): PGD-20 on each of {} images; the lower of both figures counts"
 KNOWS = "everything: architecture, weights, statistics, gradients (white box)"
 FIXED = "which images share a batch, their order and the batch size; running statistics do not change"
+UNKNOWN = "unknown (the package does not run from a checkout)"  # of a commit
 _LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is not 255
 _BALLS = {
     "linf": "every pixel may move by at most",
@@ -157,7 +158,7 @@ def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = []
     for key, value in provenance.items():
         inner = [f"{name} {label(leaf, 'none')}".strip() for name, leaf in flat(value).items()]
-        told.append((key, ", ".join(inner) if value is not None else "not recorded (not run from a checkout)"))
+        told.append((key, ", ".join(inner) if value is not None else UNKNOWN))
     return told
 
 
