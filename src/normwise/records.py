@@ -93,7 +93,8 @@ class Evaluation:
     are independent, or nobody asked.
     `broken_by` counts, per attack (or part of one), the rows that it was the first to break. `goal`: "misclassified", or
     "targeted": a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
-    `forwards` and `backwards` count images through the network, attacks and checks together.
+    `forwards` and `backwards` count images through the network, attacks and checks together. `norm_reads` and `norms` count its norm
+    layers by what they read and by kind; `norms` is empty where it normalizes nothing, and where nobody counted.
     """
 
     model: str
@@ -125,6 +126,7 @@ class Evaluation:
     single: Score | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     goal: str = "misclassified"
+    norms: dict[str, int] = field(default_factory=dict)
 
     @property
     def pair(self) -> tuple[Score, Score]:

@@ -116,6 +116,9 @@ def test_several_audits_stand_beside_each_other(tmp_path):
     told = words(path.read_text())
     assert "2 doubtful and 1 trustworthy." in told
     assert "package.module:network #3" in told
+    runs = [one | {"run": f"audit-{when}"} for one, when in zip((audited(), sound), ("before", "after"), strict=True)]
+    lead = "package.module:network (audit-before): doubtful, at most 12.0% stay correct; package.module:network (audit-after): trustworthy"
+    assert lead in words(audit.to_html(runs, tmp_path))
     assert told.count("not in this audit") == 4
     assert (
         "| package.module:network | Linf, eps 0.03137 (8/255) | doubtful | 53.0% | 12.0% |"

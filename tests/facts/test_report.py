@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from normwise.records import Curve, Result, Score, read_result
+from normwise.evaluation.dead import NAME
+from normwise.records import Check, Curve, Result, Score, read_result
 from normwise.registry import plain
 from normwise.report import answer, card, cells, page, tables
 from normwise.report.robustbench import Entry
@@ -177,8 +178,86 @@ def test_seeds_are_averaged_and_widen_the_interval():
 
 def test_cells_under_different_threat_models_are_not_compared():
     both = [result("bn", worst=0.1, eps=0.3), result("gn", worst=0.6, eps=0.1)]
-    assert {cell.setting for cell in cells.of(both)} == {"digits (threat.eps=0.3)", "digits (threat.eps=0.1)"}
+    assert {cell.setting for cell in cells.of(both)} == {"digits (eps 0.3)", "digits (eps 0.1)"}
     assert "more robust than BatchNorm" not in words(both)
+
+
+def given(network="mine:network", weights="net.pt", worst=0.02, **settings):
+    """The record of `normwise evaluate`: it lacks what only training has, and has what only evaluation has."""
+    whole = result(worst=worst)
+    own = {key: whole.experiment[key] for key in ("data", "threat", "attacks", "seed")}
+    own |= {"model": network, "weights": weights, "craft_on": "", "through_substitute": True, "goal": "misclassified"}
+    evaluation = dataclasses.replace(whole.evaluation, norms={"BatchNorm": 7})
+    return Result(name="before", experiment=own | settings, training=None, evaluation=evaluation)
+
+
+def trained(norm, worst, start="mine:network", weights="./net.pt", label=None):
+    """The record of `normwise train START`."""
+    one = result(norm or "bn", "adversarial", worst, clean=0.7, label=label)
+    experiment = one.experiment | {"start": start, "weights": weights, "model": None}
+    experiment |= {} if norm else {"norm": None}
+    evaluation = dataclasses.replace(one.evaluation, norms={"BatchNorm": 7} if norm in (None, "bn") else {})
+    return dataclasses.replace(one, experiment=experiment, evaluation=evaluation)
+
+
+def test_a_network_is_compared_with_what_training_made_of_it():
+    found = [given(eps_curve=[0.1]), trained(None, 0.23), trained("gn", 0.21)]
+    assert [(cell.setting, cell.norm, cell.reference) for cell in cells.of(found)] == [
+        ("", "mine:network (BatchNorm)", False),
+        ("", "BatchNorm as built", True),
+        ("", "GroupNorm", False),
+    ]
+    told = said(found)
+    assert told.lead == (
+        "Trained further, mine:network (BatchNorm) goes from 2.0% to 23.0% in the worst case, and clean accuracy from 90.0% to "
+        "70.0% (BatchNorm as built with PGD adversarial training)."
+    )
+    assert "No normalization is measurably more robust than BatchNorm" in told.rest
+    assert (
+        dict(told.findings)["Before and after: mine:network (BatchNorm)"][0]
+        == "Before: worst case 2.0% [0.0, 6.0], clean 90.0%."
+    )
+    assert card.compared(cells.of(found)).startswith(
+        "Compared: mine:network (BatchNorm), and 2 normalizations in mine:network, each with PGD adversarial training, on 500"
+    )
+    assert "this may be chance" in said([given(worst=0.2), trained("gn", 0.21)]).lead
+    assert said([given(), trained("gn", 0.01)]).lead.startswith(
+        "No training made mine:network (BatchNorm) more robust: 2.0%"
+    )
+
+
+@pytest.mark.parametrize(
+    "other", [{"weights": "other.pt"}, {"network": "mine:other"}, {"craft_on": "runs/a"}, {"batch_size": 1}]
+)
+def test_a_network_of_other_weights_or_measured_otherwise_is_no_before(other):
+    found = [given(**other), trained("gn", 0.23)]
+    assert "goes from" not in words(found)
+    assert "Not trained here\nmine:" in words(found)
+
+
+def test_settings_are_told_apart_in_words():
+    found = [given(), given(craft_on="runs/a", attacks=[{"name": "pgd", "steps": 10}])]
+    assert [cell.setting for cell in cells.of(found)] == [
+        "digits (made on the network itself, attacked by FGSM and PGD-20)",
+        "digits (made on runs/a, attacked by PGD-10)",
+    ]
+
+
+def dead(one):
+    """The same record, had almost all images got one class."""
+    check = Check(name=NAME, status="warn", measured="100%", why="useless")
+    return dataclasses.replace(one, evaluation=dataclasses.replace(one.evaluation, checks=(*one.evaluation.checks, check)))
+
+
+def test_a_dead_network_never_wins():
+    found = [result("bn", worst=0.1), dead(result("gn", worst=0.9)), result("none", worst=0.12)]
+    assert said(found).lead.startswith("No normalization is measurably more robust")
+    assert "no norm with standard training, 12.0%" in said(found).rest
+    assert "GroupNorm with standard training: 90.0%" in words(found)
+    assert said([dead(one) for one in found]).lead.endswith("this is no robustness.")
+    assert said([dead(found[0])]).lead == said([dead(one) for one in found]).lead
+    assert "goes from" not in said([dead(given(worst=0.3)), trained("gn", 0.4)]).lead
+    assert "(GroupNorm with" in said([given(), trained("gn", 0.2), dead(trained("bn", 0.9))]).lead
 
 
 def test_equal_names_are_told_apart_by_their_options():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from normwise.attacks import APGD, FGSM, PGD, AutoAttack, Square, worst_case
+from normwise.evaluation import dead
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.sanity_checks import annotate
 from worlds import THREAT, Linear, Neighbours, Small, Watched, balanced, batches
@@ -31,7 +32,7 @@ class Ending(Small):
 
 def test_checks_warn_of_what_they_should_and_of_nothing_else():
     assert not warned(balanced())
-    assert not warned(Small().eval())
+    assert list(warned(Small().eval())) == ["dead decision"]  # untrained, it gives every image the same class
     assert not warned(Ending(after=lambda logits: 0.5 + logits / 100))  # between 0 and 1, yet no sigmoid
     assert "sum to 1" in warned(Ending(after=lambda logits: logits.softmax(1)))["logits"]
     assert "between 0 and 1" in warned(Ending(after=lambda logits: (30 * logits).sigmoid()))["logits"]
@@ -42,12 +43,26 @@ def test_checks_warn_of_what_they_should_and_of_nothing_else():
     assert "determinism" in warned(noisy)
 
 
+@pytest.mark.parametrize(
+    ("answers", "labels", "status"),
+    [
+        ([0] * 40, [0, 1, 2, 3] * 10, "warn"),
+        ([0] * 24 + [1, 2, 3, 1] * 4, [0, 1, 2, 3] * 10, "pass"),  # 60%, not above the middle of 25% and 100%
+        ([0] * 26 + [1, 2] * 7, [0, 1, 2, 3] * 10, "warn"),
+        ([0] * 40, [0] * 40, "pass"),  # as the labels are
+        ([0] * 12, [0, 1, 2, 3] * 3, "pass"),  # too few to tell
+    ],
+)
+def test_a_network_is_dead_if_almost_all_images_get_one_class(answers, labels, status):
+    assert dead.look(torch.tensor(answers), torch.tensor(labels)).status == status
+
+
 @pytest.mark.parametrize("before", [lambda x: x / 255, lambda x: (x + 1) / 2], ids=["0 to 255", "-1 to 1"])
 def test_a_network_that_expects_another_range_is_named_beside_its_figures(before):
     x = torch.cat([batch.x for batch in batches()])
     right = balanced()(x).argmax(1)
     told = str(evaluate(Ending(before), (x, right), THREAT, FGSM()))
-    assert "warning         range of the pixels: pixels from 0 to 1; accuracy: " in told
+    assert " range of the pixels: pixels from 0 to 1; accuracy: " in told
     assert "100.0% " in told  # in the range that it expects
     assert "nw.Standardize(mean, std)" in told
     assert "warning" not in str(evaluate(balanced(), (x, right), THREAT, FGSM()))
@@ -77,12 +92,13 @@ def test_gradients_that_do_not_exist_are_named_where_no_attack_needed_one(before
 def test_what_is_doubted_is_asked_of_few_rows_once_and_not_counted():
     model = Watched(balanced()).eval()
     (part,) = batches(1, 100)
-    e = evaluate(model, [part], THREAT, ()).evaluation
+    verdict = evaluate(model, [part], THREAT, ())
+    e = verdict.evaluation
     assert {check.n for check in e.checks if check.name in ("logits", "gradient reaches the pixels")} == {64}
     asked = len(model.asked)
-    assert annotate(e, model, part) is e
+    assert annotate(e, model, part, verdict.rows) is e
     assert len(model.asked) == asked
-    again = annotate(dataclasses.replace(e, checks=()), model, part)
+    again = annotate(dataclasses.replace(e, checks=()), model, part, verdict.rows)
     assert again.checks == e.checks
     assert [len(x) for x in model.asked[asked:]] == [64] * 5  # one look, and one at each range of the pixels
 

@@ -35,6 +35,7 @@ from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from ..utils.workers import check_devices, helped, one_of
 from .checks import CHECKS, Audited, Case, Found, conclude, copy_of, in_a_process
+from .checks.record import LATE
 from .options import DECLARABLE, AuditOptions, check_declares
 from .twin import trained_twin
 
@@ -260,7 +261,7 @@ def audit(
                 found = one.ask(case)
         except TimeoutError:
             spent = max(0.0, time.monotonic() - now) / 60
-            found = Found("could not run", f"{spent:.2f} minutes were not enough, of a budget of {budget:.3g}", None)
+            found = Found("could not run", f"{spent:.2f} {LATE}, of a budget of {budget:.3g}", None)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             found = Found("could not run", reason, None)

@@ -106,6 +106,7 @@ def _bench(description: str, words: Sequence[str]) -> int:
         raise ValueError(f"no cell finished: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
     path = page.write(out, finished.results, title="normwise bench", provenance=provenance(), failures=finished.failures)
     summaries.of_results(finished.results)
+    summaries.of_dead(finished.results)
     print(f"report: {path}\nrecords: {out / RESULTS}, {out / 'results.csv'}, {out / 'cells'}")
     for name, why in finished.failures.items():
         print(f"failed: {name}: {why}")
@@ -269,8 +270,10 @@ def _report(description: str, words: Sequence[str]) -> None:
         verb, Reports, words, lambda operands, given: ({}, {"runs": list(operands)} if operands else {})
     )
     with nothing_left(out):
-        for path in report(settings, out):
-            print(f"report: {path}")
+        pages, results = report(settings, out)
+    summaries.of_dead(results)
+    for path in pages:
+        print(f"report: {path}")
 
 
 _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {

@@ -14,7 +14,7 @@ from ..evaluation.artifacts import kept_examples
 from ..experiments.papers.run import TABLE, decided
 from ..experiments.papers.scale import HISTORY, SCALES
 from ..limits import from_json, text
-from ..records import RESULTS, provenance, read_results, write
+from ..records import RESULTS, Result, provenance, read_results, write
 from ..report import audit, diagnosis, improve, page, selftest, shifts
 from ..report.robustbench import Entry
 from ..report.robustbench import read as read_entry
@@ -39,8 +39,8 @@ class Reports:
             raise ValueError("no run is named; write normwise report RUN [RUN ...]: folders of finished runs")
 
 
-def report(settings: Reports, out: Path) -> list[Path]:
-    """Draw every record of the runs; returns the pages. Results share one page, and so do audits.
+def report(settings: Reports, out: Path) -> tuple[list[Path], list[Result]]:
+    """Draw every record of the runs; returns the pages, and the results among the records. Results share one page, and so do audits.
 
     Each other record has its own page: in `out`, or, if there are several of a kind, in folders there, named like their runs.
     Raises ValueError for a folder without records, a damaged record, and an `out` that another run filled (the page of a run may
@@ -82,7 +82,7 @@ def report(settings: Reports, out: Path) -> list[Path]:
         for file in (record, record.with_suffix(".csv")):  # to which the page leads
             if file.is_file() and not (place / file.name).exists():
                 write(place / file.name, file.read_bytes())
-    return pages
+    return pages, [one for one, _ in read]
 
 
 def _places(records: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..auditing.checks.record import Audited
 from ..records import Check, Result, Score
-from ..report import cells, tables
+from ..report import before, cells, tables
 from ..report.card import radius
 from ..report.claims import figure
 from ..report.columns import under
@@ -67,6 +67,15 @@ def of_results(results: Sequence[Result]) -> None:
     show([columns[place].title for place in places], lines, sum(columns[place].kind != "words" for place in places))
 
 
+def of_dead(results: Sequence[Result]) -> None:
+    """A warning for each network that gives almost all images one class."""
+    for cell in cells.of(results):
+        if cell.dead:
+            print(
+                f"warn: {before.how(cell)}: almost all images get one class, so its worst case of {cell.worst} is no robustness"
+            )
+
+
 def of_checks(checks: Sequence[Check]) -> None:
     """The tests of an attack."""
     show(("status", "test", "measured"), [(one.status, one.name, one.measured) for one in checks])
@@ -108,13 +117,17 @@ def of_shifts(record: Mapping[str, Any]) -> None:
 
 
 def of_ways(record: Mapping[str, Any]) -> None:
-    """The network as it is, and each way that was tried."""
+    """The network as it is, and each way that was tried, with all the minutes that it took."""
     rows = [record["before"], *record["ways"]]
     show(
         ("network", "clean", "worst case", "minutes"),
-        [(one["name"] + " (chosen)" * (one["name"] == record["chosen"]), *_way(one)) for one in rows],
+        [(one["name"] + _remark(one, record["chosen"]), *_way(one)) for one in rows],
         numbers=3,
     )
+
+
+def _remark(one: Mapping[str, Any], chosen: str) -> str:
+    return " (chosen)" if one["name"] == chosen else " (almost all images get one class)" if one.get("dead") else ""
 
 
 def _way(one: Mapping[str, Any]) -> Iterator[str]:
@@ -122,7 +135,7 @@ def _way(one: Mapping[str, Any]) -> Iterator[str]:
         yield from (one["state"], "–", "–")
         return
     yield from (percent(one[key]["value"]) for key in ("clean", "worst"))
-    yield f"{one['training']['seconds'] / 60:.1f}" if one.get("training") else "–"
+    yield f"{one['seconds'] / 60:.1f}"
 
 
 def of_claims(claims: Sequence[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..norms.site import norm_reads
+from ..norms.site import norm_kinds, norm_reads
 from ..records import Evaluation, Score
 from ..registry import DIGEST_VERSION, plain
 from ..seeding import generator
@@ -176,6 +176,7 @@ class _Run:
             model=type(prepared.predictor.model).__name__,
             mode=plan.mode,
             norm_reads=reading,
+            norms=norm_kinds(prepared.predictor.model),
             data={},
             threat=plain(plan.threat),
             attacks=[plain(attack) for attack in plan.attacks],
@@ -204,7 +205,7 @@ class _Run:
         )
         if again:
             first = self.batches[prepared.batches[0]]
-            evaluation = annotate(evaluation, prepared.predictor.model, first, plan.every, prepared.unlike)
+            evaluation = annotate(evaluation, prepared.predictor.model, first, rows, plan.every, prepared.unlike)
         batches = Chosen(self.batches, self.mine)
         return Verdict(evaluation=evaluation, attacks=plan.every, rows=rows, batches=batches, adversarial=self._adversarial)
 

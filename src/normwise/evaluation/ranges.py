@@ -14,7 +14,7 @@ NAME = "range of the pixels"
 CLEARLY, NARROW = 0.2, 0.5  # what another range must gain to be suspected; pixels that span less are suspected too
 WHY = (
     "eps is in pixels of [0, 1]: a network that expects another range is attacked where it does not work; normalize inside the "
-    "model, by nw.Standardize(mean, std) in front of it"
+    "model, by nw.Standardize(mean, std) in front of it; one that was trained on these pixels has learned too little"
 )
 
 

@@ -16,8 +16,8 @@ from ..records import Check, Evaluation, Training
 from ..seeding import generator
 from ..types import Attack, Batch, Search
 from ..utils.model_state import device_of, running, untouched
-from . import batch_attacks, ranges
-from .batch import label, labels
+from . import batch_attacks, dead, ranges
+from .batch import RowOutcomes, label, labels
 from .predictor import Predictor
 
 ENOUGH_BATCHES = 20  # for a bootstrap over batches
@@ -27,9 +27,16 @@ SEVERAL, WIDE = 8, 0.5  # rows that must all lie in [0, 1], and how much of it t
 
 
 def annotate(
-    evaluation: Evaluation, model: nn.Module, batch: Batch, attacks: Sequence[Attack] = (), unlike: str = ""
+    evaluation: Evaluation,
+    model: nn.Module,
+    batch: Batch,
+    rows: RowOutcomes,
+    attacks: Sequence[Attack] = (),
+    unlike: str = "",
 ) -> Evaluation:
-    """Return the evaluation with its checks; `batch` is one of the batches it was made on. One that has checks is returned as it is.
+    """Return the evaluation with its checks. One that has checks is returned as it is.
+
+    `batch` is one of the batches it was made on, `rows` what became of all.
 
     Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
     they seem to. `unlike`: why a faster copy was not searched. Costs one look, forward and backward, at 64 rows at most, and four forward.
@@ -38,6 +45,7 @@ def annotate(
     if evaluation.checks:
         return evaluation
     found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
+    found += [dead.look(rows.clean_predictions, rows.y)]
     found += _batches(evaluation) + _idle(attacks) + _masked(evaluation, attacks)
     with (
         running(model, "eval" if evaluation.mode == "eval" else "train"),

@@ -14,6 +14,7 @@ from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
 from ..auditing.auditor import Audit, run_audit
 from ..config import choice, choices
 from ..data import DATA, Digits, find
+from ..evaluation import dead
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan
 from ..models.checkpoints import WEIGHTS
@@ -206,10 +207,13 @@ def _search(s: Improve, way: Way, folder: Path) -> Search:
         e = experiment_of(s, way, rate)
         short = replace(e.schedule, epochs=how.epochs(e.schedule.epochs))
         try:
-            made = fit(prepared(e)[0], e.data, e.recipe, e.training_threat, short, seed=e.seed).training
+            fitted = fit(prepared(e)[0], e.data, e.recipe, e.training_threat, short, seed=e.seed)
         except Diverged:
             return Try(rate, 0.0, None)
-        return Try(rate, made.validation.get("robust", 0.0), made.loss, made.forwards, made.backwards, made.seconds)
+        made, rows = fitted.training, s.data.validation(batch_size=s.batch_size)
+        alive = dead.asked(fitted.model, rows, s.seed).status == "pass"
+        accuracy = made.validation.get("robust", 0.0) if alive else 0.0
+        return Try(rate, accuracy, made.loss, made.forwards, made.backwards, made.seconds)
 
     return search(s.rates, attempt, folder / "tuning" / f"{way.name}.json", how)
 
@@ -228,6 +232,7 @@ def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None)
         "protocol": asdict(e.pair[0]),
         "worst": asdict(e.headline),
         "coupled": e.coupled,
+        "dead": any(check.name == dead.NAME and check.status != "pass" for check in judged.checks),
         "training": _cost(spent) if spent else None,
         "search": search if found else None,
         "seconds": (spent.seconds if spent else 0.0) + search["seconds"] + e.seconds + judged.seconds,

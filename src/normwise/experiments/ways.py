@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..auditing.checks.record import LATE, NOT_ESTABLISHED, TRUSTWORTHY
 from ..norms import GN, RNT, sites
 from ..training.recipes import Adversarial, Mixed
 from ..types import Norm, Recipe
@@ -61,15 +62,27 @@ def why_not(way: Way, model: nn.Module) -> str:
 def verdict(audited: Mapping[str, Any]) -> str:
     """An audit in one line."""
     low, high = audited["interval"]
-    return f"{audited['verdict']}: at most {100 * audited['upper_bound']:.1f}% robust [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{audited['verdict']}{_unsure(audited)}: at most {100 * audited['upper_bound']:.1f}% robust [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _unsure(audited: Mapping[str, Any]) -> str:
+    """Why an audit establishes nothing, and what to do."""
+    if audited["verdict"] != NOT_ESTABLISHED:
+        return ""
+    late = any(LATE in check["measured"] for check in audited["checks"])
+    why = "too little time; give a larger --budget" if late else "; ".join(audited["reasons"])
+    return f" ({why})"
 
 
 def choose(before: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], lose: float) -> Mapping[str, Any] | None:
-    """The way with the best worst case on validation images that does not lose too much clean accuracy there; None: none is better."""
+    """The way with the best worst case on validation images that does not lose too much clean accuracy there; None: none is better.
+
+    A network that gives almost all images one class is none to choose, and any other is better.
+    """
     least = before["validation"]["clean"] - lose
-    able = [one for one in tried if one["state"] == "tried" and one["validation"]["clean"] >= least]
+    able = [one for one in tried if one["state"] == "tried" and not one.get("dead") and one["validation"]["clean"] >= least]
     best = max(able, key=lambda one: one["validation"]["worst"], default=None)
-    return best if best and best["validation"]["worst"] > before["validation"]["worst"] else None
+    return best if best and (before.get("dead") or best["validation"]["worst"] > before["validation"]["worst"]) else None
 
 
 def sentences(
@@ -84,7 +97,8 @@ def sentences(
     else:
         old, new = before["worst"], chosen["worst"]
         sure = "" if new["low"] > old["high"] else ", and the intervals overlap: this may be chance"
-        real = "" if audits["after"]["verdict"] == "trustworthy" else f"; its audit says {audits['after']['verdict']}"
+        after = audits["after"]
+        real = "" if after["verdict"] == TRUSTWORTHY else f"; its audit says {after['verdict']}{_unsure(after)}"
         clean = f"clean accuracy goes from {100 * before['clean']['value']:.1f} to {100 * chosen['clean']['value']:.1f}%"
         found = [
             f"{chosen['says'][:1].upper()}{chosen['says'][1:]} takes the worst case from {100 * old['value']:.1f} to "
@@ -99,8 +113,22 @@ def sentences(
             found.append(
                 f"{one['name']} was not tuned to the end: its best learning rate was the last one tried; it may do better"
             )
+    if still := [one["name"] for one in (before, *tried) if one.get("dead")]:
+        found.append(f"Almost all images get one class from {', '.join(still)}: that is no robustness, and is never chosen")
+    found.append(_time([one for one in (before, *tried) if one["state"] == "tried"], audits))
     if coupled := [one["name"] for one in (before, *tried) if one.get("coupled")]:
         found.append(
             f"Images of a batch are coupled in {', '.join(coupled)}: the worst case is of batches attacked as a whole, or one image each"
         )
     return found
+
+
+def _time(measured: Sequence[Mapping[str, Any]], audits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where the minutes went."""
+    trained, searched = (
+        sum((one[key] or {"seconds": 0.0})["seconds"] for one in measured) for key in ("training", "search")
+    )
+    spent = {"trainings": trained, "short trainings that choose learning rates": searched}
+    spent["evaluations"] = sum(one["seconds"] for one in measured) - trained - searched
+    spent["audits"] = sum(one["seconds"] for one in audits.values())
+    return f"Minutes spent: {', '.join(f'{seconds / 60:.1f} on {what}' for what, seconds in spent.items())}"

@@ -155,7 +155,7 @@ def _named_by_a_pickle(path: Path) -> str:
     """The first function or class that a pickle of Python's own names, without running anything; nothing if it is no pickle."""
     texts: list[str] = []
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held, suppress(ValueError):
-        for opcode, argument, _ in pickletools.genops(held):  # a file would make room for as many bytes as it says
+        for opcode, argument, _ in pickletools.genops(held):  # type: ignore[arg-type]  # a file makes room for what it says
             if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
                 return ".".join(str(argument).split() if opcode.name == "GLOBAL" else texts[-2:])
             texts += [argument] if isinstance(argument, str) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from torch import nn
@@ -98,6 +99,19 @@ def norm_reads(model: nn.Module) -> dict[str, int]:
     """Count the sites by what they read, e.g. {"running": 7} or {"batch+running": 7}."""
     each = {model.get_submodule(path) for path in sites(model)}  # a tied module counts once
     return dict(Counter("+".join(sorted(reads(module) or ())) for module in each))
+
+
+def norm_kinds(model: nn.Module) -> dict[str, int]:
+    """Count the sites by the kind of their layer, whatever it reads, e.g. {"BatchNorm": 7}, of torch's layers and of ours."""
+    return dict(Counter(_kind(module) for module in {model.get_submodule(path) for path in sites(model)}))
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, StatNorm) and module.measure == "range":
+        return "RobustNorm"
+    if type(module) is StatNorm and module._is_batchnorm:
+        return "BatchNorm"
+    return re.sub(r"^(Sync|Token)|[123]d$", "", type(module).__name__)
 
 
 def _channels(module: nn.Module) -> int:

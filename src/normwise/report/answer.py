@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..records import Score
-from . import malicious_neighbours
+from . import before, malicious_neighbours
+from .cautions import cautions
 from .cells import Cell, attackers, compared_with
 from .tables import count, duration
 from .words import capital, joined, percent, plural, training, where
@@ -36,14 +36,21 @@ class _Column(NamedTuple):
 
 def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
     """Answer for the cells of a report; `failures` are cells that did not end."""
-    columns = _columns(found)
-    findings = [(column.name[:1].upper() + column.name[1:], _column(column)) for column in columns]
+    columns = _columns([cell for cell in found if not (cell.given or cell.dead)])
+    findings = before.findings(found) + [(column.name[:1].upper() + column.name[1:], _column(column)) for column in columns]
     if len(found) == 1:
         findings = _single(found[0])
     findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
     untouched = malicious_neighbours.sentences(found)
     findings += [("Clean images beside malicious ones", untouched)] * bool(untouched)
-    return Answer(*_lead(found, columns), findings, _cautions(found, columns, failures))
+    dead = [f"{before.how(cell)}: {cell.worst} in the worst case." for cell in found if cell.dead]
+    findings += [("Almost all images get one class: never the most robust", dead)] * (0 < len(dead) < len(found))
+    return Answer(*_lead(found, columns), findings, cautions(found, failures, bool(_compared(columns))))
+
+
+def _compared(columns: Sequence[_Column]) -> list[_Column]:
+    """Those where a norm is compared with BatchNorm."""
+    return [column for column in columns if column.reference and len(column.cells) > 1]
 
 
 def _columns(found: Sequence[Cell]) -> list[_Column]:
@@ -63,21 +70,32 @@ def _columns(found: Sequence[Cell]) -> list[_Column]:
 
 
 def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
+    """What further training gained, where it did; else, or after it, which norm is more robust. A dead network is never the best."""
+    alive = [cell for cell in found if not cell.dead]
+    if not alive:
+        worst = joined(f"{cell.norm} {percent(cell.worst.value)}" for cell in found)
+        return "Almost all images get one class, whatever they show: this is no robustness.", f"Worst case: {worst}."
+    if len(found) == 1:
+        (one,) = found
+        lead = f"{percent(one.worst.value)} of test images stay correctly classified under attack, {percent(one.clean.value)} without."
+        return lead, f"{where(one.norm, '' if one.given else training(one.recipe))}{_of_batches(one)}."
+    lead, rest = _norms(alive, columns)
+    if not (gained := before.lead(found)):
+        return lead, rest
+    return gained, f"{lead} {rest}" if _compared(columns) else rest
+
+
+def _norms(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
     """Does a norm alone make a network robust? Figures of coupled images are about their batch, not about one image."""
     best = _best([cell for cell in found if not cell.coupled] or found)
-    if len(found) == 1:
-        lead = f"{percent(best.worst.value)} of test images stay correctly classified under attack, {percent(best.clean.value)} without."
-        return lead, f"{where(best.norm, training(best.recipe) if best.seconds else '')}{_of_batches(best)}."
-    most = f"{best.norm} with {training(best.recipe)}" if best.seconds else best.norm
-    rest = (
-        f"Most robust network{'' if best.coupled else ' with independent images'}: {most}, {best.worst} in the worst case "
-    )
+    most = f"Most robust network{'' if best.coupled else ' with independent images'}: {before.how(best)}"
+    rest = f"{most}, {best.worst} in the worst case "
     rest += f"({percent(best.protocol.value)} under the protocol alone) " * best.paired
     rest += f"and {percent(best.clean.value)} on clean images."
     settings = dict.fromkeys(cell.setting for cell in found)
     if len(settings) > 1:
         rest = f"Networks are compared only within one setting. There are {len(settings)}: {joined(settings)}."
-    compared = [column for column in columns if column.reference and len(column.cells) > 1]
+    compared = _compared(columns)
     if not compared:
         return f"{capital(best.norm)} keeps most under attack: {percent(best.worst.value)}.", rest
     gains = [(column, cell) for column in compared for cell in column.above if _gain(cell, column.reference) >= MATTERS]
@@ -217,57 +235,6 @@ def _coupled(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     return [("Coupled images", lines)]
 
 
-def _cautions(found: Sequence[Cell], columns: Sequence[_Column], failures: Mapping[str, str]) -> list[tuple[str, str]]:
-    cautions = []
-    if failures:
-        cautions.append(
-            ("Failed cells", f"{joined(failures)} failed and cannot be compared; the reasons are below the table.")
-        )
-    trained = [cell for cell in found if any(r.training for r in cell.results)]
-    seeds = {len(cell.results) for cell in found}
-    if seeds == {1} and trained:
-        cautions.append(("One seed", "The intervals do not cover differences between trainings."))
-    elif seeds != {1}:
-        few = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-        alone = " The interval of a cell with one seed covers images alone." if 1 in seeds else ""
-        cautions.append((f"{few} seeds", f"Means over seeds; the intervals cover images and trainings.{alone}"))
-    if len(trained) > 1:
-        untuned = "Each network trained with the settings it was given; no learning rate was tuned. A difference may come from that."
-        cautions.append(("Learning rates not tuned", untuned))
-    names = attackers(result for cell in found for result in cell.results)
-    if names:
-        weak = f"A worst case over {joined(names)} is an upper bound on robustness"
-        stronger = "" if any(name.startswith("AUTOATTACK") for name in names) else ", such as AutoAttack,"
-        alone = (
-            ""
-            if any(cell.paired for cell in found)
-            else " No further attack searched: the protocol's figure and the worst case are the same."
-        )
-        cautions.append(("Worst cases are upper bounds", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
-    if any(cell.coupled for cell in found):
-        cautions.append(
-            (
-                "Coupled images (they influence each other) taken by batch",
-                "The worst case of coupled images is taken batch by batch, of independent images image by image. For the same "
-                "images and attacks, batch by batch gives the higher figure. A gain of coupled images is partly due to this."
-                f"{' If one image among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",
-            )
-        )
-    doubted = [where(where(cell.norm, cell.recipe), cell.setting) for cell in found if cell.doubts]
-    if doubted:
-        what = joined(dict.fromkeys(check.name for cell in found for check in cell.doubts))
-        cautions.append(
-            (
-                f"Warnings for {plural(len(doubted), 'network')}",
-                f"A sanity check warned ({what}) for {plural(len(doubted), 'network')}: {joined(doubted)}.",
-            )
-        )
-    if any(column.reference and len(column.cells) > 1 for column in columns):
-        wide = max(_half(cell.worst) for cell in found)
-        cautions.append((f"Intervals up to ±{100 * wide:.1f} points", "Smaller differences may not show."))
-    return cautions
-
-
 def _best(found: Iterable[Cell]) -> Cell:
     return max(found, key=lambda cell: cell.worst.value)
 
@@ -278,10 +245,6 @@ def _value(cell: Cell | None) -> float:
 
 def _gain(cell: Cell, reference: Cell | None) -> float:
     return cell.worst.value - _value(reference)
-
-
-def _half(score: Score) -> float:
-    return (score.high - score.low) / 2
 
 
 def _of_batches(cell: Cell) -> str:

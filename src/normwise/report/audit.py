@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from .. import limits, records
 from . import texts
+from .apart import attacker
 from .card import ALONE, FIXED, allowed, facts, radius
-from .cells import label
 from .frame import rendered
 from .series import Plot, plot
 from .sheet import Example, told
@@ -101,7 +101,7 @@ def read(path: Path) -> dict[str, Any]:
         to_html([one], path.parent)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is not the record of an audit: {error}; expected what normwise audit writes") from None
-    return one | {"model": one.get("model") or path.parent.name}
+    return one | {"model": one.get("model") or path.parent.name, "run": path.parent.name}
 
 
 def write(out: Path, audits: Sequence[Mapping[str, Any]]) -> Path:
@@ -119,20 +119,22 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
 
     `folder` is where the page will lie: from there it leads to the docs.
 
-    Fields that a record may lack: `model`, `reach`, `examples` (see `sheet.told`), a check's `n` and `series` (see `series.plot`).
+    Fields that a record may lack: `model`, `run` (its folder, which tells audits of one network apart), `reach`, `examples` (see `sheet.told`), a check's `n` and `series` (see `series.plot`).
     """
     if not audited_records:
         raise ValueError("a page needs at least one audit; got none; run normwise audit first")
     audits = _all(audited_records)
     first, *others = audits
-    tally = Counter(one.verdict for one in audits)
+    lead = (
+        f"{joined(f'{count} {verdict}' for verdict, count in Counter(one.verdict for one in audits).items())}.".capitalize()
+    )
+    if len(audits) == 2:
+        lead = f"{'; '.join(f'{one.name}: {one.verdict}, at most {percent(one.bound)} stay correct' for one in audits)}."
     return rendered(
         "audit.html",
         title="normwise audit",
         subtitle=f"{first.name} · {first.threat}" if not others else plural(len(audits), "network"),
-        lead=first.lead
-        if not others
-        else f"{joined(f'{count} {verdict}' for verdict, count in tally.items())}.".capitalize(),
+        lead=lead if others else first.lead,
         compared=f"Compared: {first.compared}." if not others else _compared(audits),
         rest=first.rest if not others else "Intervals cover other test images, not other trainings.",
         audits=audits,
@@ -155,9 +157,11 @@ def _compared(audits: Sequence[Told]) -> str:
 
 
 def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
+    given = [str(one.get("model") or "network") for one in records]
     names, audits = Counter[str](), []
-    for number, one in enumerate(records, 1):
-        name = str(one.get("model") or "network")
+    for number, (one, name) in enumerate(zip(records, given, strict=True), 1):
+        if given.count(name) > 1 and one.get("run"):  # which of them: that of this folder
+            name = f"{name} ({one['run']})"
         names[name] += 1
         called = name if names[name] == 1 else f"{name} #{names[name]}"
         audits.append(tell(one, called, f"audit-{number}-" if len(records) > 1 else ""))
@@ -187,7 +191,7 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
         rest = f"{interval}{missing}"
         if one["verdict"] == "not established":
             rest = f"{interval} No check contradicts the claim, but no check that could see a contradiction supports it.{missing}"
-    by = [_attack(attack) for attack in (one.get("claimed_under") or {}).get("attacks", ())]
+    by = [attacker(attack) for attack in (one.get("claimed_under") or {}).get("attacks", ())]
     compared = (
         f"what {joined(by)} {'leave' if len(by) > 1 else 'leaves'} (the claim)" if by else "the accuracy that is claimed"
     )
@@ -239,7 +243,7 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     same = under.get("threat") == one["threat"]
     protocol = ["the same threat model" if same else allowed(under["threat"])] if under.get("threat") else []
     if protocol and under.get("attacks"):
-        protocol.append(joined(map(_attack, under["attacks"])))
+        protocol.append(joined(map(attacker, under["attacks"])))
     return [
         *([("The claim was made under", protocol)] if protocol else []),
         ("Threat model", [allowed(one["threat"])]),
@@ -247,12 +251,6 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("The attacker changes", changes),
         ("The audit fixes", [FIXED, "A check with another attacker says so"]),
     ]
-
-
-def _attack(attack: Any) -> str:
-    """What to call an attack of a record: "PGD-20"."""
-    steps = f"-{attack['steps']}" if isinstance(attack, Mapping) and "steps" in attack else ""
-    return f"{label(attack).upper()}{steps}"
 
 
 def _broken(by: str | Mapping[str, int]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..records import Result
-from .cells import Cell, attackers, flat, label
+from .apart import flat, label
+from .cells import Cell, attackers
 from .words import joined, plural, training, where
 
 UNIVERSAL = "one pattern for all images, made before it sees any of them: a weaker attacker than one who makes a pattern for each image"
@@ -16,6 +17,7 @@ JOINT = f"{BATCH}; not one image among clean ones"
 ONE = "separately, one image among clean neighbours (single): PGD-20 on each of {} images; the lower of both figures counts"
 KNOWS = "everything: architecture, weights, statistics, gradients (white box)"
 FIXED = "which images share a batch, their order and the batch size; running statistics do not change"
+UNKNOWN = "unknown (the package does not run from a checkout)"  # of a commit
 _LEVELS = {"digits": 16}  # grey levels of a data set's own scale, where it is not 255
 _BALLS = {
     "linf": "every pixel may move by at most",
@@ -72,9 +74,9 @@ def coupling(networks: Iterable[tuple[str, bool]]) -> list[str]:
 def card(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     """What all threat cards of a report have in common: (what, lines)."""
     results = [r for cell in found for r in cell.results]
-    compared = []
-    if len({cell.norm for cell in found}) > 1:
-        compared.append(f"normalizations: {joined(_unique(cell.norm for cell in found))}")
+    compared, norms = [], _unique(cell.norm for cell in found if not cell.given)
+    if len(norms) > 1:
+        compared.append(f"normalizations: {joined(norms)}")
     trained = [(cell.recipe, cell.results[0].experiment.get("recipe")) for cell in found if cell.seconds]
     if trained:
         compared.append(f"training: {joined(_unique(_recipe(*each) for each in trained))}")
@@ -101,18 +103,28 @@ def subtitle(found: Sequence[Cell]) -> str:
 def compared(found: Sequence[Cell]) -> str:
     """What was compared, in one line: how many norms and recipes, on how many images, under which attacks."""
     results = [r for cell in found for r in cell.results]
-    norms, recipes = (
-        _unique(part) for part in ((cell.norm for cell in found), (training(c.recipe) for c in found if c.seconds))
+    given, trained = ([cell for cell in found if cell.given == which] for which in (True, False))
+    what = (
+        [joined(_unique(cell.norm for cell in given)) if len(given) < 4 else plural(len(given), "network")] if given else []
     )
-    what = plural(len(norms), "normalization") if len(norms) > 1 else norms[0]
-    networks = _unique(label(r.experiment.get("model") or r.experiment.get("start"), r.evaluation.model) for r in results)
-    if len(networks) == 1:
-        what = f"{what} in {networks[0]}" if any(r.experiment.get("norm") for r in results) else networks[0]
-    how = f", {'each ' * (len(norms) > 1)}with {joined(recipes)}" if recipes else ""
+    what += [_trained(trained)] if trained else []
     images = joined(_unique(f"{r.evaluation.n:,}" for r in results))
     protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
     further = f" (the protocol), then {strongest}" * any(cell.paired for cell in found)
-    return f"{'Compared' if len(found) > 1 else 'Evaluated'}: {what}{how}, on {images} test images. Attacked by {protocol}{further}."
+    told = ", and ".join(what)
+    return (
+        f"{'Compared' if len(found) > 1 else 'Evaluated'}: {told}, on {images} test images. Attacked by {protocol}{further}."
+    )
+
+
+def _trained(found: Sequence[Cell]) -> str:
+    """Networks that were trained here, in words: how many norms, in which network, with which recipes."""
+    norms, recipes = (_unique(part) for part in ((cell.norm for cell in found), (training(cell.recipe) for cell in found)))
+    what = plural(len(norms), "normalization") if len(norms) > 1 else norms[0]
+    results = [r for cell in found for r in cell.results]
+    networks = _unique(label(r.experiment.get("model") or r.experiment.get("start"), r.evaluation.model) for r in results)
+    place = f" in {networks[0]}" if len(networks) == 1 else ""
+    return f"{what}{place}, {'each ' * (len(norms) > 1)}with {joined(recipes)}"
 
 
 def radius(threat: Mapping[str, Any]) -> str:
@@ -146,7 +158,7 @@ def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = []
     for key, value in provenance.items():
         inner = [f"{name} {label(leaf, 'none')}".strip() for name, leaf in flat(value).items()]
-        told.append((key, ", ".join(inner) if value is not None else "not recorded (not run from a checkout)"))
+        told.append((key, ", ".join(inner) if value is not None else UNKNOWN))
     return told
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, sqrt
@@ -10,22 +9,24 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..records import Check, Result, Score, lower
+from .apart import key_of, label, named, told_apart
 from .words import joined
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
-_APART = (
-    "norm",
-    "recipe",
-    *_FROM,
-    "seed",
-    "device",
-    "threads",
-    "tensorboard",
-)  # what the settings two cells share leaves out
-_MOST = 3  # differences that a name lists
+_ASKED = ("speed", "eps_curve", "step_curve")  # how a network was searched, and what else was asked of it
+_RUN = ("seed", "device", "devices", "threads", "tensorboard")
+_APART = ("norm", "recipe", *_FROM, *_ASKED, *_RUN)  # what the settings that two cells share leave out
+_TRAINING = ("model", "train_eps", "schedule", "training")  # settings that a network that was not trained here does not have
+_DEFAULTS = {
+    "craft_on": "",
+    "through_substitute": True,
+    "goal": "misclassified",
+    "stateful": "refuse",
+}  # of `evaluate` alone
 _REFERENCES = {"bn": "BatchNorm", "batch": "BatchNorm"}  # on running statistics
 _BUILT_FOR = {"vit": {"layernorm2d": "LayerNorm over channels"}}  # networks that were not published with BatchNorm
 _EXPECTED = ("row independence", "enough batches")  # checks about coupling, which a column of its own shows
+_DEAD = "dead decision"  # the check of networks that give almost all images one class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,13 @@ class Cell:
     """One norm with one recipe in one setting, over its seeds.
 
     `setting` says in which of the report's settings (data, threat model, network, schedule) it stands; it is empty where
-    there is one. `reference` names the norm that the others are compared with, and is empty for the others: BatchNorm on running
+    there is one. `measured` tells how it was attacked, and on which data: equal for cells whose figures can be compared at all.
+    `reference` names the norm, trained here, that the others are compared with, and is empty for the others: BatchNorm on running
     statistics, or what the network was published with.
     """
 
     setting: str
+    measured: str
     norm: str
     recipe: str
     reference: str
@@ -78,6 +81,16 @@ class Cell:
         return any(r.evaluation.coupled for r in self.results)
 
     @property
+    def given(self) -> bool:
+        """Whether it was evaluated as it was given, and not trained here."""
+        return all(r.training is None for r in self.results)
+
+    @property
+    def dead(self) -> bool:
+        """Whether it was seen to give almost all images one class: its robust accuracy says nothing."""
+        return any(check.name == _DEAD for check in raised(self.results))
+
+    @property
     def seconds(self) -> float | None:
         """Mean training time; None for a network that was not trained here."""
         known = [r.training.seconds for r in self.results if r.training]
@@ -98,27 +111,30 @@ class Cell:
 def of(results: Sequence[Result]) -> list[Cell]:
     """Gather results into cells, in the order in which they first appear; the same record twice counts once."""
     groups: dict[str, list[Result]] = {}
-    for i, result in enumerate(results):
+    choices: dict[str, tuple[dict[str, Any], ...]] = {}
+    for i, (result, setting) in enumerate(zip(results, _settings(results), strict=True)):
         if result not in results[:i]:
-            groups.setdefault(_key(_setting(result), _norm(result), _recipe(result)), []).append(result)
-    firsts = [group[0] for group in groups.values()]
-    parts = zip(_told_apart(_setting, firsts, ""), _told_apart(_norm, firsts), _told_apart(_recipe, firsts), strict=True)
+            chosen = setting, _norm(result), _recipe(result)
+            groups.setdefault(key_of(chosen), []).append(result)
+            choices[key_of(chosen)] = chosen
+    settings, norms, recipes = zip(*choices.values(), strict=True) if choices else ((), (), ())
+    parts = zip(named(settings), told_apart(norms), told_apart(recipes), strict=True)
     return [
-        Cell(setting=setting, norm=norm, recipe=recipe, reference=_reference(group[0]), results=tuple(group))
-        for (setting, norm, recipe), group in zip(parts, groups.values(), strict=True)
+        Cell(
+            setting=name,
+            measured=key_of(_measured(setting)),
+            norm=norm,
+            recipe=recipe,
+            reference=_reference(group[0]),
+            results=tuple(group),
+        )
+        for setting, (name, norm, recipe), group in zip(settings, parts, groups.values(), strict=True)
     ]
 
 
 def compared_with(found: Iterable[Cell]) -> str:
     """The names of the norms that others are compared with, where there is one at least."""
     return joined(dict.fromkeys(cell.reference for cell in found if cell.reference))
-
-
-def label(choice: Any, otherwise: str = "norm as built") -> str:
-    """What to call a choice: its label, else its name. Unprintable characters become spaces."""
-    if isinstance(choice, Mapping):
-        choice = choice.get("label") or choice.get("name")
-    return "".join(c if c.isprintable() else " " for c in str(choice or otherwise))
 
 
 def attackers(results: Iterable[Result], further: bool | None = None) -> list[str]:
@@ -161,28 +177,30 @@ def raised(results: Iterable[Result]) -> list[Check]:
     return found
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Lay nested plain data out as {"attacks.0.steps": 20}."""
-    if isinstance(value, Mapping):
-        items: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list | tuple) and value:
-        items = enumerate(value)
-    else:
-        return {path: value}
-    return {deep: leaf for key, inner in items for deep, leaf in flat(inner, f"{path}.{key}".strip(".")).items()}
+def _settings(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The setting of each result. A network that was not trained here stands in that of the first trained one that was measured alike."""
+    own = [_DEFAULTS | {key: value for key, value in r.experiment.items() if key not in _APART} for r in results]
+    trained = [setting for r, setting in zip(results, own, strict=True) if "norm" in r.experiment]
+    return [
+        setting
+        if "norm" in r.experiment
+        else next((one for one in trained if _measured(one) == _measured(setting)), _measured(setting))
+        for r, setting in zip(results, own, strict=True)
+    ]
 
 
-def _setting(result: Result) -> dict[str, Any]:
-    apart = _APART if "norm" in result.experiment else (*_APART, "model")  # a given network is its own cell
-    return {key: value for key, value in result.experiment.items() if key not in apart}
+def _measured(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in setting.items() if key not in _TRAINING}
 
 
 def _norm(result: Result) -> dict[str, Any]:
-    e = result.experiment
+    """A network's norm; one that was not trained here is called by its own name, with the norm that it was seen to have."""
+    e, kinds = result.experiment, " and ".join(result.evaluation.norms)
     if "norm" not in e:
-        name = e.get("model")
-        return {"label": label(name, result.evaluation.model or result.name), "weights": e.get("weights")}
-    return _mapping(e["norm"])
+        name = label(e.get("model"), result.evaluation.model or result.name)
+        asked = {key: str(e[key]) for key in _ASKED if e.get(key)}
+        return {"label": f"{name} ({kinds})" if kinds else name, "weights": e.get("weights"), **asked}
+    return _mapping(e["norm"]) or {"label": f"{kinds or 'norm'} as built"}
 
 
 def _recipe(result: Result) -> dict[str, Any]:
@@ -197,34 +215,11 @@ def _mapping(choice: Any) -> dict[str, Any]:
     return dict(choice) if isinstance(choice, Mapping) else {} if choice is None else {"name": str(choice)}
 
 
-def _key(*parts: Any) -> str:
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
 def _reference(result: Result) -> str:
     norm, model = _norm(result), _mapping(result.experiment.get("model"))
     shares = [norm.get(share) or 0 for share in ("centre_share", "spread_share")]
-    known = _BUILT_FOR.get(str(model.get("name")), _REFERENCES)
-    return "" if any(shares) or result.evaluation.coupled else known.get(str(norm.get("name")), "")
-
-
-def _told_apart(part: Any, firsts: Sequence[Result], alone: str | None = None) -> list[str]:
-    """Call each choice by its label, and equal labels of unequal choices by the options in which they differ too."""
-    choices = [part(result) for result in firsts]
-    if alone is not None and len({_key(choice) for choice in choices}) == 1:
-        return [alone] * len(choices)
-    names = [label(choice) if alone is None else label(choice.get("data"), "") for choice in choices]
-    options = [flat(choice) for choice in choices]
-    told: dict[str, str] = {}
-    for choice, name, mine in zip(choices, names, options, strict=True):
-        rivals = [other for rival, other in zip(names, options, strict=True) if rival == name]
-        keys = dict.fromkeys(key for rival in rivals for key in rival)
-        differ = [f"{key}={_short(mine.get(key))}" for key in keys if len({_key(rival.get(key)) for rival in rivals}) > 1]
-        text = f"{name} ({', '.join(differ[:_MOST])}{', …' if differ[_MOST:] else ''})" if differ else name
-        same = sum(other.split(" #")[0] == text for key, other in told.items() if key != _key(choice))
-        told.setdefault(_key(choice), f"{text} #{same + 1}" if same else text)
-    return [told[_key(choice)] for choice in choices]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else label(value, "none")
+    if any(shares) or result.evaluation.coupled:
+        return ""
+    if result.experiment.get("norm", "") is None and list(result.evaluation.norms) == ["BatchNorm"]:
+        return "BatchNorm"  # it keeps its own
+    return _BUILT_FOR.get(str(model.get("name")), _REFERENCES).get(str(norm.get("name")), "")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import records
+from .apart import label
 from .card import ALONE, FIXED, JOINT, KNOWS, Card, allowed, coupling, rows
-from .cells import label
 from .diagrams import draw
 from .findings import Side, distance, headline, labels, sentences, sides, within
 from .frame import rendered

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import write
+from .card import UNKNOWN
 from .frame import rendered
 from .plot_style import FAINT, MUTED, PAPER, SERIES, Drawn, bare, belonging, in_percent, new, save, short, style
 
@@ -22,6 +23,7 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
         PAGE,
         title="normwise improve",
         record=record,
+        unknown=UNKNOWN,
         rows=rows,
         tried=len(measured) - 1,
         drawn=_accuracy(measured, record["chosen"], folder),

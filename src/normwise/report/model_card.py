@@ -8,7 +8,7 @@ from typing import Any
 from ..records import Result, Score
 from . import audit as audits
 from . import card
-from .cells import label
+from .apart import label
 from .texts import markdown, to_markdown
 from .words import percent
 

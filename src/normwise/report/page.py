@@ -12,6 +12,7 @@ from .. import records
 from ..records import Check, Result
 from ..registry import plain
 from . import answer, cells, columns, curves, figures, tables
+from .apart import flat
 from .card import card, compared, facts, of, subtitle
 from .frame import rendered
 from .plot_style import SERIES
@@ -185,5 +186,5 @@ def _made(provenance: Mapping[str, Any], results: Sequence[Result]) -> list[list
 
 def _shared(results: Sequence[Result]) -> list[tuple[str, str]]:
     """The settings that all results have in common."""
-    each = [cells.flat(r.experiment) for r in results]
+    each = [flat(r.experiment) for r in results]
     return [(key, json.dumps(value)) for key, value in each[0].items() if all(key in e and e[key] == value for e in each)]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..records import write
+from .apart import label
 from .card import allowed, facts
-from .cells import label
 from .frame import rendered
 from .words import anchor, joined
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import write
-from .card import FIXED, Card, coupling, rows
+from .card import FIXED, UNKNOWN, Card, coupling, rows
 from .frame import rendered
 from .plot_style import SERIES, Drawn, bare, in_percent, mark, new, save, short, style
 
@@ -40,6 +40,7 @@ def write_page(folder: Path, record: Mapping[str, Any], run: Path | None = None)
         PAGE,
         title="normwise shifts",
         record=record,
+        unknown=UNKNOWN,
         networks=networks,
         card=_card(record),
         levels=[f"Severity {severity}" for severity in networks[0]["severities"]],

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..records import Result, Score
 from . import cells, texts
+from .apart import label
 from .card import Card, of
 from .columns import HOVERS, Under, names, numbered, under
 from .words import percent
@@ -85,19 +86,19 @@ def scalars(result: Result) -> dict[str, Any]:
     norm, recipe = result.experiment.get("norm"), result.experiment.get("recipe")
     row: dict[str, Any] = {
         "name": result.name,
-        "norm": cells.label(norm),
-        "recipe": cells.label(recipe, "not trained here"),
+        "norm": label(norm),
+        "recipe": label(recipe, "not trained here"),
         "model": e.model,
-        "data": cells.label(e.data, ""),
+        "data": label(e.data, ""),
         "seed": result.experiment.get("seed", e.seed),
-        "threat": cells.label(e.threat, ""),
+        "threat": label(e.threat, ""),
         "eps": e.threat.get("eps"),
         "mode": e.mode,
         "n": e.n,
         "batch_size": e.batch_size,
         "reads": reading(e.norm_reads),
         "coupled": e.coupled,
-        "strongest": ", ".join(cells.label(attack) for attack in e.strongest),
+        "strongest": ", ".join(label(attack) for attack in e.strongest),
         **{f"coupling_{key}": value for key, value in e.coupling.items() if key != "coupled"},
     }
     several = {one.name.lower(): one.worst for one in under(result)}

@@ -6,6 +6,7 @@ import torch
 
 from ... import losses
 from ...attacks import PGD
+from ...evaluation import dead as dead_decision
 from ...evaluation import ranges
 from ...evaluation.coupling import measure_coupling
 from ...evaluation.predictor import Predictor
@@ -140,18 +141,13 @@ def pixels(case: Case) -> Found:
     return found(ranges.told(right, x), len(y), fail=fail, warn=ranges.narrow(x))
 
 
-@question(
-    "dead decision",
-    "a network that gives most images the same class is robust but useless: quote clean accuracy beside robust accuracy",
-)
+@question(dead_decision.NAME, dead_decision.WHY)
 def dead(case: Case) -> Found:
     """The share of the most frequent answer, beside that of the most frequent label."""
     batch = case.first(rows=512)
     with running(case.model, "eval"):
-        said = Predictor(case.model, case.seed).answers(batch.x, batch.y)[0].cpu().bincount()
-    said_most, labelled_most = (int(counts.max()) / len(batch.y) for counts in (said, batch.y.cpu().bincount()))
-    measured = f"the most frequent class is predicted for {100 * said_most:.0f}% of images, the most frequent label has {100 * labelled_most:.0f}%"
-    return found(measured, len(batch.y), warn=said_most > min(2 * labelled_most, 0.5 + labelled_most / 2))
+        seen = dead_decision.look(Predictor(case.model, case.seed).answers(batch.x, batch.y)[0], batch.y)
+    return found(seen.measured, seen.n, warn=seen.status == "warn")
 
 
 @question(

@@ -8,6 +8,7 @@ from typing import Any
 from ...records import Check
 
 TRUSTWORTHY, NOT_ESTABLISHED, DOUBTFUL = "trustworthy", "not established", "doubtful"
+LATE = "minutes were not enough"  # what a check says that ran out of time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,73 @@
+"""Networks as they were given, and what training them further made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .cells import Cell
+from .words import percent, training
+
+
+def lead(found: Sequence[Cell]) -> str:
+    """What further training gained most, from before to after, in a sentence; empty where no network began as a given one."""
+    pairs = [(old, new) for old, after in _pairs(found) for new in after if not (old.dead or new.dead)]
+    pairs = [pair for pair in pairs if not pair[1].coupled] or pairs
+    if not pairs:
+        return ""
+    old, new = max(pairs, key=lambda pair: pair[1].worst.value - pair[0].worst.value)
+    was, became = percent(old.worst.value), percent(new.worst.value)
+    if new.worst.value <= old.worst.value:
+        return (
+            f"No training made {old.norm} more robust: {was} in the worst case before, {became} at best after ({how(new)})."
+        )
+    chance = "" if new.worst.low > old.worst.high else "; the intervals overlap, so this may be chance"
+    clean = f"clean accuracy from {percent(old.clean.value)} to {percent(new.clean.value)}"
+    return f"Trained further, {old.norm} goes from {was} to {became} in the worst case, and {clean} ({how(new)}){chance}."
+
+
+def findings(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+    """Each given network beside those that began as it; then, together, given ones as which none began."""
+    told, alone = list[tuple[str, list[str]]](), list[str]()
+    for old, after in _pairs(found):
+        alone += [] if after else [f"{old.norm}: {_figures(old)}."]
+        if after:
+            lines = [f"{how(new)}: {_figures(new)}." for new in after]
+            told.append((f"Before and after: {old.norm}", [f"Before: {_figures(old)}.", *lines]))
+    return [*told, *[("Not trained here", alone)] * bool(alone)]
+
+
+def _pairs(found: Sequence[Cell]) -> list[tuple[Cell, list[Cell]]]:
+    """Given networks, each with those that began as it and were measured alike; none, where there are no such."""
+    return [
+        (old, [new for new in found if not new.given and new.measured == old.measured and _begun(new) == _itself(old)])
+        for old in found
+        if old.given
+    ]
+
+
+def _itself(cell: Cell) -> tuple[str, str]:
+    return _place(cell.results[0].experiment, "model")
+
+
+def _begun(cell: Cell) -> tuple[str, str]:
+    return _place(cell.results[0].experiment, "start")
+
+
+def _place(settings: Mapping[str, Any], which: str) -> tuple[str, str]:
+    """Where a network came from: a folder or a function, and its weights file."""
+    start, weights = (str(settings.get(key) or "") for key in (which, "weights"))
+    return os.path.normpath(start), os.path.normpath(weights)
+
+
+def how(cell: Cell) -> str:
+    """Call a network by its norm and its training, if it was trained here."""
+    return cell.norm if cell.given else f"{cell.norm} with {training(cell.recipe)}"
+
+
+def _figures(cell: Cell) -> str:
+    batch = ", coupled images" * cell.coupled
+    return (
+        f"worst case {cell.worst}{batch}, clean {percent(cell.clean.value)}{', almost all images get one class' * cell.dead}"
+    )
