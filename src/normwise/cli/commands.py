@@ -201,7 +201,7 @@ def _improve(description: str, words: Sequence[str]) -> None:
     audit.write(out, [audit.read(path) for path in sorted(out.glob(f"audit-*/{audit.RECORD}"), reverse=True)])
     summaries.of_ways(record)
     if record["chosen"]:
-        print(f"network: {record['network']}")
+        print(f"network: {record['network']}\nto train it again: {record['again']}")
     print(f"report: {improve.write_page(out, record)}\nrecord: {out / improve.RECORD}")
 
 
