@@ -335,7 +335,7 @@ def improved(text=""):
         "ways": [measured("pgd-at", 0.5, True), late],
         "chosen": "pgd-at",
         "network": f"runs/improve/cells/pgd-at{text}",
-        "again": f"normwise train --config runs/improve/cells/pgd-at/config.yaml{text}",
+        "again": {"command": f"normwise train --config config.yaml{text}", "how": f"adamw, learning rate 0.001{text}"},
         "sentences": [f"PGD adversarial training raises the worst case{text}", f"mixed was not tried{text}"],
         "audits": {},
         "provenance": {"command": f"normwise improve{text}", "commit": f"0123abc{text}"},

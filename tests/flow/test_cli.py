@@ -258,6 +258,26 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
     assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
 
 
+@pytest.mark.slow
+def test_what_was_trained_to_improve_a_network_is_used_again_and_its_settings_train_it_again():
+    words = ["improve", "nets:net", *JUDGING["improve"][0].split(), "--out", "OUT/one"]
+    done(*words)
+    cell = Path("OUT/one/cells/pgd-at")
+    before = (cell / "result.json").stat().st_mtime_ns
+    first = json.loads(Path("OUT/one/improve.json").read_text())
+    done(*words, "--lose", 1, "--rows", 3)
+    assert (cell / "result.json").stat().st_mtime_ns == before
+    assert json.loads(Path("OUT/one/improve.json").read_text())["ways"][0]["worst"] == first["ways"][0]["worst"]
+    assert json.loads(Path("OUT/one/audit-before/audit.json").read_text())["n"] in (0, 3)
+    refused = say(*words, "--seed", 1)
+    assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
+    done("train", "--config", cell / "config.yaml", "--out", "OUT/two")
+    accuracies = [
+        json.loads((folder / "result.json").read_text())["evaluation"]["per_attack"] for folder in (cell, Path("OUT/two"))
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
 def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):
     monkeypatch.setattr("normwise.experiments.papers.run.planned", lambda settings: [])
     done("reproduce", "--preset", "smoke", "--out", "OUT/one")

@@ -66,7 +66,7 @@ class Improve:
         rates       learning rates from which every way chooses, by trainings a third as long. While the best is the first or last
                     one, up to two beyond are tried too; a single rate is taken as it is
         lose        share of clean accuracy that the chosen network may lose, on validation images
-        budget      minutes, 40% of them for two audits. No way is begun that would end too late, by what the ways before took. The first
+        budget      minutes, two fifths of them for audits. No way is begun that would end too late, by what the ways before took. The first
                     is always tried
         rows        test images of each audit
         seed        every random choice follows from it
@@ -112,7 +112,7 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
     """Try the ways, choose one, audit it, and write `improve.json`; returns that record.
 
     The record's `network` is what every verb takes as its model: the run folder `cells/WAY`, or the function and its weights; `again`
-    is the command that repeats its training. A stopped run resumes where it was, and so does one with other `ways`, `lose`, `budget`
+    has the command that repeats its training. A stopped run resumes where it was, and so does one with other `ways`, `lose`, `budget`
     or `rows`. Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
     check_folder(s, folder, agree=[one.name for one in fields(s) if one.name not in AFTERWARDS])
@@ -136,12 +136,14 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
     before = _before(s, folder, start, report)
     tried = list[dict[str, Any]]()
     for number, way in enumerate(ways, 2):
-        why = why_not(way, start) or _too_late(s, [before, *tried])
+        why = "" if (folder / f"{way.name}.json").exists() else why_not(way, start) or _too_late(s, [before, *tried])
         report(f"{way.name}: {'was not tried' if why else way.says}", number, pieces)
         tried.append(_tried(s, way, folder, why))
     tried = [one | ({"against": against(before, one, s.lose)} if one["state"] == "tried" else {}) for one in tried]
     chosen = choose(tried)
-    if chosen:
+    if not chosen:
+        shutil.rmtree(folder / "audit-after", ignore_errors=True)  # of a way that was chosen under other settings
+    else:
         report(f"audit of {chosen['name']}", pieces - 1, pieces)
         model, weights = made(s, chosen["name"], folder)
         claim = {"claim": str(folder / "cells" / chosen["name"] / RESULT), "twin": "none" if s.weights else s.model}
@@ -154,7 +156,7 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
         "ways": tried,
         "chosen": chosen["name"] if chosen else "",
         "network": " --weights ".join(filter(None, made(s, chosen["name"], folder))) if chosen else "",
-        "again": _again(folder / "cells" / chosen["name"]) if chosen else "",
+        "again": _again(s, chosen, folder) if chosen else None,
         "sentences": [first, *filter(None, [validation["sentence"]]), *others],
         "audits": {when: {"verdict": one["verdict"], "sentence": verdict(one)} for when, one in audits.items()},
         "provenance": provenance() | said,
@@ -177,9 +179,11 @@ def made(s: Improve, way: str, folder: Path) -> tuple[str, str]:
     return (s.model, str(cell / WEIGHTS)) if is_function(s.model) else (str(cell), "")
 
 
-def _again(cell: Path) -> str:
-    """The command that trains a way once more; its settings can be changed after it."""
-    return f"normwise train --config {shlex.quote(str(cell / CONFIG))} --out runs/train"
+def _again(s: Improve, chosen: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The command that trains a way once more, behind which settings can be changed, and how it was trained."""
+    config = shlex.quote(str(folder / "cells" / chosen["name"] / CONFIG))
+    how = f"{s.schedule.optimizer}, learning rate {chosen['search']['rate']:.3g}, epochs {s.schedule.epochs}"
+    return {"command": f"normwise train --config {config} --out runs/train", "how": how}
 
 
 def _too_late(s: Improve, made: Sequence[Mapping[str, Any]]) -> str:
