@@ -193,7 +193,7 @@ def test_an_audit_leaves_a_page_and_several_stand_on_one():
     assert said.splitlines()[-2:] == ["report: OUT/one/audit.html", "record: OUT/one/audit.json"]
     checks = json.loads(Path("OUT/one/audit.json").read_text())["checks"]
     assert [line.split(": ")[0] for line in said.splitlines()[:2]] == [
-        f"pass          {one['name']} (n = {one['n']})" for one in checks[:2]
+        f"pass            {one['name']} (n = {one['n']})" for one in checks[:2]
     ]
     assert all("n" in one for one in checks)
     assert "<h1>Doubtful: claimed 90.0%, at most " in Path("OUT/one/audit.html").read_text()
