@@ -315,7 +315,7 @@ def improved(text=""):
             "name": name,
             "says": f"trained against PGD{text}",
             "state": "tried",
-            "validation": {"clean": 0.9, "worst": worst, "n": 40},
+            "validation": {"clean": {**score, "value": 0.9, "low": 0.8, "high": 0.95}, "worst": score, "n": 40},
             "clean": {**score, "value": 0.9, "low": 0.8, "high": 0.95},
             "protocol": score,
             "worst": score,
@@ -323,16 +323,19 @@ def improved(text=""):
             "training": {"seconds": 90.0, "trained_parameters": 1000} if trained else None,
             "search": {"rate": 0.001, "edge": False, "seconds": 30.0} if trained else None,
             "seconds": 120.0,
+            "against": "",
         }
 
     late = {"name": "mixed", "says": f"both{text}", "state": "was not tried", "why": f"2.0 minutes were spent{text}"}
     data, threat = {"name": f"digits{text}"}, {"name": f"linf{text}", "eps": 0.125}
     return {
         "settings": {"model": f"runs/bn{text}", "data": data, "threat": threat, "lose": 0.2},
+        "validation": {"learned": None, "sentence": "", "from": "own"},
         "before": measured("as given", 0.2, False),
         "ways": [measured("pgd-at", 0.5, True), late],
         "chosen": "pgd-at",
         "network": f"runs/improve/cells/pgd-at{text}",
+        "again": {"command": f"normwise train --config config.yaml{text}", "how": f"adamw, learning rate 0.001{text}"},
         "sentences": [f"PGD adversarial training raises the worst case{text}", f"mixed was not tried{text}"],
         "audits": {},
         "provenance": {"command": f"normwise improve{text}", "commit": f"0123abc{text}"},

@@ -207,7 +207,7 @@ class Data(Protocol):
         """Go once through the training rows, shuffled by the generator."""
 
     def validation(self, *, batch_size: int) -> Sequence[Batch]:
-        """Rows cut from the training rows by a seed: they choose checkpoints and settings."""
+        """Rows that neither train nor test: they choose checkpoints and settings."""
 
     def test(self, *, batch_size: int) -> Sequence[Batch]:
         """Test rows in fixed batches of fixed order: seen by `evaluate` alone."""

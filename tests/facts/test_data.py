@@ -377,6 +377,43 @@ def test_test_images_may_begin_further_on() -> None:
         Digits(test_from=100_000).test(batch_size=7)
 
 
+def test_validation_images_of_its_own_are_read_and_others_not_taken(tmp_path: Path) -> None:
+    """From arrays, and from folders, also as they are kept decoded."""
+    arrays = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
+    np.savez(tmp_path / "own.npz", **arrays, x_val=IMAGES[:4], y_val=LABELS[:4])
+    for split, count in (("train", 3), ("test", 2), ("valid", 1)):
+        for name in ("a", "b"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (8, 8), 10 * count).save(tmp_path / "images" / split / name / f"{number}.png")
+    folders = {"root": str(tmp_path / "images"), "channels": 1}
+    for kind, options in (
+        (ArrayFile, {"path": str(tmp_path / "own.npz")}),
+        (ImageFolder, folders),
+        (ImageFolder, folders | {"cache": str(tmp_path / "cache")}),
+    ):
+        data = kind(**options)
+        x, y, _ = gather(data.validation(batch_size=3))
+        assert torch.equal(x, gather(kind(**options).validation(batch_size=9))[0])
+        assert y.tolist() == (LABELS[:4].tolist() if kind is ArrayFile else [0, 1])
+        if kind is ImageFolder:
+            assert x.mul(255).round().unique().tolist() == [10]
+            assert len(gather(data.test(batch_size=9))[1]) == 4
+        for use in ("validation", "test"):
+            with pytest.raises(ValueError, match="has validation images of its own; got validation_size 1; leave that out"):
+                getattr(kind(**options, validation_size=1, validation_from="test"), use)(batch_size=2)
+
+
+def test_validation_images_may_be_taken_from_those_of_the_test_which_are_then_fewer() -> None:
+    whole, data = Digits(validation_size=0), Digits(validation_size=100, validation_from="test", test_limit=400)
+    kept, held = gather(data.test(batch_size=100))[2], gather(data.validation(batch_size=100))
+    assert sorted([*kept.tolist(), *held[2].tolist()]) == gather(whole.test(batch_size=100))[2].sort().values.tolist()
+    assert held[1].bincount().tolist() == pytest.approx([10] * 10, abs=1)
+    assert data.train_batches(2) == whole.train_batches(2)
+    with pytest.raises(ValueError, match="validation_size 500 must leave test images"):
+        Digits(validation_size=500, validation_from="test").test(batch_size=2)
+
+
 def test_limits_take_every_class_in_its_share_and_no_batch_of_one_trains() -> None:
     data = Digits(validation_size=100, train_limit=201, test_limit=7)
     train = list(data.train(batch_size=50, generator=torch.Generator()))

@@ -193,7 +193,7 @@ def test_an_audit_leaves_a_page_and_several_stand_on_one():
     assert said.splitlines()[-2:] == ["report: OUT/one/audit.html", "record: OUT/one/audit.json"]
     checks = json.loads(Path("OUT/one/audit.json").read_text())["checks"]
     assert [line.split(": ")[0] for line in said.splitlines()[:2]] == [
-        f"pass          {one['name']} (n = {one['n']})" for one in checks[:2]
+        f"pass            {one['name']} (n = {one['n']})" for one in checks[:2]
     ]
     assert all("n" in one for one in checks)
     assert "<h1>Doubtful: claimed 90.0%, at most " in Path("OUT/one/audit.html").read_text()
@@ -256,6 +256,26 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
     assert kept["weights"] in html.unescape(Path(page.removeprefix("report: ")).read_text())
     refused = say("report", "run", "--out", "OUT/page")
     assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_what_was_trained_to_improve_a_network_is_used_again_and_its_settings_train_it_again():
+    words = ["improve", "nets:net", *JUDGING["improve"][0].split(), "--out", "OUT/one"]
+    done(*words)
+    cell = Path("OUT/one/cells/pgd-at")
+    before = (cell / "result.json").stat().st_mtime_ns
+    first = json.loads(Path("OUT/one/improve.json").read_text())
+    done(*words, "--lose", 1, "--rows", 3)
+    assert (cell / "result.json").stat().st_mtime_ns == before
+    assert json.loads(Path("OUT/one/improve.json").read_text())["ways"][0]["worst"] == first["ways"][0]["worst"]
+    assert json.loads(Path("OUT/one/audit-before/audit.json").read_text())["n"] in (0, 3)
+    refused = say(*words, "--seed", 1)
+    assert (refused.status, "holds a run with other settings" in refused.err) == (2, True)
+    done("train", "--config", cell / "config.yaml", "--out", "OUT/two")
+    accuracies = [
+        json.loads((folder / "result.json").read_text())["evaluation"]["per_attack"] for folder in (cell, Path("OUT/two"))
+    ]
+    assert accuracies[0] == accuracies[1]
 
 
 def test_the_claims_are_drawn_again_where_their_cells_are(monkeypatch):

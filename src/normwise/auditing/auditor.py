@@ -196,8 +196,9 @@ def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], repor
     rows = sum(len(batch.y) for batch in batches)
     needed = forecast(model, batches[0], [AutoAttack()], rows) / 60 / settings.devices
     if needed > KEPT * settings.budget:
-        advice = f"give fewer --rows, or a --budget of {needed / KEPT:.0f} minutes"
-        report(f"time: if no image falls, the strongest search takes about {needed:.0f} minutes; {advice}", 0, len(CHECKS))
+        told = f"takes about {needed:.1f} minutes, and {KEPT * settings.budget:.1f} of {settings.budget:g} are kept for it"
+        advice = f"give fewer --rows, or a --budget of {math.ceil(10 * needed / KEPT) / 10:g} minutes"
+        report(f"time: if no image falls, the strongest search {told}; {advice}", 0, len(CHECKS))
 
 
 def _help(settings: Audit, number: int, folder: Path, options: AuditOptions) -> None:
@@ -252,6 +253,7 @@ def audit(
     budget, deadline = options.budget, time.monotonic() + 60 * options.budget
     checks: list[Check] = []
     for number, one in enumerate(CHECKS):
+        options.report(one.name, number, len(CHECKS))
         now, case.check = time.monotonic(), one.name
         left = deadline - KEPT * 60 * budget - now  # without the last, the strongest search, nothing is trusted
         mine = deadline if one is CHECKS[-1] else now + SHARE * left
@@ -261,10 +263,9 @@ def audit(
                 found = one.ask(case)
         except TimeoutError:
             spent = max(0.0, time.monotonic() - now) / 60
-            found = Found("could not run", f"{spent:.2f} {LATE}, of a budget of {budget:.3g}", None)
+            found = Found("could not run", f"{spent:.2f} {LATE}: its part of a budget of {budget:.3g}", None)
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             found = Found("could not run", reason, None)
         checks.append(Check(name=one.name, why=one.why, attacker=one.attacker, **found._asdict()))
-        options.report(f"{one.name}: {found.status}", number + 1, len(CHECKS))
     return conclude(case, checks)

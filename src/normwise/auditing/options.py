@@ -27,7 +27,7 @@ class AuditOptions:
     budget     minutes; a third is kept for the last check, the strongest search
     at_once    images searched at a time, where they are independent of each other
     share      where finished batches are kept, and which of several processes that make this audit this is; None: nowhere
-    report     is called after every check with its status, the checks done, and the checks in all
+    report     is called before every check with its name, the checks done, and the checks in all
 
     Raises ValueError for an unknown declaration, and for fewer victims or images at once than one.
     """

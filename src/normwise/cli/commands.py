@@ -180,9 +180,8 @@ def _audit(description: str, words: Sequence[str]) -> None:
         found = run_audit(settings, out, report)
     for check in found.checks:
         rows = f" (n = {check.n})" if check.n is not None else ""
-        print(
-            f"{check.status:14}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail"))
-        )
+        status = "does not apply" if check.status == "pass" and check.n is None else check.status
+        print(f"{status:16}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail")))
     path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)], out))
     clear(out)
     print(found.sentence)
@@ -202,7 +201,7 @@ def _improve(description: str, words: Sequence[str]) -> None:
     audit.write(out, [audit.read(path) for path in sorted(out.glob(f"audit-*/{audit.RECORD}"), reverse=True)])
     summaries.of_ways(record)
     if record["chosen"]:
-        print(f"network: {record['network']}")
+        print(f"network: {record['network']}\nto train it again ({record['again']['how']}): {record['again']['command']}")
     print(f"report: {improve.write_page(out, record)}\nrecord: {out / improve.RECORD}")
 
 

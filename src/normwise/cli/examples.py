@@ -23,7 +23,7 @@ EXAMPLES = {
     ),
     "improve": (
         "normwise improve runs/train --budget 60",
-        "normwise improve mine:network --weights net.pt --data images.npz --data.validation_size 100",
+        "normwise improve mine:network --weights net.pt --data images.npz --budget 30",
     ),
     "diagnose": (
         "normwise diagnose runs/bn runs/rnt --rows 100",

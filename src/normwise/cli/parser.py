@@ -162,6 +162,10 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
 
     fields = dataclasses.fields(kind)
     shown = "\n  ".join(["examples:", *EXAMPLES[verb.name]])
+    if any(field.name == "data" for field in fields):
+        shown += (
+            f"\n\ndefaults depend on data and model; to see yours, name them too: normwise {verb.name} --data PATH --help"
+        )
     for key in values:
         if key not in [field.name for field in fields]:
             raise unknown(f"setting of {verb.name}", key, [field.name for field in fields])

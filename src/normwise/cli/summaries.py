@@ -117,12 +117,12 @@ def of_shifts(record: Mapping[str, Any]) -> None:
 
 
 def of_ways(record: Mapping[str, Any]) -> None:
-    """The network as it is, and each way that was tried, with all the minutes that it took."""
+    """The network as it is, and each way that was tried, with the minutes that all of it took: search, training, evaluation."""
     rows = [record["before"], *record["ways"]]
     show(
-        ("network", "clean", "worst case", "minutes"),
+        ("network", "clean", "worst case", "clean, validation", "worst, validation", "minutes"),
         [(one["name"] + _remark(one, record["chosen"]), *_way(one)) for one in rows],
-        numbers=3,
+        numbers=5,
     )
 
 
@@ -132,9 +132,9 @@ def _remark(one: Mapping[str, Any], chosen: str) -> str:
 
 def _way(one: Mapping[str, Any]) -> Iterator[str]:
     if one["state"] != "tried":
-        yield from (one["state"], "–", "–")
+        yield from (one["state"], "–", "–", "–", "–")
         return
-    yield from (percent(one[key]["value"]) for key in ("clean", "worst"))
+    yield from (percent(of[key]["value"]) for of in (one, one["validation"]) for key in ("clean", "worst"))
     yield f"{one['seconds'] / 60:.1f}"
 
 

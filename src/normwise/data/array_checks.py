@@ -11,7 +11,8 @@ from torch import Tensor
 class Arrays(NamedTuple):
     """What a reader returns. Pixels (n, c, h, w), clips (n, c, t, h, w): uint8 0..255, or floating point in [0, 1].
 
-    Labels (n,) are indexes into `names`. A training split without images means that there is none.
+    Labels (n,) are indexes into `names`. A training split without images means that there is none. Validation images: where
+    the data set has its own.
     """
 
     train_x: Tensor
@@ -19,6 +20,8 @@ class Arrays(NamedTuple):
     test_x: Tensor
     test_y: Tensor
     names: tuple[str, ...]
+    val_x: Tensor | None = None
+    val_y: Tensor | None = None
 
 
 def need(met: object, asked: str, got: object, advice: str) -> None:
@@ -30,15 +33,19 @@ def need(met: object, asked: str, got: object, advice: str) -> None:
 def check_arrays(arrays: Arrays, source: str) -> Arrays:
     """Return the arrays with uint8 or float32 pixels and int64 labels; `source` is what messages call them.
 
-    Raises ValueError for an empty test split, a wrong rank, type or range of pixels, NaN, and labels outside the classes.
+    Raises ValueError for an empty test or validation split, a wrong rank, type or range of pixels, NaN, and labels outside the classes.
     """
-    train_x, train_y, test_x, test_y, names = arrays
+    train_x, train_y, test_x, test_y, names, val_x, val_y = arrays
     test_x, test_y = _check_split(f"{source}: test", test_x, test_y, len(names))
     train_x, train_y = _check_split(f"{source}: training", train_x, train_y, len(names))
-    shapes = [tuple(x.shape[1:]) for x in (train_x, test_x)]
     need(len(test_y), f"{source} needs test images", "none", "give a data set that is not empty")
-    need(not len(train_y) or shapes[0] == shapes[1], f"{source} needs images of one shape", shapes, "resize one split")
-    return Arrays(train_x, train_y, test_x, test_y, names)
+    if val_x is not None and val_y is not None:
+        val_x, val_y = _check_split(f"{source}: validation", val_x, val_y, len(names))
+        need(len(val_y), f"{source} needs images in its validation split", "none", "add some, or leave that split out")
+    filled = [x for x in (train_x, test_x, val_x) if x is not None and len(x)]
+    shapes = [tuple(x.shape[1:]) for x in filled]
+    need(len(set(shapes)) == 1, f"{source} needs images of one shape", shapes, "resize them")
+    return Arrays(train_x, train_y, test_x, test_y, names, val_x, val_y)
 
 
 def _check_split(split: str, x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:

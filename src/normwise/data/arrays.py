@@ -23,6 +23,7 @@ from .tensors import TensorData
 class ArrayFile(TensorData):
     """An .npz file with x_train, y_train, x_test, y_test; or with x, y alone, which are then test images.
 
+    Arrays x_val, y_val are validation images; without them, `validation_size` takes some from another split.
     Pixels (n, c, h, w) or (n, c, t, h, w), uint8 0..255 or floats in [0, 1]; labels (n,) integers from 0.
     An array `names` of text names the classes; without it they are 0 to the largest label.
     `path` is the file; other options as in `TensorData`.
@@ -53,12 +54,13 @@ class ArrayFile(TensorData):
             else:
                 keys = ("x_train", "y_train", "x_test", "y_test")
                 train_x, train_y, test_x, test_y = (_tensor(held, key) for key in keys)
-            if "names" in held:
-                return Arrays(train_x, train_y, test_x, test_y, tuple(str(name) for name in held["names"]))
-            last = max((int(y.max()) for y in (train_y, test_y) if y.numel()), default=0)
-            if last > 100_000:
+            own = {"x_val", "y_val"} & held.keys()
+            val_x, val_y = (_tensor(held, key) for key in ("x_val", "y_val")) if own else (None, None)
+            last = max((int(y.max()) for y in (train_y, test_y, val_y) if y is not None and y.numel()), default=0)
+            if last > 100_000 and "names" not in held:
                 raise ValueError(f"labels up to {last}, where indexes of classes are needed")
-            return Arrays(train_x, train_y, test_x, test_y, tuple(str(label) for label in range(last + 1)))
+            names = tuple(str(name) for name in held.get("names", range(last + 1)))
+            return Arrays(train_x, train_y, test_x, test_y, names, val_x, val_y)
 
 
 def _check_archive(content: bytes) -> None:

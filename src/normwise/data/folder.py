@@ -16,7 +16,7 @@ from ..seeding import generator
 from .array_checks import Arrays, need
 from .cache import Listing, holds, keep, place, read
 from .files import reading
-from .listing import PICTURES, Labelled, labelled, test_folder, train_folder
+from .listing import PICTURES, Labelled, labelled, test_folder, train_folder, validation_folder
 from .tensors import TensorData, stratified
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")  # no other reader of pillow is run; that of EPS starts a program
@@ -27,7 +27,7 @@ PIXELS = 2**26  # of an image, at most
 class ImageFolder(TensorData):
     """Images in root/train/CLASS and root/test/CLASS (or root/val/CLASS); or in root/CLASS, with test images cut from them.
 
-    Splits may be written training, testing, valid and validation too, in any case. Hidden folders and folders of programs
+    With all three, those of val are validation images; without, `validation_size` takes some from another split. Splits may be written training, testing, valid and validation too, in any case. Hidden folders and folders of programs
     (`__pycache__`, `__MACOSX`) are ignored, and so are files beside the class folders; a class without images is refused.
     Reads png, jpg, jpeg, bmp, webp and ppm of 8 bits, at any depth below CLASS, links followed; classes in the order of
     their names, which are those of the training split. A class may be without a folder in the test split.
@@ -70,6 +70,7 @@ class ImageFolder(TensorData):
     def arrays(self) -> Arrays:
         """Read all images: (n, channels, h, w) uint8."""
         root, train, names = train_folder(self.root, "folder", PICTURES)
+        held: list[Labelled] = []
         if train is None:
             files, tests = self._cut(labelled(root, names, PICTURES))
         else:
@@ -82,21 +83,25 @@ class ImageFolder(TensorData):
                 f"leave it out, or give {default}",
             )
             files, tests = labelled(train, names, PICTURES), labelled(test, names, PICTURES, missing=True)
-        if self.cache:
-            return self._mapped(root, files, tests, names)
-        return Arrays(*self._read(files), *self._read(tests), names)
+            if (val := validation_folder(root, test, names)) is not None:
+                held = labelled(val, names, PICTURES, missing=True)
+        halves = {"train": files, "test": tests} | ({"val": held} if held else {})
+        parts = self._mapped(root, halves, names) if self.cache else [self._read(half) for half in halves.values()]
+        train_part, test_part, *own = parts
+        return Arrays(*train_part, *test_part, names, *(own[0] if own else ()))
 
-    def _mapped(self, root: Path, files: list[Labelled], tests: list[Labelled], names: tuple[str, ...]) -> Arrays:
-        """The same arrays, mapped from the file of decoded images."""
-        paths = {path.relative_to(root).as_posix(): path for path, _ in (*files, *tests)}
-        y = torch.tensor([label for _, label in (*files, *tests)])
-        sides, first = ["train"] * len(files) + ["test"] * len(tests), self._image(files[0][0])
+    def _mapped(self, root: Path, halves: dict[str, list[Labelled]], names: tuple[str, ...]) -> list[tuple[Tensor, Tensor]]:
+        """Pixels and labels of each split, mapped from the file of decoded images."""
+        files = [file for half in halves.values() for file in half]
+        paths = {path.relative_to(root).as_posix(): path for path, _ in files}
+        y = torch.tensor([label for _, label in files])
+        sides, first = [side for side, half in halves.items() for _ in half], self._image(files[0][0])
         listing = Listing(files=[*paths], labels=y.tolist(), sides=sides, names=names)
         where = place("images", Path(self.cache).expanduser(), root, listing, f"{self.size} {self.channels}")
         if not holds("images", where):
             keep("images", where, listing, first.shape, lambda file: self._alike(paths[file], first, files[0][0]))
-        x, split = read("images", where)[1], len(files)
-        return Arrays(x[:split], y[:split], x[split:], y[split:], names)
+        sizes = [len(half) for half in halves.values()]
+        return list(zip(read("images", where)[1].split(sizes), y.split(sizes), strict=True))
 
     def _cut(self, files: list[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
         labels = torch.tensor([label for _, label in files])

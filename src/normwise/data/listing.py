@@ -73,12 +73,23 @@ def train_folder(root: str, source: str, kind: Kind) -> tuple[Path, Path | None,
 def test_folder(root: Path, names: tuple[str, ...]) -> Path:
     """Return the folder of the test split, else of validation: the first that has a class of the training split."""
     for folder in filter(None, (split_folder(root, TEST), split_folder(root, VAL))):
-        found = set(_folders(folder))
-        if found & set(names):
-            strange = ", ".join(sorted(found - set(names)))
-            need(not strange, f"{folder} needs classes that train has", strange, "remove them, or train on them")
+        if _has_classes(folder, names):
             return folder
     raise ValueError(f"{root} needs test/CLASS or val/CLASS beside train; neither holds a class of train; add one")
+
+
+def validation_folder(root: Path, test: Path, names: tuple[str, ...]) -> Path | None:
+    """Return the folder of validation images beside train and `test`, if there is one that has a class of the training split."""
+    folder = split_folder(root, VAL)
+    return folder if folder and folder != test and _has_classes(folder, names) else None
+
+
+def _has_classes(folder: Path, names: tuple[str, ...]) -> bool:
+    """Whether a folder has a class of the training split. Raises ValueError if it has others beside."""
+    found = set(_folders(folder))
+    strange = ", ".join(sorted(found - set(names))) if found & set(names) else ""
+    need(not strange, f"{folder} needs classes that train has", strange, "remove them, or train on them")
+    return bool(found & set(names))
 
 
 def labelled(folder: Path, names: tuple[str, ...], kind: Kind, missing: bool = False) -> list[Labelled]:

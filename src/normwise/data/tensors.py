@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -48,7 +48,10 @@ class TensorData(ABC):
     """A data set whose `arrays()` fit in memory; they are read and checked once, at first use, and training images when asked for.
 
     Options
-        validation_size   images taken from the training set to choose checkpoints and settings, in proportion to the classes
+        validation_size   images held back to choose checkpoints and settings, in proportion to the classes; for data without
+                          validation images of its own
+        validation_from   the split that they are taken from, and are then no part of: train or test. Test images are for a network that
+                          was trained on all training images elsewhere: what it has seen chooses wrongly
         split_seed        seed that chooses these images
         train_limit       train on at most this many of the remaining images, in proportion to the classes
         test_limit        test on this many images, the first in test order
@@ -59,6 +62,7 @@ class TensorData(ABC):
     mirrors: ClassVar[bool] = True  # a row that is mirrored left to right keeps its class
 
     validation_size: int = 0
+    validation_from: Literal["train", "test"] = "train"
     split_seed: int = 0
     train_limit: int | None = None
     test_limit: int | None = None
@@ -91,10 +95,17 @@ class TensorData(ABC):
         """Return the test images in their order, given the labels of all: as stored."""
         return torch.arange(len(y))
 
-    def rows(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows of the training split that train, and those held for validation, given its labels."""
-        held = stratified(y, self.validation_size, seeded(self.split_seed, "validation"))
-        return torch.ones(len(y), dtype=torch.bool).index_fill_(0, held, False).nonzero().flatten(), held
+    def train_order(self, y: Tensor) -> Tensor:
+        """Return the training images in their order, given the labels of all: as stored."""
+        return torch.arange(len(y))
+
+    def validation_order(self, y: Tensor) -> Tensor:
+        """Return the validation images of the data set's own in their order, given the labels of all: as stored."""
+        return torch.arange(len(y))
+
+    def held(self, y: Tensor, rows: Tensor) -> Tensor:
+        """Choose those of the rows of a split that are held back for validation, given the labels of all."""
+        return rows[stratified(y[rows], self.validation_size, seeded(self.split_seed, "validation"))]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -142,15 +153,13 @@ class TensorData(ABC):
         return full + (rest > 1)
 
     def validation(self, *, batch_size: int) -> Sequence[Batch]:
-        """Return the rows cut from the training split, in fixed batches."""
-        return Batches(self._splits[1], batch_size)
+        """Return the validation images of the data set's own, or those held back, in fixed batches."""
+        held = self._testing if self.validation_from == "test" else self._splits
+        return Batches(self._own or held[1], batch_size)
 
     def test(self, *, batch_size: int) -> Sequence[Batch]:
         """Return the test images in fixed batches: same order and composition every time."""
-        _, _, x, y, _ = self._tested
-        order, asked = self.test_order(y), f"test_from {self.test_from} must leave test images of {self.source}"
-        need(self.test_from < max(len(order), 1), asked, f"{len(order)} in all", "pass a smaller test_from")
-        return Batches(Split(x, y, order[self.test_from :][: self.test_limit]), batch_size)
+        return Batches(self._testing[0], batch_size)
 
     @cached_property
     def _arrays(self) -> Arrays:
@@ -163,14 +172,41 @@ class TensorData(ABC):
 
     @cached_property
     def _splits(self) -> tuple[Split, Split]:
-        """Training and validation images."""
-        x, y, *_ = self._arrays
-        asked = f"validation_size {self.validation_size} must leave training images of {self.source}"
-        need(self.validation_size < max(len(y), 1), asked, f"{len(y)} rows in all", "pass a smaller validation_size")
-        kept, held = self.rows(y)
+        """Training images, and those of their split that are held back for validation."""
+        x, y = self._arrays.train_x, self._arrays.train_y
+        kept, held = self._parted(y, self.train_order(y), "train")
         if self.train_limit is not None:
             kept = kept[stratified(y[kept], self.train_limit, seeded(self.split_seed, "train_limit"))]
         return Split(x, y, kept), Split(x, y, held)
+
+    @cached_property
+    def _testing(self) -> tuple[Split, Split]:
+        """Test images, and those of their split that are held back for validation."""
+        x, y = self._tested.test_x, self._tested.test_y
+        kept, held = self._parted(y, self.test_order(y), "test")
+        asked = f"test_from {self.test_from} must leave test images of {self.source}"
+        need(self.test_from < max(len(kept), 1), asked, f"{len(kept)} in all", "pass a smaller test_from")
+        return Split(x, y, kept[self.test_from :][: self.test_limit]), Split(x, y, held)
+
+    @property
+    def _own(self) -> Split | None:
+        """The validation images of the data set's own."""
+        x, y = self._tested.val_x, self._tested.val_y
+        if x is None or y is None:
+            return None
+        got = f"validation_size {self.validation_size}"
+        need(not self.validation_size, f"{self.source} has validation images of its own", got, "leave that out")
+        return Split(x, y, self.validation_order(y))
+
+    def _parted(self, y: Tensor, rows: Tensor, split: str) -> tuple[Tensor, Tensor]:
+        """The rows of a split without those held back for validation, in the same order, and these."""
+        if self._own or self.validation_from != split:
+            return rows, rows[:0]
+        kind = {"train": "training", "test": "test"}[split]
+        asked = f"validation_size {self.validation_size} must leave {kind} images of {self.source}"
+        need(self.validation_size < max(len(rows), 1), asked, f"{len(rows)} rows in all", "pass a smaller validation_size")
+        held = self.held(y, rows)
+        return rows[~torch.isin(rows, held)], held
 
     @property
     def _training(self) -> Split:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +31,22 @@ from ..types import Attack, Data, Report, ThreatModel, silent
 from ..utils.model_state import moved
 from ..utils.per_row import first_rows
 from ..utils.run import RESULT, check_running, place
-from ..utils.run_folder import check_folder, keep_settings
+from ..utils.run_folder import CONFIG, check_folder, keep_settings, same_settings
 from .evaluation_run import clear
 from .experiment import Experiment, evaluated, labelled, prepared, run
 from .patterns import with_patterns
 from .tuning import Search, Try, Tuning, search
-from .ways import WAYS, Way, choose, sentences, verdict, why_not
+from .unseen import ROWS, unseen, with_validation
+from .ways import WAYS, Way, against, choose, sentences, verdict, why_not
 
 RECORD = "improve.json"
 GIVEN = "as given"
-ROWS = 1000  # validation images that choose, at most
+AFTERWARDS = (
+    "ways",
+    "lose",
+    "budget",
+    "rows",
+)  # settings that no training depends on: with others, finished ones are used again
 AUDITS = (0.15, 0.25)  # of the budget: for the network as it is given, and for the one chosen
 
 
@@ -48,15 +57,18 @@ class Improve:
     Options
         model       a run folder, a weights file beside its model.json, hub:USER/NAME, or package.module:function
         weights     a weights file for the function
-        data        the data set, by name or path: its training images train, its validation images choose, its test images report
+        data        the data set, by name or path: its training images train, its validation images choose, its test images report.
+                    Without validation images, a tenth of the training images are taken, 1,000 at most
         threat      what the attacker may do, in training and evaluation
         ways        what is tried, in this order: some of pgd-at, mixed, norms-alone, robustnorm, groupnorm
         attacks     the attacks of the evaluation (the protocol)
         strongest   further attacks, on the images that `attacks` leave correct; []: none
         schedule    how every way trains, its learning rate apart
-        rates       learning rates from which every way chooses, by trainings a third as long
+        rates       learning rates from which every way chooses, by trainings a third as long. While the best is the first or last
+                    one, up to two beyond are tried too; a single rate is taken as it is
         lose        share of clean accuracy that the chosen network may lose, on validation images
-        budget      minutes. No way is begun that would end after them, by what the ways before took. The first is always tried
+        budget      minutes, two fifths of them for audits. No way is begun that would end too late, by what the ways before took. The first
+                    is always tried
         rows        test images of each audit
         seed        every random choice follows from it
         batch_size  images per batch in the evaluation
@@ -100,44 +112,53 @@ class Improve:
 def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
     """Try the ways, choose one, audit it, and write `improve.json`; returns that record.
 
-    The record's `network` is what every verb takes as its model: the run folder `cells/WAY`, or the function and its weights. A stopped run resumes where it was.
-    Raises ValueError for a network or data that cannot be used, for data without validation images, and for a folder that another
-    run filled.
+    The record's `network` is what every verb takes as its model: the run folder `cells/WAY`, or the function and its weights; `again`
+    has the command that repeats its training. A stopped run resumes where it was, and so does one with other `ways`, `lose`, `budget`
+    or `rows`. Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
-    check_folder(s, folder)
+    check_folder(s, folder, agree=[one.name for one in fields(s) if one.name not in AFTERWARDS])
+    asked = s
     loaded = load(s.model, s.weights)
     start = moved(loaded.model, place(s))
-    if not s.data.validation(batch_size=s.batch_size):
-        raise ValueError(
-            "the data has no validation images, and ways are compared on these; give --data.validation_size, such as 1000"
-        )
+    s = replace(s, data=with_validation(s.data))
     ways = [WAYS[name] for name in dict.fromkeys(s.ways)]
     for way in ways:
         if not why_not(way, start):
             prepared(experiment_of(s, way, s.rates[0]), report)  # what cannot run is refused before anything is written
     said = told([loaded], report)
-    keep_settings(s, folder)
+    data, validation = unseen(s.data, start, s.threat, s.batch_size)
+    s = replace(s, data=data)
+    keep_settings(asked, folder)
     pieces = len(ways) + 3
+    if validation["sentence"]:
+        report(f"validation images: {validation['sentence']}", 0, pieces)
     report("audit of the network as it is given", 0, pieces)
     audits = {"before": _audited(s, folder / "audit-before", {"model": s.model, "weights": s.weights}, AUDITS[0])}
     before = _before(s, folder, start, report)
     tried = list[dict[str, Any]]()
     for number, way in enumerate(ways, 2):
-        report(f"{way.name}: {way.says}", number, pieces)
-        tried.append(_tried(s, way, folder, why_not(way, start) or _too_late(s, [before, *tried])))
-    chosen = choose(before, tried, s.lose)
-    if chosen:
+        why = "" if (folder / f"{way.name}.json").exists() else why_not(way, start) or _too_late(s, [before, *tried])
+        report(f"{way.name}: {'was not tried' if why else way.says}", number, pieces)
+        tried.append(_tried(s, way, folder, why))
+    tried = [one | ({"against": against(before, one, s.lose)} if one["state"] == "tried" else {}) for one in tried]
+    chosen = choose(tried)
+    if not chosen:
+        shutil.rmtree(folder / "audit-after", ignore_errors=True)  # of a way that was chosen under other settings
+    else:
         report(f"audit of {chosen['name']}", pieces - 1, pieces)
         model, weights = made(s, chosen["name"], folder)
         claim = {"claim": str(folder / "cells" / chosen["name"] / RESULT), "twin": "none" if s.weights else s.model}
         audits["after"] = _audited(s, folder / "audit-after", {"model": model, "weights": weights, **claim}, AUDITS[1])
+    first, *others = sentences(before, tried, chosen, audits)
     record = {
         "settings": plain(s),
+        "validation": validation,
         "before": before,
         "ways": tried,
         "chosen": chosen["name"] if chosen else "",
         "network": " --weights ".join(filter(None, made(s, chosen["name"], folder))) if chosen else "",
-        "sentences": sentences(before, tried, chosen, audits),
+        "again": _again(s, chosen, folder) if chosen else None,
+        "sentences": [first, *filter(None, [validation["sentence"]]), *others],
         "audits": {when: {"verdict": one["verdict"], "sentence": verdict(one)} for when, one in audits.items()},
         "provenance": provenance() | said,
     }
@@ -159,14 +180,26 @@ def made(s: Improve, way: str, folder: Path) -> tuple[str, str]:
     return (s.model, str(cell / WEIGHTS)) if is_function(s.model) else (str(cell), "")
 
 
+def _again(s: Improve, chosen: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The command that trains a way once more, behind which settings can be changed, and how it was trained."""
+    config = shlex.quote(str(folder / "cells" / chosen["name"] / CONFIG))
+    how = f"{s.schedule.optimizer}, learning rate {chosen['search']['rate']:.3g}, epochs {s.schedule.epochs}"
+    return {"command": f"normwise train --config {config} --out runs/train", "how": how}
+
+
 def _too_late(s: Improve, made: Sequence[Mapping[str, Any]]) -> str:
     """Why no further way is begun: it would end after the budget. The first is always tried."""
     done = [one["seconds"] for one in made[1:] if one["state"] == "tried"]
-    spent = (made[0]["seconds"] + sum(done)) / 60
-    allowed = (1 - sum(AUDITS)) * s.budget
-    if not done or spent + max(done) / 60 <= allowed:
+    if not done:
         return ""
-    return f"{spent:.1f} minutes were spent, and it would take about {max(done) / 60:.1f} more; give --budget more than {s.budget:g}"
+    spent, more = (made[0]["seconds"] + sum(done)) / 60, max(done) / 60
+    needed = (spent + more) / (1 - sum(AUDITS))
+    if needed <= s.budget:
+        return ""
+    return (
+        f"{spent:.1f} minutes were spent, it would take about {more:.1f} more, and {sum(AUDITS) * s.budget:.1f} of {s.budget:g} are "
+        f"kept for two audits; with --budget {ceil(10 * needed) / 10:g} and the same --out it is tried"
+    )
 
 
 def _before(s: Improve, folder: Path, model: nn.Module, report: Report) -> dict[str, Any]:
@@ -227,7 +260,7 @@ def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None)
     e, spent = result.evaluation, result.training
     search = found.told() if found else {"seconds": 0.0}
     return {
-        "validation": {"clean": judged.clean_accuracy.value, "worst": judged.headline.value, "n": judged.n},
+        "validation": {"clean": asdict(judged.clean_accuracy), "worst": asdict(judged.headline), "n": judged.n},
         "clean": asdict(e.clean_accuracy),
         "protocol": asdict(e.pair[0]),
         "worst": asdict(e.headline),
@@ -245,10 +278,13 @@ def _cost(spent: Training) -> dict[str, Any]:
 
 
 def _audited(s: Improve, folder: Path, asked: Mapping[str, str], share: float) -> dict[str, Any]:
-    """The audit of a network, kept in a folder of its own."""
+    """The audit of a network, kept in a folder of its own, from which one with other settings is taken away."""
+    shared = ("data", "threat", "rows", "seed", "device", "threads")
+    own: dict[str, Any] = {name: getattr(s, name) for name in shared} | {"twin": "none"} | dict(asked)
+    settings = Audit(**own, batch_size=min(s.batch_size, 32), budget=share * s.budget)
+    if folder.exists() and not same_settings(settings, folder):
+        shutil.rmtree(folder)
     if not (folder / "audit.json").exists():
-        shared = ("data", "threat", "rows", "seed", "device", "threads")
-        own: dict[str, Any] = {name: getattr(s, name) for name in shared} | {"twin": "none"} | dict(asked)
-        run_audit(Audit(**own, batch_size=min(s.batch_size, 32), budget=share * s.budget), folder, silent)
+        run_audit(settings, folder, silent)
         clear(folder)
     return dict(json.loads((folder / "audit.json").read_text()))

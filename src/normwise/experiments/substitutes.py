@@ -55,5 +55,6 @@ def described(
 def _classes(data: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which classes a data set has: its options, but for which rows are used and where known files lie."""
     known = data["name"] in DATA and issubclass(DATA[data["name"]], StoredData)
-    rows = ("validation_size", "split_seed", "train_limit", "test_limit", "test_from", "download", *["root"] * known)
+    rows = ["validation_size", "validation_from", "split_seed", "train_limit", "test_limit", "test_from", "download"]
+    rows += ["root"] * known
     return {key: value for key, value in data.items() if key not in rows}

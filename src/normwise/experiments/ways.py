@@ -10,8 +10,10 @@ from torch import nn
 
 from ..auditing.checks.record import LATE, NOT_ESTABLISHED, TRUSTWORTHY
 from ..norms import GN, RNT, sites
+from ..records import Score
 from ..training.recipes import Adversarial, Mixed
 from ..types import Norm, Recipe
+from ..utils.intervals import above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,8 @@ def why_not(way: Way, model: nn.Module) -> str:
 def verdict(audited: Mapping[str, Any]) -> str:
     """An audit in one line."""
     low, high = audited["interval"]
-    return f"{audited['verdict']}{_unsure(audited)}: at most {100 * audited['upper_bound']:.1f}% robust [{100 * low:.1f}, {100 * high:.1f}]"
+    bound = f"at most {100 * audited['upper_bound']:.1f}% of images are robust [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{bound}; this figure is {audited['verdict']}{_unsure(audited)}"
 
 
 def _unsure(audited: Mapping[str, Any]) -> str:
@@ -74,15 +77,29 @@ def _unsure(audited: Mapping[str, Any]) -> str:
     return f" ({why})"
 
 
-def choose(before: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], lose: float) -> Mapping[str, Any] | None:
-    """The way with the best worst case on validation images that does not lose too much clean accuracy there; None: none is better.
+def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float) -> str:
+    """Why a way that was tried is not chosen, whatever the others reach, by its figures on validation images; empty: it may be.
 
     A network that gives almost all images one class is none to choose, and any other is better.
     """
-    least = before["validation"]["clean"] - lose
-    able = [one for one in tried if one["state"] == "tried" and not one.get("dead") and one["validation"]["clean"] >= least]
-    best = max(able, key=lambda one: one["validation"]["worst"], default=None)
-    return best if best and (before.get("dead") or best["validation"]["worst"] > before["validation"]["worst"]) else None
+    if one.get("dead") or before.get("dead"):
+        return "it gives almost all images one class" * bool(one.get("dead"))
+    old, new = before["validation"], one["validation"]
+    lost = old["clean"]["value"] - new["clean"]["value"]
+    if lost > lose + 1e-9:
+        return f"it loses {100 * lost:.1f} points of clean accuracy on validation images, and {100 * lose:.3g} are allowed"
+    if not above(Score(**new["worst"]), Score(**old["worst"])):
+        return (
+            f"its worst case on {new['n']} validation images is {100 * new['worst']['value']:.1f}%, which is not above the "
+            f"{100 * old['worst']['value']:.1f}% of the network as it is given by more than chance"
+        )
+    return ""
+
+
+def choose(tried: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The way with the best worst case on validation images of those that nothing speaks against; None: there is none."""
+    able = [one for one in tried if one["state"] == "tried" and not one["against"]]
+    return max(able, key=lambda one: float(one["validation"]["worst"]["value"]), default=None)
 
 
 def sentences(
@@ -93,7 +110,9 @@ def sentences(
 ) -> list[str]:
     """What came out, in words; the first is the headline."""
     if not chosen:
-        found = ["Nothing that was tried makes this network more robust without losing too much clean accuracy; keep it"]
+        found = [
+            "Nothing that was tried makes this network more robust by more than chance without losing too much clean accuracy; keep it"
+        ]
     else:
         old, new = before["worst"], chosen["worst"]
         sure = "" if new["low"] > old["high"] else ", and the intervals overlap: this may be chance"
@@ -109,9 +128,13 @@ def sentences(
     for one in tried:
         if one["state"] != "tried":
             found.append(f"{one['name']} {one['state']}: {one['why']}")
-        elif one["search"]["edge"]:
+            continue
+        if one["against"]:
+            found.append(f"{one['name']} was not chosen: {one['against']}")
+        if one["search"]["edge"]:
             found.append(
-                f"{one['name']} was not tuned to the end: its best learning rate was the last one tried; it may do better"
+                f"{one['name']} was not tuned to the end: its best learning rate, {one['search']['rate']:.3g}, was the last one "
+                "tried; it may do better with others (--rates)"
             )
     if still := [one["name"] for one in (before, *tried) if one.get("dead")]:
         found.append(f"Almost all images get one class from {', '.join(still)}: that is no robustness, and is never chosen")

@@ -29,6 +29,17 @@ def of_rows(successes: float, n: int) -> Score:
     return Score(value=p, low=max(low, 0.0), high=min(high, 1.0), n=n, unit="rows", rows=n)
 
 
+def above(one: Score, other: Score) -> bool:
+    """Whether a share is larger than another by more than chance: the 95% interval of their difference is above 0.
+
+        p1 - p2 > sqrt((p1 - low1)^2 + (high2 - p2)^2)
+
+    For shares of different rows. Of the same rows it is stricter, where networks that are right on one row tend to be so together.
+    Source: Newcombe 1998, method 10.
+    """
+    return one.value - other.value > sqrt((one.value - one.low) ** 2 + (other.high - other.value) ** 2)
+
+
 def of_batches(successes: Sequence[float], size: int) -> Score:
     """Share of rows in whole batches of one size, where rows of a batch are not independent.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...seeding import generator
 from ..array_checks import Arrays, need
 from ..cache import Listing, holds, keep, place, read
-from ..listing import CLIPS, labelled, test_folder, train_folder
+from ..listing import CLIPS, labelled, test_folder, train_folder, validation_folder
 from ..tensors import TensorData
 from .decoding import Sampling, decode
 from .splits import Groups, check_sides, folds, groups_of, official
@@ -92,27 +92,36 @@ class VideoFolder(TensorData):
         return self.root
 
     def arrays(self) -> Arrays:
-        """Map the clips: (n, channels, views x frames, size, size) uint8. Both splits have all rows; `rows` tell them apart."""
+        """Map the clips: (n, channels, views x frames, size, size) uint8. Every split has all rows; the orders tell them apart."""
         listing, x = self._clips
         y = torch.tensor(listing.labels)
-        return Arrays(x, y, x, y, tuple(listing.names))
+        return Arrays(x, y, x, y, tuple(listing.names), *((x, y) if "val" in listing.sides else ()))
 
-    def rows(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows that train, and those held for validation: whole groups."""
-        sides, groups = self._sides
-        train = torch.tensor([row for row, side in enumerate(sides) if side == "train"], dtype=torch.long)
-        known = torch.tensor([row for row in train.tolist() if groups[row] is not None], dtype=torch.long)
-        held = torch.zeros(len(y), dtype=torch.bool)
-        if self.validation_size and len(known):
-            of = [str(groups[row]) for row in known.tolist()]
-            parts = max(2, min(round(len(known) / self.validation_size), len(set(of))))
-            held[known[folds(y[known], of, parts, generator(self.split_seed, "validation")) == 0]] = True
-        return train[~held[train]], held.nonzero().flatten()
+    def train_order(self, y: Tensor) -> Tensor:
+        """Return the rows that train, as stored."""
+        return self._on("train")
+
+    def validation_order(self, y: Tensor) -> Tensor:
+        """Return the rows of the folder of validation, as stored."""
+        return self._on("val")
 
     def test_order(self, y: Tensor) -> Tensor:
         """Return the rows that test in a shuffled order, always the same."""
-        rows = torch.tensor([row for row, side in enumerate(self._sides[0]) if side == "test"], dtype=torch.long)
+        rows = self._on("test")
         return rows[torch.randperm(len(rows), generator=generator(0, "test order"))]
+
+    def held(self, y: Tensor, rows: Tensor) -> Tensor:
+        """Choose those of the rows of a split that are held back for validation: whole groups."""
+        groups = self._sides[1]
+        known = torch.tensor([row for row in rows.tolist() if groups[row] is not None], dtype=torch.long)
+        if not self.validation_size or not len(known):
+            return known[:0]
+        of = [str(groups[row]) for row in known.tolist()]
+        parts = max(2, min(round(len(known) / self.validation_size), len(set(of))))
+        return known[folds(y[known], of, parts, generator(self.split_seed, "validation")) == 0]
+
+    def _on(self, side: str) -> Tensor:
+        return torch.tensor([row for row, of in enumerate(self._sides[0]) if of == side], dtype=torch.long)
 
     @cached_property
     def _clips(self) -> tuple[Listing, Tensor]:
@@ -137,11 +146,15 @@ class VideoFolder(TensorData):
     def _listed(self) -> Listing:
         """The videos below the root."""
         root, train, names = train_folder(self.root, "video", CLIPS)
-        halves = {"": root} if train is None else {"train": train, "test": test_folder(root, names)}
+        halves = {"": root}
+        if train is not None:
+            halves = {"train": train, "test": test_folder(root, names)}
+            if (val := validation_folder(root, halves["test"], names)) is not None:
+                halves["val"] = val
         rows = sorted(
             (path.relative_to(root).as_posix(), label, side)
             for side, half in halves.items()
-            for path, label in labelled(half, names, CLIPS, missing=side == "test")
+            for path, label in labelled(half, names, CLIPS, missing=side in ("test", "val"))
         )
         files, labels, sides = zip(*rows, strict=True)
         return Listing(files=files, labels=labels, sides=sides, names=names)

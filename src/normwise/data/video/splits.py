@@ -88,18 +88,17 @@ def _bare(file: str) -> str:
 
 
 def check_sides(files: Sequence[str], sides: Sequence[str], groups: Groups) -> None:
-    """Refuse a split that has one group on both sides, or a video to test that is for training alone. Raises ValueError."""
+    """Refuse a split that has one group on two sides, or a video to test that is for training alone. Raises ValueError."""
     asked = "a split needs each group on one side"
-    first: dict[tuple[str, str], str] = {}
+    first: dict[str, tuple[str, str]] = {}
     for file, side, group in zip(files, sides, groups, strict=True):
         if group is None:
             need(
                 side != "test", f"{asked}, and those of group null to train", f"{file} to test", "move it to the other side"
             )
         elif side:
-            other = first.get(("train" if side == "test" else "test", group))
-            first.setdefault((side, group), file)
-            need(other is None, asked, f"group {group} in {other} and {file}", "move one to the other side")
+            of, other = first.setdefault(group, (side, file))
+            need(of == side, asked, f"group {group} in {other} and {file}", "move one to the other side")
 
 
 def folds(y: Tensor, groups: Sequence[str], count: int, generator: Generator) -> Tensor:
