@@ -94,6 +94,7 @@ BOMBS = {
     "settings of a question mark": ("yaml", b"?", "is not YAML"),
     "an archive that spans two disks": ("torch", b"PK" + bytes(30) + struct.pack("<4sLQL4s4H2LH", b"PK\6\7", 0, 0, 2, b"PK\5\6", *[0] * 7), "cannot be read as weights"),
     "a pickle of 2^60 bytes": ("safetensors", b"\x80\x8e" + struct.pack("<Q", 2**60) + b"8" * 9, "is not a weights file"),
+    "code whose name is two lines": ("torch", b"\x80\x04\x8c\x02os\x8c\x03a\nb\x93.", "wants to run code .os.a.b"),
     "an X of other dimensions": ("svhn", None, "X of shape"),
 }  # fmt: skip
 

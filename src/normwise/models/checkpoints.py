@@ -157,7 +157,8 @@ def _named_by_a_pickle(path: Path) -> str:
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held, suppress(ValueError):
         for opcode, argument, _ in pickletools.genops(held):  # type: ignore[arg-type]  # a file makes room for what it says
             if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
-                return ".".join(str(argument).split() if opcode.name == "GLOBAL" else texts[-2:])
+                named = ".".join(str(argument).split() if opcode.name == "GLOBAL" else texts[-2:])
+                return "".join(c if c.isprintable() else "?" for c in named[:100])
             texts += [argument] if isinstance(argument, str) else []
     return ""
 
