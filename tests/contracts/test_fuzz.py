@@ -121,6 +121,18 @@ def test_what_would_take_all_memory_or_end_in_a_traceback_is_refused(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
+def test_numbers_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
+    """scipy's reader brings the process down there."""
+    from scipy.io import savemat
+
+    savemat(file := io.BytesIO(), {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.ones((2, 1))})
+    (path := tmp_path / "a.mat").write_bytes(
+        file.getvalue().replace(struct.pack("<II", 2, 6144), struct.pack("<II", 0, 6144))
+    )
+    with pytest.raises(ValueError, match="got numbers of kind 0"):
+        READERS["svhn"].read(path)
+
+
 def test_a_packed_file_is_unpacked_no_further_than_it_may_be(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(bytes(2**22)))

@@ -23,12 +23,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from scipy.io import savemat
 
 from normwise.data import ArrayFile, Arrays, Cifar10, Cifar100, Digits, FashionMnist, ImageFolder, Mnist, Svhn, find
 from normwise.data.augment import random_crop, random_flip
 from normwise.data.download import fetch, fetch_archive
+from normwise.data.mat import matrices
 from normwise.data.tensors import TensorData, stratified
 from normwise.registry import plain
 
@@ -285,6 +287,14 @@ def test_the_pickles_of_python_2_are_read(tmp_path: Path) -> None:
             b"\x80\x02}(U\x04data" + array + state + dtype + pixels + labels + b"u."
         )
     assert all(np.array_equal(found, array) for found, array in zip(data._arrays, arrays, strict=False))
+
+
+@given(arrays(st.sampled_from(["u1", "i2", "f4", "f8"]), array_shapes(max_dims=4, max_side=4)), st.booleans())
+def test_a_mat_file_is_read_as_it_was_written(held, packed):
+    savemat(file := io.BytesIO(), {"one": held, "y": np.arange(4.0)}, do_compression=packed)
+    first, second = matrices(file.getvalue())
+    assert (first.name, second.name, second.array().tolist()) == ("one", "y", [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(first.array(), np.atleast_2d(held))
 
 
 @pytest.mark.parametrize("world", ["cifar10 python", "cifar10 binary", "mnist", "mnist gz", "svhn", "folder", "npz"])

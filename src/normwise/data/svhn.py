@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +14,19 @@ from torch import Tensor
 from ..limits import DATA
 from .array_checks import Arrays
 from .files import StoredData, reading
+from .mat import matrices
 
 
 def read_mat(file: Path) -> tuple[Tensor, Tensor]:
     """Read one file: X (32, 32, 3, n) becomes (n, 3, 32, 32) uint8, y (n, 1) becomes (n,), with label 10 for digit 0."""
-    from scipy.io import loadmat, whosmat
-
     with reading(file, "a .mat file of SVHN with X of shape (32, 32, 3, n) and y of shape (n, 1)") as content:
-        told = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content)) if name in ("X", "y")}
-        n = told["X"][0][-1]
-        if told["X"] != ((32, 32, 3, n), "uint8") or told["y"][0] != (n, 1) or 3072 * n > DATA:
-            raise ValueError(f"X of shape {told['X'][0]} and {told['X'][1]}, y of shape {told['y'][0]}")
-        held = loadmat(io.BytesIO(content), variable_names=["X", "y"])
-        x, y = held["X"], held["y"].ravel().astype(np.int64)
+        held = {one.name: one for one in matrices(content)}
+        n = held["X"].shape[-1]
+        if held["X"].shape != (32, 32, 3, n) or held["y"].shape != (n, 1) or 3072 * n > DATA:
+            raise ValueError(f"X of shape {held['X'].shape}, y of shape {held['y'].shape}")
+        x, y = held["X"].array(), held["y"].array().ravel().astype(np.int64)
+        if x.dtype != np.uint8:
+            raise ValueError(f"X of {x.dtype}")
         if not ((y >= 1) & (y <= 10)).all():
             raise ValueError(f"labels from {y.min()} to {y.max()}, not from 1 to 10")
         return torch.from_numpy(np.ascontiguousarray(x.transpose(3, 2, 0, 1))), torch.from_numpy(y % 10)
