@@ -43,7 +43,7 @@ FAULTS = [
     Fault("intervals are of 95%", "utils/intervals.py", "inv_cdf(0.975)", "inv_cdf(0.95)", "facts/test_report.py verdict/test_verdict.py"),
     Fault("a network that writes into its input writes into a copy", "utils/forward.py", "model(x.clone())", "model(x)", "contracts/test_networks.py"),
     # data
-    Fault("validation images do not train", "data/tensors.py", "rows[~torch.isin(rows, held)], held", "rows, held", "facts/test_data.py"),
+    Fault("validation images do not train", "data/tensors.py", "~torch.isin(rows, held)", "torch.isin(rows, rows)", "facts/test_data.py"),
     Fault("Gaussian noise has the deviation of its table", "data/corruptions/noise.py", "scale=deviation, size", "scale=deviation**2, size", "facts/test_corruptions.py"),
     # norms
     Fault("running spreads are those of the population", "norms/layer.py", "self._measure.tracked(spread, n)", "spread", "facts/test_statnorm.py"),

@@ -12,6 +12,7 @@ from normwise.experiments.experiment import Experiment, build
 from normwise.experiments.improve import Improve, _too_late
 from normwise.experiments.unseen import unseen, with_validation
 from normwise.experiments.ways import WAYS, against, choose, sentences, why_not
+from normwise.report.improve import write_page
 from normwise.threats import Linf
 from normwise.utils.intervals import above, of_rows
 from records import improved
@@ -113,12 +114,13 @@ def test_what_limits_a_figure_is_said():
     assert not any("tuned" in one or "coupled" in one for one in plain)
     doubtful = {"before": sure, "after": {**sure, "verdict": "doubtful"}}
     assert sentences(before, [way], way, doubtful)[0].endswith("its audit says doubtful")
-    late = {"name": "stronger search", "status": "could not run", "measured": f"0.44 {LATE}, of a budget of 1.25"}
+    late = {"name": "stronger search", "status": "could not run", "measured": f"0.44 {LATE}, its part of the budget"}
     for checks, why in (([late], "too little time; give a larger --budget"), ([], "no gradient arrives")):
         hurried = {**sure, "verdict": "not established", "checks": checks, "reasons": ["no gradient arrives"]}
         told = sentences(before, [way], way, {"before": hurried, "after": hurried})
         assert told[0].endswith(f"its audit says not established ({why})")
-        assert f"this figure is not established ({why})" in " ".join(told)
+        figure = f"at most 50.0% of images are robust [40.0, 60.0]; this figure is not established ({why})"
+        assert f"Audit of the network as it is given: {figure}" in told
     edge = {**way, "search": {**way["search"], "edge": True}, "coupled": True}
     told = " ".join(sentences(before, [edge], edge, {"before": sure, "after": sure}))
     assert "not tuned to the end" in told
@@ -151,6 +153,13 @@ def test_images_that_the_network_has_learned_do_not_choose():
     assert "30 test images were made validation images" in told["sentence"]
     unlearned = ByHeart(data)
     assert unseen(data, unlearned, Linf(), 50) == (data, {"learned": None, "sentence": "", "from": "train"})
+
+
+def test_a_record_that_lacks_what_its_page_shows_is_refused(tmp_path):
+    record = improved()
+    del record["validation"]
+    with pytest.raises(ValueError, match="the record is incomplete: .*validation"):
+        write_page(tmp_path, record)
 
 
 def test_data_without_validation_images_gets_a_tenth_of_its_training_images():

@@ -12,11 +12,18 @@ _HERE = Path(__file__).parent
 
 
 def rendered(template: str, **told: Any) -> str:
-    """Render a template of this folder; text from files and names is escaped. The template extends `frame.html`."""
+    """Render a template of this folder; text from files and names is escaped. The template extends `frame.html`.
+
+    Raises ValueError for a record that lacks what the page shows.
+    """
+    from jinja2 import UndefinedError
     from markupsafe import Markup
 
     style, script = (Markup((_HERE / name).read_text()) for name in ("page.css", "page.js"))
-    return _pages().get_template(template).render(style=style, script=script, **told)
+    try:
+        return str(_pages().get_template(template).render(style=style, script=script, **told))
+    except UndefinedError as error:
+        raise ValueError(f"the record is incomplete: {error}") from None
 
 
 @cache
