@@ -158,7 +158,7 @@ def test_images_that_the_network_has_learned_do_not_choose():
 def test_a_record_that_lacks_what_its_page_shows_is_refused(tmp_path):
     record = improved()
     del record["validation"]
-    with pytest.raises(ValueError, match="the record is incomplete: .*validation"):
+    with pytest.raises(ValueError, match=r"the record is incomplete: .*validation"):
         write_page(tmp_path, record)
 
 

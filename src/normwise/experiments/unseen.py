@@ -33,8 +33,8 @@ def unseen(data: Data, model: nn.Module, threat: ThreatModel, batch_size: int) -
     """The data, with validation images that the network has not learned; and what a record says of them.
 
     If the network is better on validation images than on test images, by more than chance, it has learned them. Where they were
-    taken from training images, as many (1,000 and half of the test images at most) are taken from the test images instead: no
-    other images are new to it. Test images are then fewer, and none of them chooses. Validation images of the data set's own stay.
+    taken from training images, half of the test images, 1,000 at most, become validation images instead: no other images are new
+    to it. Test images are then fewer, and none of them chooses. Validation images of the data set's own stay.
     """
     seen, new = (
         evaluate(model, first_rows(rows(batch_size=batch_size), ROWS), threat, ()).evaluation.clean_accuracy
@@ -52,7 +52,7 @@ def unseen(data: Data, model: nn.Module, threat: ThreatModel, batch_size: int) -
         )
         if isinstance(data, TensorData) and taken and data.validation_from == "train":
             data = replace(data, validation_from="test")
-            data = replace(data, validation_size=max(1, min(taken, ROWS, _available(data))))
+            data = replace(data, validation_size=max(1, min(ROWS, _available(data))))
             told["sentence"] = (
                 f"{better}: it has learned the former. So {data.validation_size} test images were made validation images "
                 "before anything was tried, and no figure is of these"

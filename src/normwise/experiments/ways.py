@@ -91,7 +91,7 @@ def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float) -> s
     if not above(Score(**new["worst"]), Score(**old["worst"])):
         return (
             f"its worst case on {new['n']} validation images is {100 * new['worst']['value']:.1f}%, which is not above the "
-            f"{100 * old['worst']['value']:.1f}% of the network as it is given by more than chance"
+            f"{100 * old['worst']['value']:.1f}% of the network as it is given by more than chance; more validation images may tell"
         )
     return ""
 
