@@ -180,6 +180,7 @@ def test_cells_under_different_threat_models_are_not_compared():
     both = [result("bn", worst=0.1, eps=0.3), result("gn", worst=0.6, eps=0.1)]
     assert {cell.setting for cell in cells.of(both)} == {"digits (eps 0.3)", "digits (eps 0.1)"}
     assert "more robust than BatchNorm" not in words(both)
+    assert said(both).lead == "Worst case of each, in 2 settings: BatchNorm 10.0% and GroupNorm 60.0%."
 
 
 def given(network="mine:network", weights="net.pt", worst=0.02, **settings):

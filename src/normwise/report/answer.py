@@ -96,6 +96,9 @@ def _norms(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]
     if len(settings) > 1:
         rest = f"Networks are compared only within one setting. There are {len(settings)}: {joined(settings)}."
     compared = _compared(columns)
+    if not compared and len(settings) > 1:
+        each = joined(f"{cell.norm} {percent(cell.worst.value)}" for cell in found)
+        return f"Worst case of each, in {len(settings)} settings: {each}.", rest
     if not compared:
         return f"{capital(best.norm)} keeps most under attack: {percent(best.worst.value)}.", rest
     gains = [(column, cell) for column in compared for cell in column.above if _gain(cell, column.reference) >= MATTERS]
