@@ -122,7 +122,8 @@ def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
         return "Accuracy under attack", "Each bar is a 95% interval. The worst case is taken over all attacks together."
     text = "Each line is one network: the ring is its accuracy on clean images, the filled mark its worst case under attack."
     if any(cell.reference for cell in found):
-        text += f" The shaded band is the interval of {cells.compared_with(found)}'s worst case: a mark whose bar touches it is not distinguishable from it."
+        name = cells.compared_with(found)
+        text += f" The shaded band is the interval of {name}'{'s' * (name[-1] != 's')} worst case: a mark whose bar touches it is not distinguishable from it."
     if any(cell.paired for cell in found):
         text += " The vertical stroke is the accuracy under the protocol alone."
     if any(len(cell.results) > 1 for cell in found):
