@@ -170,6 +170,17 @@ def test_a_split_that_divides_a_group_is_refused(root: Path, tmp_path: Path) -> 
     assert sorted(rows(data.test(batch_size=9))[2].tolist()) == [2, 3]
 
 
+def test_videos_in_a_folder_of_validation_validate_and_no_more(root: Path, tmp_path: Path) -> None:
+    for path in sorted(root.rglob("*.mkv")):
+        place = tmp_path / "three" / ("train", "Val", "test")[int(path.name[1])] / path.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(place / path.name)
+    data = VideoFolder(root=str(tmp_path / "three"), **SMALL)
+    parts = data.train(batch_size=4, generator=torch.Generator()), data.validation(batch_size=4), data.test(batch_size=4)
+    found = [[data._clips[0].files[row].split("/")[0] for row in rows(part)[2].tolist()] for part in parts]
+    assert found == [["train"] * 4, ["Val"] * 4, ["test"] * 4]
+
+
 def test_a_bad_clip_is_named_and_left_out_on_request_alone(root: Path) -> None:
     bad = root / "left" / "s1_left2.mkv"
     bad.write_bytes(bad.read_bytes()[:300])
