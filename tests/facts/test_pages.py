@@ -68,7 +68,10 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     told = words(audit.to_html([audited()], HERE))
     order = (
         "Doubtful: claimed 53.0%, at most 12.0% of these images stay correct.",
-        "95% interval for images like these 7.0–18.0%, n = 200. Could not run: transfer.",
+        "Without an attack 94.0% of them are right.",
+        "more than 5 points off the claim (here 41.0)",
+        "For other images like these, 7.0–18.0% may be left (95% interval, n = 200).",
+        "Could not run: transfer.",
     )
     order += ("Pgd-50 on dlr and others leave 12.0%", "Threat card", "that is 8/255", "12.0% of images stay correct")
     order += (
@@ -86,7 +89,7 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     places = [told.index(part) for part in order]
     assert places == sorted(places)
     told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)], HERE))
-    assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%." in told
+    assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%, less than 5 points lower." in told
     assert "Each image alone: the other images of the batch were measured not to matter." in told
     assert "Failed checks" not in told
     third = audited(verdict="not established", bound=0.5, coupled=False) | {"reasons": ["the bound is loose"]}
@@ -106,7 +109,7 @@ def test_a_record_of_the_first_audits_still_makes_a_page():
         "checks": [{k: v for k, v in c.items() if k not in ("series", "n")} for c in old["checks"]],
     }
     told = words(audit.to_html([old], HERE))
-    assert "What broke it pgd-20." in told
+    assert "Which attack broke how many images pgd-20." in told
     assert "Adversarial images" not in told
 
 
@@ -120,10 +123,7 @@ def test_several_audits_stand_beside_each_other(tmp_path):
     lead = "package.module:network (audit-before): doubtful, at most 12.0% stay correct; package.module:network (audit-after): trustworthy"
     assert lead in words(audit.to_html(runs, tmp_path))
     assert told.count("not in this audit") == 4
-    assert (
-        "| package.module:network | Linf, eps 0.03137 (8/255) | doubtful | 53.0% | 12.0% |"
-        in (tmp_path / "audits.md").read_text()
-    )
+    assert "| package.module:network | Linf, eps 8/255 | doubtful | 53.0% | 12.0% |" in (tmp_path / "audits.md").read_text()
     assert "more steps (n = 200); transfer |" in (tmp_path / "audits.md").read_text()
     assert "20.0% are left n = 200 Why it matters" in told
     assert {"audits.csv", "audits.md", "audits.tex", "audit.html"} == {one.name for one in tmp_path.iterdir()}
@@ -217,7 +217,7 @@ def test_a_picture_from_elsewhere_is_left_out():
     outside = example() | {"clean_png": "https://evil.example/x.png", "adversarial_png": 'data:image/png;base64,"><script>'}
     (told,) = sheet.told([outside])
     assert [one.shows for one in told.pictures] == ["image 17, difference of the two at full contrast"]
-    assert told.caption == "Image 17, label 3: 3 → 8, pgd-20"
+    assert told.caption == "Image 17, class 3: taken for 3, then 8 after pgd-20"
     assert sheet.told([{"id": 1}]) == []
 
 

@@ -126,9 +126,9 @@ def test_the_page_needs_nothing_else_and_says_what_the_figures_say(record, place
     moved = [row["moved"] for row in rows]
     assert (far.site, far.moved, far.steps) == (rows[moved.index(max(moved))]["site"], max(moved), 3)
     assert f"{far.moved:.2g} deviations" in page
-    assert "3 networks, 12 images, linf with eps 31.9/255" in page
+    assert "3 networks · 12 images · Linf, eps 31.88/255" in page
     whole = findings.everywhere(findings.sides(record, "flips")[0].rows)
-    assert f"every site, {100 * whole['repaired']:.0f}% (run)" in page
+    assert re.search(rf"put back at every norm layer, (they )?mend {100 * whole['repaired']:.0f}% \(run\)", page)
     for name in re.findall(r'(?:href)="((?:figures|tables)/[^"]+)"', page):
         assert (place / "out" / name).is_file(), name
     assert page.count("<svg") == page.count('role="img"') == 9
@@ -160,7 +160,7 @@ def test_panels_share_an_axis_where_they_share_a_reference(record):
             shown = [[line for line in axes.lines if line.get_alpha() != 0] for axes in figure.axes]  # not what says values
             assert [len(lines) for lines in shown] == [2, 1]
             assert [axes.get_ylabel() for axes in figure.axes] == [
-                f"centre moved, in deviations\n({one})" for one in ("running", "clean")
+                f"mean moved, in deviations\n({one})" for one in ("running", "clean")
             ]
 
 

@@ -179,7 +179,12 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     ):
         made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
     under = dict(claim.under) or made.claimed_under
-    about: dict[str, Any] = {"model": settings.model, "claimed_under": under, "provenance": provenance() | said}
+    about: dict[str, Any] = {
+        "model": settings.model,
+        "data": data,
+        "claimed_under": under,
+        "provenance": provenance() | said,
+    }
     about["digest"] = digest(model)
     made = dataclasses.replace(made, **about, seconds=time.monotonic() - started)
     write(folder / "audit.json", to_json(made))

@@ -118,9 +118,11 @@ def sentences(
         sure = "" if new["low"] > old["high"] else ", and the intervals overlap: this may be chance"
         after = audits["after"]
         real = "" if after["verdict"] == TRUSTWORTHY else f"; its audit says {after['verdict']}{_unsure(after)}"
-        clean = f"clean accuracy goes from {100 * before['clean']['value']:.1f} to {100 * chosen['clean']['value']:.1f}%"
+        clean = (
+            f"without an attack it goes from {100 * before['clean']['value']:.1f} to {100 * chosen['clean']['value']:.1f}%"
+        )
         found = [
-            f"{chosen['says'][:1].upper()}{chosen['says'][1:]} takes the worst case from {100 * old['value']:.1f} to "
+            f"{chosen['says'][:1].upper()}{chosen['says'][1:]} takes accuracy under attack from {100 * old['value']:.1f} to "
             f"{100 * new['value']:.1f}%{sure}; {clean}{real}"
         ]
         found.append(f"Audit of the chosen network: {verdict(audits['after'])}")

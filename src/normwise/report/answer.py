@@ -8,16 +8,19 @@ from typing import NamedTuple
 from . import before, malicious_neighbours
 from .cautions import cautions
 from .cells import Cell, attackers, compared_with
+from .coupled import exceptions, of_batches
+from .coupled import sentences as of_coupled
 from .tables import count, duration
-from .words import capital, joined, percent, plural, training, where
+from .words import capital, joined, percent, training, where
 
 MATTERS = 0.05  # a smaller gain in the worst case is told, and does not make the answer
 
 
 class Answer(NamedTuple):
-    """The answer, what else to know at once; findings as (what about, lines); reasons for caution as (what about, text)."""
+    """The answer, its exceptions, what else to know; findings as (what about, lines); exceptions and reasons for caution as (what about, text)."""
 
     lead: str
+    exceptions: list[tuple[str, str]]
     rest: str
     findings: list[tuple[str, list[str]]]
     cautions: list[tuple[str, str]]
@@ -40,12 +43,15 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
     findings = before.findings(found) + [(column.name[:1].upper() + column.name[1:], _column(column)) for column in columns]
     if len(found) == 1:
         findings = _single(found[0])
-    findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + _coupled(found)
+    findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + of_coupled(found)
     untouched = malicious_neighbours.sentences(found)
     findings += [("Clean images beside malicious ones", untouched)] * bool(untouched)
     dead = [f"{before.how(cell)}: {cell.worst} in the worst case." for cell in found if cell.dead]
     findings += [("Almost all images get one class: never the most robust", dead)] * (0 < len(dead) < len(found))
-    return Answer(*_lead(found, columns), findings, cautions(found, failures, bool(_compared(columns))))
+    lead, rest = _lead(found, columns)
+    beside = [(column.name, cell, column.reference) for column, cell in _gains(columns)]
+    told = cautions(found, failures, bool(_compared(columns)))
+    return Answer(lead, exceptions(beside), rest, findings, told)
 
 
 def _compared(columns: Sequence[_Column]) -> list[_Column]:
@@ -78,7 +84,7 @@ def _lead(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]:
     if len(found) == 1:
         (one,) = found
         lead = f"{percent(one.worst.value)} of test images stay correctly classified under attack, {percent(one.clean.value)} without."
-        return lead, f"{where(one.norm, '' if one.given else training(one.recipe))}{_of_batches(one)}."
+        return lead, f"{where(one.norm, '' if one.given else training(one.recipe))}{of_batches(one)}."
     lead, rest = _norms(alive, columns)
     if not (gained := before.lead(found)):
         return lead, rest
@@ -101,16 +107,23 @@ def _norms(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]
         return f"Worst case of each, in {len(settings)} settings: {each}.", rest
     if not compared:
         return f"{capital(best.norm)} keeps most under attack: {percent(best.worst.value)}.", rest
-    gains = [(column, cell) for column in compared for cell in column.above if _gain(cell, column.reference) >= MATTERS]
+    gains = _gains(columns)
     above = [(column, cell) for column, cell in gains if not cell.coupled]
     if not above:
-        tail = ", unless the images of a batch are coupled" if gains else ""
-        tail = f"by {100 * MATTERS:.0f} points or more with the same training{tail}."
-        return f"No normalization is measurably more robust than {compared_with(found)} {tail}", rest
+        others = len({cell.norm for column in compared for cell in column.cells if cell is not column.reference})
+        name = compared_with(found)
+        none = f"None of {others} alternatives to {name} is" if others > 1 else f"The alternative to {name} is not"
+        lead = f"{none} measurably more robust by {100 * MATTERS:.0f} points or more with the same training"
+        return f"{lead}{f', with {len(gains)} exception' * bool(gains)}{'s' * (len(gains) > 1)}.", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
     doubt = " A sanity check warns about it." if cell.doubts else ""
     lead = f"{cell.norm} is more robust than {compared_with(column.cells)} with {column.name}: "
     return f"{lead}{percent(cell.worst.value)} against {percent(_value(column.reference))} in the worst case.{doubt}", rest
+
+
+def _gains(columns: Sequence[_Column]) -> list[tuple[_Column, Cell]]:
+    """The cells that keep measurably more than their BatchNorm, by an amount that matters."""
+    return [(column, cell) for column in columns for cell in column.above if _gain(cell, column.reference) >= MATTERS]
 
 
 def _single(cell: Cell) -> list[tuple[str, list[str]]]:
@@ -131,7 +144,7 @@ def _column(column: _Column) -> list[str]:
     """Best worst case of a recipe, and how the others compare with the reference."""
     best, reference = _best(column.cells), column.reference
     protocol = f"; under the protocol alone {percent(best.protocol.value)}" if best.paired else ""
-    lines = [f"Best worst case: {best.norm}, {best.worst}{_of_batches(best)}{protocol}."]
+    lines = [f"Best worst case: {best.norm}, {best.worst}{of_batches(best)}{protocol}."]
     if reference is None:
         return [*lines, "There is no norm to compare with: BatchNorm on running statistics, or in a ViT LayerNorm."]
     name = reference.reference
@@ -213,31 +226,6 @@ def _cost(columns: Sequence[_Column]) -> list[tuple[str, list[str]]]:
     return [("Cost", lines)] if lines else []
 
 
-def _coupled(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
-    """How much of the accuracy under attack belongs to coupled networks, and what is left of it one image at a time."""
-    coupled, total = [cell for cell in found if cell.coupled], sum(cell.worst.value for cell in found)
-    if not coupled:
-        return [("Coupled images", ["None: no answer changed when only the other images of the batch did."])]
-    lines = ["Measured: the answer to an image changed when only the other images of its batch did."]
-    if len(found) > 1:
-        lines = [
-            f"{len(coupled)} of {plural(len(found), 'network')}: the answer to an image changed when only the other images of its batch did."
-        ]
-    if total and len(coupled) < len(found):
-        share = 100 * sum(cell.worst.value for cell in coupled) / total
-        lines.append(
-            f"They are {100 * len(coupled) / len(found):.0f}% of the networks and have {share:.0f}% of the apparent robustness "
-            "(worst-case accuracy, added up)."
-        )
-    alone = [
-        r.evaluation.alone_accuracy for cell in coupled for r in cell.results if r.evaluation.alone_accuracy is not None
-    ]
-    if alone:
-        spread = percent(min(alone)) if len(alone) == 1 else f"{percent(min(alone))} to {percent(max(alone))}"
-        lines.append(f"Their worst-case images, given one by one, are classified correctly in {spread} of cases.")
-    return [("Coupled images", lines)]
-
-
 def _best(found: Iterable[Cell]) -> Cell:
     return max(found, key=lambda cell: cell.worst.value)
 
@@ -248,18 +236,6 @@ def _value(cell: Cell | None) -> float:
 
 def _gain(cell: Cell, reference: Cell | None) -> float:
     return cell.worst.value - _value(reference)
-
-
-def _of_batches(cell: Cell) -> str:
-    if not cell.coupled:
-        return ""
-    size, joint, single = cell.results[0].evaluation.batch_size, cell.joint, cell.single
-    if single and single.value < joint.value:
-        told = f"one image attacked among the clean neighbours of its batch of {size}; whole batches {percent(joint.value)}"
-    else:
-        alone = f"; one image among clean neighbours {percent(single.value)}" if single else ""
-        told = f"for whole batches of {size}{alone}"
-    return f" (coupled images: {told})"
 
 
 def _named(found: Iterable[Cell]) -> str:

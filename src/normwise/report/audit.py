@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import limits, records
-from . import texts
+from . import audit_words, texts
 from .apart import attacker
 from .card import ALONE, FIXED, allowed, facts, radius
 from .frame import rendered
@@ -53,8 +53,8 @@ class Told(NamedTuple):
     name: str
     verdict: str
     lead: str
-    compared: str
-    rest: str
+    lines: list[tuple[str, str]]
+    clean: float | None
     n: int
     drawn: str
     claimed: float
@@ -135,25 +135,27 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
         title="normwise audit",
         subtitle=f"{first.name} · {first.threat}" if not others else plural(len(audits), "network"),
         lead=lead if others else first.lead,
-        compared=f"Compared: {first.compared}." if not others else _compared(audits),
-        rest=first.rest if not others else "Intervals cover other test images, not other trainings.",
+        under=first.lines if not others else _lines(audits),
         audits=audits,
         checks=list(dict.fromkeys(finding.name for one in audits for finding in one.findings)),
         docs=docs(folder),
         anchor=anchor,
         marks=MARKS,
         severity=SEVERITY,
+        gap=audit_words.GAP,
         percent=percent,
     )
 
 
-def _compared(audits: Sequence[Told]) -> str:
-    """What several audits compared, in one line."""
+def _lines(audits: Sequence[Told]) -> list[tuple[str, str]]:
+    """What stands under the headline of several audits, as (what, words)."""
     images = [one.n for one in audits]
     counted = f"{min(images)} to {max(images)}" if len(set(images)) > 1 else str(images[0])
-    apart = len({one.threat for one in audits}) > 1
-    told = f"Compared: for each of {len(audits)} networks, the accuracy claimed under attack with what all checks' attacks leave"
-    return f"{told}, on {counted} test images.{' The threat models differ: compare within a row.' if apart else ''}"
+    told = f"For each of {len(audits)} networks the accuracy claimed under attack with what the attacks of all checks leave"
+    apart = " The threat models differ: compare within a row." * (len({one.threat for one in audits}) > 1)
+    means = audit_words.means(dict.fromkeys(one.verdict for one in audits))
+    trust = f"Intervals cover other test images, not other trainings. {audit_words.BOUND}"
+    return [("Compared", f"{told}, on {counted} test images.{apart}"), *means, ("How far to trust it", trust)]
 
 
 def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
@@ -172,38 +174,15 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
     """Put the record of an audit in words; `prefix` is that of its anchors in the page."""
     low, high = one["interval"]
     claimed, bound, n = one["claimed_accuracy"], one["upper_bound"], one["n"]
-    missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
-    interval = f"95% interval for images like these {100 * low:.1f}–{100 * high:.1f}%, n = {n}."
-    failed = [str(check["name"]) for check in one["checks"] if check["status"] == "fail"]
-    verdict = one["verdict"].capitalize()
-    if not n:
-        lead, rest = f"{verdict}: no attack could run, so nothing is known.", missing.strip()
-    elif one["verdict"] == "trustworthy":
-        lead = f"Trustworthy: claimed {percent(claimed)}, the strongest attacks leave {percent(bound)}."
-        doubt = (
-            f"No attack contradicts the claim, but these checks failed: {joined(failed)}."
-            if failed
-            else "No attack and no check contradicts the claim."
-        )
-        rest = f"{interval} {doubt}{missing}"
-    else:
-        lead = f"{verdict}: claimed {percent(claimed)}, at most {percent(bound)} of these images stay correct."
-        rest = f"{interval}{missing}"
-        if one["verdict"] == "not established":
-            rest = f"{interval} No check contradicts the claim, but no check that could see a contradiction supports it.{missing}"
-    by = [attacker(attack) for attack in (one.get("claimed_under") or {}).get("attacks", ())]
-    compared = (
-        f"what {joined(by)} {'leave' if len(by) > 1 else 'leaves'} (the claim)" if by else "the accuracy that is claimed"
-    )
     provenance = dict(one.get("provenance") or {})
     command = str(provenance.pop("command", "") or "")
     return Told(
         id=prefix.rstrip("-"),
         name=name,
         verdict=one["verdict"],
-        lead=lead,
-        compared=f"{compared} with what all attacks of {len(one['checks'])} checks leave, on {plural(n, 'test image')}",
-        rest=rest,
+        lead=audit_words.headline(one),
+        lines=audit_words.opening(one),
+        clean=audit_words.without_attack(one),
         n=n,
         drawn=str(one.get("drawn") or plural(n, "image")).replace("rows", "images"),
         claimed=claimed,
@@ -249,7 +228,7 @@ def _card(one: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("Threat model", [allowed(one["threat"])]),
         ("The attacker knows", ["everything: architecture, weights, statistics, gradients"]),
         ("The attacker changes", changes),
-        ("The audit fixes", [FIXED, "A check with another attacker says so"]),
+        ("The audit fixes", [FIXED, "Where a check has another attacker, its text below says which"]),
     ]
 
 

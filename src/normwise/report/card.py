@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..records import Result
 from .apart import flat, label
 from .cells import Cell, attackers
-from .words import joined, plural, training, where
+from .words import capital, joined, plural, training, where
 
 UNIVERSAL = "one pattern for all images, made before it sees any of them: a weaker attacker than one who makes a pattern for each image"
 ALONE = "each image alone: the other images of the batch were measured not to matter"
@@ -100,40 +100,60 @@ def subtitle(found: Sequence[Cell]) -> str:
     )
 
 
-def compared(found: Sequence[Cell]) -> str:
-    """What was compared, in one line: how many norms and recipes, on how many images, under which attacks."""
+def compared(found: Sequence[Cell]) -> tuple[str, str]:
+    """What was compared, as (what, words): how many norms and recipes, on how many images of which data, under which attacks."""
     results = [r for cell in found for r in cell.results]
     given, trained = ([cell for cell in found if cell.given == which] for which in (True, False))
     what = (
         [joined(_unique(cell.norm for cell in given)) if len(given) < 4 else plural(len(given), "network")] if given else []
     )
     what += [_trained(trained)] if trained else []
-    images = joined(_unique(f"{r.evaluation.n:,}" for r in results))
-    protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
-    further = f" (the protocol), then {strongest}" * any(cell.paired for cell in found)
-    told = ", and ".join(what)
-    return (
-        f"{'Compared' if len(found) > 1 else 'Evaluated'}: {told}, on {images} test images. Attacked by {protocol}{further}."
+    images, data, under = (
+        joined(_unique(part))
+        for part in (
+            (f"{r.evaluation.n:,}" for r in results),
+            (label(r.evaluation.data, "unnamed data") for r in results),
+            (moves(r.evaluation.threat) or label(r.evaluation.threat) for r in results),
+        )
     )
+    protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
+    further = f" (the protocol), then by the stronger {strongest}" * any(cell.paired for cell in found)
+    told = f"{', and '.join(what)}. On {images} test images of {data}, attacked by {protocol}{further}. {capital(under)}."
+    told += " Worst case: right under all of them." * (protocol != "no attack")
+    return ("Compared" if len(found) > 1 else "Evaluated"), told
 
 
 def _trained(found: Sequence[Cell]) -> str:
     """Networks that were trained here, in words: how many norms, in which network, with which recipes."""
     norms, recipes = (_unique(part) for part in ((cell.norm for cell in found), (training(cell.recipe) for cell in found)))
     what = plural(len(norms), "normalization") if len(norms) > 1 else norms[0]
-    results = [r for cell in found for r in cell.results]
-    networks = _unique(label(r.experiment.get("model") or r.experiment.get("start"), r.evaluation.model) for r in results)
+    networks = _unique(_architecture(r) for cell in found for r in cell.results)
     place = f" in {networks[0]}" if len(networks) == 1 else ""
     return f"{what}{place}, {'each ' * (len(norms) > 1)}with {joined(recipes)}"
 
 
+def _architecture(result: Result) -> str:
+    """The name of a network, with its options."""
+    model = result.experiment.get("model") or result.experiment.get("start")
+    options = _options(model) if isinstance(model, Mapping) else ""
+    return f"{label(model, result.evaluation.model)}{f' ({options})' * bool(options)}"
+
+
 def radius(threat: Mapping[str, Any]) -> str:
-    """The threat model by name and radius: "linf, eps 0.2 (51/255)"."""
+    """The threat model by name and radius: "Linf, eps 51/255"."""
     eps = threat.get("eps")
     name = label(threat, "no threat model").capitalize()
     if not isinstance(eps, int | float):
         return name
-    return f"{name}, eps {eps:.4g}" + (f" ({255 * eps:.4g}/255)" if threat.get("name") == "linf" else "")
+    return f"{name}, eps {f'{255 * eps:.4g}/255' if threat.get('name') == 'linf' else f'{eps:.4g}'}"
+
+
+def moves(threat: Mapping[str, Any]) -> str:
+    """What a threat model lets an attack do, in few words; empty where only its name is known."""
+    name, eps = threat.get("name", ""), threat.get("eps")
+    if name not in _BALLS or not isinstance(eps, int | float):
+        return ""
+    return f"{_BALLS[name]} {f'{255 * eps:.4g}/255 of its range' if name == 'linf' else f'{eps:.4g}'}"
 
 
 def allowed(threat: Mapping[str, Any], data: str = "") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..records import Score
 from .cells import Cell, attackers
 from .words import joined, plural, where
 
@@ -17,7 +16,7 @@ def cautions(found: Sequence[Cell], failures: Mapping[str, str], compared: bool)
     trained = [cell for cell in found if any(r.training for r in cell.results)]
     seeds = {len(cell.results) for cell in found}
     if seeds == {1} and trained:
-        told.append(("One seed", "The intervals do not cover differences between trainings."))
+        told.append(("One seed, so one training each", "The intervals do not cover differences between trainings."))
     elif seeds != {1}:
         few = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
         alone = " The interval of a cell with one seed covers images alone." if 1 in seeds else ""
@@ -38,7 +37,7 @@ def cautions(found: Sequence[Cell], failures: Mapping[str, str], compared: bool)
     if any(cell.coupled for cell in found):
         told.append(
             (
-                "Coupled images (they influence each other) taken by batch",
+                "Coupled images (◆) judged by whole batches, which gives higher figures",
                 "The worst case of coupled images is taken batch by batch, of independent images image by image. For the same "
                 "images and attacks, batch by batch gives the higher figure. A gain of coupled images is partly due to this."
                 f"{' If one image among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",
@@ -49,15 +48,11 @@ def cautions(found: Sequence[Cell], failures: Mapping[str, str], compared: bool)
         what = joined(dict.fromkeys(check.name for cell in found for check in cell.doubts))
         told.append(
             (
-                f"Warnings for {plural(len(doubted), 'network')}",
+                f"A check warned about {plural(len(doubted), 'network')} (marked !)",
                 f"A sanity check warned ({what}) for {plural(len(doubted), 'network')}: {joined(doubted)}.",
             )
         )
     if compared:
-        wide = max(_half(cell.worst) for cell in found)
-        told.append((f"Intervals up to ±{100 * wide:.1f} points", "Smaller differences may not show."))
+        wide = max(cell.worst.high - cell.worst.low for cell in found)
+        told.append((f"Intervals up to {100 * wide:.1f} points wide", "Smaller differences may not show."))
     return told
-
-
-def _half(score: Score) -> float:
-    return (score.high - score.low) / 2

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .frame import rendered
 from .series import Tick, span
-from .words import capital, plural
+from .words import joined, plural
 
 HISTORY = "It is history: these networks were made before arms were tuned and premises measured, so that nothing is decided from them."
+PAPERS = {
+    "robustnorm": "RobustNorm (arXiv 2006.11007)",
+    "nofrost": "NoFrost (arXiv 2207.01156)",
+    "fragile-features": "Fragile features (arXiv 2204.12393)",
+    "abnn": "ABNN (arXiv 2405.11708)",
+}
+MEANS = {  # what a verdict says, in a line
+    "reproduced": "the effect is there, and not below the smallest effect",
+    "right direction, smaller than claimed": "the effect is there, and below the smallest effect",
+    "no effect of the size asked": "the smallest effect is ruled out",
+    "opposite direction": "the effect is there, and points the other way",
+    "premise not met at this size": "the networks lack what the claim starts from, so nothing was compared",
+    "not decided": "networks are missing, or the interval is too wide",
+    "not attempted": "nothing of it was measured",
+}
+UNDECIDED = ("premise not met at this size", "not decided", "not attempted")
 LOG = "log of the "  # how the name of a figure begins that is the logarithm of a ratio
 
 
@@ -69,11 +86,60 @@ def _told(one: Mapping[str, Any]) -> dict[str, Any]:
     return {**one, **sides, **said, **told, "smallest": f"{_number(one['effect'], known)}{_unit(known)}" if known else ""}
 
 
-def _tally(claims: Sequence[Mapping[str, Any]]) -> str:
-    """How many claims ended with which verdict; what was decided comes first."""
-    counts = Counter(one["verdict"] for one in claims).most_common()
-    counts.sort(key=lambda pair: pair[0] in ("not decided", "not attempted"))
-    return f"{plural(len(claims), 'claim')}. {' '.join(f'{capital(verdict)}: {count}.' for verdict, count in counts)}"
+def _headline(claims: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims were decided, and how."""
+    counts = Counter(one["verdict"] for one in claims)
+    decided = {verdict: count for verdict, count in counts.items() if verdict not in UNDECIDED}
+    told = joined([f"{count} {verdict}" for verdict, count in decided.items()] or ["none decided"])
+    open_ = len(claims) - sum(decided.values())
+    rest = f"; {open_} could not be decided" if open_ and decided else ""
+    return f"Of {plural(len(claims), 'claim')}, {told} at this size{rest}."
+
+
+def _under(claims: Sequence[Mapping[str, Any]], preset: str, size: str) -> list[tuple[str, str]]:
+    """What stands under the headline, as (what, words)."""
+    papers = joined(PAPERS.get(name, name) for name in dict.fromkeys(one["system"] for one in claims))
+    rule = "A claim is decided by the 95% interval of its effect, beside a smallest effect that was fixed before."
+    trust = "Every verdict is for this size alone. A claim is decided only if its networks were tuned, have learned, and meet its premise."
+    return [
+        ("Compared", f"What these papers claim, with networks trained here: {papers}. The size, preset {preset}: {size}."),
+        ("The rule", rule),
+        ("How far to trust it", f"{trust} The file docs/laboratory/method.md says how."),
+    ]
+
+
+def _plain(told: Any) -> Any:
+    """Put a claim's words as a page says them: a record says "less" for minus, "asked" for needed, "figure" for number."""
+    if isinstance(told, str):
+        return (
+            re.sub(r"\bless (?!than)", "minus ", told)
+            .replace(" asked ", " needed ")
+            .replace("without a figure", "without a number")
+        )
+    return {key: _plain(value) for key, value in told.items()} if isinstance(told, Mapping) else told
+
+
+class Outcome(NamedTuple):
+    """A verdict, what it means, and its claims as (paper, [(number, claim)])."""
+
+    verdict: str
+    means: str
+    papers: list[tuple[str, list[tuple[str, str]]]]
+
+    @property
+    def total(self) -> int:
+        """How many claims have it."""
+        return sum(len(found) for _, found in self.papers)
+
+
+def _outcomes(claims: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    """The claims by verdict, and by paper in each; what was decided comes first."""
+    found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    for one in claims:
+        papers = found.setdefault(one["verdict"], {})
+        papers.setdefault(PAPERS.get(one["system"], one["system"]).split(" (")[0], []).append((one["number"], one["claim"]))
+    outcomes = [Outcome(verdict, MEANS.get(verdict, ""), list(papers.items())) for verdict, papers in found.items()]
+    return sorted(outcomes, key=lambda one: one.verdict in UNDECIDED)
 
 
 class Effect(NamedTuple):
@@ -120,21 +186,15 @@ def to_html(
 ) -> str:
     """Render the page; text from records is escaped."""
     effects, ticks = _effects(claims)
-    verdicts: dict[str, list[tuple[str, str, str]]] = {}
-    for one in claims:
-        verdicts.setdefault(one["verdict"], []).append((one["number"], f"claim-{one['number']}", one["claim"]))
-    papers = len({one["system"] for one in claims})
     return rendered(
         "claims.html",
         title=f"normwise reproduce, preset {preset}",
-        lead=_tally(claims),
-        verdicts=list(verdicts.items()),
+        lead=_headline(claims),
+        under=_under(claims, preset, size),
+        outcomes=_outcomes(claims),
         effects=effects,
         ticks=ticks,
-        rest=f"Claims of {plural(papers, 'paper')}, at one size: {size}. Each is decided by its interval and by a smallest effect that was "
-        "fixed before. A claim is decided only if its networks were tuned, have learned, and meet the premise of the claim. "
-        "docs/laboratory/method.md says how.",
-        claims=[_told(one) for one in claims],
+        claims=[_plain(_told(one)) for one in claims],
         networks=networks,
         columns=columns,
         more=more,

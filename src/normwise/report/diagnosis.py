@@ -10,19 +10,22 @@ from typing import Any, NamedTuple
 
 from .. import records
 from .apart import label
-from .card import ALONE, FIXED, JOINT, KNOWS, Card, allowed, coupling, rows
+from .card import ALONE, FIXED, JOINT, KNOWS, Card, allowed, coupling, moves, radius, rows
 from .diagrams import draw
-from .findings import Side, distance, headline, labels, sentences, sides, within
+from .findings import Side, headline, labels, sentences, sides, within
 from .frame import rendered
 from .plot_style import Drawn
-from .words import anchor, joined, plural, where
+from .words import anchor, capital, joined, plural, where
 
 _TITLES = {
-    "drift": ("Drift", "The inputs of each norm layer, compared with its running statistics."),
     "flips": (
         "Which layer flips the decision",
-        "Centre and spread swapped at one norm layer after the other. In late layers an image's own channel means hold the "
-        "class itself, so repairs by row are no surprise there; in early layers they are.",
+        "Mean and spread of the inputs, swapped at one norm layer after the other and at all. In late layers an image's own "
+        "channel means hold the class itself, so repairs by them are no surprise there; in early layers they are.",
+    ),
+    "drift": (
+        "Drift",
+        "How far the inputs of each norm layer move from those of clean images. Deviations are standard deviations.",
     ),
     "margins": (
         "Margins",
@@ -76,13 +79,13 @@ def write(out: Path, record: Mapping[str, Any]) -> tuple[Path, list[str]]:
     sections = [_section(record, name, out) for name in sorted(names, key=_order)]
     for name in names:
         records.write(out / "tables" / f"{name}.csv", _csv(record, name))
-    lead, rest = headline(record)
+    lead, more = headline(record)
     page = rendered(
         "diagnosis.html",
         title="normwise diagnose",
-        subtitle=f"{plural(len(record['models']), 'network')}, {plural(record['n'], 'image')}, {_threat(record['threat'])}",
+        subtitle=f"{plural(len(record['models']), 'network')} · {plural(record['n'], 'image')} · {_threat(record['threat'])}",
         lead=lead,
-        rest=rest,
+        under=_under(record, more),
         card=_card(record),
         sections=sections,
         models=list(zip(labels([one["model"] for one in record["models"]]), record["models"], strict=True)),
@@ -97,13 +100,43 @@ def _order(name: str) -> int:
     return list(_TITLES).index(name) if name in _TITLES else len(_TITLES)
 
 
+def _under(record: Mapping[str, Any], more: str) -> list[tuple[str, str]]:
+    """What stands under the headline, as (what, words)."""
+    settings, models = record["settings"], record["models"]
+    reads = [one["norm_reads"].items() or [("", 0)] for one in models]
+    reads = [
+        joined(f"{count} norm layers{f' that read {_READ.get(what, what)}' * bool(what)}" for what, count in each)
+        for each in reads
+    ]
+    names = labels([one["model"] for one in models])
+    called = joined(f"{name} ({read})" for name, read in zip(names, reads, strict=True))
+    if len(set(reads)) == 1 < len(names):
+        called = f"{joined(names)} (each with {reads[0]})"
+    compared = f"The {'networks' if len(names) > 1 else 'network'} {called}. On {record['n']} test images of {label(settings['data'])}, clean and attacked by {_attacker(settings)}"
+    compared += "".join(f". {capital(text)}" for text in [moves(record["threat"])] if text)
+    trust = f"These {plural(len(models), 'network')} and {plural(record['n'], 'image')} alone, one seed, no intervals: a few images more or less say nothing."
+    return [
+        ("Compared", f"{compared}."),
+        *[("Also found", more)] * bool(more),
+        ("How far to trust it", f"{trust} To swap statistics is an experiment; it proves nothing of other networks."),
+    ]
+
+
+def _attacker(settings: Mapping[str, Any]) -> str:
+    """The attack of the first diagnoses, with its steps."""
+    given = [one.get("steps") for one in settings.get("only", ()) if one["name"] in ("drift", "flips")]
+    steps = [step for some in given for step in (some if isinstance(some, list | tuple) else [some]) if step]
+    return f"PGD ({plural(max(steps), 'step')})" if steps else "PGD"
+
+
+_READ = {"running": "running statistics", "batch": "the batch", "sample": "each image"}
+
+
 def _threat(threat: Mapping[str, Any]) -> str:
-    told = {key: _written(value) for key, value in threat.items() if key != "name"}
     if "eps" in threat:
-        told["eps"] = distance(threat["eps"], threat["name"])
-    return (
-        f"{threat['name']} with {', '.join(f'{key} {text}' for key, text in told.items())}" if told else str(threat["name"])
-    )
+        return radius(threat)
+    told = [f"{key} {_written(value)}" for key, value in threat.items() if key != "name"]
+    return where(str(threat["name"]), ", ".join(told))
 
 
 def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -47,25 +47,25 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
                 mark(axes, step, mean, f"{side.model}, {plural(step, 'step')}: {mean:.3g} deviations")
         axes.set_xticks(sorted({row["steps"] for side in group for row in side.rows if row["steps"] is not None}))
         axes.set_xlabel("steps of PGD")
-        axes.set_ylabel("centre moved, in deviations" + f"\n({joined(reference)})" * (len(alike) > 1))
+        axes.set_ylabel("mean moved, in deviations" + f"\n({joined(reference)})" * (len(alike) > 1))
         bare(axes, grid="y")
     lines = [axes.get_legend_handles_labels() for axes in panels]
     _legend(figure, tuple([one for line in lines for one in line[part]] for part in (0, 1)))
-    yield "steps", figure, "How far the attack moves centres from those of the clean batch, by step: mean over sites."
+    yield "steps", figure, "How far the attack moves means from those of the clean batch, by step: mean over layers."
 
 
 _DISTANCES = (
     (
         "moved",
         "moved",
-        "centre moved, in deviations",
-        "How far the inputs of each norm layer move their centre from that of the clean batch.",
+        "mean moved, in deviations",
+        "How far the inputs of each norm layer move their mean from that of the clean batch.",
     ),
     (
         "shift",
         "shift",
         "distance, in deviations",
-        "Distance of the centre of the inputs of each norm layer from the reference, also for clean images.",
+        "Distance of the mean of the inputs of each norm layer from the reference, also for clean images.",
     ),
     ("spread", "log variance ratio", "|log variance ratio|", "Distance of their spread from the reference."),
 )
@@ -96,20 +96,25 @@ def _by_kind(kinds: Iterable[str], column: str, rows: Sequence[Row]) -> Points:
 
 
 def _flips(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
-    colours = {"repaired": SERIES[2], "by row": SERIES[3], "reread": SERIES[0], "broken": SERIES[1]}
+    columns = {
+        "mended: clean batch's": ("repaired", SERIES[2]),
+        "mended: image's own": ("by row", SERIES[3]),
+        "mended: read again": ("reread", SERIES[0]),
+        "broken: attack's": ("broken", SERIES[1]),
+    }
     figure = _over_sites(
         sides,
-        lambda rows: {name: [100 * _number(row[name]) for row in rows] for name in colours},
+        lambda rows: {name: [100 * _number(row[column]) for row in rows] for name, (column, _) in columns.items()},
         "share of images",
-        colours,
+        {name: colour for name, (_, colour) in columns.items()},
         bars=True,
     )
     yield (
         "flips",
         figure,
-        "Share of the misclassified images that become correct: with the clean batch's centre and spread at a site (repaired), with "
-        "each image's own (by row), or when the site uses batch statistics (reread). Broken: share of the correct images that are "
-        "misclassified with the attack's.",
+        "Mended: share of the images broken by the attack that become right with other mean and spread in a layer. These are the clean "
+        "batch's, each image's own clean ones, or those of the attacked batch, read again. Broken: share of the right images that "
+        "become wrong with the attack's. A place without a bar is 0%.",
     )
 
 
@@ -180,7 +185,12 @@ def _over_sites(
                 told = f"{value:.1f}%" if label.startswith("share") else f"{value:.3g} ({label})"
                 mark(axes, at, value, f"{side.model}, {site}, {name}: {told}")
         every = math.ceil(len(names) / 24)  # more names than these do not fit
-        axes.set_xticks(range(0, len(names), every), [short(name, 22) for name in names[::every]], rotation=90, fontsize=6.5)
+        axes.set_xticks(
+            range(0, len(names), every),
+            ["all layers" if name == ALL else short(name, 22) for name in names[::every]],
+            rotation=90,
+            fontsize=6.5,
+        )
         if ALL in names:
             axes.axvline(len(names) - 1.5, color=FAINT, linewidth=0.8)
         axes.set_title(short(side.model, 40), loc="left", fontsize=9, fontweight="bold", color=INK)

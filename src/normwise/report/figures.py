@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from .tables import duration
 from .words import training, where
 
 _RING: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
-_ROW = 0.24  # inches
+_MARKERS = {False: "o", True: "D"}  # of independent images, of coupled ones
+_ROW = 0.22  # inches
 
 
 def draw(found: Sequence[Cell], out: Path) -> list[Drawn]:
@@ -65,9 +66,16 @@ def _accuracy(found: Sequence[Cell]) -> Any:
     for cell in found:
         panels.setdefault((cell.setting, cell.recipe), []).append(cell)
     sizes = [len(panel) for panel in panels.values()]
-    figure = new(0.7 + sum(_ROW * size + 0.36 for size in sizes))
+    figure = new(0.6 + sum(_ROW * size + 0.52 for size in sizes))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[size + 0.2 for size in sizes])
-    _legend(figure, [*_grounds(found), *_marks(found, "worst case, ")])
+    legend(
+        figure,
+        keys(
+            (cell.coupled for cell in found),
+            any(cell.paired for cell in found),
+            compared_with(found) if any(cell.reference for cell in found) else "",
+        ),
+    )
     colours = recipes(found)
     for axes, ((setting, recipe), panel) in zip(grid[:, 0], panels.items(), strict=True):
         colour = colours[recipe]
@@ -78,15 +86,16 @@ def _accuracy(found: Sequence[Cell]) -> Any:
         for y, cell in enumerate(panel):
             with belonging(axes, found.index(cell), _values(cell), y):
                 _line(axes, y, cell, colour)
-        axes.set_yticks(range(len(panel)), [short(cell.norm) for cell in panel])
+        axes.set_yticks(range(len(panel)), [f"{'! ' * bool(cell.doubts)}{short(cell.norm)}" for cell in panel])
         for cell, name in zip(panel, axes.get_yticklabels(), strict=True):
             belong(found.index(cell), [name])
         axes.set_ylim(len(panel) - 0.4, -0.6)
         title = where(training(recipe), setting)
         axes.set_title(short(title[:1].upper() + title[1:], 90), loc="left", fontsize=9, fontweight="bold", color=colour)
         bare(axes, grid="x")
+        axes.tick_params(labelbottom=True)
+        in_percent(axes.xaxis)
     grid[-1, 0].set_xlim(-1.5, 101.5)
-    in_percent(grid[-1, 0].xaxis)
     grid[-1, 0].set_xlabel("accuracy on test images, with 95% intervals")
     return figure
 
@@ -102,6 +111,12 @@ def _line(axes: Any, y: float, cell: Cell, colour: str) -> None:
     if cell.paired:
         axes.plot([100 * cell.protocol.value], [y], "|", color=colour, markersize=9, markeredgewidth=1.4, zorder=3)
     _bar(axes, y, worst, colour, _marker(cell))
+    beside(axes, y, str(worst), colour)
+
+
+def beside(axes: Any, y: float, told: str, colour: str) -> None:
+    """Write a row's figures right of it."""
+    axes.annotate(told, (1.02, y), xycoords=("axes fraction", "data"), va="center_baseline", fontsize=7.5, color=colour)
 
 
 def _values(cell: Cell, cost: bool = False) -> str:
@@ -113,15 +128,15 @@ def _values(cell: Cell, cost: bool = False) -> str:
 
 
 def _marker(cell: Cell) -> str:
-    return "D" if cell.coupled else "o"
+    return _MARKERS[cell.coupled]
 
 
-def _marks(found: Sequence[Cell], what: str) -> list[Any]:
+def _marks(coupled: Iterable[bool], what: str) -> list[Any]:
     """Legend: what the filled marks mean."""
     from matplotlib.lines import Line2D
 
     texts = {"o": f"{what}independent images", "D": f"{what}coupled images"}
-    used = {_marker(cell) for cell in found}
+    used = {_MARKERS[each] for each in coupled}
     return [
         Line2D([], [], linestyle="none", marker=marker, label=text, color=MUTED, markersize=5.5, **_RING)
         for marker, text in texts.items()
@@ -136,24 +151,26 @@ def _colours(found: Sequence[Cell]) -> list[Any]:
     return [Patch(color=colour, label=training(recipe)) for recipe, colour in recipes(found).items()]
 
 
-def _grounds(found: Sequence[Cell]) -> list[Any]:
-    """Legend: the ring of clean accuracy, the stroke of the protocol's, and the band."""
+def keys(coupled: Iterable[bool], paired: bool, reference: str = "") -> list[Any]:
+    """Legend of accuracies: the ring without an attack, the marks of the worst case with its bar, the protocol's stroke, the band of the norm that others are compared with."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    clean = Line2D([], [], linestyle="none", marker="o", label="clean", markersize=5, color=PAPER, markeredgecolor=MUTED)
+    clean = Line2D([], [], linestyle="none", marker="o", label="no attack", markersize=5, color=PAPER, markeredgecolor=MUTED)
     stroke: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 8, "markeredgewidth": 1.4, "color": MUTED}
     protocol = Line2D([], [], label="protocol alone", **stroke)
-    band = Patch(color=MUTED, alpha=0.2, label=f"interval of {compared_with(found)}")
-    shown = [clean, *[protocol] * any(cell.paired for cell in found)]
-    return [*shown, band] if any(cell.reference for cell in found) else shown
+    bar = Line2D([], [], color=MUTED, linewidth=2.2, label="95% interval of the worst case")
+    band = Patch(color=MUTED, alpha=0.2, label=f"the same of {reference}")
+    kept = [clean, *_marks(coupled, "worst case, "), *[protocol] * paired, bar]
+    return [*kept, *[band] * bool(reference)]
 
 
-def _legend(figure: Any, keys: Sequence[Any]) -> None:
+def legend(figure: Any, keys: Sequence[Any]) -> None:
+    """Put a legend above a figure."""
     figure.legend(
         handles=keys,
         loc="outside upper left",
-        ncols=min(len(keys), 5),
+        ncols=3 if len(keys) > 4 else 4,
         frameon=False,
         fontsize=7.5,
         labelcolor=MUTED,
@@ -193,7 +210,7 @@ def _cost(found: Sequence[Cell]) -> Any:
             settings.setdefault(cell.setting, []).append(cell)
     figure = new(0.3 + 3.7 * len(settings))
     colours = recipes(found)
-    _legend(figure, [*_colours(found), *_marks(found, "")])
+    legend(figure, [*_colours(found), *_marks((cell.coupled for cell in found), "")])
     for axes, (setting, panel) in zip(figure.subplots(len(settings), 1, squeeze=False)[:, 0], settings.items(), strict=True):
         points = [_point(cell, found.index(cell)) for cell in panel]
         for cell, p in zip(panel, points, strict=True):

@@ -46,24 +46,41 @@ def sentences(record: Mapping[str, Any], diagnosis: str) -> list[str]:
 
 
 def headline(record: Mapping[str, Any]) -> tuple[str, str]:
-    """The finding in a sentence, and a second one."""
+    """The finding in a sentence, and what else was found."""
     every = [text for name in _SAID for text in sentences(record, name)]
     first, *more = every or ["Nothing could be measured."]
     drifted = [(side, far) for side in sides(record, "drift") if (far := farthest(side.rows))]
     swapped = [(side.model, whole) for side in sides(record, "flips") if (whole := everywhere(side.rows))]
-    if drifted:
-        moved = joined(f"{_figure(far.moved)} deviations at {far.site} in {side.model}" for side, far in drifted)
-        noise = joined(_figure(far.noise) for _, far in drifted)
-        first = f"The attack moves the centre of the input of a norm layer by up to {moved}; noise of equal norm by {noise} there."
-    if swapped:
-        batch, own = (
-            joined(f"{_percent(row[figure])} ({model})" for model, row in swapped) for figure in ("repaired", "by row")
-        )
-        return (
-            first,
-            f"With the clean batch's centre and spread put back at every site, {batch} of the misclassified images become correct; with each image's own, {own}.",
-        )
-    return first, next(iter(more), "") if not drifted else ""
+    moved = _moved(drifted) if drifted else ""
+    if not swapped:
+        return moved or first, "" if moved else next(iter(more), "")
+    batch, own = (joined(f"{_percent(row[part])} ({model})" for model, row in swapped) for part in ("repaired", "by row"))
+    fell = joined(f"{row['fell']} of {row['right']} right images ({model})" for model, row in swapped)
+    if max(row["repaired"] for _, row in swapped) < FEW:
+        lead = f"Here the attack does not work by moving a batch's statistics: put back at every norm layer, they mend {batch} of what it broke."
+    else:
+        lead = f"A clean batch's statistics, put back at every norm layer, mend {batch} of the images that the attack broke."
+    return (
+        lead,
+        f"It broke {fell}. Each image's own clean statistics mend {own}, but they also hold what the image shows. {moved}".strip(),
+    )
+
+
+FEW = 0.1  # a share of repaired images below which a cause is ruled out
+
+
+def _moved(drifted: Sequence[tuple[Side, Far]]) -> str:
+    """How far the attack moves the mean of a layer's input, and how far noise and a corruption do."""
+    moved = joined(f"{_figure(far.moved)} deviations in {side.model} ({far.site})" for side, far in drifted)
+    noise = joined(_figure(far.noise) for _, far in drifted)
+    text = f"The attack moves the mean of a layer's input by up to {moved}. Noise as strong moves it there by {noise}"
+    natural = [
+        [row for row in side.rows if row["site"] == far.site and row["input"] not in ("clean", "noise", "adversarial")]
+        for side, far in drifted
+    ]
+    if all(natural):
+        text += f", the corruption {natural[0][0]['input']} by {joined(_figure(rows[0]['moved']) for rows in natural)}"
+    return f"{text}."
 
 
 class Far(NamedTuple):
@@ -108,8 +125,8 @@ def _drift(rows: Sequence[Row]) -> str:
     if far is None:
         return ""
     return (
-        f"{plural(far.steps, 'step')} of PGD move the centre of {far.site} by {_figure(far.moved)} deviations, "
-        f"farther than any other; noise of equal norm moves it by {_figure(far.noise)}"
+        f"{plural(far.steps, 'step')} of PGD move the mean of {far.site} by {_figure(far.moved)} deviations, "
+        f"farther than any other; noise as strong moves it by {_figure(far.noise)}"
     )
 
 
@@ -121,11 +138,11 @@ def _flips(rows: Sequence[Row]) -> str:
     best, own, worst = mends(rows), mends(rows, "by row"), mends(rows, "broken")
     whole = everywhere(rows)
     if best is not None and best["repaired"] > 0:
-        text += f"; clean centre and spread at {best['site']} alone repair {_percent(best['repaired'])} of them"
+        text += f"; clean statistics at {best['site']} alone repair {_percent(best['repaired'])} of them"
     elif best is not None:
-        text += "; clean centre and spread at a single site repair none of them"
+        text += "; clean statistics at a single layer repair none of them"
     if whole is not None:
-        text += f", at all sites {_percent(whole['repaired'])}"
+        text += f", at all layers {_percent(whole['repaired'])}"
     if own is not None and own["by row"] > 0:
         text += f"; with each image's own clean ones, {own['site']} alone repairs {_percent(own['by row'])}"
     if worst is not None:

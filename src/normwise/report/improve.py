@@ -7,25 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from ..records import write
-from .card import UNKNOWN
+from .apart import attacker, label
+from .card import UNKNOWN, moves, radius
+from .figures import beside, keys, legend
 from .frame import rendered
 from .plot_style import FAINT, MUTED, PAPER, SERIES, Drawn, bare, belonging, in_percent, new, save, short, style
+from .words import capital, joined
 
 RECORD, PAGE = "improve.json", "improve.html"
+HALF = 0.5  # clean accuracy below which a reader is warned
 Row = Mapping[str, Any]  # one way, or the network as it is given, as `improve.json` has it
 
 
 def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
     """Write `improve.html` and its figure into a folder; returns the page's path."""
     rows: list[Row] = [record["before"], *record["ways"]]
-    measured = [one for one in rows if one["state"] == "tried"]
+    measured, settings = [one for one in rows if one["state"] == "tried"], record["settings"]
     page = rendered(
         PAGE,
         title="normwise improve",
+        subtitle=" · ".join((f"{label(settings['model'])} on {label(settings['data'])}", radius(settings["threat"]))),
+        under=_under(record, measured),
         record=record,
         unknown=UNKNOWN,
         rows=rows,
-        tried=len(measured) - 1,
         drawn=_accuracy(measured, record["chosen"], folder),
         share=_share,
         between=_between,
@@ -33,11 +38,47 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
     return write(folder / PAGE, page)
 
 
+def _under(record: Mapping[str, Any], measured: Sequence[Row]) -> list[tuple[str, str]]:
+    """What stands under the headline, as (what, words)."""
+    settings, (before, *ways) = record["settings"], measured
+    what = [
+        f"The network {label(settings['model'])} as it was given",
+        *(f"after {one['name']}, {one['says']}" for one in ways),
+    ]
+    by = [joined(map(attacker, settings[part])) for part in ("attacks", "strongest") if settings.get(part)]
+    compared = f"{joined(what)}. On {before['worst']['rows']} test images of {label(settings['data'])}"
+    compared += (
+        f", attacked by {' (the protocol), then by the stronger '.join(by)}" * bool(by)
+        + ". Worst case: right under every attack."
+    )
+    compared += "".join(f" {capital(text)}." for text in [moves(settings["threat"])] if text)
+    late = [one["name"] for one in record["ways"] if one["state"] != "tried"]
+    trust = ["One training each, one seed", f"Chosen on {before['validation']['n']} validation images"]
+    known = record.get("validation") or {}
+    trust[-1] += " that the network as given may know" * (bool(known.get("learned")) and known.get("from") == "own")
+    trust += _doubts(before, ways, record["chosen"])
+    trust += [f"Not tried: {joined(late)}"] if late else []
+    return [("Compared", compared), ("How far to trust it", f"{'. '.join(trust)}. A worst case is an upper bound.")]
+
+
+def _doubts(before: Row, ways: Sequence[Row], chosen: str) -> list[str]:
+    """What the figures themselves leave open."""
+    found = []
+    if before["clean"]["value"] < HALF:
+        found.append(
+            f"The network as given is right on only {_share(before['clean'])}% of clean images: it may not have learned"
+        )
+    best = next((one for one in ways if one["name"] == chosen), None)
+    near = [one["name"] for one in ways if best and one is not best and one["worst"]["high"] > best["worst"]["low"]]
+    return [*found, f"These images do not tell {chosen} from {joined(near)}: the intervals overlap"] if near else found
+
+
 def _accuracy(rows: Sequence[Row], chosen: str, out: Path) -> Drawn:
     """A line per network: clean (ring), the protocol (tick) and the worst case (filled), with 95% intervals."""
     with style():
         figure = new(0.9 + 0.36 * len(rows))
         axes = figure.subplots()
+        legend(figure, keys((one["coupled"] for one in rows), paired=True))
         for y, one in enumerate(rows):
             with belonging(axes, y, _values(one), y):
                 _line(axes, y, one, SERIES[0] if one["name"] == chosen else MUTED)
@@ -55,10 +96,13 @@ def _line(axes: Any, y: float, one: Row, colour: str) -> None:
     clean, worst = one["clean"], one["worst"]
     axes.plot([100 * worst["value"], 100 * clean["value"]], [y, y], color=FAINT, linewidth=1, zorder=1)
     for score, width in ((clean, 1.4), (worst, 2.2)):
-        axes.plot([100 * score["low"], 100 * score["high"]], [y, y], color=colour, linewidth=width, zorder=2)
+        axes.plot(
+            [100 * score["low"], 100 * score["high"]], [y, y], color=colour, linewidth=width, solid_capstyle="butt", zorder=2
+        )
     axes.plot([100 * clean["value"]], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=colour, zorder=3)
-    axes.plot([100 * one["protocol"]["value"]], [y], "|", color=colour, markersize=9, zorder=3)
-    axes.plot([100 * worst["value"]], [y], "o", markersize=6.5, color=colour, zorder=4)
+    axes.plot([100 * one["protocol"]["value"]], [y], "|", color=colour, markersize=9, markeredgewidth=1.4, zorder=3)
+    axes.plot([100 * worst["value"]], [y], "D" if one["coupled"] else "o", markersize=6.5, color=colour, zorder=4)
+    beside(axes, y, f"{_share(worst)}% {_between(worst)}", colour)
 
 
 def _values(one: Row) -> str:

@@ -92,7 +92,8 @@ def _verdict(name: str, audited: Mapping[str, Any] | None) -> str:
     if audited is None:
         return "**Not audited.** Nobody has tested with `normwise audit` whether this robustness is real.\n"
     told = audits.tell(audited, name)
-    return f"**{markdown(told.lead)}** {markdown(told.rest)}\n" + ("\n" + _listed(told.reasons)) * bool(told.reasons)
+    lines = " ".join(f"{what}: {text}" for what, text in told.lines)
+    return f"**{markdown(told.lead)}** {markdown(lines)}\n" + ("\n" + _listed(told.reasons)) * bool(told.reasons)
 
 
 def _listed(lines: Any) -> str:

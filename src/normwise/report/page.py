@@ -47,10 +47,13 @@ def write(
     for kind, write_table in (("csv", tables.to_csv), ("md", tables.to_markdown), ("tex", tables.to_latex)):
         records.write(out / f"results.{kind}", write_table(results))
     drawn, shown = figures.draw(found, out), data["provenance"]
+    said = answer.of(found, failed)
+    trust = "".join(f"{short}. " for short, _ in said.cautions).strip()
     page = rendered(
         "page.html",
         title=title,
-        answer=answer.of(found, failed),
+        answer=said,
+        under=[compared(found), *said.exceptions, *[("How far to trust it", trust)] * bool(trust)],
         docs=docs(out),
         pictures=_pictures(found, results, examples),
         failures=failed,
@@ -81,7 +84,6 @@ def _of_cells(found: Sequence[cells.Cell]) -> dict[str, Any]:
     heads, rows = tables.main(found)
     return {
         "subtitle": subtitle(found),
-        "compared": compared(found),
         "card": card(found),
         "cards": columns.numbered(found),
         "columns": heads,
@@ -120,15 +122,33 @@ def _filters(found: Sequence[cells.Cell]) -> dict[str, dict[str, list[int]]]:
 def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
     if len(found) == 1:
         return "Accuracy under attack", "Each bar is a 95% interval. The worst case is taken over all attacks together."
-    text = "Each line is one network: the ring is its accuracy on clean images, the filled mark its worst case under attack."
+    text = "Each line is one network. The figures at the right are its worst case under attack, with its 95% interval."
     if any(cell.reference for cell in found):
-        name = cells.compared_with(found)
-        text += f" The shaded band is the interval of {name}'{'s' * (name[-1] != 's')} worst case: a mark whose bar touches it is not distinguishable from it."
-    if any(cell.paired for cell in found):
-        text += " The vertical stroke is the accuracy under the protocol alone."
+        text += f" It counts as more robust than {cells.compared_with(found)} if its bar lies right of the band, by 5 points or more."
+    text += "".join(f" {stand} at test time: {joined(names)}." for stand, names in _reads(found).items())
+    if any(cell.doubts for cell in found):
+        text += " !: a sanity check warns about the network."
     if any(len(cell.results) > 1 for cell in found):
         text += " Small strokes below a mark are single seeds."
     return "Worst-case and clean accuracy", text
+
+
+def _reads(found: Sequence[cells.Cell]) -> dict[str, list[str]]:
+    """Which norms read what at test time, where they do not read the same."""
+    reads: dict[str, list[str]] = {}
+    for cell in found:
+        what = tables.reading(cell.results[0].evaluation.norm_reads)
+        names = reads.setdefault(_READ.get(what, what), [])
+        names += [cell.norm] * (cell.norm not in names)
+    return reads if len(reads) > 1 else {}
+
+
+_READ = {
+    "running": "Uses statistics kept from training",
+    "batch": "Reads the batch",
+    "sample": "Reads each image alone",
+    "none": "Reads nothing",
+}
 
 
 def _cost_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:

@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 _PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
 
 
+_KINDS = {"clean": "clean", "adversarial": "attacked", "difference": "difference"}
+
+
 class Picture(NamedTuple):
-    """A picture: its data URI, what it shows, and for a clip the data URI of an animation."""
+    """A picture: its data URI, its kind and what it shows, and for a clip the data URI of an animation."""
 
     uri: str
+    kind: str
     shows: str
     moving: str = ""
 
@@ -38,12 +42,12 @@ def told(examples: Sequence[Mapping[str, Any]]) -> list[Example]:
             "difference": f"{row}, difference of the two at full contrast",
         }
         pictures = [
-            Picture(uri, shows, _uri(one, f"{key}_apng")) for key, shows in what.items() if (uri := _uri(one, f"{key}_png"))
+            Picture(uri, _KINDS[key], shows, _uri(one, f"{key}_apng"))
+            for key, shows in what.items()
+            if (uri := _uri(one, f"{key}_png"))
         ]
-        answers = f"{one.get('clean_prediction')} → {one.get('prediction')}"
-        caption = (
-            f"{row[:1].upper()}{row[1:]}, label {one.get('label')}: {answers}, {one.get('attack') or 'no attack broke it'}"
-        )
+        broken = f"{one.get('prediction')} after {one['attack']}" if one.get("attack") else "no attack broke it"
+        caption = f"{row.capitalize()}, class {one.get('label')}: taken for {one.get('clean_prediction')}, then {broken}"
         if pictures:
             found.append(Example(caption, pictures))
     return found

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..records import write
+from .apart import label
 from .card import FIXED, UNKNOWN, Card, coupling, rows
 from .frame import rendered
 from .plot_style import SERIES, Drawn, bare, in_percent, mark, new, save, short, style
+from .words import joined
 
 RECORD, PAGE = "shifts.json", "shifts.html"
 _STYLES = ("-", "--", ":", "-.")
@@ -41,6 +43,7 @@ def write_page(folder: Path, record: Mapping[str, Any], run: Path | None = None)
         title="normwise shifts",
         record=record,
         unknown=UNKNOWN,
+        under=_under(record),
         networks=networks,
         card=_card(record),
         levels=[f"Severity {severity}" for severity in networks[0]["severities"]],
@@ -53,6 +56,16 @@ def write_page(folder: Path, record: Mapping[str, Any], run: Path | None = None)
         examples=_examples(run or folder, list(record["kinds"])),
     )
     return write(folder / PAGE, page)
+
+
+def _under(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What stands under the headline, as (what, words)."""
+    names = joined(dict.fromkeys(called(one) for one in record["networks"]))
+    what = (
+        f"{names}, on {record['n']} test images of {label(record['settings']['data'])}: clean, and with natural corruptions"
+    )
+    trust = "Nobody attacks here: this says nothing of robustness to an attack. Intervals are of 95%, and cover other test images."
+    return [("Compared", f"{what} ({record['over']})."), ("How far to trust it", trust)]
 
 
 def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -19,8 +19,8 @@ class Audited:
     "trustworthy". `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
     lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently, such as "60 rows" or
     "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled images, the share
-    that stays correct when the attacker controls the whole batch (joint), one image (single), or only neighbours (peers). `digest`
-    is that of the network's parameters and buffers; empty if nobody recorded it.
+    that stays correct when the attacker controls the whole batch (joint), one image (single), or only neighbours (peers). `data` is
+    the name of the data, `digest` that of the network's parameters and buffers; both are empty if nobody recorded them.
     """
 
     verdict: str
@@ -38,6 +38,7 @@ class Audited:
     drawn: str = ""
     claimed_under: dict[str, Any] = field(default_factory=dict)
     model: str = ""
+    data: str = ""
     digest: str = ""
     examples: tuple[dict[str, Any], ...] = ()
     seed: int = 0
