@@ -2,6 +2,7 @@
 
 python benchmarks/readme.py table     # writes the table into README.md, from results/reproduce/*/claims.json
 python benchmarks/readme.py picture   # makes docs/page.png from results/bench-digits, with a headless Chromium
+python benchmarks/readme.py fuzz      # writes the table of docs/reference/security.md, from benchmarks/results/fuzz-*.json
 python benchmarks/readme.py names     # writes the names into docs/reference/python.md, from normwise's docstrings
 """
 
@@ -21,6 +22,7 @@ from normwise.report.claims import figure
 
 ROOT = Path(__file__).parents[1]
 MARKS = "<!-- table: python benchmarks/readme.py table -->", "<!-- end of the table -->"
+FUZZ = "<!-- fuzz: python benchmarks/readme.py fuzz -->", "<!-- end of fuzz -->"
 NAMES = "<!-- names: python benchmarks/readme.py names -->", "<!-- end of the names -->"
 GROUPS = {
     "Train": ("training.",),
@@ -88,6 +90,23 @@ def names() -> str:
     return "\n".join(lines)
 
 
+def fuzz() -> str:
+    """How often each reader was fed without a fault, by the records; a reader that has several is shown by its longest."""
+    found: dict[str, dict] = {}
+    for path in sorted((ROOT / "benchmarks/results").glob("fuzz-*.json")):
+        for reader, one in json.loads(path.read_text())["readers"].items():
+            if not one["status"] and one["executions"] > found.get(reader, {}).get("executions", 0):
+                found[reader] = one
+    lines = [
+        "| reader | files fed | a second | processor seconds | files kept | peak memory, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    keys = "executions", "executions_per_second", "processor_seconds", "corpus_files", "peak_mib"
+    return "\n".join(
+        [*lines, *(f"| {name} | {' | '.join(f'{one[key]:,}' for key in keys)} |" for name, one in found.items())]
+    )
+
+
 def within(page: str, marks: tuple[str, str] = MARKS, made: Callable[[], str] = table) -> str:
     """A page with its made part made anew."""
     head, rest = page.split(marks[0])
@@ -110,10 +129,13 @@ def picture() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["table"]:
         (ROOT / "README.md").write_text(within((ROOT / "README.md").read_text()))
+    elif sys.argv[1:] == ["fuzz"]:
+        page = ROOT / "docs/reference/security.md"
+        page.write_text(within(page.read_text(), FUZZ, fuzz))
     elif sys.argv[1:] == ["names"]:
         page = ROOT / "docs/reference/python.md"
         page.write_text(within(page.read_text(), NAMES, names))
     elif sys.argv[1:] == ["picture"]:
         picture()
     else:
-        sys.exit("give table, picture or names")
+        sys.exit("give table, picture, names or fuzz")

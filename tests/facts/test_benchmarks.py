@@ -27,9 +27,11 @@ def test_the_tables_are_those_of_the_records(ratios):
     assert ratios.within(page) == page
 
 
-def test_the_reference_lists_the_public_names():
+def test_the_reference_lists_the_public_names_and_what_was_fuzzed():
     made, page = script("readme"), (ROOT / "docs/reference/python.md").read_text()
     assert made.within(page, made.NAMES, made.names) == page, "run python benchmarks/readme.py names"
+    page = (ROOT / "docs/reference/security.md").read_text()
+    assert made.within(page, made.FUZZ, made.fuzz) == page, "run python benchmarks/readme.py fuzz"
 
 
 def test_the_readme_shows_the_claims_of_the_records():
