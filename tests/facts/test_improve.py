@@ -11,7 +11,7 @@ from normwise.data import Digits
 from normwise.experiments.experiment import Experiment, build
 from normwise.experiments.improve import Improve, _too_late
 from normwise.experiments.unseen import unseen, with_validation
-from normwise.experiments.ways import WAYS, against, choose, sentences, why_not
+from normwise.experiments.ways import WAYS, against, choose, fitted, sentences, why_not
 from normwise.report.improve import write_page
 from normwise.threats import Linf
 from normwise.utils.intervals import above, of_rows
@@ -65,6 +65,12 @@ def test_the_most_robust_is_chosen_of_those_that_stay_accurate(ways, chosen):
 def test_a_loss_that_is_too_large_is_told_in_numbers():
     told = against(BEFORE, row("b", 0.615, 0.5, n=200), 0.2)
     assert told == "it loses 28.5 points of clean accuracy on validation images, and 20 are allowed"
+
+
+def test_groups_divide_the_channels_of_the_network():
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.Conv2d(12, 32, 3), nn.BatchNorm2d(32))
+    assert fitted(WAYS["groupnorm"], model).norm.groups == 4
+    assert all(fitted(way, balanced()) == way for name, way in WAYS.items() if name != "groupnorm")
 
 
 def test_any_network_is_better_than_one_that_gives_all_images_one_class():

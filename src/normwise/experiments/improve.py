@@ -37,7 +37,7 @@ from .experiment import Experiment, evaluated, labelled, prepared, run
 from .patterns import with_patterns
 from .tuning import Search, Try, Tuning, search
 from .unseen import ROWS, unseen, with_validation
-from .ways import WAYS, Way, against, choose, sentences, verdict, why_not
+from .ways import WAYS, Way, against, choose, fitted, sentences, verdict, why_not
 
 RECORD = "improve.json"
 GIVEN = "as given"
@@ -121,7 +121,7 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
     loaded = load(s.model, s.weights)
     start = moved(loaded.model, place(s))
     s = replace(s, data=with_validation(s.data))
-    ways = [WAYS[name] for name in dict.fromkeys(s.ways)]
+    ways = [fitted(WAYS[name], start) for name in dict.fromkeys(s.ways)]
     for way in ways:
         if not why_not(way, start):
             prepared(experiment_of(s, way, s.rates[0]), report)  # what cannot run is refused before anything is written

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -54,6 +55,14 @@ WAYS = {
         ),
     )
 }
+
+
+def fitted(way: Way, model: nn.Module) -> Way:
+    """The same way, its norm with as many groups as divide the channels at every site, where it has groups."""
+    if not isinstance(way.norm, GN):
+        return way
+    groups = math.gcd(way.norm.groups, *(site.channels for site in sites(model).values()))
+    return replace(way, norm=replace(way.norm, groups=groups))
 
 
 def why_not(way: Way, model: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ def check_groups(norm: str, groups: int, channels: int) -> None:
     if groups < 1 or channels % groups:
         raise ValueError(
             f"{norm} with groups={groups} cannot divide a site of {channels} channels; "
-            "give a number of groups that divides every site's channels"
+            f"give a number of groups that divides every site's channels, such as {math.gcd(max(groups, 1), channels)} (--norm.groups)"
         )
 
 

@@ -91,9 +91,8 @@ def _headline(claims: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(one["verdict"] for one in claims)
     decided = {verdict: count for verdict, count in counts.items() if verdict not in UNDECIDED}
     told = joined([f"{count} {verdict}" for verdict, count in decided.items()] or ["none decided"])
-    open_ = len(claims) - sum(decided.values())
-    rest = f"; {open_} could not be decided" if open_ and decided else ""
-    return f"Of {plural(len(claims), 'claim')}, {told} at this size{rest}."
+    rest = "".join(f"; {verdict}: {counts[verdict]}" for verdict in UNDECIDED if counts[verdict] and decided)
+    return f"Of {plural(len(claims), 'claim')}, {told}{rest.replace(' at this size', '')}."
 
 
 def _under(claims: Sequence[Mapping[str, Any]], preset: str, size: str) -> list[tuple[str, str]]:

@@ -57,7 +57,7 @@ def headline(record: Mapping[str, Any]) -> tuple[str, str]:
     batch, own = (joined(f"{_percent(row[part])} ({model})" for model, row in swapped) for part in ("repaired", "by row"))
     fell = joined(f"{row['fell']} of {row['right']} right images ({model})" for model, row in swapped)
     if max(row["repaired"] for _, row in swapped) < FEW:
-        lead = f"Here the attack does not work by moving a batch's statistics: put back at every norm layer, they mend {batch} of what it broke."
+        lead = f"Here the attack does not work by moving a batch's statistics: those of the clean batch, put back at every norm layer, mend {batch} of what it broke."
     else:
         lead = f"A clean batch's statistics, put back at every norm layer, mend {batch} of the images that the attack broke."
     return (
