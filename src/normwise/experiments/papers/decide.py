@@ -179,7 +179,10 @@ def _settle(case: _Case, at_effect: float, at_zero: float) -> None:
     """Give a claim that may be decided its verdict."""
     if case.deciding is None:
         return
-    case.entry |= {"verdict": word(case.deciding.value, case.claim.effect, at_effect, at_zero), "adjusted_p": at_effect}
+    case.entry |= {
+        "verdict": word(case.deciding.value, case.claim.effect, at_effect, at_zero),
+        "adjusted_p": _written(at_effect),
+    }
     if case.entry["verdict"] == OPEN:
         case.entry["why"] = f"the smallest effect is not refuted (adjusted p {at_effect:.2g})"
 
@@ -188,8 +191,13 @@ def _shown(found: Estimate | None, sample: Any) -> dict[str, Any] | None:
     """An estimate as the record has it; None where nothing was measured."""
     if found is None:
         return None
-    low, high = found.interval() or (None, None)
-    return {"value": found.value, "low": low, "high": high, "what": sample.what, "n": found.rows}
+    low, high = map(_written, found.interval() or (None, None))
+    return {"value": _written(found.value), "low": low, "high": high, "what": sample.what, "n": found.rows}
+
+
+def _written(value: float | None) -> float | None:
+    """A figure without its last digits, which differ with the number of threads and the processor."""
+    return None if value is None else float(f"{value:.9g}")
 
 
 def _curve(measure: Measure, used: Sequence[Records]) -> list[dict[str, Any]]:
