@@ -116,7 +116,7 @@ def test_a_norm_beyond_the_intervals_is_named_and_others_are_not_told_apart():
     assert "Above BatchNorm beyond the 95% intervals: GroupNorm (60.0%)." in text
     assert "Below BatchNorm beyond the 95% intervals: no norm (20.0%)." in text
     assert (
-        "Not distinguishable from it: BatchNorm reading the batch; RobustNorm, tracked; and RobustNorm reading the batch."
+        "Not told apart from it by intervals: BatchNorm reading the batch; RobustNorm, tracked; and RobustNorm reading the batch."
         in text
     )
 

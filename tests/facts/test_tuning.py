@@ -71,3 +71,16 @@ def test_the_record_keeps_every_try_and_the_cost_of_all(tmp_path):
 def test_a_try_trains_a_third_of_the_schedule_at_least():
     assert [Tuning().epochs(whole) for whole in (1, 2, 10, 15, 20)] == [1, 1, 4, 5, 7]
     assert not Search((), 1e-3, edge=False).told()["tries"]
+
+
+def test_rates_within_chance_are_told_apart_by_their_loss(tmp_path):
+    """A newcomer's case: 0.7875, 0.7875 and 0.7375 of 80 rows, and the last had learned most by far."""
+    seen = {1e-3: (0.7875, 0.40), 3e-3: (0.7875, 0.34), 1e-2: (0.7375, 0.24), 3e-2: (0.5, 0.20)}
+
+    def attempt(rate):
+        return Try(rate, *seen[rate])
+
+    for rows, chosen in ((80, 1e-2), (8000, 3e-3)):
+        how = Tuning(rows=rows, chance=True)
+        assert search(tuple(seen), attempt, tmp_path / f"{rows}.json", how).rate == chosen
+    assert search(tuple(seen), attempt, tmp_path / "none.json", Tuning()).rate == 3e-3

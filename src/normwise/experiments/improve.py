@@ -234,7 +234,8 @@ def _tried(s: Improve, way: Way, folder: Path, why: str) -> dict[str, Any]:
 
 def _search(s: Improve, way: Way, folder: Path) -> Search:
     """The learning rate of a way: the best of short trainings, by accuracy on validation images under a short PGD."""
-    how = Tuning(most=2 if len(s.rates) > 1 else 0)
+    rows = sum(len(batch.y) for batch in s.data.validation(batch_size=s.batch_size))
+    how = Tuning(most=2 if len(s.rates) > 1 else 0, rows=rows, chance=True)
 
     def attempt(rate: float) -> Try:
         e = experiment_of(s, way, rate)

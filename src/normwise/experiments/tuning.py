@@ -21,12 +21,14 @@ class Tuning:
         factor  between neighbouring rates beyond the list
         most    rates tried beyond the list, at most
         rows    validation rows that judge a try, at least
+        chance  of rates that lie within a standard error of the difference to the best, on so many rows, take that of least training loss
     """
 
     part: float = 1 / 3
     factor: float = 3.0
     most: int = 3
     rows: int = 1000
+    chance: bool = False
 
     def epochs(self, whole: int) -> int:
         """Epochs of a try: at least the part of the whole, rounded up."""
@@ -81,13 +83,21 @@ def search(rates: Sequence[float], attempt: Callable[[float], Try], file: Path, 
             if rate not in done:
                 done[rate] = attempt(rate)
                 write(file, to_json([asdict(one) for one in done.values()]))
-        best = max((done[rate] for rate in wanted), key=lambda one: one.rank).rate
+        best = _best([done[rate] for rate in wanted], tuning).rate
         at_edge = best in (wanted[0], wanted[-1])
         if not at_edge or beyond >= tuning.most:
             break
         further = best * tuning.factor if best == wanted[-1] else best / tuning.factor
         wanted, beyond = sorted([*wanted, float(f"{further:.3g}")]), beyond + 1
     return Search(tuple(done[rate] for rate in wanted), best, at_edge and bool(tuning.most))
+
+
+def _best(tries: Sequence[Try], tuning: Tuning) -> Try:
+    top = max(tries, key=lambda one: one.rank)
+    if not tuning.chance:
+        return top
+    least = top.accuracy - math.sqrt(2 * top.accuracy * (1 - top.accuracy) / tuning.rows)
+    return min((one for one in tries if one.accuracy >= least), key=lambda one: math.inf if one.loss is None else one.loss)
 
 
 def _kept(file: Path) -> list[Try]:

@@ -155,7 +155,7 @@ def _column(column: _Column) -> list[str]:
     if column.below:
         lines.append(f"Below {name} beyond the 95% intervals: {_named(column.below)}.")
     if column.within and (column.above or column.below):
-        lines.append(f"Not distinguishable from it: {joined(cell.norm for cell in column.within)}.")
+        lines.append(f"Not told apart from it by intervals: {joined(cell.norm for cell in column.within)}.")
     elif column.within:
         lines.append(f"All differences from {name} lie within the 95% intervals: these data cannot tell them apart.")
     return lines
