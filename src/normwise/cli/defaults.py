@@ -55,9 +55,10 @@ def _settings(operands: Sequence[str], given: Mapping[str, Any]) -> tuple[dict[s
     have, such as another network to attack, are left out.
     """
     model = operands[0] if operands else str(given.get("model", ""))
-    path = Path(given["weights"]) if given.get("weights") else located(model)
+    weights = str(given.get("weights") or "")
+    path = Path(weights) if weights else located(model)
     folder = path if path.is_dir() else path.parent
-    there = bool(model) and path.exists() and all((folder / name).is_file() for name in (CONFIG, CARD))
+    there = bool(model) and path.exists() and (folder / CONFIG).is_file() and (not weights or (folder / CARD).is_file())
     brought = _known(Experiment, read_yaml(folder / CONFIG)) if there else {}
     return defaults_for(data_name(given, data_name(brought))) | brought | {"model": model, "weights": ""}, model
 

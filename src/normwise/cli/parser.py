@@ -138,7 +138,7 @@ def _unknown_option(option: str, known: list[str], values: Mapping[str, Any], ve
         inner = [other for other in known if other.endswith(f".{option[2:]}")]
         listed = f"normwise {verb.name} --help lists them"
         if inner:
-            return ValueError(f"no option is named {option!r}; did you mean {' or '.join(inner[:3])}? ({listed})")
+            return ValueError(f"no option is named {option!r}; did you mean {' or '.join(map(repr, inner[:3]))}? ({listed})")
         return unknown("option", option, known, listed)
     called = values[group].get("name") if isinstance(values[group], Mapping) else None
     siblings = [other.removeprefix(f"--{group}.") for other in known if other.startswith(f"--{group}.")]

@@ -73,11 +73,7 @@ def _source(one: Mapping[str, Any]) -> str:
     by = joined([attacker(each) for each in (one.get("claimed_under") or {}).get("attacks", ())] or ["PGD-20"])
     if "--claim" in command:
         return f"It was given to the audit{f', as what {by} leaves' if one.get('claimed_under') else ''}."
-    return (
-        f"No claim was given: it is what the first attack leaves, {by} (20 gradient steps)."
-        if command or one.get("claimed_under")
-        else ""
-    )
+    return f"No claim was given: it is what the first attack leaves, {by}." if command or one.get("claimed_under") else ""
 
 
 def _data(one: Mapping[str, Any]) -> str:
@@ -99,4 +95,5 @@ def _trust(one: Mapping[str, Any]) -> str:
         told += [f"{status.count(kind)} {word}" + f" ({names})" * (kind in ("fail", "warn"))] * (kind in status)
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
     interval = f"For other images like these, {100 * low:.1f}–{100 * high:.1f}% may be left (95% interval, n = {one['n']}). "
-    return f"{interval * bool(one['n'])}{BOUND} Of {plural(len(checks), 'check')} {joined(told)}.{missing}"
+    counted = f" Of {plural(len(checks), 'check')} {joined(told)}." if told else ""
+    return f"{interval * bool(one['n'])}{BOUND}{counted}{missing}"
