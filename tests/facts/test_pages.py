@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from normwise.auditing.checks import CHECKS
+from normwise.auditing.checks import CHECKS, GAP
 from normwise.evaluation import sanity_checks
 from normwise.evaluation.artifacts import kept_examples, pictures
-from normwise.report import audit, diagnosis, page, sheet, shifts
+from normwise.report import audit, audit_words, diagnosis, page, sheet, shifts
 from normwise.report import words as report_words
 from normwise.report.series import plot
 from normwise.report.words import anchor
@@ -311,3 +311,7 @@ def test_natural_shifts_say_that_nobody_attacked(tmp_path):
     places = [told.index(part) for part in order]
     assert places == sorted(places)
     assert whole.count('<a href="#threat">Threat card</a></figcaption>') == 2
+
+
+def test_the_page_of_an_audit_tells_the_rule_by_which_it_is_judged():
+    assert audit_words.GAP == GAP

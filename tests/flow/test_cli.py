@@ -388,7 +388,8 @@ def test_a_run_folder_alone_runs_nobodys_code_and_decides_data_and_radius_beside
     said = say("evaluate", "OUT", "--out", "OUT/again")
     assert said.status == 2
     assert "nets:net --weights OUT/model.safetensors" in said.err
-    done("evaluate", "nets:net", "--weights", "OUT/model.safetensors", "--out", "OUT/again")
+    said = say("evaluate", "nets:net", "--weights", "OUT/model.safetensors", "--out", "OUT/again")
+    assert (said.status, "are those of OUT/config.yaml" in said.err) == (0, True)
     assert figures("OUT/again") == figures("OUT")
     assert yaml.safe_load(Path("OUT/again/config.yaml").read_text())["threat"]["eps"] == 0.07
 

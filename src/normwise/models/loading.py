@@ -17,6 +17,7 @@ from ..norms.surgery.conversion import convert
 from ..types import Report
 from ..utils.errors import brief
 from ..utils.model_state import set_mode
+from ..utils.run_folder import CONFIG
 from . import checkpoints, hub
 from .abnn import Adaptive, abnn
 from .checkpoints import CARD, WEIGHTS
@@ -62,6 +63,12 @@ def load(spec: str, weights: str = "", views: int = 1) -> Loaded:
         f"no weights file was named for {spec}: the weights are those that it makes: random, unless it loads some itself"
     )
     notes = checkpoints.give(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
+    beside = Path(weights).parent
+    if weights and is_function(spec) and (beside / CARD).is_file() and (beside / CONFIG).is_file():
+        said = (
+            f"on the command line, settings that are not named are those of {beside / CONFIG}: data, threat model, attacks"
+        )
+        notes = (*notes, said)
     if spec.startswith(hub.PREFIX):
         notes = (f"{spec} is at commit {path.name}", *notes)
     return Loaded(set_mode(over_views(model, views), "eval"), found, notes)
