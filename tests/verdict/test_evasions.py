@@ -21,6 +21,7 @@ from normwise.evaluation.predictor import Predictor, classes_of
 from normwise.norms import BN
 from normwise.records import to_json, write
 from normwise.threats import Linf
+from normwise.types import Batch
 from normwise.utils import forward as passes
 from records import result
 from worlds import Stripes, trained
@@ -226,3 +227,15 @@ def test_a_claim_made_under_another_radius_is_refused(tmp_path):
         ValueError, match=r"under another threat model than .*0\.3.*; audit with --threat linf --threat\.eps"
     ):
         module.run_audit(settings, tmp_path, lambda *told: None)
+
+
+def test_an_audit_warns_where_one_class_is_answered_more_than_twice_as_often_as_it_occurs():
+    class Leaning(nn.Module):
+        def forward(self, x):
+            return nn.functional.one_hot((10 * x[:, 0, 0, 0]).round().long(), 10).float()
+
+    for often, status in ((5, "warn"), (4, "pass")):
+        answers = torch.tensor([0] * often + [1 + k % 9 for k in range(20 - often)])
+        x = (answers / 10)[:, None, None, None].expand(20, 1, 2, 2)
+        case = Case(Leaning(), [Batch(x, torch.arange(20) % 10, torch.arange(20))], THREAT)
+        assert BY_NAME["dead decision"].ask(case).status == status

@@ -35,6 +35,12 @@ def look(answers: Tensor, labels: Tensor) -> Check:
     n = len(labels)
     if n < FEW:
         return Check(name=NAME, status="pass", measured=f"not measured: needs {FEW} images", why=WHY, n=n)
-    said, labelled = (int(classes.cpu().bincount().max()) / n for classes in (answers, labels))
-    measured = f"the most frequent class is predicted for {100 * said:.0f}% of images, the most frequent label has {100 * labelled:.0f}%"
+    said, labelled, measured = shares(answers, labels)
     return Check(name=NAME, status="warn" if said > (1 + labelled) / 2 else "pass", measured=measured, why=WHY, n=n)
+
+
+def shares(answers: Tensor, labels: Tensor) -> tuple[float, float, str]:
+    """The share of the most frequent answer, that of the most frequent label, and both in words; classes are (n,)."""
+    said, labelled = (int(classes.cpu().bincount().max()) / len(labels) for classes in (answers, labels))
+    told = f"the most frequent class is predicted for {100 * said:.0f}% of images, the most frequent label has {100 * labelled:.0f}%"
+    return said, labelled, told

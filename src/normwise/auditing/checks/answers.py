@@ -146,8 +146,9 @@ def dead(case: Case) -> Found:
     """The share of the most frequent answer, beside that of the most frequent label."""
     batch = case.first(rows=512)
     with running(case.model, "eval"):
-        seen = dead_decision.look(Predictor(case.model, case.seed).answers(batch.x, batch.y)[0], batch.y)
-    return found(seen.measured, seen.n, warn=seen.status == "warn")
+        answers = Predictor(case.model, case.seed).answers(batch.x, batch.y)[0]
+    said, labelled, measured = dead_decision.shares(answers, batch.y)
+    return found(measured, len(batch.y), warn=said > min(2 * labelled, (1 + labelled) / 2))
 
 
 @question(
