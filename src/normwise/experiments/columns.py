@@ -130,8 +130,7 @@ def completed(
 ) -> Evaluation:
     """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran."""
     found = batch_attacks.with_single(found, model, batches, threat, craft_on, report)
-    looked_at = batches[: 4 if found.coupled else 1]
-    more = sanity_checks.beside_malicious(model, looked_at, found.seed)
+    more = sanity_checks.beside_malicious(model, batches, found.seed)
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 
