@@ -21,7 +21,7 @@ _TITLES = {
     "flips": (
         "Which layer flips the decision",
         "Mean and spread of the inputs, swapped at one norm layer after the other and at all. In late layers an image's own "
-        "channel means hold the class itself, so repairs by them are no surprise there; in early layers they are.",
+        "channel means hold the class itself: that they mend images there says little. In early layers it would say much.",
     ),
     "drift": (
         "Drift",
