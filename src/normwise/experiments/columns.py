@@ -20,7 +20,7 @@ from ..evaluation.store import Shard
 from ..evaluation.verdict import Verdict
 from ..norms import on_route
 from ..norms.multibn import detected
-from ..records import Evaluation, Score, Several, provenance
+from ..records import Check, Evaluation, Score, Several, provenance
 from ..threats.scaled import scaled
 from ..types import Attack, Batch, Report, ThreatModel, silent
 
@@ -127,10 +127,14 @@ def completed(
     threat: ThreatModel,
     craft_on: nn.Module | None = None,
     report: Report = silent,
+    neighbours: Check | None = None,
 ) -> Evaluation:
-    """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran."""
+    """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran.
+
+    `neighbours`: what they do, where it has been asked already (`sanity_checks.beside_malicious`).
+    """
     found = batch_attacks.with_single(found, model, batches, threat, craft_on, report)
-    more = sanity_checks.beside_malicious(model, batches, found.seed)
+    more = neighbours or sanity_checks.beside_malicious(model, batches, found.seed)
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 

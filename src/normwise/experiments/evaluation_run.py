@@ -122,6 +122,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     ours, parts = plan_of(e), folder / PARTS
     shard = Shard(parts, 0, e.devices, whole=e.devices > 1)
     with helped(e, min(e.devices, len(batches)), partial(_help, folder=parts), lambda text: report(text, 0, 0)):
+        neighbours = sanity_checks.beside_malicious(model, batches, e.seed)  # this process has begun before the others
         verdict = evaluate(model, batches, ours, craft_on=crafted_on, folder=shard, report=report)
         verdict = verdict.named(e.model, plain(e.data))
         several = beside(e.columns, verdict, model, ours, crafted_on, shard, report)
@@ -132,7 +133,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
         for over, values in wanted.items()
         if values
     ]
-    whole = completed(verdict.evaluation, model, batches, e.threat, crafted_on, report)
+    whole = completed(verdict.evaluation, model, batches, e.threat, crafted_on, report, neighbours)
     doubts = whole.checks
     if crafted_on is not None:
         on = e.craft_on or "the network itself, without the gradient through its substitute"
