@@ -10,6 +10,7 @@ from PIL import Image
 from normwise.evaluation.artifacts import pictures
 from normwise.records import Check, Evaluation, Result, Score, Training
 from normwise.report.claims import Network, Table
+from normwise.report.origins import Origin, Standing
 
 NORMS = {
     "bn": "BatchNorm",
@@ -186,7 +187,11 @@ def claims(text=""):
     ]
     heads, rows = (f"network{text}", "seconds"), [(f"bn{text}", "1,500"), ("rn", "90 / 3")]
     more = [Table(f"Training{text}", f"Seconds{text}", heads, rows)]
-    return table, networks, ["clean", f"8/255{text}"], more, f"cpu{text}", f"ResNet-8{text}", f"normwise reproduce{text}"
+    met = [Standing("FGSM", False, 0.5, 0.4, f"+10.0 points{text}"), Standing(f"as before{text}", True, 0.9, 0.2, text)]
+    origins = [Origin(f"1{text}", f"a claim{text}", f"1/255{text}", f"bn{text}", f"rn{text}", met)]
+    origins += [Origin("8", "a claim", "8/255", "bn", "", [Standing("AutoAttack", False, 0.1, None, "10.0%")])]
+    size = f"cpu{text}", f"ResNet-8{text}"
+    return table, networks, ["clean", f"8/255{text}"], more, origins, size, f"normwise reproduce{text}"
 
 
 def diagnosed(text=""):

@@ -394,14 +394,17 @@ def test_what_a_cell_needs_is_made_before_it():
 
 
 def test_cells_on_other_data_and_long_ones_are_made_where_they_are_named():
-    apart = {"other-standard", "abnn-other", "affine-fragile-long"}
+    attacked = {name for name, cell in CELLS.items() if cell.under == "attackers"}
+    apart = {"other-standard", "abnn-other", "affine-fragile-long"} | attacked
     published = {name for name in CELLS if "published" in name}
     clips = {name for name in CELLS if "clips" in name} | {"bn-pictures"}
     assert set(CELLS) - set(wanted(Reproduce(preset="s"))) == apart | published | clips
     assert set(CELLS) - set(wanted(Reproduce(preset="s", published="there"))) == apart | clips
     assert clips <= set(wanted(Reproduce(preset="smoke")))
     assert set(wanted(Reproduce(preset="l", published="there"))) == published
-    assert set(wanted(Reproduce(preset="s", only=tuple(apart)))) == apart | {"bn-standard"}
+    assert set(wanted(Reproduce(preset="s", only=tuple(apart)))) == apart | {
+        need for name in apart for need in CELLS[name].needs
+    } | {"rnt-standard", "bn-foreign", "bn-standard"}
 
 
 @pytest.mark.parametrize(("preset", "page"), [("s", "claims"), ("cpu", "claims-cpu")])

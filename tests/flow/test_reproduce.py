@@ -23,6 +23,7 @@ from normwise.data import CORRUPTIONS, Digits
 from normwise.data.corruptions import corrupted
 from normwise.evaluation.evaluator import evaluate
 from normwise.experiments.papers import figures
+from normwise.experiments.papers.attackers import ATTACKERS, GROWING, NORMALIZED, TARGET
 from normwise.experiments.papers.cell import built
 from normwise.experiments.papers.claims_large import claims_of
 from normwise.experiments.papers.papers import CELLS
@@ -58,7 +59,13 @@ def record_of(folder: Path, name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reproduce")
-    status, said, err = say("robustnorm", "--only", "[bnwot,bn-standard-corrupted,bn-standard-autoattack]", "--out", out)
+    status, said, err = say(
+        "robustnorm",
+        "--only",
+        "[bnwot,bn-standard-corrupted,bn-standard-autoattack,bnwot-attackers,bn-standard-attackers]",
+        "--out",
+        out,
+    )
     assert status == 0, err
     assert re.search(r"not decided \(this size .*smoke", said)
     return out
@@ -166,6 +173,23 @@ def test_autoattack_is_asked_about_what_the_strongest_evaluation_left(folder):
     assert "## AutoAttack" in (folder / "claims.md").read_text()
     gpu, s = ([name for name, _ in planned(Reproduce(preset=preset))] for preset in ("gpu", "s"))
     assert set(s) - set(gpu) == {name for name, cell in CELLS.items() if cell.under == "autoattack"}  # asks of all anyway
+
+
+def test_attackers_grow_and_the_illusions_of_older_protocols_stand_beside(folder):
+    figures = {name: record_of(folder, f"{name}-attackers")["figures"] for name in ("bn-standard", "bnwot")}
+    assert list(figures["bn-standard"]["attackers"]) == [name for name in ATTACKERS if name != TARGET]  # no ABNN
+    assert list(figures["bnwot"]["attackers"]) == [NORMALIZED, *GROWING[:-1]]  # reads the batch already; rows are coupled
+    for name, of in figures.items():
+        kept = [of["clean"], *(of["attackers"][one] for one in GROWING if one in of["attackers"])]
+        assert kept == sorted(kept, reverse=True)
+        assert of["strongest"] == {f"{smoke().eps / 8:.6g}": kept[-1]}
+        assert of["attackers"][NORMALIZED] >= kept[2]  # a smaller ball under the same attack
+        start = record_of(folder, name)["figures"]
+        assert (of["clean"], of["coupled"]) == (start["clean"], start["coupled"])
+    written = (folder / "claims.md").read_text().split("## Where the effect of claim 2 comes from")[1]
+    assert "| attacker | `bnwot` | `bn-standard` | difference |" in written
+    assert f"| AutoAttack |  | {100 * figures['bn-standard']['attackers']['AutoAttack']:.1f} |  |" in written
+    assert "Filled: bnwot; ring: bn-standard." in (folder / "claims.html").read_text()
 
 
 def test_a_finished_cell_is_found_and_one_of_other_settings_is_made_again(folder):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .frame import rendered
+from .origins import LEAD, Origin
 from .series import Tick, span
 from .words import joined, plural
 
@@ -179,17 +180,17 @@ def to_html(
     networks: Sequence[Network],
     columns: Sequence[str],
     more: Sequence[Table],
-    preset: str,
-    size: str,
+    origins: Sequence[Origin],
+    size: tuple[str, str],
     command: str,
 ) -> str:
-    """Render the page; text from records is escaped."""
+    """Render the page; text from records is escaped. `size`: the preset's name, and what it is in words."""
     effects, ticks = _effects(claims)
     return rendered(
         "claims.html",
-        title=f"normwise reproduce, preset {preset}",
+        title=f"normwise reproduce, preset {size[0]}",
         lead=_headline(claims),
-        under=_under(claims, preset, size),
+        under=_under(claims, *size),
         outcomes=_outcomes(claims),
         effects=effects,
         ticks=ticks,
@@ -197,6 +198,8 @@ def to_html(
         networks=networks,
         columns=columns,
         more=more,
+        origins=origins,
+        origin=LEAD,
         command=command,
     )
 
@@ -206,14 +209,15 @@ def to_markdown(
     networks: Sequence[Network],
     columns: Sequence[str],
     more: Sequence[Table],
-    preset: str,
-    size: str,
+    origins: Sequence[Origin],
+    size: tuple[str, str],
 ) -> str:
-    """The same tables as Markdown."""
+    """The same as Markdown, figures as tables."""
+    preset, words = size
     lines = [
         f"# Claims, preset {preset}",
         "",
-        f"Every figure is for one size: {size}. A verdict is about that size alone.",
+        f"Every figure is for one size: {words}. A verdict is about that size alone.",
         *([HISTORY] if preset == "cpu" else []),
         "",
         *_claims(claims),
@@ -231,10 +235,23 @@ def to_markdown(
         lines.append(f"| `{row.name}` | {about} | {row.seeds} | {' | '.join(cells)} |")
     if networks:
         lines += ["", "Accuracy in percent under the paper's protocol / the strongest attack, mean over seeds."]
-    for table in more:
+    for table in (*_tables(origins), *more):
         lines += ["", f"## {table.title}", "", table.lead, ""]
         lines += [f"| {' | '.join(row)} |" for row in (table.heads, ["---"] * len(table.heads), *table.rows)]
     return "\n".join(lines) + "\n"
+
+
+def _tables(origins: Sequence[Origin]) -> list[Table]:
+    """The numbers behind the figures."""
+    return [
+        Table(
+            f"Where the effect of claim {one.number} comes from",
+            f"{one.claim}. At {one.where}; accuracy in percent. {LEAD}",
+            ("attacker", f"`{one.own}`", *([f"`{one.other}`", "difference"] if one.other else [])),
+            one.rows,
+        )
+        for one in origins
+    ]
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -28,9 +28,9 @@ class Cell:
         decayed     weight decay applies to norm parameters, gains and biases too
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", and an ABNN's weaker attackers
                     "detached", "fixed"
-        under       how it is evaluated: "linf" radii, "patch" (of growing size), the 15 "corruptions", or "autoattack" on the images
-                    that the strongest evaluation of the cell it needs left correct
-        at          share of the scale's radius for AutoAttack
+        under       how it is evaluated: "linf" radii, "patch" (of growing size), the 15 "corruptions", "autoattack" on the images
+                    that the strongest evaluation of the cell it needs left correct, or "attackers" one after the other
+        at          share of the scale's radius for these two
         other       it is trained and evaluated on other data than the scale's (`scale.other`)
         clips       it is trained and evaluated on the scale's clips
         apart       it is only made if it is named or needed, because it takes longer than a cell should, or is there for another
@@ -49,7 +49,7 @@ class Cell:
     part: float = 1.0
     decayed: bool = True
     extras: tuple[str, ...] = ()
-    under: Literal["linf", "patch", "corruptions", "autoattack"] = "linf"
+    under: Literal["linf", "patch", "corruptions", "autoattack", "attackers"] = "linf"
     at: float = 1.0
     other: bool = False
     clips: bool = False

@@ -17,6 +17,7 @@ from ...threats import Linf, Patch
 from ...types import Attack, Batch, ThreatModel
 from ...utils.model_state import copied, running
 from . import figures
+from .attackers import through
 from .cell import Cell
 from .scale import EIGHTH, WHOLE, Scale
 
@@ -34,6 +35,8 @@ def measured(
     found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     if cell.under == "corruptions":
         return found | figures.corrupted(model, batches, seed)
+    if cell.under == "attackers":
+        return found | through(model, batches, scale, scale.eps * cell.at, seed)
     if cell.under == "autoattack":
         assert before is not None  # its network was found
         attack = AutoAttack() if scale.evidence else AutoAttack(steps=5, queries=50)

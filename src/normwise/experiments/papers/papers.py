@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ...norms import BN, BNM, GN, LN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, NoNorm, PowerBN, on_route
 from ...norms.surgery.trainable import redrawn_scales, shuffled
 from ...training.recipes import FGSMRS, NFGSM, TRADES, Mixed, MixedStar, NoFrost, NoFrostStar, Routes, Standard
@@ -162,20 +164,29 @@ ABNN = (
     Cell(name="abnn-published-56", system="abnn", about="the authors' layer, substitute: the published ResNet-56", begin=listening(), needs=("bn-published-56",), recipe=aligned, clean=True),
 )  # fmt: skip
 
-# Independent networks of claims about robustness, where the claims look.
+# Networks of claims about robustness, where the claims look; rows of the first are independent.
 ASKED = {"bn-standard": 1 / 8, "bn-half": 1 / 8, "rnt-standard": 1 / 8, "bn-mixed": 1 / 2, "nofrost": 1 / 2, "bn-at": 1.0, "affine-fragile": 1.0, "affine-random": 1.0, "none-standard": 1 / 8}  # fmt: skip
-AUTOATTACK = tuple(
-    Cell(
-        name=f"{cell.name}-autoattack",
-        system=cell.system,
-        about=f"AutoAttack on what the strongest evaluation left of {cell.name}",
-        begin=given,
-        needs=(cell.name,),
-        under="autoattack",
-        at=ASKED[cell.name],
-    )
-    for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE)
-    if cell.name in ASKED
-)
+ARMS = ASKED | {"bnwot": 1 / 8, "rn": 1 / 8, "bn-mixed": 1.0, "nofrost": 1.0, "abnn-foreign": 1 / 8}
 
-CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN, *AUTOATTACK)}
+
+def _under(attack: Literal["autoattack", "attackers"], about: str, at: dict[str, float], apart: bool) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(
+            name=f"{cell.name}-{attack}",
+            system=cell.system,
+            about=about.format(cell.name),
+            begin=given,
+            needs=(cell.name,),
+            under=attack,
+            at=at[cell.name],
+            apart=apart,
+        )
+        for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN)
+        if cell.name in at
+    )
+
+
+AUTOATTACK = _under("autoattack", "AutoAttack on what the strongest evaluation left of {}", ASKED, apart=False)
+ATTACKERS = _under("attackers", "{} before attackers of growing strength", ARMS, apart=True)
+
+CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN, *AUTOATTACK, *ATTACKERS)}

@@ -22,6 +22,7 @@ from ..launch import LOCKS, Crew, Job, launch
 from .cell import Cell
 from .claims_large import claims_of
 from .decide import Claim, Size, decide
+from .origins import origins
 from .papers import CELLS, SYSTEMS
 from .published import file_of
 from .scale import HISTORY, SCALES, SIZES, Scale, size_of
@@ -235,9 +236,12 @@ def decided(folder: Path, preset: str, out: Path | None = None, system: str = "a
     made = [name for name, cell in CELLS.items() if not cell.apart and (scale.clips or not cell.clips)]
     missing = () if preset in HISTORY else scale.cells or made
     more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS}, missing)
-    write(out / "claims.md", to_markdown(table, networks, columns, more, preset, size))
+    arisen = list(origins(claims_of(preset), seeds))
+    write(out / "claims.md", to_markdown(table, networks, columns, more, arisen, (preset, size)))
     asked = [one for one in table if system in ("all", one["system"])]
-    write(out / "claims.html", to_html(asked, networks, columns, more, preset, size, provenance()["command"]))
+    shown = [one for one in arisen if one.number in {each["number"] for each in asked}]
+    page = to_html(asked, networks, columns, more, shown, (preset, size), provenance()["command"])
+    write(out / "claims.html", page)
     return table
 
 
