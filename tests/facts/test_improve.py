@@ -11,7 +11,7 @@ from normwise.data import Digits
 from normwise.experiments.experiment import Experiment, build
 from normwise.experiments.improve import Improve, _too_late
 from normwise.experiments.unseen import unseen, with_validation
-from normwise.experiments.ways import WAYS, against, choose, fitted, sentences, why_not
+from normwise.experiments.ways import WAYS, against, choose, fitted, near, sentences, why_not
 from normwise.report.improve import write_page
 from normwise.threats import Linf
 from normwise.utils.intervals import above, of_rows
@@ -39,7 +39,7 @@ def row(name, clean, worst, n=100):
 
 
 def chosen_of(before, ways, lose):
-    judged = [one | ({"against": against(before, one, lose)} if one["state"] == "tried" else {}) for one in ways]
+    judged = [one | ({"against": against(before, one, lose, 1)} if one["state"] == "tried" else {}) for one in ways]
     return (choose(judged) or {}).get("name")
 
 
@@ -63,8 +63,40 @@ def test_the_most_robust_is_chosen_of_those_that_stay_accurate(ways, chosen):
 
 
 def test_a_loss_that_is_too_large_is_told_in_numbers():
-    told = against(BEFORE, row("b", 0.615, 0.5, n=200), 0.2)
+    told = against(BEFORE, row("b", 0.615, 0.5, n=200), 0.2, 1)
     assert told == "it loses 28.5 points of clean accuracy on validation images, and 20 are allowed"
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "ways", "why"),
+    [
+        (13, 3, 1, ""),  # p = 0.021
+        (13, 3, 5, "above the 75.0% of the network as it is given (13 images gained, 3 lost), but not by more than chance"),
+        (20, 2, 5, ""),
+        (2, 20, 1, "not above the 75.0% of the network as it is given"),
+        (5, 0, 1, "above the 75.0% of the network as it is given (5 images gained, 0 lost), but not by more than chance"),
+    ],
+)
+def test_chance_is_judged_image_by_image_and_corrected_for_the_ways(gained, lost, ways, why):
+    def of(rows):
+        found = row("a", 0.9, rows.count("1") / len(rows), n=len(rows))
+        return found | {"validation": found["validation"] | {"rows": rows}}
+
+    old = "1" * 150 + "0" * 50
+    new = "0" * lost + "1" * (150 - lost) + "1" * gained + "0" * (50 - gained)
+    told = against(of(old), of(new), 0.2, ways)
+    assert why in told
+    assert bool(told) == bool(why)
+
+
+def test_a_lead_that_chance_explains_is_said_to_be_one():
+    ways = [
+        row("a", 0.9, 0.50) | {"against": ""},
+        row("b", 0.9, 0.49) | {"against": ""},
+        row("c", 0.9, 0.2) | {"against": ""},
+    ]
+    assert near(ways[0], ways) == ["b"]
+    assert near(ways[0], [ways[0], ways[1] | {"against": "it loses too much"}]) == []
 
 
 def test_groups_divide_the_channels_of_the_network():
@@ -99,7 +131,10 @@ def test_no_way_is_begun_that_would_end_after_the_budget(budget, begun):
 
 
 def test_intervals_that_overlap_are_said_to():
-    record, audited = improved(), {"verdict": "trustworthy", "upper_bound": 0.5, "interval": (0.4, 0.6), "seconds": 60.0}
+    record, audited = (
+        improved(),
+        {"verdict": "trustworthy", "upper_bound": 0.5, "n": 50, "interval": (0.4, 0.6), "seconds": 60.0},
+    )
     before, (way, _) = record["before"], record["ways"]
     audits = {"before": audited, "after": audited}
     assert "chance" not in sentences(before, [way], way, audits)[0]
@@ -113,7 +148,10 @@ def test_a_network_without_norms_has_its_norms_neither_trained_nor_converted():
 
 
 def test_what_limits_a_figure_is_said():
-    record, sure = improved(), {"verdict": "trustworthy", "upper_bound": 0.5, "interval": (0.4, 0.6), "seconds": 60.0}
+    record, sure = (
+        improved(),
+        {"verdict": "trustworthy", "upper_bound": 0.5, "n": 50, "interval": (0.4, 0.6), "seconds": 60.0},
+    )
     before, (way, _) = record["before"], record["ways"]
     plain = sentences(before, [way], way, {"before": sure, "after": sure})
     assert "audit says" not in plain[0]
@@ -125,7 +163,7 @@ def test_what_limits_a_figure_is_said():
         hurried = {**sure, "verdict": "not established", "checks": checks, "reasons": ["no gradient arrives"]}
         told = sentences(before, [way], way, {"before": hurried, "after": hurried})
         assert told[0].endswith(f"its audit says not established ({why})")
-        figure = f"at most 50.0% of images are robust [40.0, 60.0]; this figure is not established ({why})"
+        figure = f"at most 50.0% of 50 images are robust [40.0, 60.0]; this figure is not established ({why})"
         assert f"Audit of the network as it is given: {figure}" in told
     edge = {**way, "search": {**way["search"], "edge": True}, "coupled": True}
     told = " ".join(sentences(before, [edge], edge, {"before": sure, "after": sure}))

@@ -211,7 +211,12 @@ class TensorData(ABC):
     @property
     def _training(self) -> Split:
         asked = f"{self.source} needs training images for this"
-        need(len(self._arrays.train_y), asked, "only test images", "give data with a training split, or only evaluate")
+        need(
+            len(self._arrays.train_y),
+            asked,
+            "only test images",
+            "give data with a training split (x_train and y_train in a .npz file), or only evaluate",
+        )
         return self._splits[0]
 
     @cached_property

@@ -37,7 +37,7 @@ from .experiment import Experiment, evaluated, labelled, prepared, run
 from .patterns import with_patterns
 from .tuning import Search, Try, Tuning, search
 from .unseen import ROWS, unseen, with_validation
-from .ways import WAYS, Way, against, choose, fitted, sentences, verdict, why_not
+from .ways import WAYS, Way, against, choose, fitted, near, sentences, verdict, why_not
 
 RECORD = "improve.json"
 GIVEN = "as given"
@@ -132,16 +132,19 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
     pieces = len(ways) + 3
     if validation["sentence"]:
         report(f"validation images: {validation['sentence']}", 0, pieces)
-    report("audit of the network as it is given", 0, pieces)
-    audits = {"before": _audited(s, folder / "audit-before", {"model": s.model, "weights": s.weights}, AUDITS[0])}
+    report("the network as it is given", 0, pieces)
     before = _before(s, folder, start, report)
     tried = list[dict[str, Any]]()
-    for number, way in enumerate(ways, 2):
+    for number, way in enumerate(ways, 1):
         why = "" if (folder / f"{way.name}.json").exists() else why_not(way, start) or _too_late(s, [before, *tried])
         report(f"{way.name}: {'was not tried' if why else way.says}", number, pieces)
         tried.append(_tried(s, way, folder, why))
-    tried = [one | ({"against": against(before, one, s.lose)} if one["state"] == "tried" else {}) for one in tried]
+    count = sum(one["state"] == "tried" for one in tried)
+    tried = [one | ({"against": against(before, one, s.lose, count)} if one["state"] == "tried" else {}) for one in tried]
     chosen = choose(tried)
+    report("audit of the network as it is given", pieces - 2, pieces)
+    left = AUDITS[0] if chosen else sum(AUDITS)
+    audits = {"before": _audited(s, folder / "audit-before", {"model": s.model, "weights": s.weights}, left)}
     if not chosen:
         shutil.rmtree(folder / "audit-after", ignore_errors=True)  # of a way that was chosen under other settings
     else:
@@ -156,6 +159,7 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
         "before": before,
         "ways": tried,
         "chosen": chosen["name"] if chosen else "",
+        "near": near(chosen, tried) if chosen else [],
         "network": " --weights ".join(filter(None, made(s, chosen["name"], folder))) if chosen else "",
         "again": _again(s, chosen, folder) if chosen else None,
         "sentences": [first, *filter(None, [validation["sentence"]]), *others],
@@ -163,7 +167,7 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
         "provenance": provenance() | said,
     }
     write(folder / RECORD, to_json(record))
-    report("", pieces, pieces)
+    report("done", pieces, pieces)
     return record
 
 
@@ -233,9 +237,11 @@ def _tried(s: Improve, way: Way, folder: Path, why: str) -> dict[str, Any]:
 
 
 def _search(s: Improve, way: Way, folder: Path) -> Search:
-    """The learning rate of a way: the best of short trainings, by accuracy on validation images under a short PGD."""
+    """The learning rate of a way: the best of short trainings, by accuracy on validation images under a short PGD; one alone is taken."""
+    if len(s.rates) == 1:
+        return Search((), s.rates[0], False)
     rows = sum(len(batch.y) for batch in s.data.validation(batch_size=s.batch_size))
-    how = Tuning(most=2 if len(s.rates) > 1 else 0, rows=rows, chance=True)
+    how = Tuning(most=2, rows=rows, chance=True)
 
     def attempt(rate: float) -> Try:
         e = experiment_of(s, way, rate)
@@ -257,19 +263,20 @@ def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None)
     rows = first_rows(s.data.validation(batch_size=s.batch_size), ROWS)
     s = with_patterns(s, moved(model, place(s)))
     plan = AttackPlan(s.threat, s.attacks, strongest=s.strongest, seed=s.seed)
-    judged = evaluate(model, rows, plan).evaluation
-    e, spent = result.evaluation, result.training
+    judged = evaluate(model, rows, plan)
+    e, own, spent = result.evaluation, judged.evaluation, result.training
     search = found.told() if found else {"seconds": 0.0}
+    each = "" if own.coupled else "".join("01"[one] for one in judged.correct.int().tolist())
     return {
-        "validation": {"clean": asdict(judged.clean_accuracy), "worst": asdict(judged.headline), "n": judged.n},
+        "validation": {"clean": asdict(own.clean_accuracy), "worst": asdict(own.headline), "n": own.n, "rows": each},
         "clean": asdict(e.clean_accuracy),
         "protocol": asdict(e.pair[0]),
         "worst": asdict(e.headline),
         "coupled": e.coupled,
-        "dead": any(check.name == dead.NAME and check.status != "pass" for check in judged.checks),
+        "dead": any(check.name == dead.NAME and check.status != "pass" for check in own.checks),
         "training": _cost(spent) if spent else None,
         "search": search if found else None,
-        "seconds": (spent.seconds if spent else 0.0) + search["seconds"] + e.seconds + judged.seconds,
+        "seconds": (spent.seconds if spent else 0.0) + search["seconds"] + e.seconds + own.seconds,
     }
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from ..auditing.checks.record import LATE, NOT_ESTABLISHED, TRUSTWORTHY
 from ..norms import GN, RNT, sites
 from ..records import Score
+from ..report.words import joined, plural
 from ..training.recipes import Adversarial, Mixed
 from ..types import Norm, Recipe
-from ..utils.intervals import above
+from ..utils.intervals import above, flipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def why_not(way: Way, model: nn.Module) -> str:
 def verdict(audited: Mapping[str, Any]) -> str:
     """An audit in one line."""
     low, high = audited["interval"]
-    bound = f"at most {100 * audited['upper_bound']:.1f}% of images are robust [{100 * low:.1f}, {100 * high:.1f}]"
+    bound = f"at most {100 * audited['upper_bound']:.1f}% of {audited['n']} images are robust [{100 * low:.1f}, {100 * high:.1f}]"
     return f"{bound}; this figure is {audited['verdict']}{_unsure(audited)}"
 
 
@@ -86,10 +87,14 @@ def _unsure(audited: Mapping[str, Any]) -> str:
     return f" ({why})"
 
 
-def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float) -> str:
+LEVEL = 0.05
+
+
+def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float, ways: int) -> str:
     """Why a way that was tried is not chosen, whatever the others reach, by its figures on validation images; empty: it may be.
 
-    A network that gives almost all images one class is none to choose, and any other is better.
+    A network that gives almost all images one class is none to choose, and any other is better. What counts as chance is corrected
+    for the number of `ways` that were tried.
     """
     if one.get("dead") or before.get("dead"):
         return "it gives almost all images one class" * bool(one.get("dead"))
@@ -97,12 +102,39 @@ def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float) -> s
     lost = old["clean"]["value"] - new["clean"]["value"]
     if lost > lose + 1e-9:
         return f"it loses {100 * lost:.1f} points of clean accuracy on validation images, and {100 * lose:.3g} are allowed"
-    if not above(Score(**new["worst"]), Score(**old["worst"])):
-        return (
-            f"its worst case on {new['n']} validation images is {100 * new['worst']['value']:.1f}%, which is not above the "
-            f"{100 * old['worst']['value']:.1f}% of the network as it is given by more than chance; more validation images may tell"
-        )
+    if not (higher := new["worst"]["value"] > old["worst"]["value"]) or not _leads(new, old, ways):
+        left = f"its worst case on {new['n']} validation images is {100 * new['worst']['value']:.1f}%"
+        given = f"{100 * old['worst']['value']:.1f}% of the network as it is given"
+        if not higher:
+            return f"{left}, not above the {given}"
+        return f"{left}, above the {given}{_counted(new, old)}, but not by more than chance; more validation images may tell"
     return ""
+
+
+def _paired(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two figures of validation images say what became of each, of the same ones: not of coupled images."""
+    return bool(one.get("rows")) and len(one["rows"]) == len(other.get("rows") or "")
+
+
+def _leads(one: Mapping[str, Any], other: Mapping[str, Any], tests: int = 1) -> bool:
+    """Whether a higher worst case on validation images is higher by more than chance: image by image, else by the intervals."""
+    if _paired(one, other):
+        return flipped(one["rows"], other["rows"])[2] * tests < LEVEL
+    return above(Score(**one["worst"]), Score(**other["worst"]))
+
+
+def _counted(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """How many images were gained and lost, where that is known."""
+    if not _paired(one, other):
+        return ""
+    gained, lost, _ = flipped(one["rows"], other["rows"])
+    return f" ({plural(gained, 'image')} gained, {lost} lost)"
+
+
+def near(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The ways that could have been chosen too, and whose worst case on validation images is lower by no more than chance."""
+    able = [one for one in tried if one["state"] == "tried" and not one["against"] and one["name"] != chosen["name"]]
+    return [one["name"] for one in able if not _leads(chosen["validation"], one["validation"])]
 
 
 def choose(tried: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -120,7 +152,8 @@ def sentences(
     """What came out, in words; the first is the headline."""
     if not chosen:
         found = [
-            "Nothing that was tried makes this network more robust by more than chance without losing too much clean accuracy; keep it"
+            "Nothing that was tried makes this network more robust by more than chance without losing too much clean accuracy; keep it",
+            *_best(before, tried),
         ]
     else:
         old, new = before["worst"], chosen["worst"]
@@ -135,6 +168,11 @@ def sentences(
             f"{100 * new['value']:.1f}%{sure}; {clean}{real}"
         ]
         found.append(f"Audit of the chosen network: {verdict(audits['after'])}")
+        if others := near(chosen, tried):
+            best, n = 100 * chosen["validation"]["worst"]["value"], chosen["validation"]["n"]
+            found.append(
+                f"{chosen['name']} was chosen by its {best:.1f}% of {n} validation images; chance explains its lead over {joined(others)}"
+            )
     found.append(f"Audit of the network as it is given: {verdict(audits['before'])}")
     for one in tried:
         if one["state"] != "tried":
@@ -155,6 +193,19 @@ def sentences(
             f"Images of a batch are coupled in {', '.join(coupled)}: the worst case is of batches attacked as a whole, or one image each"
         )
     return found
+
+
+def _best(before: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What came nearest, and what may help."""
+    known = [one for one in tried if one["state"] == "tried"]
+    best = max(known, key=lambda one: float(one["validation"]["worst"]["value"]), default=None)
+    if not best:
+        return []
+    old, new = (f"{100 * one['validation']['worst']['value']:.1f}%" for one in (before, best))
+    return [
+        f"Best on the {best['validation']['n']} validation images, under attack: {best['name']}, {new} against {old}. More epochs "
+        "(--schedule.epochs), with the --budget that they need, or more validation images may tell"
+    ]
 
 
 def _time(measured: Sequence[Mapping[str, Any]], audits: Mapping[str, Mapping[str, Any]]) -> str:

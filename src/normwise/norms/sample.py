@@ -17,7 +17,7 @@ def check_groups(norm: str, groups: int, channels: int) -> None:
     if groups < 1 or channels % groups:
         raise ValueError(
             f"{norm} with groups={groups} cannot divide a site of {channels} channels; "
-            f"give a number of groups that divides every site's channels, such as {math.gcd(max(groups, 1), channels)} (--norm.groups)"
+            f"give a number of groups that divides every site's channels, such as {(fit := math.gcd(max(groups, 1), channels))} (groups={fit} in Python, --norm.groups {fit})"
         )
 
 

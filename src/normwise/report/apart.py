@@ -33,7 +33,9 @@ def label(choice: Any, otherwise: str = "norm as built") -> str:
 
 
 def attacker(attack: Any) -> str:
-    """What to call an attack of a record: "PGD-20"."""
+    """What to call an attack of a record: "PGD-20", "APGD-CE-50"."""
+    if isinstance(attack, Mapping) and attack.get("name") == "apgd" and "label" not in attack:
+        attack = {**attack, "name": "apgd-t" if attack.get("targets") else f"apgd-{attack.get('loss', 'ce')}"}
     steps = f"-{attack['steps']}" if isinstance(attack, Mapping) and "steps" in attack and "label" not in attack else ""
     return f"{label(attack)}{steps}".upper()
 

@@ -56,21 +56,25 @@ def _under(record: Mapping[str, Any], measured: Sequence[Row]) -> list[tuple[str
     trust = ["One training each, one seed", f"Chosen on {before['validation']['n']} validation images"]
     known = record.get("validation") or {}
     trust[-1] += " that the network as given may know" * (bool(known.get("learned")) and known.get("from") == "own")
-    trust += _doubts(before, ways, record["chosen"])
+    trust += _doubts(before, record)
     trust += [f"Not tried: {joined(late)}"] if late else []
     return [("Compared", compared), ("How far to trust it", f"{'. '.join(trust)}. A worst case is an upper bound.")]
 
 
-def _doubts(before: Row, ways: Sequence[Row], chosen: str) -> list[str]:
+def _doubts(before: Row, record: Mapping[str, Any]) -> list[str]:
     """What the figures themselves leave open."""
     found = []
     if before["clean"]["value"] < HALF:
         found.append(
             f"The network as given is right on only {_share(before['clean'])}% of clean images: it may not have learned"
         )
-    best = next((one for one in ways if one["name"] == chosen), None)
-    near = [one["name"] for one in ways if best and one is not best and one["worst"]["high"] > best["worst"]["low"]]
-    return [*found, f"These images do not tell {chosen} from {joined(near)}: the intervals overlap"] if near else found
+    if near := record.get("near"):
+        found.append(f"Validation images do not tell {record['chosen']} from {joined(near)}")
+    which = {"after": "chosen network", "before": "network as given"}
+    found += [
+        f"Audit of the {which[when]}: {record['audits'][when]['verdict']}" for when in which if when in record["audits"]
+    ][:1]
+    return found
 
 
 def _accuracy(rows: Sequence[Row], chosen: str, out: Path) -> Drawn:

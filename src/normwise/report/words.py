@@ -25,8 +25,13 @@ def docs(folder: Path) -> str:
 
 
 def capital(text: str) -> str:
-    """Begin it with a capital letter, and leave the rest as it is."""
-    return text[:1].upper() + text[1:]
+    """Begin a sentence with a capital letter, and leave the rest as it is; a name of something, such as mine:network, stays.
+
+    >>> capital("no attack"), capital("mine:network, trained"), capital("runs/bn")
+    ('No attack', 'mine:network, trained', 'runs/bn')
+    """
+    first = text.split(" ")[0].rstrip(".:,")
+    return text if set(first) & set(":/._") else text[:1].upper() + text[1:]
 
 
 def training(recipe: str) -> str:

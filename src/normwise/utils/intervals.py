@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
+from math import comb, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -38,6 +38,21 @@ def above(one: Score, other: Score) -> bool:
     Source: Newcombe 1998, method 10.
     """
     return one.value - other.value > sqrt((one.value - one.low) ** 2 + (other.high - other.value) ** 2)
+
+
+def flipped(one: str, other: str) -> tuple[int, int, float]:
+    """How many rows only the first has right, how many only the second, and how likely chance alone makes as large a difference.
+
+    One character per row: 1 is right, 0 is not. The p-value is that of the exact two-sided sign test.
+    Source: McNemar 1947, Psychometrika 12(2). Raises ValueError for different numbers of rows.
+
+    >>> flipped("11110", "10000")
+    (3, 0, 0.25)
+    """
+    pairs = list(zip(one, other, strict=True))
+    gained, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    tails = sum(comb(gained + lost, k) for k in range(min(gained, lost) + 1))
+    return gained, lost, min(1.0, tails / 2 ** (gained + lost - 1)) if gained + lost else 1.0
 
 
 def of_batches(successes: Sequence[float], size: int) -> Score:
