@@ -182,8 +182,8 @@ def claims(text=""):
     table = [one(1, "reproduced", side, side), one(2, "opposite direction", side), one(10, "not decided", None)]
     pairs = [(0.9, 0.9), (0.4, 0.3)]
     networks = [
-        Network(f"bn{text}", f"plain{text}", False, 3, pairs),
-        Network("bnwot", "reads", True, 1, [(0.8, 0.8), (0.6, 0.1)]),
+        Network(f"bn{text}", f"plain{text}", False, 3, "500 or 2,000", pairs),
+        Network("bnwot", "reads", True, 1, "500", [(0.8, 0.8), (0.6, 0.1)]),
     ]
     heads, rows = (f"network{text}", "seconds"), [(f"bn{text}", "1,500"), ("rn", "90 / 3")]
     more = [Table(f"Training{text}", f"Seconds{text}", heads, rows)]

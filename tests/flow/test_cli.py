@@ -599,7 +599,9 @@ def test_ctrl_c_ends_a_bench_and_its_workers_in_one_line(tmp_path):
     os.killpg(bench.pid, signal.SIGINT)  # as a terminal does: to the workers too
     err = bench.communicate()[1]  # returns once every process that holds the pipe is gone
     assert bench.returncode == 130, err
-    said = [line for line in err.splitlines() if not line.startswith("cells: making")]  # once in half a minute, on a slow machine
+    said = [
+        line for line in err.splitlines() if not line.startswith("cells: making")
+    ]  # once in half a minute, on a slow machine
     assert said == ["normwise: stopped; finished work is kept, and the same command resumes there"]
 
 

@@ -34,12 +34,16 @@ LOG = "log of the "  # how the name of a figure begins that is the logarithm of 
 
 
 class Network(NamedTuple):
-    """One row of the headline table: per radius the paper's protocol and the strongest attack, means over seeds."""
+    """One row of the headline table: per radius the paper's protocol and the strongest attack, means over seeds.
+
+    images  of each seed, in words, clean and where claims are decided
+    """
 
     name: str
     about: str
     coupled: bool
     seeds: int
+    images: str
     pairs: list[tuple[float, float]]
 
 
@@ -227,14 +231,21 @@ def to_markdown(
         *_curves(claims),
     ]
     if networks:
-        lines += ["", f"| network | what | seeds | {' | '.join(columns)} |", "|---|---|---|" + "---|" * len(columns)]
+        lines += [
+            "",
+            f"| network | what | seeds | images | {' | '.join(columns)} |",
+            "|---|---|---|---|" + "---|" * len(columns),
+        ]
     for row in networks:
         cells = [f"{100 * paper:.1f} / {100 * strongest:.1f}" for paper, strongest in row.pairs]
         cells[0] = cells[0].split(" / ")[0]
         about = row.about + "; coupled images, whole batches attacked" * row.coupled
-        lines.append(f"| `{row.name}` | {about} | {row.seeds} | {' | '.join(cells)} |")
+        lines.append(f"| `{row.name}` | {about} | {row.seeds} | {row.images} | {' | '.join(cells)} |")
     if networks:
-        lines += ["", "Accuracy in percent under the paper's protocol / the strongest attack, mean over seeds."]
+        lines += [
+            "",
+            "Accuracy in percent under the paper's protocol / the strongest attack, mean over seeds. Images: of each seed, clean and where claims are decided.",
+        ]
     for table in (*_tables(origins), *more):
         lines += ["", f"## {table.title}", "", table.lead, ""]
         lines += [f"| {' | '.join(row)} |" for row in (table.heads, ["---"] * len(table.heads), *table.rows)]

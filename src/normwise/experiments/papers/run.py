@@ -272,5 +272,7 @@ def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> tuple[list[Network], li
                 side: [sum(f[side][r] for f in figures) / len(figures) for r in radii] for side in ("paper", "strongest")
             }
             pairs = list(zip(means["paper"], means["strongest"], strict=True))
-            found.append(Network(name, cell.about, figures[0]["coupled"], len(figures), pairs))
+            counts = sorted({len(f["rows"]["paper"]["0"]) for f in figures})
+            images = " or ".join(f"{count:,}" for count in counts)
+            found.append(Network(name, cell.about, figures[0]["coupled"], len(figures), images, pairs))
     return found, columns
