@@ -94,7 +94,8 @@ class Evaluation:
     `broken_by` counts, per attack (or part of one), the rows that it was the first to break. `goal`: "misclassified", or
     "targeted": a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
     `forwards` and `backwards` count images through the network, attacks and checks together. `norm_reads` and `norms` count its norm
-    layers by what they read and by kind; `norms` is empty where it normalizes nothing, and where nobody counted.
+    layers by what they read and by kind; `norms` is empty where it normalizes nothing, and where nobody counted. `standing` has one
+    character per image in the order of the batches, 1 where it is robust and 0 where not; empty for coupled images, and beyond 10,000.
     """
 
     model: str
@@ -127,6 +128,7 @@ class Evaluation:
     provenance: dict[str, Any] = field(default_factory=dict)
     goal: str = "misclassified"
     norms: dict[str, int] = field(default_factory=dict)
+    standing: str = ""
 
     @property
     def pair(self) -> tuple[Score, Score]:

@@ -130,7 +130,7 @@ def test_no_way_is_begun_that_would_end_after_the_budget(budget, begun):
         assert "--budget 8.4 " in told
 
 
-def test_intervals_that_overlap_are_said_to():
+def test_a_gain_that_chance_explains_is_said_to_be_one():
     record, audited = (
         improved(),
         {"verdict": "trustworthy", "upper_bound": 0.5, "n": 50, "interval": (0.4, 0.6), "seconds": 60.0},
@@ -138,8 +138,10 @@ def test_intervals_that_overlap_are_said_to():
     before, (way, _) = record["before"], record["ways"]
     audits = {"before": audited, "after": audited}
     assert "chance" not in sentences(before, [way], way, audits)[0]
-    near = {**way, "worst": {**way["worst"], "low": 0.3}}
+    near = {**way, "worst": {**way["worst"], "value": 0.3, "low": 0.2, "high": 0.4}}
     assert "chance" in sentences(before, [near], near, audits)[0]
+    rows = "1" * 8 + "0" * 32, "1" * 14 + "0" * 26  # six images gained, none lost
+    assert "chance" not in sentences({**before, "rows": rows[0]}, [near], {**near, "rows": rows[1]}, audits)[0]
 
 
 def test_a_network_without_norms_has_its_norms_neither_trained_nor_converted():

@@ -23,6 +23,7 @@ from ..utils import intervals
 from ..utils.batches import Chosen, Rows, as_batches
 from ..utils.hashing import mark_of, settings_of
 from ..utils.model_state import answer_for_good, copied, digest, running
+from ..utils.per_row import bits
 from .batch import CLEAN, PROTOCOL, WORST, Outcome, RowOutcomes, attack_batch, broken_by, labels
 from .coupling import Coupling
 from .plan import AttackPlan, planned
@@ -31,6 +32,7 @@ from .sanity_checks import annotate
 from .store import BatchStore, Shard
 from .verdict import Verdict
 
+STANDING = 10_000  # images of which a record says one by one what became of them
 AT_ONCE = 2**28  # bytes of images that are held to be shuffled
 
 
@@ -202,6 +204,7 @@ class _Run:
             digest_before=self.before,
             digest_after=self.before if plan.stateful == "sequence" else after[0],
             broken_by=dict(Counter(name for name in broken_by(plan.every, rows) if name)),
+            standing="" if prepared.coupling.coupled or len(rows.y) > STANDING else bits(rows.broken_by == -1),
         )
         if again:
             first = self.batches[prepared.batches[0]]

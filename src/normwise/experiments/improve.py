@@ -266,12 +266,12 @@ def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None)
     judged = evaluate(model, rows, plan)
     e, own, spent = result.evaluation, judged.evaluation, result.training
     search = found.told() if found else {"seconds": 0.0}
-    each = "" if own.coupled else "".join("01"[one] for one in judged.correct.int().tolist())
     return {
-        "validation": {"clean": asdict(own.clean_accuracy), "worst": asdict(own.headline), "n": own.n, "rows": each},
+        "validation": {"clean": asdict(own.clean_accuracy), "worst": asdict(own.headline), "n": own.n, "rows": own.standing},
         "clean": asdict(e.clean_accuracy),
         "protocol": asdict(e.pair[0]),
         "worst": asdict(e.headline),
+        "rows": e.standing,
         "coupled": e.coupled,
         "dead": any(check.name == dead.NAME and check.status != "pass" for check in own.checks),
         "training": _cost(spent) if spent else None,

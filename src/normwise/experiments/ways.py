@@ -15,7 +15,7 @@ from ..records import Score
 from ..report.words import joined, plural
 from ..training.recipes import Adversarial, Mixed
 from ..types import Norm, Recipe
-from ..utils.intervals import above, flipped
+from ..utils.intervals import flipped, leads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,6 @@ def _unsure(audited: Mapping[str, Any]) -> str:
     return f" ({why})"
 
 
-LEVEL = 0.05
-
-
 def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float, ways: int) -> str:
     """Why a way that was tried is not chosen, whatever the others reach, by its figures on validation images; empty: it may be.
 
@@ -111,21 +108,14 @@ def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float, ways
     return ""
 
 
-def _paired(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two figures of validation images say what became of each, of the same ones: not of coupled images."""
-    return bool(one.get("rows")) and len(one["rows"]) == len(other.get("rows") or "")
-
-
 def _leads(one: Mapping[str, Any], other: Mapping[str, Any], tests: int = 1) -> bool:
-    """Whether a higher worst case on validation images is higher by more than chance: image by image, else by the intervals."""
-    if _paired(one, other):
-        return flipped(one["rows"], other["rows"])[2] * tests < LEVEL
-    return above(Score(**one["worst"]), Score(**other["worst"]))
+    """Whether a worst case is higher by more than chance."""
+    return leads(Score(**one["worst"]), Score(**other["worst"]), (one.get("rows", ""), other.get("rows", "")), tests)
 
 
 def _counted(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """How many images were gained and lost, where that is known."""
-    if not _paired(one, other):
+    if not one.get("rows") or len(one["rows"]) != len(other.get("rows", "")):
         return ""
     gained, lost, _ = flipped(one["rows"], other["rows"])
     return f" ({plural(gained, 'image')} gained, {lost} lost)"
@@ -157,7 +147,7 @@ def sentences(
         ]
     else:
         old, new = before["worst"], chosen["worst"]
-        sure = "" if new["low"] > old["high"] else ", and the intervals overlap: this may be chance"
+        sure = "" if _leads(chosen, before) else ", and this may be chance"
         after = audits["after"]
         real = "" if after["verdict"] == TRUSTWORTHY else f"; its audit says {after['verdict']}{_unsure(after)}"
         clean = (

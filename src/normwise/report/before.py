@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .cells import Cell
+from .cells import Cell, beyond_chance
 from .words import percent, training
 
 
@@ -22,7 +22,7 @@ def lead(found: Sequence[Cell]) -> str:
         return (
             f"No training made {old.norm} more robust: {was} in the worst case before, {became} at best after ({how(new)})."
         )
-    chance = "" if new.worst.low > old.worst.high else "; the intervals overlap, so this may be chance"
+    chance = "" if beyond_chance(new, old) else "; this may be chance"
     clean = f"clean accuracy from {percent(old.clean.value)} to {percent(new.clean.value)}"
     return f"Trained further, {old.norm} goes from {was} to {became} in the worst case, and {clean} ({how(new)}){chance}."
 

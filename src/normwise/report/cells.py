@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..records import Check, Result, Score, lower
+from ..utils.intervals import leads
 from .apart import key_of, label, named, told_apart
 from .words import joined
 
@@ -106,6 +107,13 @@ class Cell:
     def doubts(self) -> list[Check]:
         """Checks that were raised about the attack or the model, those about coupling left out."""
         return [check for check in raised(self.results) if check.name not in _EXPECTED]
+
+
+def beyond_chance(one: Cell, other: Cell) -> bool:
+    """Whether a network is more robust than another, measured on the same images, by more than chance; of one seed image by image."""
+    alone = len(one.results) == len(other.results) == 1
+    rows = [cell.results[0].evaluation.standing * alone for cell in (one, other)]
+    return leads(one.worst, other.worst, (rows[0], rows[1]))
 
 
 def of(results: Sequence[Result]) -> list[Cell]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..records import Score
 
+LEVEL = 0.05  # of a test
 DRAWS, CHUNK = 2000, 100  # of several figures at once: how many, and how many of them at a time
 
 
@@ -53,6 +54,16 @@ def flipped(one: str, other: str) -> tuple[int, int, float]:
     gained, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
     tails = sum(comb(gained + lost, k) for k in range(min(gained, lost) + 1))
     return gained, lost, min(1.0, tails / 2 ** (gained + lost - 1)) if gained + lost else 1.0
+
+
+def leads(one: Score, other: Score, rows: tuple[str, str] = ("", ""), tests: int = 1) -> bool:
+    """Whether a share is larger than another by more than chance: row by row (`flipped`), corrected for so many tests (Bonferroni).
+
+    `rows` say what became of the same rows, one character each; where one does not know, or they are not as many, `above` decides.
+    """
+    if not rows[0] or len(rows[0]) != len(rows[1]):
+        return above(one, other)
+    return one.value > other.value and flipped(*rows)[2] * tests < LEVEL
 
 
 def of_batches(successes: Sequence[float], size: int) -> Score:

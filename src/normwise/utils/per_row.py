@@ -52,3 +52,12 @@ def first_rows(batches: Sequence[Batch], rows: int) -> list[Batch]:
         kept.append(Batch(*(part[:rows] for part in batch)))
         rows -= len(batch.y)
     return kept
+
+
+def bits(rows: Tensor) -> str:
+    """One character per row: 1 for what is true or not zero, 0 for the rest.
+
+    >>> bits(torch.tensor([True, False]))
+    '10'
+    """
+    return "".join("01"[one] for one in rows.bool().tolist())

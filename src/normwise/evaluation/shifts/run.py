@@ -30,6 +30,7 @@ from ...seeding import generator
 from ...types import Batch, Data, Report, silent
 from ...utils.hashing import mark_of
 from ...utils.model_state import digest, moved, set_mode
+from ...utils.per_row import bits
 from ...utils.run import check_running, place
 from ...utils.run_folder import check_folder, keep_settings
 from ..coupling import measure_coupling, probed
@@ -229,13 +230,13 @@ def _cell(
     if right is None:
         right = [[answered(state.predictor, images(level)) for level in levels] for state in states]
         write(path, json.dumps({"key": key, "right": right}))
-    return [{level: np.array(list(bits)) == "1" for level, bits in zip(levels, each, strict=True)} for each in right]
+    return [{level: np.array(list(hits)) == "1" for level, hits in zip(levels, each, strict=True)} for each in right]
 
 
 def answered(predictor: Predictor, batches: Sequence[Batch]) -> str:
     """Ask the network; a 1 for each row that it is right on, a 0 for each other."""
     hits = [predictor.answers(batch.x.to(predictor.device), batch.y)[0].cpu() == batch.y for batch in batches]
-    return "".join("01"[hit] for hit in torch.cat(hits).tolist())
+    return bits(torch.cat(hits))
 
 
 def _so_far(found: Mapping[str, Mapping[str, list[Right]]], kind: str) -> str:

@@ -17,6 +17,7 @@ from ...models.abnn import ABNN, detached
 from ...norms.surgery.adaptation import share_of, with_share
 from ...threats import Linf, Normalized
 from ...types import Batch
+from ...utils.per_row import bits
 from . import figures
 from .scale import Scale
 
@@ -57,12 +58,12 @@ def through(model: nn.Module, batches: Sequence[Batch], scale: Scale, radius: fl
     if not found.coupling.coupled:
         alone = found._replace(correct=found.correct[-1:])
         correct = correct + survivors(model, some, [replace(plan, attacks=(last,))], earlier=alone).correct
-    rows = {name: figures.bits(left) for name, left in zip(GROWING, correct, strict=False)}
+    rows = {name: bits(left) for name, left in zip(GROWING, correct, strict=False)}
     for one in _illusions(model, plan, scale, found.coupling):
         verdict = searched(one.judged, some, one.plan, craft_on=one.crafted_on)
-        rows[one.name] = figures.bits(verdict.correct)
-    key, clean = f"{radius:.6g}", figures.bits(found.clean)
-    end = figures.bits(correct[-1])
+        rows[one.name] = bits(verdict.correct)
+    key, clean = f"{radius:.6g}", bits(found.clean)
+    end = bits(correct[-1])
     return {
         "clean": figures.share(clean),
         "coupled": found.coupling.coupled,

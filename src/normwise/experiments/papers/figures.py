@@ -26,13 +26,9 @@ from ...threats import L2, Linf, Normalized
 from ...types import Attack, Batch, Search
 from ...utils.forward import logits_of
 from ...utils.model_state import copied, device_of, running, untouched
+from ...utils.per_row import bits
 
 Standing = dict[str, str]  # radius in pixels -> one character per row: 1 stays correct, 0 does not
-
-
-def bits(rows: Tensor) -> str:
-    """One character per row."""
-    return "".join("01"[one] for one in rows.int().tolist())
 
 
 def standing(found: Survivors, radii: Sequence[float]) -> Standing:
