@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from normwise.attacks import APGD, ATTACKS, LOAP, PGD, ROA, PatchAttack, SigmaZero, SparseRS
+from normwise.data import Digits
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.losses import margin
@@ -131,3 +132,40 @@ def test_the_record_says_where_a_search_without_gradients_finds_much_more(attack
 def test_without_both_kinds_of_search_nothing_is_said():
     verdict = evaluate(trained(), batches(1), AttackPlan(Patch(size=2), (PGD(steps=2),)))
     assert not [one for one in verdict.evaluation.checks if one.name == "gradients are not masked"]
+
+
+class Bands(torch.nn.Module):
+    """Each band of columns votes for the class whose mean it is nearest to; gradients are those of soft votes."""
+
+    WIDTH = 2
+
+    def __init__(self, x, y):
+        super().__init__()
+        means = torch.stack([x[y == label].mean(0) for label in range(10)])
+        self.register_buffer("means", torch.stack([self.band(means, place) for place in range(x.shape[-1])]))
+
+    def band(self, x, place):
+        return x.roll(-place, -1)[..., : self.WIDTH].flatten(1)
+
+    def forward(self, x):
+        near = torch.stack([-torch.cdist(self.band(x, place), means) for place, means in enumerate(self.means)])
+        soft = (5 * near).softmax(2).sum(0)
+        return soft - soft.detach() + torch.nn.functional.one_hot(near.argmax(2), 10).sum(0)
+
+    def certified(self, x, y, size):
+        """Rows that no patch of this size can turn: it touches size + WIDTH - 1 bands, and a vote can be lost and given to another."""
+        votes = self(x).detach()
+        own = votes.gather(1, y[:, None])[:, 0]
+        others = votes.scatter(1, y[:, None], -1).amax(1)
+        return own - others > 2 * (size + self.WIDTH - 1)
+
+
+def test_no_patch_attack_breaks_what_is_certified():
+    """Derandomized smoothing (Levine and Feizi 2020, arXiv:2002.10733, sec. 3.2): a floor that no sound attack goes below."""
+    train, rows = next(iter(Digits().train(batch_size=500, generator=generator(0)))), Digits().test(batch_size=30)[0]
+    model = Bands(train.x, train.y).eval()
+    safe = model.certified(rows.x, rows.y, 1)
+    found = evaluate(model, [rows], Patch(size=1), PatchAttack(steps=5, repeats=1, queries=100))
+    assert 0.2 < safe.float().mean() <= found.robust_accuracy.value
+    assert found.correct[safe].all()
+    assert found.robust_accuracy.value < found.clean_accuracy.value - 0.1  # it does attack

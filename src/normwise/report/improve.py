@@ -53,9 +53,11 @@ def _under(record: Mapping[str, Any], measured: Sequence[Row]) -> list[tuple[str
     )
     compared += "".join(f" {capital(text)}." for text in [moves(settings["threat"])] if text)
     late = [one["name"] for one in record["ways"] if one["state"] != "tried"]
-    trust = ["One training each, one seed", f"Chosen on {before['validation']['n']} validation images"]
+    there = joined(f"{one['name']} {_share(one['validation']['worst'])}%" for one in measured)
+    chosen = f"Chosen on {before['validation']['n']} validation images, worst case there: {there}"
+    trust = ["One training each, one seed", chosen]
     known = record.get("validation") or {}
-    trust[-1] += " that the network as given may know" * (bool(known.get("learned")) and known.get("from") == "own")
+    trust += ["The network as given may know them"] * (bool(known.get("learned")) and known.get("from") == "own")
     trust += _doubts(before, record)
     trust += [f"Not tried: {joined(late)}"] if late else []
     return [("Compared", compared), ("How far to trust it", f"{'. '.join(trust)}. A worst case is an upper bound.")]
