@@ -25,9 +25,11 @@ def test_passes_are_those_of_a_search_that_finds_nothing(attack):
 def test_a_long_evaluation_is_told_and_a_short_one_is_not(monkeypatch):
     model, x, y = decided()
     parts, told = [Batch(x, y, torch.arange(len(y)))] * 3, []
-    forecast.foretell(model, parts, ATTACKS, 1, lambda *said: told.append(said))
+    forecast.foretell(model, parts, ATTACKS, 1, 0.0, lambda *said: told.append(said))
     assert not told
+    forecast.foretell(model, parts, ATTACKS, 1, 1e-9, lambda *said: told.append(said))
+    assert told.pop()[0].endswith("less where images fall; the budget is 1e-09 minutes")
     monkeypatch.setattr(forecast, "WORTH", 0)
-    forecast.foretell(model, parts, ATTACKS, 1, lambda *said: told.append(said))
+    forecast.foretell(model, parts, ATTACKS, 1, 0.0, lambda *said: told.append(said))
     assert told[0][0].startswith(f"time: at most about 0 minutes for {3 * len(y)} images")
     assert all(p.grad is None for p in model.parameters())

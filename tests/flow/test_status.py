@@ -1,17 +1,22 @@
 """`normwise status`: how far a run is, read from its folder."""
 
 import json
+import os
+import time
+from dataclasses import replace
 
 import pytest
 
 from normwise.__main__ import main
 from normwise.attacks import FGSM
+from normwise.auditing.auditor import Audit
 from normwise.data import Digits
 from normwise.experiments.evaluation_run import Evaluate, run_evaluation
 from normwise.experiments.experiment import Experiment, train
 from normwise.experiments.status import status
 from normwise.models import ResNet
 from normwise.training.schedule import Schedule
+from normwise.utils.run_folder import keep_settings
 
 DATA = Digits(train_limit=64, validation_size=16, test_limit=40)
 SETTINGS = Experiment(
@@ -47,9 +52,15 @@ def test_a_training_says_its_epochs_and_the_time_left(tmp_path, capsys):
     assert status(tmp_path).parts == found.parts
 
 
-def test_an_evaluation_says_its_batches_and_then_its_figure(tmp_path, capsys):
-    assert main(["train", "digits", *WORDS, "--out", str(tmp_path / "train")]) == 0
-    e = Evaluate(model=str(tmp_path / "train"), data=DATA, attacks=(FGSM(),), strongest=(), batch_size=10, device="cpu")
+@pytest.fixture(scope="module")
+def e(tmp_path_factory):
+    """An evaluation of a network that is trained."""
+    folder = str(tmp_path_factory.mktemp("trained") / "run")
+    assert main(["train", "digits", *WORDS, "--out", folder]) == 0
+    return Evaluate(model=folder, data=DATA, attacks=(FGSM(),), strongest=(), batch_size=10, device="cpu")
+
+
+def test_an_evaluation_says_its_batches_and_then_its_figure(e, tmp_path, capsys):
     seen = []
 
     def stop(text, done, total):
@@ -68,6 +79,27 @@ def test_an_evaluation_says_its_batches_and_then_its_figure(tmp_path, capsys):
         .out.splitlines()[-1]
         .startswith("evaluate: done, 1 of 1 done, 0:00:00 of work left, last written 0:00:0")
     )
+
+
+def test_an_evaluation_keeps_to_its_budget_and_goes_on_with_a_larger_one(e, tmp_path, monkeypatch):
+    clock = time.monotonic
+
+    def passes(text, done, total):
+        if done == 2:
+            monkeypatch.setattr("normwise.utils.forward.time.monotonic", lambda: clock() + 61)
+
+    told = "the budget of 1 minutes is over; finished batches: 2; give a larger --budget, and the same command goes on"
+    with pytest.raises(ValueError, match=told):
+        run_evaluation(replace(e, budget=1.0), tmp_path / "cut", passes)
+    monkeypatch.undo()
+    resumed, _ = run_evaluation(replace(e, budget=2.0), tmp_path / "cut")
+    whole, _ = run_evaluation(e, tmp_path / "whole")
+    assert resumed.evaluation.robust_accuracy == whole.evaluation.robust_accuracy
+    assert (resumed.evaluation.n, resumed.evaluation.forwards) == (whole.evaluation.n, whole.evaluation.forwards)
+    with pytest.raises(ValueError, match="finished batches: 0; give a larger --budget, or smaller batches"):
+        run_evaluation(replace(e, budget=1e-9), tmp_path / "none")
+    with pytest.raises(ValueError, match="budget is nan; give minutes"):
+        replace(e, budget=float("nan"))
 
 
 WORDS = ["--data.train_limit", "64", "--data.validation_size", "16", "--data.test_limit", "40", "--model.width", "4"]
@@ -112,6 +144,29 @@ def test_a_reproduction_names_its_cells(tmp_path):
         ("bnwot seed 0", "waiting"),
     ]
     assert status(tmp_path).seconds_left is None
+
+
+def test_an_audit_says_its_batches_and_then_its_verdict(tmp_path):
+    keep_settings(Audit(model="x:y", data=DATA, budget=2), tmp_path)
+    assert [(part.state, part.says) for part in status(tmp_path).parts] == [("waiting", "0 batches kept, 2 minutes at most")]
+    (tmp_path / "parts/search").mkdir(parents=True)
+    for number in range(3):
+        (part := tmp_path / f"parts/search/{number}.safetensors").write_bytes(b"")
+        os.utime(part, ((tmp_path / "config.yaml").stat().st_mtime + 30,) * 2)
+    found = status(tmp_path)
+    assert (found.verb, found.parts[0].state, found.parts[0].says[:14]) == ("audit", "under way", "3 batches kept")
+    assert found.seconds_left == pytest.approx(90)
+    record = {
+        "verdict": "doubtful",
+        "claimed_accuracy": 0.5,
+        "upper_bound": 0.1,
+        "interval": [0, 0.2],
+        "n": 40,
+        "checks": [],
+    }
+    record |= {"threat": {"name": "linf", "eps": 0.1}, "coupled": False, "reasons": [], "examples": [], "seconds": 7.0}
+    (tmp_path / "audit.json").write_text(json.dumps(record))
+    assert [(part.state, part.says) for part in status(tmp_path).parts] == [("done", "doubtful")]
 
 
 @pytest.mark.parametrize("told", ["holds no run", "keeps no pieces"])

@@ -32,10 +32,14 @@ def forecast(model: nn.Module, batch: Batch, attacks: Sequence[Any], rows: int) 
     return sum(getattr(attack, "passes", 0) for attack in attacks) * spent / len(x) * rows
 
 
-def foretell(model: nn.Module, batches: Sequence[Batch], attacks: Sequence[Any], processes: int, report: Report) -> None:
-    """Tell how long it can take, if that is minutes."""
+def foretell(
+    model: nn.Module, batches: Sequence[Batch], attacks: Sequence[Any], processes: int, budget: float, report: Report
+) -> None:
+    """Tell how long it can take, if that is minutes, or longer than a budget (in minutes; 0: none)."""
     rows = sum(len(batch.y) for batch in batches)
     seconds = forecast(model, batches[0], attacks, rows) / processes
-    if seconds > WORTH:
+    late = 0 < 60 * budget < seconds
+    if late or seconds > WORTH:
         long = f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
-        report(f"time: at most about {long} for {rows:,} images, less where images fall", 0, len(batches))
+        within = f"; the budget is {budget:g} minutes" * late
+        report(f"time: at most about {long} for {rows:,} images, less where images fall{within}", 0, len(batches))

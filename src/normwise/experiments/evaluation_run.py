@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -30,6 +32,7 @@ from ..records import Result, to_json, write
 from ..registry import plain
 from ..threats import THREATS, Linf
 from ..types import Attack, Batch, Data, Goal, Report, ThreatModel, silent
+from ..utils.forward import until
 from ..utils.model_state import device_of, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
@@ -64,6 +67,7 @@ class Evaluate:
         device          "cpu", "cuda", "cuda:1", or "auto"
         devices         processes that share the batches, each on a CUDA device of its own, or all on the CPU
         threads         CPU threads; 0: torch's default
+        budget          minutes; then it stops between two passes, and the same command with more of them goes on; 0: no limit
     """
 
     model: str = ""
@@ -85,10 +89,15 @@ class Evaluate:
     device: str = "auto"
     devices: int = 1
     threads: int = 0
+    budget: float = 0.0
+
+    free: ClassVar = ("budget",)  # no figure hangs on it
 
     def __post_init__(self) -> None:
         check_running(self)
         check_devices(self.devices, self.device)
+        if not 0 <= self.budget < math.inf:
+            raise ValueError(f"budget is {self.budget}; give minutes, or 0 for no limit")
         if self.craft_on and not self.through_substitute:
             raise ValueError("craft_on and through_substitute: false both say what to attack; give one of them")
         check_columns(self.columns, self.threat)
@@ -105,8 +114,23 @@ class Evaluate:
 def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[Result, Verdict]:
     """Evaluate, and write `config.yaml` and `result.json`; finished batches are kept in `parts` until `clear` is called.
 
-    Raises ValueError as `evaluate` does, and for a folder that holds a run of other settings.
+    Raises ValueError as `evaluate` does, for a folder that holds a run of other settings, and when the budget is over: a figure of
+    unfinished searches would depend on the clock.
     """
+    try:
+        with until(time.monotonic() + 60 * e.budget if e.budget else math.inf):
+            return _evaluated(e, folder, report)
+    except TimeoutError:
+        if not e.budget:
+            raise
+        made = len(list((folder / PARTS).glob("*.safetensors")))
+        advice = (
+            "give a larger --budget, and the same command goes on" if made else "give a larger --budget, or smaller batches"
+        )
+        raise ValueError(f"the budget of {e.budget:g} minutes is over; finished batches: {made}; {advice}") from None
+
+
+def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdict]:
     check_folder(e, folder)
     model, crafted_on, loaded = _networks(one_of(e, 0))
     batches = e.data.test(batch_size=e.batch_size)
@@ -118,7 +142,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     said = told(loaded, report)
     keep_settings(e, folder)
     given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
-    foretell(crafted_on or model, batches, [*e.attacks, *e.strongest], e.devices, report)
+    foretell(crafted_on or model, batches, [*e.attacks, *e.strongest], e.devices, e.budget, report)
     ours, parts = plan_of(e), folder / PARTS
     shard = Shard(parts, 0, e.devices, whole=e.devices > 1)
     with helped(e, min(e.devices, len(batches)), partial(_help, folder=parts), lambda text: report(text, 0, 0)):

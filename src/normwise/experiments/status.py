@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..auditing.auditor import Audit
 from ..config import build, read_yaml
 from ..evaluation.store import PARTS
 from ..limits import text
 from ..records import read_result
+from ..report import audit
 from ..training.loop import LOG
 from ..types import silent
 from ..utils.claims import Claims
@@ -27,6 +29,7 @@ from .papers.run import Reproduce, planned
 from .papers.workshop import Workshop
 
 State = Literal["done", "under way", "waiting", "failed"]
+LATER = {"goal", "backend", "budget"}  # settings that folders of earlier versions may lack
 RECENT = 120  # seconds since the last file was written, within which work counts as going on
 
 
@@ -76,14 +79,12 @@ def status(folder: Path) -> Status:
         raise ValueError(f"{folder} holds no run (no {CONFIG}); give the folder that was --out")
     settings = read_yaml(folder / CONFIG)
     for verb, kind, look in _VERBS:
-        if settings.keys() <= set(kind.__dataclass_fields__) and kind.__dataclass_fields__.keys() - settings.keys() <= {
-            "goal",
-            "backend",
-        }:
+        known = {field.name for field in fields(kind)}
+        if settings.keys() <= known and known - settings.keys() <= LATER:
             parts = look(build(kind, settings), folder)
             return Status(verb=verb, parts=tuple(parts), seconds_left=_left(parts), written=_since(folder))
-    known = ", ".join(verb for verb, *_ in _VERBS)
-    raise ValueError(f"{folder} is the run of a verb that is quick, or keeps no pieces; status knows {known}")
+    verbs = ", ".join(verb for verb, *_ in _VERBS)
+    raise ValueError(f"{folder} is the run of a verb that is quick, or keeps no pieces; status knows {verbs}")
 
 
 def _left(parts: list[Part]) -> float | None:
@@ -168,6 +169,19 @@ def _evaluation(e: Any, folder: Path) -> list[Part]:
     return [Part(name="evaluate", state="under way", share=len(made) / batches, seconds=seconds, says=says)]
 
 
+def _audit(e: Any, folder: Path) -> list[Part]:
+    """An audit, whose budget is the most that it takes."""
+    if (folder / audit.RECORD).is_file():
+        found = audit.read(folder / audit.RECORD)
+        return [Part(name="audit", state="done", share=1.0, seconds=found.get("seconds", 0.0), says=found["verdict"])]
+    made = [path.stat().st_mtime for path in (folder / PARTS).rglob("*.safetensors")]
+    began = (folder / CONFIG).stat().st_mtime  # its settings are written again whenever it goes on
+    seconds = max(0.0, max(made, default=began) - began)
+    says = f"{len(made)} batches kept, {e.budget:g} minutes at most"
+    state: State = "under way" if made else "waiting"
+    return [Part(name="audit", state=state, share=min(seconds / (60 * e.budget), 0.99), seconds=seconds, says=says)]
+
+
 def _cells(e: Any, folder: Path) -> list[Part]:
     shop, found = Workshop(CELLS, e.scale, folder, silent), list[Part]()
     for name, seed in planned(e):
@@ -185,5 +199,6 @@ _VERBS: tuple[tuple[str, Any, Callable[[Any, Path], list[Part]]], ...] = (
     ("train", Experiment, _training),
     ("bench", Bench, _bench),
     ("evaluate", Evaluate, _evaluation),
+    ("audit", Audit, _audit),
     ("reproduce", Reproduce, _cells),
 )

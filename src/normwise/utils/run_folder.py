@@ -65,15 +65,15 @@ def keep_settings(e: Any, folder: Path) -> None:
 
 
 def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
-    """Whether the folder was made with these settings; who shares the work is none of them."""
+    """Whether the folder was made with these settings; who shares the work is none of them, nor what `e.free` names."""
     try:
         held = read_yaml(folder / CONFIG)
     except ValueError:
         return False
     if agree:
         return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
-    workers = {name: plain(getattr(e, name)) for name in ("jobs", "devices", "backend") if hasattr(e, name)}
-    return not changed(held | workers, e)
+    free = ("jobs", "devices", "backend", *getattr(e, "free", ()))
+    return not changed(held | {name: plain(getattr(e, name)) for name in free if hasattr(e, name)}, e)
 
 
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
