@@ -6,6 +6,7 @@ python benchmarks/kills.py OUT [--kills 25] [--verbs train,evaluate,...] [--seed
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -77,6 +78,23 @@ def begun(process: subprocess.Popen[bytes], place: Path) -> float:
     return time.monotonic()
 
 
+def workers(process: int) -> list[int]:
+    """The processes that one has started, and theirs, by number (of Linux's /proc); helpers of Python's that do no work are left out."""
+    parents = dict[int, int]()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"resource_tracker" not in (path / "cmdline").read_bytes():
+                parents[int(path.name)] = parent
+        except OSError:  # it ended meanwhile
+            continue
+    found, new = list[int](), [process]
+    while new:
+        new = [one for one, parent in parents.items() if parent in new]
+        found += new
+    return found
+
+
 def killed(verb: str, place: Path, seconds: float, rng: random.Random) -> dict[str, Any]:
     """Kill a run at a random moment of its work, a process of it that is drawn; resume it; returns what was seen."""
     process = start(verb, place)
@@ -84,21 +102,28 @@ def killed(verb: str, place: Path, seconds: float, rng: random.Random) -> dict[s
     moment = rng.uniform(0, seconds)
     while time.monotonic() - since < moment and process.poll() is None:
         time.sleep(0.01)
-    alive = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(1.0)  # its workers end by themselves
+    alive, there = process.poll() is None, [process.pid, *sorted(workers(process.pid))]
+    which = rng.randrange(len(there))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(there[which], signal.SIGKILL)
     before, twice = judged(place / "out"), set[str]()
+
+    def watch(one: subprocess.Popen[bytes]) -> None:
+        while one.poll() is None:
+            now = judged(place / "out")
+            twice.update(name for name in before.keys() & now.keys() if now[name] != before[name])
+            time.sleep(0.02)
+
+    watch(process)  # of a worker's death the others are told, and end or go on
+    time.sleep(1.0)  # the workers of one that was killed end by themselves
     again = start(verb, place)
-    while again.poll() is None:
-        now = judged(place / "out")
-        twice |= {name for name in before.keys() & now.keys() if now[name] != before[name]}
-        time.sleep(0.02)
+    watch(again)
     error = again.stderr.read().decode() if again.stderr else ""
     return {
         "verb": verb,
         "second_of_work": round(moment, 2),
         "killed_at_work": alive,
+        "which": f"worker {which} of {len(there) - 1}" if which else "the first process",
         "pieces_finished_then": len(before),
         "judged_twice": sorted(twice),
         "status": again.returncode,

@@ -31,5 +31,5 @@ def test_a_long_evaluation_is_told_and_a_short_one_is_not(monkeypatch):
     assert told.pop()[0].endswith("less where images fall; the budget is 1e-09 minutes")
     monkeypatch.setattr(forecast, "WORTH", 0)
     forecast.foretell(model, parts, ATTACKS, 1, 0.0, lambda *said: told.append(said))
-    assert told[0][0].startswith(f"time: at most about 0 minutes for {3 * len(y)} images")
+    assert told[0][0].startswith(f"time: at most about 0.0 minutes for {3 * len(y)} images")
     assert all(p.grad is None for p in model.parameters())

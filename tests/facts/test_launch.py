@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -146,6 +147,89 @@ def test_an_engine_that_is_not_installed_is_said_before_anything_is_written(back
     with pytest.raises(ValueError, match=r"pip install 'normwise\[cluster\]'"):
         run_bench(Bench(backend=backend), tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
+
+
+class Engine:
+    """A stand-in of Ray and of submitit, which calls workers at once; the first one dies before it has done anything."""
+
+    def __init__(self):
+        self.started, self.cancelled = [], []
+
+    def begin(self, function, work):
+        worker = SimpleNamespace(error=None if self.started else RuntimeError("the node is gone"), done=lambda: True)
+        worker.exception, worker.cancel = lambda: worker.error, self.cancelled.append
+        self.started.append(worker)
+        if worker.error is None:
+            function(work)
+        return worker
+
+    def get(self, worker):
+        if worker.error:
+            raise worker.error
+
+
+class StandInRay(Engine):
+    put, is_initialized = staticmethod(lambda work: work), staticmethod(lambda: False)
+
+    def init(self, **options):
+        self.options, self.telemetry = options, os.environ["RAY_USAGE_STATS_ENABLED"]
+
+    def remote(self, **resources):
+        self.resources = resources
+        return lambda function: SimpleNamespace(remote=partial(self.begin, function))
+
+    def wait(self, workers, num_returns, timeout):
+        return workers, []
+
+    def cancel(self, worker, force):
+        self.cancelled.append(worker)
+
+
+class StandInSubmitit(Engine):
+    def AutoExecutor(self, folder, cluster):
+        self.folder, self.cluster = folder, cluster
+        return self
+
+    def update_parameters(self, **options):
+        self.options = options
+
+    def map_array(self, function, works):
+        return [self.begin(function, work) for work in works]
+
+    submit = Engine.begin
+
+
+@pytest.mark.parametrize(
+    ("backend", "asked"),
+    [
+        (Ray(gpus=1), {"num_cpus": 2, "include_dashboard": False, "address": "local"}),
+        (Ray(address="auto", gpus=1), {"address": "auto"}),
+        (Slurm(partition="long", gpus=2), {"slurm_partition": "long", "gpus_per_node": 2, "timeout_min": 60}),
+    ],
+    ids=["ray here", "a cluster of ray", "slurm"],
+)
+def test_an_engine_starts_workers_as_asked_and_another_for_one_that_died(backend, asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    kind, module = (StandInRay, "ray") if isinstance(backend, Ray) else (StandInSubmitit, "submitit")
+    monkeypatch.setitem(sys.modules, module, engine := kind())
+    told = []
+    assert said(launch(jobs(tmp_path, a="", b=""), Crew(2, backend), tmp_path, told.append)) == {"a": None, "b": None}
+    assert begun(tmp_path) == ["a", "b"]  # each once
+    assert (len(engine.started), told[0]) == (3, "a worker has died (the node is gone); another one starts")
+    assert engine.options | asked == engine.options
+    if isinstance(backend, Ray):
+        assert engine.telemetry == "0"  # before Ray starts
+        assert engine.resources == {"num_cpus": 1.0, "num_gpus": 1, "max_retries": 0}
+    else:
+        assert (engine.folder, engine.cluster) == (tmp_path / LOCKS / "slurm", None)
+
+
+def test_who_wants_telemetry_of_ray_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.setitem(sys.modules, "ray", engine := StandInRay())
+    Ray().start(print, 1, tmp_path)
+    assert engine.telemetry == "1"
 
 
 def test_counts_of_an_engine_that_cannot_be_are_refused():

@@ -40,6 +40,6 @@ def foretell(
     seconds = forecast(model, batches[0], attacks, rows) / processes
     late = 0 < 60 * budget < seconds
     if late or seconds > WORTH:
-        long = f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+        long = f"{seconds / 60:.{1 if seconds < 600 else 0}f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
         within = f"; the budget is {budget:g} minutes" * late
         report(f"time: at most about {long} for {rows:,} images, less where images fall{within}", 0, len(batches))
