@@ -15,7 +15,7 @@ from normwise.norms import MBN, NORMS, MultiBN, NoNorm
 from normwise.norms.surgery.conversion import convert
 from normwise.seeding import Slice, generator, sharing
 from normwise.threats import THREATS, Linf
-from normwise.training.loop import crew_of, fit
+from normwise.training.loop import _Run, crew_of, fit
 from normwise.training.options import FitOptions
 from normwise.training.recipes import RECIPES, Adversarial, Standard
 from normwise.training.schedule import Schedule
@@ -164,10 +164,13 @@ def test_a_part_of_the_network_trains_as_in_one_process(both, what):
     alike(run(*settings), both(run, *settings))
 
 
-def test_processes_agree_in_bfloat16_and_draw_noise_of_their_own(both):
-    model, schedule = trained(), dataclasses.replace(TWENTY, precision="bf16")
-    (first, _), (second, _) = both(run, model, Adversarial(steps=2), schedule, rows(16, 15, dtype=torch.float32))
+def test_processes_train_in_bfloat16_as_one_and_draw_noise_of_their_own(both):
+    """Of a batch in parts too."""
+    schedule, data = dataclasses.replace(TWENTY, precision="bf16", accumulate=2), rows(16, 15, dtype=torch.float32)
+    settings = quiet().float(), Standard(), schedule, data
+    (first, _), (second, _) = both(run, *settings)
     assert apart(first, second) == 0
+    assert apart(first, run(*settings)[0]) < 0.03  # bfloat16 has 8 bits; without parts it is 0.4
     one, other = both(noise)
     assert not torch.equal(one, other)
 
@@ -264,6 +267,30 @@ def test_a_training_is_resumed_by_another_number_of_processes(both, tmp_path, st
     whole = run(quiet(), Standard())
     cut(tmp_path / "alone", steps)
     alike(whole, both(run, quiet(), Standard(), TWENTY, UNEVEN, tmp_path / "alone"))
+
+
+def stopped(folder, steps):
+    """A process of a training whose state is saved after each step, which ends at so many."""
+    taken = []
+
+    def step(one, batch, rng):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(whole(one, batch, rng))
+
+    whole = _Run._step
+    with patch.object(_Run, "_step", step), suppress(KeyboardInterrupt):
+        run(quiet(), Standard(), TWENTY, UNEVEN, folder, every=-1)
+
+
+@pytest.mark.parametrize("steps", [7, 10])
+def test_a_training_of_several_processes_is_resumed_by_one(both, tmp_path, steps):
+    whole = both(run, quiet(), Standard())
+    both(stopped, tmp_path, steps)
+    told = []
+    resumed = run(quiet(), Standard(), TWENTY, UNEVEN, tmp_path, report=lambda text, done, total: told.append(done))
+    assert told[0] == steps + 1
+    alike(resumed, whole)
 
 
 @pytest.mark.parametrize("threat", THREATS)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -80,6 +81,33 @@ def test_a_loader_is_resumed_within_an_epoch(tmp_path):
     with pytest.raises(Stopped):
         fit(*settings, seed=0, options=FitOptions(folder=tmp_path, report=stop, every=-1))
     assert digest(fit(*settings, seed=0, options=FitOptions(folder=tmp_path)).model) == digest(whole)
+
+
+def test_the_scale_of_half_precision_is_resumed(tmp_path, monkeypatch):
+    """On a CPU in float32, where a scale of 2^k changes no bit: so it is read from the state."""
+    monkeypatch.setattr(scheduling, "autocast", lambda schedule, device: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0, growth_interval=3))
+    schedule = replace(FULL, precision="fp16")
+
+    def stop(text, done, total):
+        if done == 7:
+            raise Stopped
+
+    fit(trained(), DATA, Standard(), Linf(), schedule, seed=0, options=FitOptions(folder=tmp_path / "whole"))
+    with pytest.raises(Stopped):
+        fit(
+            trained(),
+            DATA,
+            Standard(),
+            Linf(),
+            schedule,
+            seed=0,
+            options=FitOptions(folder=tmp_path / "cut", report=stop, every=-1),
+        )
+    fit(trained(), DATA, Standard(), Linf(), schedule, seed=0, options=FitOptions(folder=tmp_path / "cut"))
+    whole, cut = (torch.load(tmp_path / name / "last.pt", weights_only=True)["scaler"] for name in ("whole", "cut"))
+    assert whole == cut
+    assert whole["scale"] == 2.0 * 2 ** (20 // 3)
 
 
 def test_parts_of_a_batch_add_up_to_its_gradient():
