@@ -83,6 +83,18 @@ def test_a_loader_is_resumed_within_an_epoch(tmp_path):
     assert digest(fit(*settings, seed=0, options=FitOptions(folder=tmp_path)).model) == digest(whole)
 
 
+def test_two_trainings_in_one_folder_write_the_same(tmp_path):
+    settings, found = (trained(), DATA, Standard(), Linf(), FULL), []
+
+    def report(text, done, total):
+        if done == 9 and not found:  # the second begins, and ends before the first
+            found.append(fit(*settings, seed=0, options=FitOptions(folder=tmp_path)).model)
+
+    first = fit(*settings, seed=0, options=FitOptions(folder=tmp_path, report=report)).model
+    assert digest(first) == digest(found[0]) == digest(fit(*settings, seed=0).model)
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+
+
 def test_the_scale_of_half_precision_is_resumed(tmp_path, monkeypatch):
     """On a CPU in float32, where a scale of 2^k changes no bit: so it is read from the state."""
     monkeypatch.setattr(scheduling, "autocast", lambda schedule, device: torch.autocast("cpu", enabled=False))

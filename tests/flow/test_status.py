@@ -11,10 +11,11 @@ from normwise.__main__ import main
 from normwise.attacks import FGSM
 from normwise.auditing.auditor import Audit
 from normwise.data import Digits
-from normwise.experiments.evaluation_run import Evaluate, run_evaluation
+from normwise.experiments.evaluation_run import Evaluate, clear, run_evaluation
 from normwise.experiments.experiment import Experiment, train
 from normwise.experiments.status import status
 from normwise.models import ResNet
+from normwise.records import read_result
 from normwise.training.schedule import Schedule
 from normwise.utils.run_folder import keep_settings
 
@@ -79,6 +80,23 @@ def test_an_evaluation_says_its_batches_and_then_its_figure(e, tmp_path, capsys)
         .out.splitlines()[-1]
         .startswith("evaluate: done, 1 of 1 done, 0:00:00 of work left, last written 0:00:0")
     )
+
+
+def test_two_evaluations_in_one_folder_end_with_one_result(e, tmp_path):
+    """The second begins when the first has made two batches, and is faster."""
+    found = []
+
+    def report(text, done, total):
+        if done == 2 and not found:
+            found.append(run_evaluation(e, tmp_path / "both")[0])
+            clear(tmp_path / "both")
+
+    with pytest.raises(ValueError, match=r"another process has made this evaluation meanwhile; its result is in .*both"):
+        run_evaluation(e, tmp_path / "both", report)
+    alone, _ = run_evaluation(e, tmp_path / "alone")
+    assert found[0].evaluation.robust_accuracy == alone.evaluation.robust_accuracy
+    assert read_result(tmp_path / "both/result.json").evaluation == found[0].evaluation
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"config.yaml", "result.json"}
 
 
 def test_an_evaluation_keeps_to_its_budget_and_goes_on_with_a_larger_one(e, tmp_path, monkeypatch):

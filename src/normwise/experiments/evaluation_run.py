@@ -120,6 +120,11 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
     try:
         with until(time.monotonic() + 60 * e.budget if e.budget else math.inf):
             return _evaluated(e, folder, report)
+    except FileNotFoundError as gone:
+        if str(folder / PARTS) not in str(gone) or not (folder / RESULT).is_file():
+            raise
+        clear(folder)  # the other one did so too
+        raise ValueError(f"another process has made this evaluation meanwhile; its result is in {folder}") from None
     except TimeoutError:
         if not e.budget:
             raise
