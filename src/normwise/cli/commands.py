@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from ..auditing.attack_tests import RECORD as SELFTEST
 from ..auditing.attack_tests import SelfTest, run_selftest
-from ..auditing.auditor import Audit, run_audit
 from ..checkout import commit
-from ..data.cache import reporting
 from ..diagnostics.run import Diagnose, run_diagnose
 from ..evaluation.shifts.run import RECORD, Shifts, run_shifts
 from ..experiments import experiment, leaderboard
@@ -27,16 +24,16 @@ from ..experiments.presets import PRESETS
 from ..experiments.together import counted
 from ..records import RESULTS, Result, provenance, write
 from ..registry import plain
-from ..types import Report, silent
-from ..utils.run import RESULT
+from ..types import silent
 from ..utils.run_folder import nothing_left
 from ..utils.workers import here
 from . import defaults, summaries
+from .audits import audit_networks
 from .listing import show_choices, show_status
 from .parser import Verb, parse
-from .progress import progress
 from .reports import Reports, report
 from .sharing import export_network, pull_network, push_run
+from .working import working
 
 
 def run(verb: str, description: str, words: Sequence[str]) -> int:
@@ -66,41 +63,17 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         )
         return 2
     except KeyboardInterrupt as stop:
-        kept = bool(stop.args)  # said by `_working`
+        kept = bool(stop.args)  # said by `working`
         told = "finished work is kept, and the same command resumes there" if kept else "nothing was finished"
         print(f"normwise: stopped; {told}", file=sys.stderr)
         return 130
-
-
-FINISHED = (
-    "last.pt",
-    "parts/*",
-    "parts/*/*",
-    "cells/*/last.pt",
-    f"cells/*/{RESULT}",
-    "cells/*.json",
-    "cells/*/record.json",
-    "tuning/*.json",
-)
-
-
-@contextmanager
-def _working(what: str, out: Path) -> Iterator[Report]:
-    """Show the progress of a verb; after Ctrl-C, say whether the same command can resume finished work."""
-    try:
-        with nothing_left(out), progress(what) as report, reporting(report):
-            yield report
-    except KeyboardInterrupt:
-        if any(any(out.glob(pattern)) for pattern in FINISHED):
-            raise KeyboardInterrupt(out) from None
-        raise
 
 
 def _bench(description: str, words: Sequence[str]) -> int:
     from ..report import page
 
     settings, _, out = parse(Verb("bench", description, "runs/bench"), Bench, words, defaults.for_bench)
-    with _working("cells", out) as report:
+    with working("cells", out) as report:
         finished = run_bench(settings, out, report)
     if not finished.results:
         raise ValueError(f"no cell finished: {'; '.join(f'{name}: {why}' for name, why in finished.failures.items())}")
@@ -121,7 +94,7 @@ def _train(description: str, words: Sequence[str]) -> None:
         if not experiment.finished(e, out):
             experiment.train(e, out, silent)
         return
-    with _working("train", out) as report:
+    with working("train", out) as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)
 
@@ -138,7 +111,7 @@ def _judged(verb: Verb, words: Sequence[str]) -> tuple[Result, list[Path], Path]
     from ..evaluation.artifacts import keep_images, keep_rows
 
     settings, _, out = parse(verb, Evaluate, words, defaults.for_evaluate, defaults.read_evaluate)
-    with _working(verb.name, out) as report:
+    with working(verb.name, out) as report:
         result, verdict = run_evaluation(settings, out, report)
     paths = [keep_rows(verdict, out / "rows.csv")]
     if leaderboard.PARTS in result.evaluation.per_attack and settings.threat.name in ("linf", "l2"):
@@ -161,7 +134,7 @@ def _selftest(description: str, words: Sequence[str]) -> int:
 
     verb = Verb("selftest", description, "runs/selftest", "[MODEL]", 0, 1)
     settings, _, out = parse(verb, SelfTest, words, defaults.for_selftest)
-    with _working("selftest", out) as report:
+    with working("selftest", out) as report:
         checks = run_selftest(settings, out, report)
     for check in checks:
         if check.status != "pass":
@@ -172,30 +145,13 @@ def _selftest(description: str, words: Sequence[str]) -> int:
     return int(any(check.status == "fail" for check in checks))
 
 
-def _audit(description: str, words: Sequence[str]) -> None:
-    from ..report import audit as page
-
-    settings, _, out = parse(Verb("audit", description, "runs/audit", "MODEL", 0, 1), Audit, words, defaults.for_audit)
-    with _working("audit", out) as report:
-        found = run_audit(settings, out, report)
-    for check in found.checks:
-        rows = f" (n = {check.n})" if check.n is not None else ""
-        status = "does not apply" if check.status == "pass" and check.n is None else check.status
-        print(f"{status:16}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail")))
-    path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)], out))
-    clear(out)
-    print(found.sentence)
-    summaries.of_audit(found)
-    print(f"report: {path}\nrecord: {out / page.RECORD}")
-
-
 def _improve(description: str, words: Sequence[str]) -> None:
     from ..report import audit, improve
 
     settings, _, out = parse(
         Verb("improve", description, "runs/improve", "MODEL", 0, 1), Improve, words, defaults.for_improve
     )
-    with _working("improve", out) as report:
+    with working("improve", out) as report:
         record = run_improve(settings, out, report)
     print("\n".join(record["sentences"]))
     audit.write(out, [audit.read(path) for path in sorted(out.glob(f"audit-*/{audit.RECORD}"), reverse=True)])
@@ -210,7 +166,7 @@ def _diagnose(description: str, words: Sequence[str]) -> None:
 
     verb = Verb("diagnose", description, "runs/diagnose", "MODEL [MODEL ...]", 0, 1000)
     settings, _, out = parse(verb, Diagnose, words, defaults.for_diagnose)
-    with _working("diagnose", out) as report:
+    with working("diagnose", out) as report:
         found = run_diagnose(settings, out, report)
     path, findings = diagnosis.write(out, plain(found))
     for sentence in findings:
@@ -225,7 +181,7 @@ def _shifts(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         Verb("shifts", description, "runs/shifts", "MODEL [MODEL ...]", 0, 100), Shifts, words, defaults.for_shifts
     )
-    with _working("shifts", out) as report:
+    with working("shifts", out) as report:
         record = run_shifts(settings, out, report)
     path = page.write_page(out, record)
     print("\n".join(record["sentences"]))
@@ -239,7 +195,7 @@ def _reproduce(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         verb, Reproduce, words, lambda operands, given: ({}, {"system": operands[0]} if operands else {})
     )
-    with _working("reproduce", out) as report:
+    with working("reproduce", out) as report:
         table = reproduce(settings, out, report)
     summaries.of_claims([one for one in table if settings.system in ("all", one["system"])])
     print(f"report: {out / 'claims.html'}\nrecords: {out / 'claims.json'}, {out / 'claims.md'}, {out / 'cells'}")
@@ -280,7 +236,7 @@ _VERBS: dict[str, Callable[[str, Sequence[str]], int | None]] = {
     "train": _train,
     "evaluate": _evaluate,
     "attack": _attack,
-    "audit": _audit,
+    "audit": audit_networks,
     "improve": _improve,
     "diagnose": _diagnose,
     "shifts": _shifts,

@@ -81,6 +81,13 @@ def for_audit(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     return _known(Audit, {key: value for key, value in defaults.items() if key != "batch_size"}), model
 
 
+def for_audits(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
+    """If the first network is a run folder, it decides data, threat model and seed of all audits."""
+    defaults, _ = for_audit(operands[:1], given)
+    shared = {key: value for key, value in defaults.items() if key not in ("model", "weights", "threads")}
+    return shared, {"models": list(operands)} if operands else {}
+
+
 def for_improve(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder decides data, threat model, attacks, seed, batch size, and how images are augmented."""
     settings, model = _settings(operands, given)

@@ -1,4 +1,4 @@
-"""Two examples of each verb: its help shows them."""
+"""Examples of each verb: its help shows them."""
 
 EXAMPLES = {
     "bench": (
@@ -19,6 +19,7 @@ EXAMPLES = {
     ),
     "audit": (
         "normwise audit runs/train --claim 0.53",
+        "normwise audit runs/bn runs/rnt --jobs 2 --budget 20",
         "normwise audit mine:network --weights net.pt --data images.npz --threat.eps 8/255 --budget 10",
     ),
     "improve": (

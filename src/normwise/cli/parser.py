@@ -51,7 +51,7 @@ def parse(
     operands, and the choices and texts that the file and the options give, so that one setting can decide the defaults of
     others. Every option takes one value, and none may be empty. Raises ValueError, one line, for bad input.
     """
-    operands, options = _split(words, verb)
+    operands, options = split(words, verb)
     if "" in operands:
         raise ValueError(f"an argument is empty; write {verb.usage}")
     if not verb.least <= len(operands) <= verb.most and not any(option in options for option in _BARE):
@@ -105,7 +105,7 @@ def _check_whole(value: Any, name: str = "") -> None:
 _BARE = ("--help", "-h", "--print_config")  # the options without a value
 
 
-def _split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str | None]]:
+def split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str | None]]:
     """Tell operands from options."""
     for word in words:
         if "\0" in word or (not word.isascii() and word != word.encode(errors="replace").decode()):

@@ -99,6 +99,20 @@ def of_audit(found: Audited) -> None:
     )
 
 
+def of_audits(audits: Sequence[Mapping[str, Any]]) -> None:
+    """Several audits, a line each."""
+    rows = [
+        (
+            one["run"],
+            one["verdict"],
+            *(percent(one[key]) for key in ("claimed_accuracy", "upper_bound")),
+            str(sum(check["status"] == "fail" for check in one["checks"])),
+        )
+        for one in audits
+    ]
+    show(("network", "verdict", "claimed", "left at most", "failed checks"), rows, numbers=3)
+
+
 def of_diagnosis(record: Mapping[str, Any]) -> None:
     """How far the attack moves each network, where drift was measured."""
     found = [(side.model, far) for side in sides(record, "drift") if (far := farthest(side.rows))]

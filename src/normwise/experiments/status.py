@@ -20,6 +20,7 @@ from ..types import silent
 from ..utils.claims import Claims
 from ..utils.run import RESULT
 from ..utils.run_folder import CONFIG
+from . import audits
 from .evaluation_run import Evaluate
 from .experiment import Experiment
 from .grid import Bench, cells
@@ -83,7 +84,7 @@ def status(folder: Path) -> Status:
         if settings.keys() <= known and known - settings.keys() <= LATER:
             parts = look(build(kind, settings), folder)
             return Status(verb=verb, parts=tuple(parts), seconds_left=_left(parts), written=_since(folder))
-    verbs = ", ".join(verb for verb, *_ in _VERBS)
+    verbs = ", ".join(dict.fromkeys(verb for verb, *_ in _VERBS))
     raise ValueError(f"{folder} is the run of a verb that is quick, or keeps no pieces; status knows {verbs}")
 
 
@@ -170,16 +171,26 @@ def _evaluation(e: Any, folder: Path) -> list[Part]:
 
 
 def _audit(e: Any, folder: Path) -> list[Part]:
+    return [_audited(e, folder, "audit")]
+
+
+def _audits(e: Any, folder: Path) -> list[Part]:
+    return [_claimed(_audited(one, folder / "cells" / name, name), folder, name) for name, one in audits.cells(e).items()]
+
+
+def _audited(e: Audit, folder: Path, name: str) -> Part:
     """An audit, whose budget is the most that it takes."""
     if (folder / audit.RECORD).is_file():
         found = audit.read(folder / audit.RECORD)
-        return [Part(name="audit", state="done", share=1.0, seconds=found.get("seconds", 0.0), says=found["verdict"])]
+        return Part(name=name, state="done", share=1.0, seconds=found.get("seconds", 0.0), says=found["verdict"])
+    if not (folder / CONFIG).is_file():
+        return Part(name=name, state="waiting", share=0.0, seconds=0.0)
     made = [path.stat().st_mtime for path in (folder / PARTS).rglob("*.safetensors")]
     began = (folder / CONFIG).stat().st_mtime  # its settings are written again whenever it goes on
     seconds = max(0.0, max(made, default=began) - began)
     says = f"{len(made)} batches kept, {e.budget:g} minutes at most"
     state: State = "under way" if made else "waiting"
-    return [Part(name="audit", state=state, share=min(seconds / (60 * e.budget), 0.99), seconds=seconds, says=says)]
+    return Part(name=name, state=state, share=min(seconds / (60 * e.budget), 0.99), seconds=seconds, says=says)
 
 
 def _cells(e: Any, folder: Path) -> list[Part]:
@@ -200,5 +211,6 @@ _VERBS: tuple[tuple[str, Any, Callable[[Any, Path], list[Part]]], ...] = (
     ("bench", Bench, _bench),
     ("evaluate", Evaluate, _evaluation),
     ("audit", Audit, _audit),
+    ("audit", audits.Audits, _audits),
     ("reproduce", Reproduce, _cells),
 )
