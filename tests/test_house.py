@@ -163,6 +163,14 @@ def test_global_random_states_are_seeded_in_one_place():
     assert seeding == ["seeding.py"]
 
 
+def test_one_process_loads_nothing_of_what_several_need():
+    early = re.compile(
+        r"^(?:from|import) \S*\b(?:distributed|synchronized) import|^from \.+ import .*\b(?:distributed|synchronized)\b",
+        re.M,
+    )
+    assert not [path.name for path in SOURCE.rglob("*.py") if early.search(path.read_text())]
+
+
 LIGHT = """
 import sys, torch, numpy, jaxtyping
 before = {name.split(".")[0] for name in sys.modules}

@@ -7,12 +7,14 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from normwise.attacks.base import BaseAttack
 from normwise.experiments.together import joined
 from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import MBN, NORMS, MultiBN, NoNorm
-from normwise.norms.surgery.conversion import convert
+from normwise.norms.surgery.conversion import convert, convert_sync
 from normwise.seeding import Slice, generator, sharing
 from normwise.threats import THREATS, Linf
 from normwise.training.loop import _Run, crew_of, fit
@@ -179,6 +181,25 @@ def noise():
     """What is drawn inside a model while a batch is shared."""
     with crew_of(torch.device("cpu"), FitOptions()).share(rows(4)[0], 0):
         return torch.rand(9)
+
+
+def by_ddp(model):
+    """Gradients and buffers of a loop of one's own: two passes forward and one back through DistributedDataParallel."""
+    alone = not torch.distributed.is_initialized()
+    model = convert_sync(model).train()
+    net = model if alone else DistributedDataParallel(model, broadcast_buffers=False)
+    (batch,) = rows(12)
+    own = slice(None) if alone else slice(6 * torch.distributed.get_rank(), 6 * torch.distributed.get_rank() + 6)
+    x, y = batch.x[own], batch.y[own]
+    (F.cross_entropy(net(x), y) + F.cross_entropy(net((x + 0.1).clamp(0, 1)), y)).backward()
+    return {name: p.grad for name, p in model.named_parameters()} | dict(model.named_buffers())
+
+
+@pytest.mark.parametrize("norm", some(NORMS, "bn", "rn", "mbn"))
+def test_a_loop_of_ones_own_with_torchs_engine_finds_the_gradients_of_one_process(both, norm):
+    alone, pair = by_ddp(quiet(NORMS[norm]())), both(by_ddp, quiet(NORMS[norm]()))
+    assert apart(*pair) == 0
+    assert apart(pair[0], alone) < 1e-9
 
 
 def leaving():

@@ -110,6 +110,21 @@ def test_a_claim_across_machines_is_taken_over_when_its_heart_has_stopped(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_clock_that_was_set_back_keeps_no_claim_of_a_dead_worker(tmp_path, quick):
+    claims, claim = Claims(tmp_path, across=True), tmp_path / "a.try1"
+    claim.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    for touched in (7200, 3600):  # seconds from now on; it is touched once more while we watch
+        os.utime(claim, (time.time() + touched,) * 2)
+        with claims.taken("a") as tries:
+            assert tries == 0
+        time.sleep(0.35)
+    with claims.taken("a") as tries:
+        assert tries == 0
+    time.sleep(0.35)
+    with claims.taken("a") as tries:
+        assert tries == 2
+
+
 def test_who_was_taken_for_dead_ends_as_soon_as_it_wakes(tmp_path, quick, monkeypatch):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
@@ -216,7 +231,7 @@ def test_an_engine_starts_workers_as_asked_and_another_for_one_that_died(backend
     told = []
     assert said(launch(jobs(tmp_path, a="", b=""), Crew(2, backend), tmp_path, told.append)) == {"a": None, "b": None}
     assert begun(tmp_path) == ["a", "b"]  # each once
-    assert (len(engine.started), told[0]) == (3, "a worker has died (the node is gone); another one starts")
+    assert (len(engine.started), told[0]) == (3, "a worker has died (RuntimeError: the node is gone); another one starts")
     assert engine.options | asked == engine.options
     if isinstance(backend, Ray):
         assert engine.telemetry == "0"  # before Ray starts

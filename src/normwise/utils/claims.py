@@ -121,7 +121,10 @@ class Claims:
         return max((int(end) for end in ends if end.isdecimal()), default=0)
 
     def _dead(self, claim: Path) -> bool:
-        """Whether a claim is old by the file system's clock, and was not touched since we have been watching it."""
+        """Whether a claim is old by the file system's clock, and was not touched since we have been watching it.
+
+        If the clock was set back, no claim is old; then one is dead that was not touched for twice as long, by our own watch.
+        """
         try:
             touched = claim.stat().st_mtime
         except OSError:
@@ -129,7 +132,8 @@ class Claims:
         before, since = self._seen.get(claim, (0.0, 0.0))
         if before != touched:
             self._seen[claim] = touched, (since := time.monotonic())
-        return self._clock() - touched > DEAD and time.monotonic() - since > 2 * BEAT
+        watched = time.monotonic() - since
+        return watched > 2 * DEAD or (self._clock() - touched > DEAD and watched > 2 * BEAT)
 
     def _clock(self) -> float:
         """The time by the file system's clock."""
