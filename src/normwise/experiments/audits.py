@@ -85,7 +85,7 @@ def run_audits(settings: Audits, folder: Path, report: Report) -> Finished:
     jobs = [Job(name, partial(_make, grid[name], there), partial(made, there)) for name, there in places.items()]
     crew = Crew(settings.jobs, settings.backend)
     for name, error in launch(jobs, crew, folder, lambda text: report(text, len(ended), len(grid))):
-        ended[name] = str(error).split("\n")[0] if error else ""
+        ended[name] = (str(error).split("\n")[0] or type(error).__name__) if error else ""
         report(f"{name}: {'failed' if error else 'audited'}", len(ended), len(grid))
     audits = [audit.read(places[name] / audit.RECORD) for name in grid if ended.get(name) == ""]
     return Finished(audits, {name: why for name, why in ended.items() if why})
