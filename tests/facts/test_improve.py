@@ -159,12 +159,12 @@ def test_what_limits_a_figure_is_said():
     assert "audit says" not in plain[0]
     assert not any("tuned" in one or "coupled" in one for one in plain)
     doubtful = {"before": sure, "after": {**sure, "verdict": "doubtful"}}
-    assert sentences(before, [way], way, doubtful)[0].endswith("its audit says doubtful")
+    assert sentences(before, [way], way, doubtful)[0].endswith("its audit says doubtful: it may be less")
     late = {"name": "stronger search", "status": "could not run", "measured": f"0.44 {LATE}, its part of the budget"}
     for checks, why in (([late], "too little time; give a larger --budget"), ([], "no gradient arrives")):
         hurried = {**sure, "verdict": "not established", "checks": checks, "reasons": ["no gradient arrives"]}
         told = sentences(before, [way], way, {"before": hurried, "after": hurried})
-        assert told[0].endswith(f"its audit says not established ({why})")
+        assert told[0].endswith(f"its audit says not established ({why}): it may be less")
         figure = f"at most 50.0% of 50 images are robust [40.0, 60.0]; this figure is not established ({why})"
         assert f"Audit of the network as it is given: {figure}" in told
     edge = {**way, "search": {**way["search"], "edge": True}, "coupled": True}

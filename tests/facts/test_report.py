@@ -206,13 +206,13 @@ def test_a_network_is_compared_with_what_training_made_of_it():
     found = [given(eps_curve=[0.1]), trained(None, 0.23), trained("gn", 0.21)]
     assert [(cell.setting, cell.norm, cell.reference) for cell in cells.of(found)] == [
         ("", "mine:network (BatchNorm)", ""),
-        ("", "BatchNorm as built", "BatchNorm"),
+        ("", "BatchNorm kept", "BatchNorm"),
         ("", "GroupNorm", ""),
     ]
     told = said(found)
     assert told.lead == (
         "Trained further, mine:network (BatchNorm) goes from 2.0% to 23.0% in the worst case, and clean accuracy from 90.0% to "
-        "70.0% (BatchNorm as built with PGD adversarial training)."
+        "70.0% (BatchNorm kept with PGD adversarial training)."
     )
     assert "The alternative to BatchNorm is not measurably more robust" in told.rest
     assert (

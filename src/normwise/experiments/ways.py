@@ -149,16 +149,20 @@ def sentences(
         old, new = before["worst"], chosen["worst"]
         sure = "" if _leads(chosen, before) else ", and this may be chance"
         after = audits["after"]
-        real = "" if after["verdict"] == TRUSTWORTHY else f"; its audit says {after['verdict']}{_unsure(after)}"
+        real = (
+            "" if after["verdict"] == TRUSTWORTHY else f"; its audit says {after['verdict']}{_unsure(after)}: it may be less"
+        )
+        others = near(chosen, tried)
+        tied = f" (within chance of {joined(others)})" if others else ""
         clean = (
             f"without an attack it goes from {100 * before['clean']['value']:.1f} to {100 * chosen['clean']['value']:.1f}%"
         )
         found = [
             f"{chosen['says'][:1].upper()}{chosen['says'][1:]} takes accuracy under attack from {100 * old['value']:.1f} to "
-            f"{100 * new['value']:.1f}%{sure}; {clean}{real}"
+            f"{100 * new['value']:.1f}%{sure}{tied}; {clean}{real}"
         ]
         found.append(f"Audit of the chosen network: {verdict(audits['after'])}")
-        if others := near(chosen, tried):
+        if others:
             best, n = 100 * chosen["validation"]["worst"]["value"], chosen["validation"]["n"]
             found.append(
                 f"{chosen['name']} was chosen by its {best:.1f}% of {n} validation images; chance explains its lead over {joined(others)}"

@@ -50,7 +50,7 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
     findings += [("Almost all images get one class: never the most robust", dead)] * (0 < len(dead) < len(found))
     lead, rest = _lead(found, columns)
     beside = [(column.name, cell, column.reference) for column, cell in _gains(columns)]
-    told = cautions(found, failures, bool(_compared(columns)))
+    told = before.cautions(found) + cautions(found, failures, bool(_compared(columns)))
     return Answer(lead, exceptions(beside), rest, findings, told)
 
 

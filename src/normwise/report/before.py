@@ -12,11 +12,9 @@ from .words import percent, training
 
 def lead(found: Sequence[Cell]) -> str:
     """What further training gained most, from before to after, in a sentence; empty where no network began as a given one."""
-    pairs = [(old, new) for old, after in _pairs(found) for new in after if not (old.dead or new.dead)]
-    pairs = [pair for pair in pairs if not pair[1].coupled] or pairs
-    if not pairs:
+    if not (best := _best(found)):
         return ""
-    old, new = max(pairs, key=lambda pair: pair[1].worst.value - pair[0].worst.value)
+    old, new = best
     was, became = percent(old.worst.value), percent(new.worst.value)
     if new.worst.value <= old.worst.value:
         return (
@@ -25,6 +23,23 @@ def lead(found: Sequence[Cell]) -> str:
     chance = "" if beyond_chance(new, old) else "; this may be chance"
     clean = f"clean accuracy from {percent(old.clean.value)} to {percent(new.clean.value)}"
     return f"Trained further, {old.norm} goes from {was} to {became} in the worst case, and {clean} ({how(new)}){chance}."
+
+
+def cautions(found: Sequence[Cell]) -> list[tuple[str, str]]:
+    """How sure the largest gain is, as (what about, text); nothing where no network began as a given one."""
+    if not (best := _best(found)):
+        return []
+    sure = "The gain is larger than chance explains" if beyond_chance(best[1], best[0]) else "The gain may be chance"
+    how_so = "Judged image by image (the exact sign test at 5%) with one seed, else by the intervals."
+    audit = "An audit asks whether stronger attacks find more, and whether gradients are masked: normwise audit."
+    return [(sure, how_so), ("Not audited", audit)]
+
+
+def _best(found: Sequence[Cell]) -> tuple[Cell, Cell] | None:
+    """Before and after of the largest gain, of independent images where there are any; dead networks gain nothing."""
+    pairs = [(old, new) for old, after in _pairs(found) for new in after if not (old.dead or new.dead)]
+    pairs = [pair for pair in pairs if not pair[1].coupled] or pairs
+    return max(pairs, key=lambda pair: pair[1].worst.value - pair[0].worst.value, default=None)
 
 
 def findings(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:

@@ -145,6 +145,12 @@ def compared_with(found: Iterable[Cell]) -> str:
     return joined(dict.fromkeys(cell.reference for cell in found if cell.reference))
 
 
+def references(found: Sequence[Cell]) -> list[Cell]:
+    """Norms that others, of the same recipe and setting, are compared with."""
+    groups = [(cell.setting, cell.recipe) for cell in found]
+    return [cell for cell, group in zip(found, groups, strict=True) if cell.reference and groups.count(group) > 1]
+
+
 def attackers(results: Iterable[Result], further: bool | None = None) -> list[str]:
     """The names of what searched, in capitals: the protocol's attacks (`further` False), the strongest (True), or all."""
     names = [
@@ -208,7 +214,7 @@ def _norm(result: Result) -> dict[str, Any]:
         name = label(e.get("model"), result.evaluation.model or result.name)
         asked = {key: str(e[key]) for key in _ASKED if e.get(key)}
         return {"label": f"{name} ({kinds})" if kinds else name, "weights": e.get("weights"), **asked}
-    return _mapping(e["norm"]) or {"label": f"{kinds or 'norm'} as built"}
+    return _mapping(e["norm"]) or {"label": f"{kinds or 'norm'} {'kept' if e.get('start') else 'as built'}"}
 
 
 def _recipe(result: Result) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..records import Score
 from . import columns, curves
-from .cells import Cell, compared_with
+from .cells import Cell, compared_with, references
 from .names import Point, place
 from .plot_style import (
     FAINT,
@@ -73,14 +73,14 @@ def _accuracy(found: Sequence[Cell]) -> Any:
         keys(
             (cell.coupled for cell in found),
             any(cell.paired for cell in found),
-            compared_with(found) if any(cell.reference for cell in found) else "",
+            compared_with(references(found)),
         ),
     )
     colours = recipes(found)
     for axes, ((setting, recipe), panel) in zip(grid[:, 0], panels.items(), strict=True):
         colour = colours[recipe]
         for cell in panel:
-            if cell.reference:
+            if cell in references(panel):
                 axes.axvspan(100 * cell.worst.low, 100 * cell.worst.high, color=colour, alpha=0.13, linewidth=0)
                 break
         for y, cell in enumerate(panel):
@@ -160,7 +160,7 @@ def keys(coupled: Iterable[bool], paired: bool, reference: str = "") -> list[Any
     stroke: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 8, "markeredgewidth": 1.4, "color": MUTED}
     protocol = Line2D([], [], label="protocol alone", **stroke)
     bar = Line2D([], [], color=MUTED, linewidth=2.2, label="95% interval of the worst case")
-    band = Patch(color=MUTED, alpha=0.2, label=f"the same of {reference}")
+    band = Patch(color=MUTED, alpha=0.2, label=f"that interval of {reference}")
     kept = [clean, *_marks(coupled, "worst case, "), *[protocol] * paired, bar]
     return [*kept, *[band] * bool(reference)]
 

@@ -54,13 +54,15 @@ def _under(record: Mapping[str, Any], measured: Sequence[Row]) -> list[tuple[str
     compared += "".join(f" {capital(text)}." for text in [moves(settings["threat"])] if text)
     late = [one["name"] for one in record["ways"] if one["state"] != "tried"]
     there = joined(f"{one['name']} {_share(one['validation']['worst'])}%" for one in measured)
-    chosen = f"Chosen on {before['validation']['n']} validation images, worst case there: {there}"
+    n = before["validation"]["n"]
+    chosen = f"Chosen on {n} other images (validation), so that the test images stay new. Worst case on those: {there}"
     trust = ["One training each, one seed", chosen]
     known = record.get("validation") or {}
     trust += ["The network as given may know them"] * (bool(known.get("learned")) and known.get("from") == "own")
     trust += _doubts(before, record)
     trust += [f"Not tried: {joined(late)}"] if late else []
-    return [("Compared", compared), ("How far to trust it", f"{'. '.join(trust)}. A worst case is an upper bound.")]
+    trust += ["A worst case is an upper bound: a stronger attack can only lower it."]
+    return [("Compared", compared), ("How far to trust it", ". ".join(trust))]
 
 
 def _doubts(before: Row, record: Mapping[str, Any]) -> list[str]:
@@ -71,7 +73,7 @@ def _doubts(before: Row, record: Mapping[str, Any]) -> list[str]:
             f"The network as given is right on only {_share(before['clean'])}% of clean images: it may not have learned"
         )
     if near := record.get("near"):
-        found.append(f"Validation images do not tell {record['chosen']} from {joined(near)}")
+        found.append(f"They do not tell {record['chosen']} from {joined(near)}: chance explains the lead")
     which = {"after": "chosen network", "before": "network as given"}
     found += [
         f"Audit of the {which[when]}: {record['audits'][when]['verdict']}" for when in which if when in record["audits"]

@@ -123,8 +123,8 @@ def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
     if len(found) == 1:
         return "Accuracy under attack", "Each bar is a 95% interval. The worst case is taken over all attacks together."
     text = "Each line is one network. The figures at the right are its worst case under attack, with its 95% interval."
-    if any(cell.reference for cell in found):
-        text += f" It counts as more robust than {cells.compared_with(found)} if its bar lies right of the band, by 5 points or more."
+    if shown := cells.references(found):
+        text += f" It counts as more robust than {cells.compared_with(shown)} if its bar lies right of the band, by 5 points or more."
     text += "".join(f" {stand} at test time: {joined(names)}." for stand, names in _reads(found).items())
     if any(cell.doubts for cell in found):
         text += " !: a sanity check warns about the network."
