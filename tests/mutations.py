@@ -1,4 +1,4 @@
-"""Would the tests notice? Some thirty faults, planted one at a time into a copy of the package, each with the tests that should see it.
+"""Would the tests notice? Some forty faults, planted one at a time into a copy of the package, each with the tests that should see it.
 
     python tests/mutations.py                 all of them, about ten minutes on two cores; exits 1 if more than two are not seen
     python tests/mutations.py --only apgd     those whose file or promise holds this word
@@ -88,6 +88,10 @@ FAULTS = [
     Fault("images that the network has learned do not choose", "experiments/unseen.py", "learned = getattr(data, \"validation_size\", 0), above(seen, new)", "learned = getattr(data, \"validation_size\", 0), False", "facts/test_improve.py"),
     Fault("a way that is better by chance is not chosen", "experiments/ways.py", "not _leads(new, old, ways)", "False", "facts/test_improve.py"),
     Fault("finished tries of a search are not made again", "experiments/tuning.py", "{one.rate: one for one in _kept(file)}", "dict[float, Try]()", "facts/test_tuning.py"),
+    Fault("chance is corrected for the number of ways", "utils/intervals.py", "flipped(*rows)[2] * tests < LEVEL", "flipped(*rows)[2] < LEVEL", "facts/test_improve.py"),
+    Fault("AutoAttack is not asked about coupled images", "experiments/papers/attackers.py", "if not found.coupling.coupled:", "if True:", "flow/test_reproduce.py"),
+    Fault("a row counts in the union only if it stands under all", "evaluation/several.py", "fewest = left.all(0)", "fewest = left.any(0)", "facts/test_several.py"),
+    Fault("each image's worst is of largest loss", "training/recipes/multi.py", "_of_worst([one.x_adv for one in crafted], losses)", "_of_worst([one.x_adv for one in crafted], -losses)", "facts/test_multi.py"),
     # cli
     Fault("a file of settings wins over what suits the data", "cli/parser.py", "preferred, file, operand", "file, preferred, operand", "flow/test_cli.py::test_later_wins_preset_file_operand_words"),
 ]  # fmt: skip

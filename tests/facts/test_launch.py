@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from normwise.experiments.backends import Processes, Ray, Slurm
 from normwise.experiments.grid import Bench, run_bench
-from normwise.experiments.launch import LOCKS, Crew, Job, launch
+from normwise.experiments.launch import ENGINE, LOCKS, Crew, Job, launch
 from normwise.types import silent
 from normwise.utils import claims as keeping
 from normwise.utils.claims import Claims
@@ -60,6 +60,17 @@ def test_one_worker_works_here_in_order_and_leaves_no_claim(tmp_path):
     assert said(launch([late, second], Crew(1), tmp_path, quiet)) == {"a": None, "b": None}
     assert begun(tmp_path) == ["b", "a"]  # made once
     assert list(launch(jobs(tmp_path, c=""), Crew(1, seconds=-1), tmp_path, quiet)) == []
+
+
+def test_who_ends_first_leaves_the_claims_of_others_in_the_folder(tmp_path):
+    others = Claims(tmp_path / LOCKS)
+    with others.taken("b") as tries:
+        assert tries == 1
+        assert list(launch(jobs(tmp_path, a=""), Crew(1), tmp_path, quiet)) == [("a", None)]
+        with Claims(tmp_path / LOCKS).taken("b") as again:
+            assert again == 0
+    assert list(launch(jobs(tmp_path, b=""), Crew(1), tmp_path, quiet)) == [("b", None)]
+    assert not (tmp_path / LOCKS).exists()
 
 
 def test_a_job_that_fails_is_told_and_tried_again_the_next_time(tmp_path):
@@ -234,7 +245,7 @@ def test_an_engine_starts_workers_as_asked_and_another_for_one_that_died(backend
         assert engine.telemetry == "0"  # before Ray starts
         assert engine.resources == {"num_cpus": 1.0, "num_gpus": 1, "max_retries": 0}
     else:
-        assert (engine.folder, engine.cluster) == (tmp_path / LOCKS / "slurm", None)
+        assert (engine.folder, engine.cluster) == (tmp_path / LOCKS / ENGINE, None)
 
 
 def test_who_wants_telemetry_of_ray_keeps_it(tmp_path, monkeypatch):

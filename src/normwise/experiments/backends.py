@@ -205,7 +205,7 @@ class Slurm:
     def start(self, work: Work, count: int, folder: Path) -> Running:
         """Submit an array of so many jobs."""
         (submitit,) = need("cluster", "submitit")
-        executor = submitit.AutoExecutor(folder=folder / "slurm", cluster="local" if self.local else None)
+        executor = submitit.AutoExecutor(folder=folder, cluster="local" if self.local else None)
         options: dict[str, Any] = {"timeout_min": self.minutes, "cpus_per_task": self.cpus, "gpus_per_node": self.gpus}
         executor.update_parameters(
             name="normwise", **options | ({"slurm_partition": self.partition} if self.partition else {})

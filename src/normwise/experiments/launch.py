@@ -15,6 +15,7 @@ from ..utils.errors import brief
 from .backends import Backend, Processes
 
 LOCKS = "locks"  # of the folder of a run: who makes what
+ENGINE = "engine"  # in there: what an engine of workers writes
 MOST = 3  # workers that may die over one job, before it counts as failed
 POLL = 0.05  # seconds between two looks at what others do
 
@@ -70,14 +71,17 @@ def launch(jobs: Sequence[Job], crew: Crew, folder: Path, say: Say) -> Iterator[
         ended, failed = ended + 1, failed + (error is not None)
         yield name, error
     if ended == len(jobs) and not failed:
-        shutil.rmtree(claims.folder, ignore_errors=True)
+        shutil.rmtree(claims.folder / ENGINE, ignore_errors=True)
+        claims.forget([job.name for job in jobs])
 
 
 def _watched(jobs: Sequence[Job], claims: Claims, crew: Crew, say: Say) -> Iterator[tuple[str, Exception | None]]:
     """Start workers, and tell what they do."""
     left, spare = list(jobs), 2 * MOST
     claims.folder.mkdir(parents=True, exist_ok=True)
-    running = crew.backend.start(partial(_work, jobs, claims.folder, crew), min(crew.workers, len(jobs)), claims.folder)
+    running = crew.backend.start(
+        partial(_work, jobs, claims.folder, crew), min(crew.workers, len(jobs)), claims.folder / ENGINE
+    )
     try:
         count = min(crew.workers, len(jobs))
         while left:

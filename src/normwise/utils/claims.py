@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -99,6 +99,14 @@ class Claims:
     def forgive(self, name: str) -> None:
         """Let a piece of work that has failed be tried again."""
         (self.folder / f"{name}{FAILED}").unlink(missing_ok=True)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Take away what is left of claims on finished work, and the folder if nobody else has a claim in it."""
+        for name in names:
+            for path in (self.folder / name, self.folder / f"{name}{FAILED}", *self.folder.glob(f"{name}.try*")):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _begin(self, name: str) -> int:
         """Write the claim, if nobody who lives has one; returns its number, or 0."""
