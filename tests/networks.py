@@ -683,7 +683,7 @@ def checkpointed():
 
 class Branches(Plain):
     def forward(self, x: Tensor) -> Any:
-        return super().forward(x if float(x.mean()) > -1 else 0 * x)
+        return super().forward(x if float(x.detach().mean()) > -1 else 0 * x)
 
 
 @kind()

@@ -73,7 +73,7 @@ def _accuracy(found: Sequence[Cell]) -> Any:
         keys(
             (cell.coupled for cell in found),
             any(cell.paired for cell in found),
-            compared_with(references(found)),
+            compared_with(shown) if (shown := references(found)) else "",
         ),
     )
     colours = recipes(found)
