@@ -91,3 +91,9 @@ def test_what_is_detectable_is_found_as_often_as_was_said():
     assert detectable((0.02, 0.4), 8, 500, 0.05) < effect < detectable((0.02, 0.4), 5, 500, 0.001)
     with pytest.raises(ValueError, match="1 seeds say nothing"):
         detectable((0.02, 0.4), 1, 500, 0.05)
+
+
+def test_seeds_that_differ_by_rounding_alone_do_not_spread():
+    found = estimate(Sample("", np.array([[[1.8], [1.8 + 2e-16], [1.8 - 2e-16]]]), lambda means: means[0]))
+    assert found.spread == 0
+    assert (found.p(1.0), found.interval()) == (0.0, (found.value, found.value))

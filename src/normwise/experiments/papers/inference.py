@@ -41,7 +41,7 @@ class Estimate:
     value   the mean over seeds
     seeds   their number
     rows    number of test rows
-    spread  standard error of the mean that comes from seeds; 0 with one seed
+    spread  standard error of the mean that comes from seeds; 0 with one seed, and where all say the same but for rounding
     draws   the mean over seeds for each resample of the rows
     """
 
@@ -96,7 +96,9 @@ def estimate(sample: Sample) -> Estimate:
     own = sample.of(values.mean(2))
     counts = _resampled(rows) if rows > 1 else np.ones((1, 1))
     draws = sample.of(values @ counts).mean(0)
-    spread = float(own.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0
+    spread = (
+        float(own.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 and not np.allclose(own, own[0], rtol=1e-9, atol=0) else 0.0
+    )
     return Estimate(float(own.mean()), seeds, rows, spread, draws)
 
 
