@@ -130,6 +130,11 @@ class Evaluation:
     norms: dict[str, int] = field(default_factory=dict)
     standing: str = ""
 
+    def __post_init__(self) -> None:
+        left, lost = (self.standing.count(one) for one in "10") if isinstance(self.standing, str) else (-1, -1)
+        if self.standing and (left + lost != self.n or abs(left - self.robust_accuracy.value * self.n) > 0.5):
+            raise ValueError("standing is not what robust_accuracy says of n images")
+
     @property
     def pair(self) -> tuple[Score, Score]:
         """What is left under the protocol's attacks, and under the strongest; one number twice where nothing else searched."""

@@ -245,7 +245,7 @@ def test_an_engine_starts_workers_as_asked_and_another_for_one_that_died(backend
         assert engine.telemetry == "0"  # before Ray starts
         assert engine.resources == {"num_cpus": 1.0, "num_gpus": 1, "max_retries": 0}
     else:
-        assert (engine.folder, engine.cluster) == (tmp_path / LOCKS / ENGINE, None)
+        assert (engine.folder, engine.cluster) == (tmp_path / LOCKS / f"{ENGINE}-{os.getpid()}", None)
 
 
 def test_who_wants_telemetry_of_ray_keeps_it(tmp_path, monkeypatch):

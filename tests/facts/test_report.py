@@ -228,6 +228,12 @@ def test_a_network_is_compared_with_what_training_made_of_it():
         for one, right in ((given(worst=0.2), 100), (trained("gn", 0.214), 107))
     )  # seven images gained, none lost: image by image no chance, by intervals it would be
     assert "chance" not in said([before, after]).lead
+    assert "The gain is larger than chance explains" in dict(said([before, after]).cautions)
+    others = [trained("gn", 0.2, label=str(number)) for number in range(4)]
+    assert "this may be chance" in said([before, after, *others]).lead  # one of five: p = 5/64
+    assert not any("gain" in about for about, _ in said([given(), trained("gn", 0.01)]).cautions)
+    with pytest.raises(ValueError, match="standing is not what robust_accuracy says"):
+        dataclasses.replace(before.evaluation, standing="1" * 99 + "0" * 401)
     assert said([given(), trained("gn", 0.01)]).lead.startswith(
         "No training made mine:network (BatchNorm) more robust: 2.0%"
     )

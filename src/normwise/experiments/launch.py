@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,17 +72,20 @@ def launch(jobs: Sequence[Job], crew: Crew, folder: Path, say: Say) -> Iterator[
         ended, failed = ended + 1, failed + (error is not None)
         yield name, error
     if ended == len(jobs) and not failed:
-        shutil.rmtree(claims.folder / ENGINE, ignore_errors=True)
+        shutil.rmtree(_engine(claims), ignore_errors=True)
         claims.forget([job.name for job in jobs])
+
+
+def _engine(claims: Claims) -> Path:
+    """Where an engine writes for this process; others in the folder have a place of their own."""
+    return claims.folder / f"{ENGINE}-{os.getpid()}"
 
 
 def _watched(jobs: Sequence[Job], claims: Claims, crew: Crew, say: Say) -> Iterator[tuple[str, Exception | None]]:
     """Start workers, and tell what they do."""
     left, spare = list(jobs), 2 * MOST
     claims.folder.mkdir(parents=True, exist_ok=True)
-    running = crew.backend.start(
-        partial(_work, jobs, claims.folder, crew), min(crew.workers, len(jobs)), claims.folder / ENGINE
-    )
+    running = crew.backend.start(partial(_work, jobs, claims.folder, crew), min(crew.workers, len(jobs)), _engine(claims))
     try:
         count = min(crew.workers, len(jobs))
         while left:

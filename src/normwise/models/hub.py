@@ -61,7 +61,7 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
         raise ValueError(f"{repository} holds other files ({', '.join(others[:3])}); give a new name, or delete them there")
     if private and not held.private:
         raise ValueError(f"{repository} is public already; make it private on the hub, or give a new name")
-    hub = library()[0]
+    hub = huggingface()[0]
     files = sorted(path.name for path in folder.iterdir())
     changes = [hub.CommitOperationAdd(file, folder / file) for file in files]
     changes += [hub.CommitOperationDelete(file) for file in sorted(there.difference(files))]
@@ -71,7 +71,7 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
     return address
 
 
-def library() -> list[Any]:
+def huggingface() -> list[Any]:
     """The hub's own library and its errors, without telemetry if nobody asked for it. Raises ValueError if it is not installed."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is imported
     return need("hub", "huggingface_hub", "huggingface_hub.errors")
@@ -98,7 +98,7 @@ def _check_sizes(repository: str, sizes: Mapping[str, int | None]) -> None:
 @contextmanager
 def _asking(repository: str) -> Iterator[Any]:
     """Give the hub's interface; turns what goes wrong there into a ValueError of one line."""
-    hub, errors = library()
+    hub, errors = huggingface()
     try:
         yield hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     except Exception as error:

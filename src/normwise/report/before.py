@@ -14,32 +14,34 @@ def lead(found: Sequence[Cell]) -> str:
     """What further training gained most, from before to after, in a sentence; empty where no network began as a given one."""
     if not (best := _best(found)):
         return ""
-    old, new = best
+    old, new, tests = best
     was, became = percent(old.worst.value), percent(new.worst.value)
     if new.worst.value <= old.worst.value:
         return (
             f"No training made {old.norm} more robust: {was} in the worst case before, {became} at best after ({how(new)})."
         )
-    chance = "" if beyond_chance(new, old) else "; this may be chance"
+    chance = "" if beyond_chance(new, old, tests) else "; this may be chance"
     clean = f"clean accuracy from {percent(old.clean.value)} to {percent(new.clean.value)}"
     return f"Trained further, {old.norm} goes from {was} to {became} in the worst case, and {clean} ({how(new)}){chance}."
 
 
 def cautions(found: Sequence[Cell]) -> list[tuple[str, str]]:
-    """How sure the largest gain is, as (what about, text); nothing where no network began as a given one."""
-    if not (best := _best(found)):
+    """How sure the largest gain is, as (what about, text); nothing where nothing was gained."""
+    if not (best := _best(found)) or best[1].worst.value <= best[0].worst.value:
         return []
-    sure = "The gain is larger than chance explains" if beyond_chance(best[1], best[0]) else "The gain may be chance"
-    how_so = "Judged image by image (the exact sign test at 5%) with one seed, else by the intervals."
+    old, new, tests = best
+    sure = "The gain is larger than chance explains" if beyond_chance(new, old, tests) else "The gain may be chance"
+    how_so = "With one seed it is judged image by image (the exact sign test at 5%), corrected for the number of trainings. Else the intervals decide."
     audit = "An audit asks whether stronger attacks find more, and whether gradients are masked: normwise audit."
-    return [(sure, how_so), ("Not audited", audit)]
+    return [(sure, how_so), ("No audit on this page", audit)]
 
 
-def _best(found: Sequence[Cell]) -> tuple[Cell, Cell] | None:
-    """Before and after of the largest gain, of independent images where there are any; dead networks gain nothing."""
+def _best(found: Sequence[Cell]) -> tuple[Cell, Cell, int] | None:
+    """Before and after of the largest gain, of independent images where there are any, and of how many; dead networks gain nothing."""
     pairs = [(old, new) for old, after in _pairs(found) for new in after if not (old.dead or new.dead)]
     pairs = [pair for pair in pairs if not pair[1].coupled] or pairs
-    return max(pairs, key=lambda pair: pair[1].worst.value - pair[0].worst.value, default=None)
+    best = max(pairs, key=lambda pair: pair[1].worst.value - pair[0].worst.value, default=None)
+    return best and (*best, len(pairs))
 
 
 def findings(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:

@@ -109,11 +109,12 @@ class Cell:
         return [check for check in raised(self.results) if check.name not in _EXPECTED]
 
 
-def beyond_chance(one: Cell, other: Cell) -> bool:
-    """Whether a network is more robust than another, measured on the same images, by more than chance; of one seed image by image."""
+def beyond_chance(one: Cell, other: Cell, tests: int) -> bool:
+    """Whether a network is more robust than another, on the same images, by more than chance: of one seed image by image, corrected for
+    so many tests."""
     alone = len(one.results) == len(other.results) == 1
     rows = [cell.results[0].evaluation.standing * alone for cell in (one, other)]
-    return leads(one.worst, other.worst, (rows[0], rows[1]))
+    return leads(one.worst, other.worst, (rows[0], rows[1]), tests)
 
 
 def of(results: Sequence[Result]) -> list[Cell]:
