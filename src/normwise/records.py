@@ -131,7 +131,7 @@ class Evaluation:
     standing: str = ""
 
     def __post_init__(self) -> None:
-        left, lost = (self.standing.count(one) for one in "10") if isinstance(self.standing, str) else (-1, -1)
+        left, lost = (self.standing.count(one) for one in "10")
         if self.standing and (left + lost != self.n or abs(left - self.robust_accuracy.value * self.n) > 0.5):
             raise ValueError("standing is not what robust_accuracy says of n images")
 
@@ -233,17 +233,8 @@ def read_results(path: Path) -> list[Result]:
         raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
 
 
-_SCORES = (
-    "clean_accuracy",
-    "robust_accuracy",
-    "protocol_accuracy",
-    "single",
-    "mean",
-    "union",
-    "protocol_mean",
-    "protocol_union",
-)
-_NESTED: dict[str, type] = dict.fromkeys(_SCORES, Score)
+_NESTED: dict[str, type] = dict.fromkeys(("clean_accuracy", "robust_accuracy", "protocol_accuracy"), Score)
+_NESTED |= dict.fromkeys(("single", "mean", "union", "protocol_mean", "protocol_union"), Score)
 _NESTED |= {"training": Training, "evaluation": Evaluation, "substitute": Substitute, "several": Several}
 _BY_NAME: dict[str, type] = {"per_attack": Score, "oracle": Score, "evaluations": Evaluation}
 _IN_ORDER: dict[str, type] = {"checks": Check, "curves": Curve, "scores": Score}

@@ -1,5 +1,7 @@
 """How long an evaluation can take is told before it begins."""
 
+import re
+
 import pytest
 import torch
 
@@ -31,5 +33,11 @@ def test_a_long_evaluation_is_told_and_a_short_one_is_not(monkeypatch):
     assert told.pop()[0].endswith("less where images fall; the budget is 1e-09 minutes")
     monkeypatch.setattr(forecast, "WORTH", 0)
     forecast.foretell(model, parts, ATTACKS, 1, 0.0, lambda *said: told.append(said))
-    assert told[0][0].startswith(f"time: at most about 0.0 minutes for {3 * len(y)} images")
+    assert re.fullmatch(
+        rf"time: at most about \d\.\d minutes for {3 * len(y)} images, less where images fall", told.pop()[0]
+    )
     assert all(p.grad is None for p in model.parameters())
+    for seconds, long in ((90.0, "1.5 minutes"), (660.0, "11 minutes"), (7200.0, "2.0 hours")):
+        monkeypatch.setattr(forecast, "forecast", lambda *given, seconds=seconds: 2 * seconds)
+        forecast.foretell(model, parts, ATTACKS, 2, 0.0, lambda *said: told.append(said))
+        assert told.pop()[0].startswith(f"time: at most about {long} for {3 * len(y)} images")
