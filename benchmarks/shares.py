@@ -1,8 +1,8 @@
 """An evaluation of 2,000 rows in one process and in two, one thread each.
 
-    python benchmarks/shares.py OUT.json [--rows 2000] [--repeats 3]
+    python benchmarks/shares.py OUT.json [--rows 2000] [--repeats 3] [--depth 8]
 
-ResNet-8 of width 16 with random weights, random images of 32 x 32 pixels, labels as the network answers, FGSM and PGD-20 in a small ball, so
+A ResNet of width 16 with random weights, random images of 32 x 32 pixels, labels as the network answers, FGSM and PGD-20 in a small ball, so
 that few rows leave. The ways take turns. The third is two such evaluations side by side that know nothing of each other: what their
 seconds allow is the bound of this machine, since two busy cores are slower than one. Seconds are of the clock, the start of processes included. On a busy machine
 they mean little; so the processor's seconds of the longest way are told too: those of this process or of its child, whichever has more.
@@ -33,7 +33,7 @@ def network():
     """The network: the same weights in every process."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ResNet(depth=8, width=16)(BN(), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3).eval()
+        return ResNet(depth=int(os.environ.get("SHARES_DEPTH", 8)), width=16)(BN(), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3).eval()
 
 
 def images(rows, path):
@@ -83,7 +83,9 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--depth", type=int, default=8)
     given = parser.parse_args()
+    os.environ["SHARES_DEPTH"] = str(given.depth)  # for the processes that share the rows
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "images.npz"
@@ -102,6 +104,7 @@ def main():
     record = {
         **provenance(),
         "rows": given.rows,
+        "depth": given.depth,
         "load": os.getloadavg(),
         "runs": runs,
         "apart": bound,
