@@ -33,7 +33,9 @@ def network():
     """The network: the same weights in every process."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ResNet(depth=int(os.environ.get("SHARES_DEPTH", 8)), width=16)(BN(), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3).eval()
+        return ResNet(depth=int(os.environ.get("SHARES_DEPTH", 8)), width=16)(
+            BN(), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3
+        ).eval()
 
 
 def images(rows, path):
