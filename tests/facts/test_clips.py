@@ -27,17 +27,18 @@ def frames(clip):
     return sorted(map(tuple, clip[0].flatten(1).tolist()))
 
 
-def test_the_frames_of_a_clip_tell_nothing_of_its_class_but_by_their_order():
-    given = MovingDigits().arrays()
+@pytest.mark.parametrize(("axis", "along"), [("horizontal", 1), ("vertical", 0)])
+def test_the_frames_of_a_clip_tell_nothing_of_its_class_but_by_their_order(axis, along):
+    given = MovingDigits(axis=axis).arrays()
     x, y = given.test_x, given.test_y
     assert (len(x), x.shape[1:], y.bincount(minlength=4).min() > 100) == (500, (1, 8, 16, 16), True)
     for row in range(20):
         picture = x[row, 0, 0]
-        assert frames(x[row]) == sorted(tuple(picture.roll(2 * place, 1).flatten().tolist()) for place in range(8))
+        assert frames(x[row]) == sorted(tuple(picture.roll(2 * place, along).flatten().tolist()) for place in range(8))
         step = (1, 3, 5, 7)[y[row]]
-        assert torch.equal(x[row, 0, 1], picture.roll(2 * step, 1))
+        assert torch.equal(x[row, 0, 1], picture.roll(2 * step, along))
         backwards = x[row].flip(1)
-        assert torch.equal(backwards[0, 1], backwards[0, 0].roll(2 * (1, 3, 5, 7)[3 - y[row]], 1))
+        assert torch.equal(backwards[0, 1], backwards[0, 0].roll(2 * (1, 3, 5, 7)[3 - y[row]], along))
 
 
 def test_the_control_answers_a_clip_and_its_shuffled_frames_alike():

@@ -875,12 +875,13 @@ def test_timms_networks_are_found_by_name_with_their_standardization_in_front(mo
 def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
     methods = [
         {"name": "nofrost", "norm": "none", "recipe": {"name": "nofrost", "steps": 1}},
-        {"name": "affine", "start": "run", "recipe": {"name": "standard", "trains": "affine"}},
-        {"name": "abnn", "substitute": "run", "recipe": "abnn"},
+        {"name": "affine", "start": "other", "recipe": {"name": "standard", "trains": "affine"}},
+        {"name": "abnn", "substitute": "other", "recipe": "abnn"},
         {"name": "mbn-clean", "norm": "mbn", "recipe": {"name": "mbn", "steps": 1}},
         {"name": "mbn-adversarial", "norm": {"name": "mbn", "route": 1}, "recipe": {"name": "mbn", "steps": 1}},
     ]
     config = {"norms": ["bn"], "recipes": ["standard"], "methods": methods, "strongest": [{"name": "apgd", "steps": 3}]}
+    config["pretrained"] = [{"name": "other", "data": {"train_limit": 60}}]
     (tmp_path / "bench.yaml").write_text(yaml.safe_dump(config))
     words = ["bench", "--config", tmp_path / "bench.yaml", *SMALL, "--jobs", 1, "--out", tmp_path / "bench"]
     said = say(*words)
@@ -898,10 +899,15 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
     assert set(results["nofrost"]["evaluation"]["norm_reads"]) == {"none"}
     affine = results["affine"]["training"]
     assert 0 < affine["trained_parameters"] < affine["parameters"] / 10
-    assert results["abnn"]["substitute"]["source"] == "run"
+    other = str(tmp_path / "bench/pretrained/other")
+    assert results["abnn"]["substitute"]["source"] == other
+    first = json.loads((tmp_path / "bench/pretrained/other/result.json").read_text())["experiment"]
+    assert (first["seed"], first["data"]["train_limit"], first["columns"]["kinds"]) == (10_000, 60, [])
     told = html.unescape((tmp_path / "bench/report.html").read_text())
     assert "Networks are compared only within one setting" not in told
-    assert "start=run" in told
+    assert "start=other" in told
+    parts = json.loads(done("status", tmp_path / "bench", "--json", "true"))["parts"]
+    assert parts[0]["name"] == "other"
 
 
 @pytest.mark.parametrize(
@@ -909,8 +915,9 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
     [
         ([{"norm": "gn"}], "a method of a bench is {name: WORD, setting: value, ...}; got {'norm': 'gn'}"),
         ([{"name": "../x"}], "a method of a bench is {name: WORD"),
-        ([{"name": "bn-standard"}], "two rows of the bench are called bn-standard"),
+        ([{"name": "bn-standard"}], "two networks of the bench are called bn-standard"),
         ([{"name": "one", "seed": 3}], "method one sets seed"),
+        ([{"name": "one", "start": [1]}], "method one: start is (1,); expected text"),
         (
             [{"name": "one", "recipee": "abnn"}],
             "method one: no setting of Experiment is named 'recipee'; did you mean 'recipe'?",

@@ -20,7 +20,7 @@ from ..experiments.experiment import Experiment
 from ..experiments.export import Export
 from ..experiments.grid import Bench
 from ..experiments.improve import Improve
-from ..experiments.presets import BASELINES, COMPARED, DOMAINS, PRESETS, data_name, defaults_for, model_name
+from ..experiments.presets import BASELINES, COMPARED, DOMAINS, OTHER, PRESETS, data_name, defaults_for, model_name
 from ..models.checkpoints import CARD
 from ..models.hub import located
 from ..registry import plain, unknown
@@ -31,8 +31,10 @@ from .parser import Layers
 def for_bench(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """The data set decides the radius and the schedule; the network its norms; a domain the data set, the methods and the columns."""
     domain, model = str(given.get("domain", "")), model_name(given)
-    filled = BASELINES if domain in DOMAINS else COMPARED.get(model, {})
-    return _known(Bench, defaults_for(data_name(given, DOMAINS.get(domain, "digits")), model)) | filled, {}
+    filled, data = COMPARED.get(model, {}), data_name(given, DOMAINS.get(domain, "digits"))
+    if domain in DOMAINS:
+        filled = BASELINES | {"pretrained": [{"name": "other"} | OTHER.get(data, {})]}
+    return _known(Bench, defaults_for(data, model)) | filled, {}
 
 
 def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:

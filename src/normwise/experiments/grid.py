@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,15 @@ from ..threats import THREATS, Linf
 from ..training.recipes import RECIPES, Adversarial, Standard
 from ..training.schedule import Schedule
 from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel
-from ..utils.run import RESULT, check_running
+from ..utils.run import PRETRAINED, RESULT, check_running
 from ..utils.run_folder import check_folder, keep_settings
 from .backends import BACKENDS, Backend, Processes
 from .columns import Columns
 from .experiment import Experiment, finished, prepared, run
 from .launch import Crew, Job, launch
 from .presets import DIGITS, DOMAINS, EPS
+
+APART = 10_000  # between the seeds of pretrained networks and of the rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class Bench:
         recipes         the columns of the grid
         methods         rows beside the grid, as a YAML list: each has a `name`, and the settings of `normwise train` that differ
                         from the shared ones (norm, recipe, start, substitute, model, ...)
+        pretrained      networks that are trained first and are no rows, listed like `methods`, whose start or substitute may be
+                        one of these names; each with seeds of its own, so that none begins as a row does
         threat          what the attacker may do, in training and evaluation
         attacks         the attacks of the evaluation (the protocol)
         strongest       further attacks, on the images that `attacks` leave correct; []: none
@@ -60,6 +64,7 @@ class Bench:
     norms: tuple[Norm, ...] = choices(NORMS, (BN(), BNwoT(), RNT(), RN(), GN(), NoNorm()))
     recipes: tuple[Recipe, ...] = choices(RECIPES, (Standard(), Adversarial()))
     methods: tuple[Mapping[str, Any], ...] = ()
+    pretrained: tuple[Mapping[str, Any], ...] = ()
     threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
     strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
@@ -81,7 +86,9 @@ class Bench:
             raise ValueError("a bench needs at least one norm and one recipe, or one method; give some")
         if self.domain not in ("", *DOMAINS):
             raise ValueError(f"domain is {self.domain!r}; give {' or '.join(DOMAINS)}")
-        cells(self)  # refuses methods that cannot be
+        twice = pretrained(self).keys() & cells(self, Path()).keys()  # these refuse methods that cannot be
+        if twice:
+            raise ValueError(f"a row of the bench is called {min(twice)}, as a pretrained network is; give it another name")
 
 
 class Finished(NamedTuple):
@@ -91,27 +98,58 @@ class Finished(NamedTuple):
     failures: dict[str, str]
 
 
-def cells(bench: Bench) -> dict[str, Experiment]:
+def cells(bench: Bench, folder: Path) -> dict[str, Experiment]:
     """The experiments, by name, the grid first; equal norms with other options are told apart by a number.
 
     Raises ValueError for a method without a name of its own, and for settings that no experiment has.
     """
-    shared = {
-        field.name: getattr(bench, field.name) for field in dataclasses.fields(Experiment) if hasattr(bench, field.name)
-    }
     found: dict[str, Experiment] = {}
     for seed in range(bench.seeds):
+        shared = _shared(bench, seed)
         for recipe in bench.recipes:
             for norm in bench.norms:
-                name = f"{norm.name}-{recipe.name}" + (f"-seed{seed}" if bench.seeds > 1 else "")
+                name = _of_seed(f"{norm.name}-{recipe.name}", bench, seed)
                 same = sum(other.split("~")[0] == name for other in found)
-                found[name + (f"~{same + 1}" if same else "")] = Experiment(**shared, norm=norm, recipe=recipe, seed=seed)
-        for method in bench.methods:
-            name = _named(method) + (f"-seed{seed}" if bench.seeds > 1 else "")
-            if name in found:
-                raise ValueError(f"two rows of the bench are called {name}; give each method a name of its own")
-            found[name] = _experiment(method, Experiment(**shared, seed=seed))
+                found[name + (f"~{same + 1}" if same else "")] = dataclasses.replace(shared, norm=norm, recipe=recipe)
+        names = [_named(one) for one in bench.pretrained]
+        places = {name: str(folder / PRETRAINED / _of_seed(name, bench, seed)) for name in names}
+        _add(found, bench.methods, bench, seed, shared, places)
     return found
+
+
+def pretrained(bench: Bench) -> dict[str, Experiment]:
+    """The networks that are trained before the rows, by name; each is asked for its clean accuracy. Raises ValueError as `cells` does."""
+    found: dict[str, Experiment] = {}
+    for seed in range(bench.seeds):
+        quick = dataclasses.replace(_shared(bench, seed + APART), attacks=bench.attacks[:1], strongest=(), columns=Columns())
+        _add(found, bench.pretrained, bench, seed, quick, {})
+    return found
+
+
+def _shared(bench: Bench, seed: int) -> Experiment:
+    own = {one.name: getattr(bench, one.name) for one in dataclasses.fields(Experiment) if hasattr(bench, one.name)}
+    return Experiment(**own, seed=seed)
+
+
+def _of_seed(name: str, bench: Bench, seed: int) -> str:
+    return name + (f"-seed{seed}" if bench.seeds > 1 else "")
+
+
+def _add(
+    found: dict[str, Experiment],
+    methods: Sequence[Mapping[str, Any]],
+    bench: Bench,
+    seed: int,
+    shared: Experiment,
+    places: Mapping[str, str],
+) -> None:
+    """Add what is listed to what was found; `places` of networks that are named take their names' place."""
+    for method in methods:
+        name = _of_seed(_named(method), bench, seed)
+        if name in found:
+            raise ValueError(f"two networks of the bench are called {name}; give each method a name of its own")
+        named = {key: places[str(method[key])] for key in ("start", "substitute") if str(method.get(key)) in places}
+        found[name] = _experiment({**method, **named}, shared)
 
 
 def _named(method: Mapping[str, Any]) -> str:
@@ -146,35 +184,38 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
         raise ValueError(
             f"domain is {bench.domain}, and the rows of {bench.data.name} are none; name other data, or the other domain"
         )
-    grid = cells(bench)
-    for cell in grid.values():
+    before, grid = pretrained(bench), cells(bench, folder)
+    places = {str(folder / PRETRAINED / name): name for name in before}
+    after = {name: tuple(places[one] for one in (e.start, e.substitute) if one in places) for name, e in grid.items()}
+    for cell in [*before.values(), *(cell for name, cell in grid.items() if not after[name])]:
         prepared(cell, report)  # what cannot run is refused before anything is written
     keep_settings(bench, folder)
     report("", 0, len(grid))
     results: dict[str, Result] = {}
     failures: dict[str, str] = {}
     costly_first = sorted(grid, key=lambda name: grid[name].recipe.robust, reverse=True)
-    jobs = [_job(name, grid[name], folder / "cells" / name) for name in costly_first]
+    jobs = [_job(name, before[name], Path(place)) for place, name in places.items()]
+    jobs += [_job(name, grid[name], folder / "cells" / name, after[name]) for name in costly_first]
 
     def say(text: str) -> None:
-        report(text, len(results) + len(failures), len(grid))
+        report(text, sum(name in grid for name in (*results, *failures)), len(grid))
 
     for name, error in launch(jobs, Crew(bench.jobs, bench.backend), folder, say):
-        if error is None:
-            results[name] = read_result(folder / "cells" / name / RESULT)
-        else:
+        if error is not None:
             failures[name] = str(error).split("\n")[0] or type(error).__name__
-        say(_told(name, results.get(name)))
+        elif name in grid:
+            results[name] = read_result(folder / "cells" / name / RESULT)
+        say(_told(name, results.get(name), failures))
     return Finished([results[name] for name in grid if name in results], failures)
 
 
-def _job(name: str, e: Experiment, folder: Path) -> Job:
-    return Job(name, partial(run, e, folder, name=name), partial(finished, e, folder))
+def _job(name: str, e: Experiment, folder: Path, after: tuple[str, ...] = ()) -> Job:
+    return Job(name, partial(run, e, folder, name=name), partial(finished, e, folder), after)
 
 
-def _told(name: str, outcome: Result | None) -> str:
+def _told(name: str, outcome: Result | None, failures: Mapping[str, str]) -> str:
     if outcome is None:
-        return f"{name}: failed"
+        return f"{name}: {'failed' if name in failures else 'trained'}"
     protocol, worst = outcome.evaluation.pair
     pair = f"protocol {protocol}, worst case {worst}" if outcome.evaluation.strongest else f"worst case {worst}"
     return f"{name}: clean {outcome.evaluation.clean_accuracy}, {pair}"

@@ -74,14 +74,22 @@ def defaults_for(data_name: str, model_name: str = "") -> dict[str, Any]:
     return {"threat": {"name": "linf", "eps": EPS.get(data_name, 8 / 255)}} | own
 
 
-# The data of a domain, and the methods that its bench compares: baselines of the papers on adversarial videos.
+# The data of a domain, and the methods that its bench compares: ABNN and the baselines of the papers on adversarial videos.
+# "other" is the substitute, and what is fine-tuned: of other data where there is some with the same shape, and of other seeds.
 DOMAINS = {"image": "digits", "video": "moving-digits"}
 BASELINES: dict[str, Any] = {
     "norms": ["bn"],
     "recipes": ["standard", "adversarial", "multi", {"name": "multi", "over": "max"}],
-    "methods": [{"name": "multibn", "norm": "multibn", "recipe": "multibn"}],
+    "methods": [
+        {"name": "multibn", "norm": "multibn", "recipe": "multibn"},
+        {"name": "abnn", "substitute": "other", "recipe": "abnn"},
+        {"name": "extra-bn", "adaptive": {"source": "plain"}, "recipe": "abnn"},
+        {"name": "fine-tuned", "start": "other"},
+    ],
     "columns": {"kinds": list(KINDS[1:])},
 }
+
+OTHER = {"moving-digits": {"data": {"axis": "vertical"}}}
 
 # What a bench compares in a network that is not built for BatchNorm.
 COMPARED: dict[str, dict[str, Any]] = {"vit": {"norms": ["layernorm2d", "rmsnorm", "dyt", "derf", "bn", "none"]}}

@@ -18,19 +18,19 @@ from ..report import audit
 from ..training.loop import LOG
 from ..types import silent
 from ..utils.claims import Claims
-from ..utils.run import RESULT
+from ..utils.run import PRETRAINED, RESULT
 from ..utils.run_folder import CONFIG
 from . import audits
 from .evaluation_run import Evaluate
 from .experiment import Experiment
-from .grid import Bench, cells
+from .grid import Bench, cells, pretrained
 from .launch import LOCKS
 from .papers.papers import CELLS
 from .papers.run import Reproduce, planned
 from .papers.workshop import Workshop
 
 State = Literal["done", "under way", "waiting", "failed"]
-LATER = {"goal", "backend", "budget"}  # settings that folders of earlier versions may lack
+LATER = {"goal", "backend", "budget", "pretrained"}  # settings that folders of earlier versions may lack
 RECENT = 120  # seconds since the last file was written, within which work counts as going on
 
 
@@ -141,7 +141,12 @@ def _training(e: Any, folder: Path) -> list[Part]:
 
 
 def _bench(e: Any, folder: Path) -> list[Part]:
-    return [_claimed(_trained(one, folder / "cells" / name, name), folder, name) for name, one in cells(e).items()]
+    places = {PRETRAINED: pretrained(e), "cells": cells(e, folder)}
+    return [
+        _claimed(_trained(one, folder / place / name, name), folder, name)
+        for place, found in places.items()
+        for name, one in found.items()
+    ]
 
 
 def _claimed(part: Part, folder: Path, name: str) -> Part:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, sqrt
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from ..records import Check, Result, Score, lower
 from ..utils.intervals import leads
+from ..utils.run import PRETRAINED
 from .apart import key_of, label, named, told_apart
 from .words import joined
 
@@ -223,7 +226,13 @@ def _recipe(result: Result) -> dict[str, Any]:
     if "recipe" not in e:
         return {"label": "not trained here"}
     adapted = e.get("substitute") or (e.get("adaptive") or {}).get("source") == "plain"
-    return _mapping(e["recipe"]) | {key: e[key] for key in _FROM if e.get(key) and (adapted or key != "adaptive")}
+    return _mapping(e["recipe"]) | {key: _begun(e[key]) for key in _FROM if e.get(key) and (adapted or key != "adaptive")}
+
+
+def _begun(given: Any) -> Any:
+    """What a network begins with or listens to; one of the bench's own by its name, which is the same for all seeds."""
+    path = Path(str(given))
+    return re.sub(r"-seed\d+$", "", path.name) if path.parent.name == PRETRAINED else given
 
 
 def _mapping(choice: Any) -> dict[str, Any]:
