@@ -27,7 +27,7 @@ from normwise.experiments.papers.decide import (
     word,
 )
 from normwise.experiments.papers.inference import estimate
-from normwise.experiments.papers.judging import measured
+from normwise.experiments.papers.judging import DECIDING, measured
 from normwise.experiments.papers.measures import (
     AtRadius,
     above_constant,
@@ -301,8 +301,13 @@ def test_seeds_that_decide_are_judged_whole_where_claims_are_decided_and_in_part
     }  # attacked as whole batches: dear
     beside = [{"coupled": {"figures": coupled}, "alone": {"figures": part}}]
     assert more_robust("coupled", "alone", 1.0)(beside, "strongest").values.shape == (2, 1, 25)
-    shares = {one.measure.share for one in (*CLAIMS, *LARGE) if isinstance(one.measure, AtRadius)}
-    assert shares == {EIGHTH, WHOLE, 3 / 7}  # 3 / 7 is of the largest patch
+    looks = {(one.measure.exactly, one.measure.share) for one in (*CLAIMS, *LARGE) if isinstance(one.measure, AtRadius)}
+    assert looks == {(0, EIGHTH), (0, WHOLE), (DECIDING[0], 1)}  # of the radius of training, and the side of a patch
+    patched = measured(CELLS["bn-standard-patch"], model, replace(scale, batch_size=15), 1)
+    assert list(patched["strongest"]) == ["0", *map(str, DECIDING)]
+    assert more_robust("a", "b", patch=3)([{"a": {"figures": patched}, "b": {"figures": patched}}], "paper").what.endswith(
+        "a less b"
+    )
 
 
 def test_on_the_curve_equal_clean_accuracy_is_drawn_of_the_rows_that_were_judged_there():

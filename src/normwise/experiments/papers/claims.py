@@ -29,10 +29,6 @@ CITED = calibrated("bn-at", 0.744, 0.454)  # ResNet-20 of EhanW/AdversarialTrain
 ALIKE = close("nf-standard", "bn-standard", 0.02)
 
 
-def _pixels(size: float) -> str:
-    return f"a patch of {size:g} pixels a side"
-
-
 def _clock(one: Records, *cells: str) -> float:
     return float(sum(one[cell]["training"]["seconds"] for cell in cells))
 
@@ -222,7 +218,7 @@ CLAIMS = (
         claim="ABNN is more robust than the undefended network to physically realizable attacks",
         paper="tables not available",
         cells=("abnn-foreign-patch", "bn-standard-patch"),
-        measure=more_robust("abnn-foreign-patch", "bn-standard-patch", 3 / 7, _pixels),
+        measure=more_robust("abnn-foreign-patch", "bn-standard-patch", patch=3),
         effect=0.05,
         premises=(close("bn-foreign", "bn-standard", 0.05),),
     ),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ...attacks import PGD, AutoAttack
+from ...attacks import PGD, AutoAttack, PatchAttack
 from ...evaluation.coupling import Coupling
 from ...evaluation.curves import survivors
 from ...evaluation.plan import AttackPlan
@@ -23,8 +23,11 @@ from .scale import EIGHTH, WHOLE, Scale
 
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
 SIZES = (2, 3, 5, 7)  # of patches, in pixels
+DECIDING = (3,)  # of seeds that decide: the size at which a claim is decided
+PATCHED = 200  # rows, the first ones, in whole batches: a search for patches takes minutes for a hundred coupled rows
 CLAIMED = ("drift", "smoothness")  # figures beyond accuracy that claims read
 STICKER = tuple(PGD(steps=20 + place, relative_step=0.1) for place in range(8))  # each at places of its own
+PATCHES, QUICK = PatchAttack(steps=20, repeats=5, queries=1000), PatchAttack(steps=2, repeats=1, queries=10)
 
 
 def measured(
@@ -42,7 +45,9 @@ def measured(
         attack = AutoAttack() if scale.evidence else AutoAttack(steps=5, queries=50)
         left = before["figures"]["rows"]["strongest"]
         return found | figures.last(model, batches, scale.eps * cell.at, attack, left, seed)
-    judged = _under_patches(model, batches, seed) if cell.under == "patch" else _under_linf(model, batches, scale, seed)
+    judged = (
+        _under_patches(model, batches, scale, seed) if cell.under == "patch" else _under_linf(model, batches, scale, seed)
+    )
     paper, strongest = judged.paper, judged.strongest
     found |= {
         "clean": figures.share(paper["0"]),
@@ -98,8 +103,10 @@ def _judged(
     return _Judged(paper, both, first.batches, first.coupling)
 
 
-def _under_patches(model: nn.Module, batches: Sequence[Batch], seed: int) -> _Judged:
-    return _judged(model, batches, {one: Patch(size=one) for one in SIZES}, (STICKER[:1], STICKER), seed)
+def _under_patches(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: int) -> _Judged:
+    rows = batches[: max(1, PATCHED // scale.batch_size)]
+    threats: dict[float, ThreatModel] = {size: Patch(size=size) for size in (DECIDING if scale.curve else SIZES)}
+    return _judged(model, rows, threats, (STICKER[:1], (*STICKER, PATCHES if scale.evidence else QUICK)), seed)
 
 
 def _under_linf(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: int) -> _Judged:

@@ -26,6 +26,11 @@ def in_pixels(radius: float) -> str:
     return f"{255 * radius:.3g}/255"
 
 
+def in_sides(size: float) -> str:
+    """The size of a patch as it is told."""
+    return f"a patch of {size:g} pixels a side"
+
+
 @dataclass(frozen=True)
 class AtRadius:
     """A comparison at a radius that was fixed beforehand.
@@ -35,6 +40,7 @@ class AtRadius:
     name    what is compared
     of      makes the sample from the records, at a protocol and a radius as the records write it
     called  how a radius is told
+    exactly the radius itself, where it is no share of another
     reads   a figure that records must have, such as labels; "": none
     """
 
@@ -43,12 +49,14 @@ class AtRadius:
     name: str
     of: Callable[[Sequence[Records], str, str], Sample]
     called: Callable[[float], str] = in_pixels
+    exactly: float = 0.0
     reads: str = ""
 
     def __call__(self, records: Sequence[Records], protocol: str) -> Sample | None:
         """The sample at the claim's own radius; None where nothing was measured there."""
         found = self.radii(records, protocol)
-        own = [key for key in found if math.isclose(float(key), self.share * float(found[-1]), rel_tol=0.01)]
+        wanted = self.exactly or self.share * max(map(float, found), default=0.0)
+        own = [key for key in found if math.isclose(float(key), wanted, rel_tol=0.01)]
         return self.at(records, protocol, own[0]) if own else None
 
     def at(self, records: Sequence[Records], protocol: str, radius: str) -> Sample:
@@ -63,13 +71,14 @@ class AtRadius:
         return sorted(shared, key=float)
 
 
-def more_robust(cell: str, baseline: str, share: float, called: Callable[[float], str] = in_pixels) -> AtRadius:
-    """Robust accuracy of `cell` less that of `baseline`, at this share of the radius of training."""
+def more_robust(cell: str, baseline: str, share: float = 1.0, *, patch: float = 0.0) -> AtRadius:
+    """Robust accuracy of `cell` less that of `baseline`, at this share of the radius of training, or under a patch of this size."""
 
     def of(records: Sequence[Records], protocol: str, radius: str) -> Sample:
         return Sample("", _stacked(records, (cell, baseline), partial(bits, protocol=protocol, radius=radius)))
 
-    return AtRadius((cell, baseline), share, f"robust accuracy at {{}}, {cell} less {baseline}", of, called)
+    called = in_sides if patch else in_pixels
+    return AtRadius((cell, baseline), share, f"robust accuracy at {{}}, {cell} less {baseline}", of, called, patch)
 
 
 def more_robust_at_equal_clean(cell: str, ladder: Sequence[str], share: float) -> AtRadius:

@@ -33,7 +33,7 @@ def _patches(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((name, clean, *(f"{_percent(paper, size)} / {_percent(strongest, size)}" for size in sizes)))
     return Table(
         "Under patches",
-        "Accuracy in percent under one search / the strongest of eight, each with its own places; a patch may hold any pixels.",
+        "Accuracy in percent under one search / under all searches; a patch may hold any pixels.",
         ("network", "clean", *(f"{size} x {size} pixels" for size in sizes)),
         rows,
     )
