@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from normwise.records import commit, provenance, to_json, write
+from normwise.utils.leftovers import below
 
 SMALL = "--model.width 4 --data.train_limit 200 --data.test_limit 60 --attacks fgsm --strongest [] --threads 1"
 VERBS = {
@@ -54,13 +55,13 @@ def left(folder: Path) -> dict[str, Any]:
 
 def judged(folder: Path) -> dict[str, int]:
     """The finished pieces of work there, and when each was written."""
-    pieces = ("parts/**/0*.safetensors", "cells/*/result.json", "cells/*/record.json")
     found = {}
-    for path in (path for pattern in pieces for path in folder.glob(pattern)):
-        try:
-            found[str(path.relative_to(folder))] = path.stat().st_mtime_ns
-        except FileNotFoundError:  # it ended meanwhile
-            continue
+    for path in below(folder):
+        within = path.relative_to(folder)
+        batch = within.parts[0] == "parts" and within.match("0*.safetensors")
+        if batch or within.match("cells/*/result.json") or within.match("cells/*/record.json"):
+            with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
+                found[str(within)] = path.stat().st_mtime_ns
     return found
 
 

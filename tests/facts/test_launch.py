@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -17,9 +18,11 @@ from filelock import FileLock
 from normwise.experiments.backends import Processes, Ray, Slurm
 from normwise.experiments.grid import Bench, run_bench
 from normwise.experiments.launch import ENGINE, LOCKS, Crew, Job, launch
+from normwise.records import WRITER
 from normwise.types import silent
 from normwise.utils import claims as keeping
 from normwise.utils.claims import Claims
+from normwise.utils.leftovers import below, sweep
 
 
 def write(folder, name, how):
@@ -259,3 +262,16 @@ def test_counts_of_an_engine_that_cannot_be_are_refused():
     for kind, options in ((Ray, {"cpus": 0}), (Ray, {"gpus": -1}), (Slurm, {"minutes": 0}), (Slurm, {"gpus": -1})):
         with pytest.raises(ValueError, match="give"):
             kind(**options)
+
+
+def test_files_are_listed_while_another_process_takes_folders_away(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f".x.{WRITER}-999999999").touch()
+    found = below(tmp_path)
+    first = next(found)
+    for name in {"a", "b", "c"} - {first.parent.name}:
+        shutil.rmtree(tmp_path / name)
+    assert list(found) == []
+    sweep(tmp_path)
+    assert list(below(tmp_path)) == []

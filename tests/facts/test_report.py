@@ -113,11 +113,10 @@ def test_a_norm_beyond_the_intervals_is_named_and_others_are_not_told_apart():
     told = said(grid(gn_adversarial=0.6, none_adversarial=0.2))
     assert told.lead.startswith("GroupNorm is more robust than BatchNorm with PGD adversarial training: 60.0% against 40.0%")
     text = words(grid(gn_adversarial=0.6, none_adversarial=0.2))
-    assert "Above BatchNorm beyond the 95% intervals: GroupNorm (60.0%)." in text
-    assert "Below BatchNorm beyond the 95% intervals: no norm (20.0%)." in text
+    assert "Above BatchNorm by more than chance: GroupNorm (60.0%)." in text
+    assert "Below BatchNorm by more than chance: no norm (20.0%)." in text
     assert (
-        "Not told apart from it by intervals: BatchNorm reading the batch; RobustNorm, tracked; and RobustNorm reading the batch."
-        in text
+        "Not told apart from it: BatchNorm reading the batch; RobustNorm, tracked; and RobustNorm reading the batch." in text
     )
 
 
@@ -138,7 +137,7 @@ def test_a_vit_is_compared_with_layernorm():
 
     text = words([vit("bn", 0.3), vit("layernorm2d", 0.4), vit("dyt", 0.6)])
     assert "dyt is more robust than LayerNorm over channels with standard training: 60.0% against 40.0%" in text
-    assert "Below LayerNorm over channels beyond the 95% intervals: bn (30.0%)." in text
+    assert "Below LayerNorm over channels by more than chance: bn (30.0%)." in text
     assert "There is no norm to compare with" in words([vit("bn", 0.3), vit("dyt", 0.6)])
 
 
@@ -159,7 +158,9 @@ def test_what_lowers_trust_is_said():
     text = words([*doubted[:-2], doubted[-1]], {"gn-standard": "out of memory"})
     assert "A sanity check warns about it." in text
     assert "gn-standard failed" in text
-    assert "One seed, so one training each: The intervals do not cover differences between trainings." in text
+    assert (
+        "One training each (one seed): the luck of training is in no interval: Another seed may give other figures." in text
+    )
     assert "FGSM and PGD-20 is an upper bound" in text
 
 
@@ -206,13 +207,13 @@ def test_a_network_is_compared_with_what_training_made_of_it():
     found = [given(eps_curve=[0.1]), trained(None, 0.23), trained("gn", 0.21)]
     assert [(cell.setting, cell.norm, cell.reference) for cell in cells.of(found)] == [
         ("", "mine:network (BatchNorm)", ""),
-        ("", "BatchNorm kept", "BatchNorm"),
+        ("", "its own BatchNorm", "BatchNorm"),
         ("", "GroupNorm", ""),
     ]
     told = said(found)
     assert told.lead == (
-        "Trained further, mine:network (BatchNorm) goes from 2.0% to 23.0% in the worst case, and clean accuracy from 90.0% to "
-        "70.0% (BatchNorm kept with PGD adversarial training)."
+        "After PGD adversarial training, mine:network (BatchNorm) is right on 23.0% of images under attack, before on 2.0%; "
+        "without an attack on 70.0%, before on 90.0%."
     )
     assert "The alternative to BatchNorm is not measurably more robust" in told.rest
     assert (
@@ -228,14 +229,14 @@ def test_a_network_is_compared_with_what_training_made_of_it():
         for one, right in ((given(worst=0.2), 100), (trained("gn", 0.214), 107))
     )  # seven images gained, none lost: image by image no chance, by intervals it would be
     assert "chance" not in said([before, after]).lead
-    assert "The gain is larger than chance explains" in dict(said([before, after]).cautions)
+    assert "The luck of these 500 images does not explain the gain" in dict(said([before, after]).cautions)
     others = [trained("gn", 0.2, label=str(number)) for number in range(4)]
     assert "this may be chance" in said([before, after, *others]).lead  # one of five: p = 5/64
     assert not any("gain" in about for about, _ in said([given(), trained("gn", 0.01)]).cautions)
     with pytest.raises(ValueError, match="standing is not what robust_accuracy says"):
         dataclasses.replace(before.evaluation, standing="1" * 99 + "0" * 401)
     assert said([given(), trained("gn", 0.01)]).lead.startswith(
-        "No training made mine:network (BatchNorm) more robust: 2.0%"
+        "No training made mine:network (BatchNorm) more robust: under attack it is right on 2.0%"
     )
 
 
@@ -244,8 +245,8 @@ def test_a_network_is_compared_with_what_training_made_of_it():
 )
 def test_a_network_of_other_weights_or_measured_otherwise_is_no_before(other):
     found = [given(**other), trained("gn", 0.23)]
-    assert "goes from" not in words(found)
-    assert "Not trained here\nmine:" in words(found)
+    assert "before on" not in words(found)
+    assert "As given\nmine:" in words(found)
 
 
 def test_settings_are_told_apart_in_words():
@@ -269,8 +270,8 @@ def test_a_dead_network_never_wins():
     assert "GroupNorm with standard training: 90.0%" in words(found)
     assert said([dead(one) for one in found]).lead.endswith("this is no robustness.")
     assert said([dead(found[0])]).lead == said([dead(one) for one in found]).lead
-    assert "goes from" not in said([dead(given(worst=0.3)), trained("gn", 0.4)]).lead
-    assert "(GroupNorm with" in said([given(), trained("gn", 0.2), dead(trained("bn", 0.9))]).lead
+    assert "before on" not in said([dead(given(worst=0.3)), trained("gn", 0.4)]).lead
+    assert "with GroupNorm, mine" in said([given(), trained("gn", 0.2), dead(trained("bn", 0.9))]).lead
 
 
 def test_equal_names_are_told_apart_by_their_options():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from ..report import audit
 from ..training.loop import LOG
 from ..types import silent
 from ..utils.claims import Claims
+from ..utils.leftovers import below
 from ..utils.run import PRETRAINED, RESULT
 from ..utils.run_folder import CONFIG
 from . import audits
@@ -100,8 +102,16 @@ def _left(parts: list[Part]) -> float | None:
 
 
 def _since(folder: Path) -> float:
-    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
-    return max(0.0, time.time() - max(times))
+    return max(0.0, time.time() - max(_times(folder)))
+
+
+def _times(folder: Path, ending: str = "") -> list[float]:
+    """When the files below a folder were written; one that is taken away meanwhile is left out."""
+    found = []
+    for path in below(folder):
+        with suppress(FileNotFoundError):
+            found += [path.stat().st_mtime] * path.name.endswith(ending)
+    return found
 
 
 def _trained(e: Experiment, folder: Path, name: str = "train") -> Part:
@@ -166,12 +176,11 @@ def _evaluation(e: Any, folder: Path) -> list[Part]:
     if (folder / RESULT).is_file():
         found = read_result(folder / RESULT).evaluation
         return [Part(name="evaluate", state="done", share=1.0, seconds=found.seconds, says=f"worst {found.headline}")]
-    made = sorted((folder / PARTS).glob("*.safetensors"))
+    made = _times(folder / PARTS, ".safetensors")
     batches = len(e.data.test(batch_size=e.batch_size))
     if not made:
         return [Part(name="evaluate", state="waiting", share=0.0, seconds=0.0, says=f"{batches} batches")]
-    begun = min(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
-    seconds, says = made[-1].stat().st_mtime - begun, f"{len(made)} of {batches} batches"
+    seconds, says = max(made) - min(_times(folder), default=min(made)), f"{len(made)} of {batches} batches"
     return [Part(name="evaluate", state="under way", share=len(made) / batches, seconds=seconds, says=says)]
 
 
@@ -190,7 +199,7 @@ def _audited(e: Audit, folder: Path, name: str) -> Part:
         return Part(name=name, state="done", share=1.0, seconds=found.get("seconds", 0.0), says=found["verdict"])
     if not (folder / CONFIG).is_file():
         return Part(name=name, state="waiting", share=0.0, seconds=0.0)
-    made = [path.stat().st_mtime for path in (folder / PARTS).rglob("*.safetensors")]
+    made = _times(folder / PARTS, ".safetensors")
     began = (folder / CONFIG).stat().st_mtime  # its settings are written again whenever it goes on
     seconds = max(0.0, max(made, default=began) - began)
     says = f"{len(made)} batches kept, {e.budget:g} minutes at most"

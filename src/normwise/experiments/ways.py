@@ -142,7 +142,7 @@ def sentences(
     """What came out, in words; the first is the headline."""
     if not chosen:
         found = [
-            "Nothing that was tried makes this network more robust by more than chance without losing too much clean accuracy; keep it",
+            "No gain could be shown on the validation images: keep this network as it is",
             *_best(before, tried),
         ]
     else:

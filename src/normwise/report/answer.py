@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from . import before, malicious_neighbours
 from .cautions import cautions
-from .cells import Cell, attackers, compared_with
+from .cells import Cell, attackers, beyond_chance, compared_with
 from .coupled import exceptions, of_batches
 from .coupled import sentences as of_coupled
 from .tables import count, duration
@@ -64,13 +64,15 @@ def _columns(found: Sequence[Cell]) -> list[_Column]:
     for cell in found:
         groups.setdefault((cell.setting, cell.recipe), []).append(cell)
     columns = []
+    tests = sum(len(group) - 1 for group in groups.values() if any(cell.reference for cell in group))
     for (setting, recipe), group in groups.items():
         reference = next((cell for cell in group if cell.reference), None)
         others = [cell for cell in group if cell is not reference] if reference else []
-        high, low = (reference.worst.high, reference.worst.low) if reference else (1.0, 0.0)
-        above = sorted((c for c in others if c.worst.low > high), key=lambda c: -c.worst.value)
-        below = sorted((c for c in others if c.worst.high < low), key=lambda c: c.worst.value)
+        above = [c for c in others if reference and beyond_chance(c, reference, tests)]
+        below = [c for c in others if reference and beyond_chance(reference, c, tests)]
         within = [c for c in others if c not in above and c not in below]
+        above.sort(key=lambda c: -c.worst.value)
+        below.sort(key=lambda c: c.worst.value)
         columns.append(_Column(where(training(recipe), setting), group, reference, above, below, within))
     return columns
 
@@ -151,13 +153,13 @@ def _column(column: _Column) -> list[str]:
     if reference is not best:
         lines.append(f"{name}: {reference.worst}.")
     if column.above:
-        lines.append(f"Above {name} beyond the 95% intervals: {_named(column.above)}.")
+        lines.append(f"Above {name} by more than chance: {_named(column.above)}.")
     if column.below:
-        lines.append(f"Below {name} beyond the 95% intervals: {_named(column.below)}.")
+        lines.append(f"Below {name} by more than chance: {_named(column.below)}.")
     if column.within and (column.above or column.below):
-        lines.append(f"Not told apart from it by intervals: {joined(cell.norm for cell in column.within)}.")
+        lines.append(f"Not told apart from it: {joined(cell.norm for cell in column.within)}.")
     elif column.within:
-        lines.append(f"All differences from {name} lie within the 95% intervals: these data cannot tell them apart.")
+        lines.append(f"All differences from {name} may be chance: these data cannot tell them apart.")
     return lines
 
 

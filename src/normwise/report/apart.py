@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .words import joined
@@ -22,13 +23,15 @@ _SAID = {
     "attacks": "attacked by {}",
     "strongest": "then by {}",
 }
+_OWN = {"npz": "path", "folder": "root", "video": "root"}  # data of one's own is called by its file
 _NONE = {"craft_on": "made on the network itself"}
 
 
 def label(choice: Any, otherwise: str = "norm as built") -> str:
-    """What to call a choice: its label, else its name. Unprintable characters become spaces."""
+    """What to call a choice: its label, else its name or its own file's. Unprintable characters become spaces."""
     if isinstance(choice, Mapping):
-        choice = choice.get("label") or choice.get("name")
+        own = choice.get(_OWN.get(str(choice.get("name")), ""))
+        choice = choice.get("label") or (own and Path(str(own)).name) or choice.get("name")
     return "".join(c if c.isprintable() else " " for c in str(choice or otherwise))
 
 

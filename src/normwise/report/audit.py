@@ -54,6 +54,7 @@ class Told(NamedTuple):
     verdict: str
     lead: str
     lines: list[tuple[str, str]]
+    first: str
     clean: float | None
     n: int
     drawn: str
@@ -182,6 +183,7 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
         verdict=one["verdict"],
         lead=audit_words.headline(one),
         lines=audit_words.opening(one),
+        first=audit_words.own(one),
         clean=audit_words.without_attack(one),
         n=n,
         drawn=str(one.get("drawn") or plural(n, "image")).replace("rows", "images"),

@@ -13,38 +13,41 @@ from .words import joined, percent, plural
 GAP = 0.05  # a verdict lets what is left lie this far below a claim
 CHANCE = "or no more than chance explains"
 MEANS = {  # each verdict, in one sentence; it may say by how much the claim is too high
-    "trustworthy": f"all attacks together take at most {100 * GAP:.0f} points off the claim{{}}, {CHANCE}. Nothing else speaks against it.",
+    "trustworthy": f"all attacks together take at most {100 * GAP:.0f} points off the claim{{}}, {CHANCE}. No check failed.",
     "doubtful": f"the attacks take more than {100 * GAP:.0f} points off the claim{{}}, and more than chance explains. Or answers depend "
     "on chance, on earlier images or on other images, and the claim does not say so.",
     "not established": "No check contradicts the claim{}, but no check that could see a contradiction supports it.",
 }
+LEFT_OUT = "does not apply"
 _CALLED = {
     "fail": "failed",
     "warn": "warned",
     "could not run": "could not run",
     "pass": "passed",
-    "does not apply": "do not apply",
+    LEFT_OUT: "do not apply",
 }
 BOUND = "What is left is an upper bound: a stronger attack can only lower it."
 
 
 def headline(one: Mapping[str, Any]) -> str:
     """The verdict with its two figures."""
-    verdict, claimed, bound = one["verdict"].capitalize(), percent(one["claimed_accuracy"]), percent(one["upper_bound"])
+    verdict, bound = one["verdict"].capitalize(), percent(one["upper_bound"])
+    first, claimed = own(one), percent(one["claimed_accuracy"])
+    claimed = f"{first} leaves {claimed}" if first else f"claimed {claimed}"
     if not one["n"]:
         return f"{verdict}: no attack could run, so nothing is known."
     if one["verdict"] == "trustworthy":
         excess = one["claimed_accuracy"] - one["upper_bound"]
         near = f"less than {100 * GAP:.0f} points lower" if 0 < excess < GAP else CHANCE if excess > 0 else "no less"
-        return f"Trustworthy: claimed {claimed}, the strongest attacks leave {bound}, {near.removeprefix('or ')}."
-    return f"{verdict}: claimed {claimed}, at most {bound} of these images stay correct."
+        return f"Trustworthy: {claimed}, the strongest attacks leave {bound}, {near.removeprefix('or ')}."
+    return f"{verdict}: {claimed}, at most {bound} of these images stay correct."
 
 
 def opening(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands under the headline, as (what, words)."""
     under, claimed = moves(one["threat"]), percent(one["claimed_accuracy"])
     compared = f"The claim: {claimed} of test images stay right under attack{f' ({under})' if under else ''}. {_source(one)}"
-    compared += f" Against it: the attacks of {plural(len(one['checks']), 'check')}, on {one['n']} test images{_data(one)}."
+    compared += f" Against it: the attacks of {plural(sum(_status(each) != LEFT_OUT for each in one['checks']), 'check')}, on {one['n']} test images{_data(one)}."
     clean = without_attack(one)
     compared += f" Without an attack {percent(clean)} of them are right." if clean is not None else ""
     excess = 100 * (one["claimed_accuracy"] - one["upper_bound"])
@@ -69,11 +72,24 @@ def without_attack(one: Mapping[str, Any]) -> float | None:
 
 def _source(one: Mapping[str, Any]) -> str:
     """Who claims it."""
-    command = (one.get("provenance") or {}).get("command") or ""
-    by = joined([attacker(each) for each in (one.get("claimed_under") or {}).get("attacks", ())] or ["PGD-20"])
-    if "--claim" in command:
-        return f"It was given to the audit{f', as what {by} leaves' if one.get('claimed_under') else ''}."
-    return f"No claim was given: it is what the first attack leaves, {by}." if command or one.get("claimed_under") else ""
+    by, said = _first(one), bool(one.get("claimed_under"))
+    if "--claim" in _command(one):
+        return f"It was given to the audit{f', as what {by} leaves' if said else ''}."
+    return f"No claim was given: it is what the first attack leaves, {by}." if own(one) else ""
+
+
+def own(one: Mapping[str, Any]) -> str:
+    """The attack whose figure stands in for a claim that nobody gave; empty where one was given, or nobody knows."""
+    command = _command(one)
+    return "" if "--claim" in command or not (command or one.get("claimed_under")) else _first(one)
+
+
+def _command(one: Mapping[str, Any]) -> str:
+    return str((one.get("provenance") or {}).get("command") or "")
+
+
+def _first(one: Mapping[str, Any]) -> str:
+    return joined([attacker(each) for each in (one.get("claimed_under") or {}).get("attacks", ())] or ["PGD-20"])
 
 
 def _data(one: Mapping[str, Any]) -> str:
@@ -86,9 +102,7 @@ def _data(one: Mapping[str, Any]) -> str:
 def _trust(one: Mapping[str, Any]) -> str:
     """How sure the bound is, and what the checks said."""
     checks, (low, high) = one["checks"], one["interval"]
-    status = [
-        ("does not apply" if check["status"] == "pass" and check.get("n") is None else check["status"]) for check in checks
-    ]
+    status = [_status(check) for check in checks]
     told = []
     for kind, word in _CALLED.items():
         names = joined([f'"{check["name"]}"' for check, its in zip(checks, status, strict=True) if its == kind] or [""])
@@ -97,3 +111,7 @@ def _trust(one: Mapping[str, Any]) -> str:
     interval = f"For other images like these, {100 * low:.1f}–{100 * high:.1f}% may be left (95% interval, n = {one['n']}). "
     counted = f" Of {plural(len(checks), 'check')} {joined(told)}." if told else ""
     return f"{interval * bool(one['n'])}{BOUND}{counted}{missing}"
+
+
+def _status(check: Mapping[str, Any]) -> str:
+    return LEFT_OUT if check["status"] == "pass" and check.get("n") is None else str(check["status"])

@@ -17,12 +17,12 @@ def lead(found: Sequence[Cell]) -> str:
     old, new, tests = best
     was, became = percent(old.worst.value), percent(new.worst.value)
     if new.worst.value <= old.worst.value:
-        return (
-            f"No training made {old.norm} more robust: {was} in the worst case before, {became} at best after ({how(new)})."
-        )
+        return f"No training made {old.norm} more robust: under attack it is right on {was} of images as given, and on {became} at best after ({how(new)})."
     chance = "" if beyond_chance(new, old, tests) else "; this may be chance"
-    clean = f"clean accuracy from {percent(old.clean.value)} to {percent(new.clean.value)}"
-    return f"Trained further, {old.norm} goes from {was} to {became} in the worst case, and {clean} ({how(new)}){chance}."
+    clean = f"without an attack on {percent(new.clean.value)}, before on {percent(old.clean.value)}"
+    own = "" if new.norm.startswith("its own ") else f" with {new.norm}"
+    text = f"After {training(new.recipe)}{own}, {old.norm} is right on {became} of images under attack, before on {was}"
+    return f"{text}; {clean}{chance}."
 
 
 def cautions(found: Sequence[Cell]) -> list[tuple[str, str]]:
@@ -30,10 +30,10 @@ def cautions(found: Sequence[Cell]) -> list[tuple[str, str]]:
     if not (best := _best(found)) or best[1].worst.value <= best[0].worst.value:
         return []
     old, new, tests = best
-    sure = "The gain is larger than chance explains" if beyond_chance(new, old, tests) else "The gain may be chance"
+    sure = f"The luck of these {new.worst.sample} {'does not explain' if beyond_chance(new, old, tests) else 'may explain'} the gain"
     how_so = "With one seed it is judged image by image (the exact sign test at 5%), corrected for the number of trainings. Else the intervals decide."
     audit = "An audit asks whether stronger attacks find more, and whether gradients are masked: normwise audit."
-    return [(sure, how_so), ("No audit on this page", audit)]
+    return [(sure, how_so), ("Not audited: stronger attacks may take more off both figures, and off the gain", audit)]
 
 
 def _best(found: Sequence[Cell]) -> tuple[Cell, Cell, int] | None:
@@ -52,7 +52,7 @@ def findings(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
         if after:
             lines = [f"{how(new)}: {_figures(new)}." for new in after]
             told.append((f"Before and after: {old.norm}", [f"Before: {_figures(old)}.", *lines]))
-    return [*told, *[("Not trained here", alone)] * bool(alone)]
+    return [*told, *[("As given", alone)] * bool(alone)]
 
 
 def _pairs(found: Sequence[Cell]) -> list[tuple[Cell, list[Cell]]]:

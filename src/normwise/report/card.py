@@ -128,8 +128,11 @@ def _trained(found: Sequence[Cell]) -> str:
     norms, recipes = (_unique(part) for part in ((cell.norm for cell in found), (training(cell.recipe) for cell in found)))
     what = plural(len(norms), "normalization") if len(norms) > 1 else norms[0]
     networks = _unique(_architecture(r) for cell in found for r in cell.results)
+    each = "each " * (len(norms) > 1)
+    if len(norms) == len(networks) == 1:
+        return f"{networks[0]} with {what} after {joined(recipes)}"
     place = f" in {networks[0]}" if len(networks) == 1 else ""
-    return f"{what}{place}, {'each ' * (len(norms) > 1)}with {joined(recipes)}"
+    return f"{what}{place}, {each}with {joined(recipes)}"
 
 
 def _architecture(result: Result) -> str:
@@ -227,7 +230,7 @@ def network(result: Result) -> str:
     name = f"network: {label(model, result.evaluation.model)}"
     name += f" ({_options(model)})" if isinstance(model, Mapping) and len(model) > 1 else ""
     if not result.training:
-        return f"{name}, not trained here"
+        return f"{name}, as given"
     settings = result.experiment.get("schedule") or result.experiment.get("training") or {}
     how = [f"{label(settings[key], '')}" for key in ("optimizer",) if isinstance(settings, Mapping) and key in settings]
     text = f"{name}, {plural(result.training.epochs, 'epoch')}{' of ' + how[0] if how else ''}"

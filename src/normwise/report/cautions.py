@@ -16,7 +16,9 @@ def cautions(found: Sequence[Cell], failures: Mapping[str, str], compared: bool)
     trained = [cell for cell in found if any(r.training for r in cell.results)]
     seeds = {len(cell.results) for cell in found}
     if seeds == {1} and trained:
-        told.append(("One seed, so one training each", "The intervals do not cover differences between trainings."))
+        told.append(
+            ("One training each (one seed): the luck of training is in no interval", "Another seed may give other figures.")
+        )
     elif seeds != {1}:
         few = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
         alone = " The interval of a cell with one seed covers images alone." if 1 in seeds else ""
@@ -33,7 +35,12 @@ def cautions(found: Sequence[Cell], failures: Mapping[str, str], compared: bool)
             if any(cell.paired for cell in found)
             else " No further attack searched: the protocol's figure and the worst case are the same."
         )
-        told.append(("Worst cases are upper bounds", f"{weak}: a stronger attack{stronger} can only lower it.{alone}"))
+        told.append(
+            (
+                "A stronger attack can only lower a worst case",
+                f"{weak}: a stronger attack{stronger} can only lower it.{alone}",
+            )
+        )
     if any(cell.coupled for cell in found):
         told.append(
             (

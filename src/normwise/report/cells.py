@@ -218,13 +218,15 @@ def _norm(result: Result) -> dict[str, Any]:
         name = label(e.get("model"), result.evaluation.model or result.name)
         asked = {key: str(e[key]) for key in _ASKED if e.get(key)}
         return {"label": f"{name} ({kinds})" if kinds else name, "weights": e.get("weights"), **asked}
-    return _mapping(e["norm"]) or {"label": f"{kinds or 'norm'} {'kept' if e.get('start') else 'as built'}"}
+    return _mapping(e["norm"]) or {
+        "label": f"its own {kinds or 'norm'}" if e.get("start") else f"{kinds or 'norm'} as built"
+    }
 
 
 def _recipe(result: Result) -> dict[str, Any]:
     e = result.experiment
     if "recipe" not in e:
-        return {"label": "not trained here"}
+        return {"label": "as given, not trained here"}
     adapted = e.get("substitute") or (e.get("adaptive") or {}).get("source") == "plain"
     return _mapping(e["recipe"]) | {key: _begun(e[key]) for key in _FROM if e.get(key) and (adapted or key != "adaptive")}
 

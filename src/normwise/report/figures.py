@@ -135,8 +135,12 @@ def _marks(coupled: Iterable[bool], what: str) -> list[Any]:
     """Legend: what the filled marks mean."""
     from matplotlib.lines import Line2D
 
-    texts = {"o": f"{what}independent images", "D": f"{what}coupled images"}
     used = {_MARKERS[each] for each in coupled}
+    texts = (
+        {"o": f"{what}, independent images", "D": f"{what}, coupled images"}
+        if len(used) > 1
+        else {"o": what, "D": f"{what}, coupled images"}
+    )
     return [
         Line2D([], [], linestyle="none", marker=marker, label=text, color=MUTED, markersize=5.5, **_RING)
         for marker, text in texts.items()
@@ -158,10 +162,10 @@ def keys(coupled: Iterable[bool], paired: bool, reference: str = "") -> list[Any
 
     clean = Line2D([], [], linestyle="none", marker="o", label="no attack", markersize=5, color=PAPER, markeredgecolor=MUTED)
     stroke: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 8, "markeredgewidth": 1.4, "color": MUTED}
-    protocol = Line2D([], [], label="protocol alone", **stroke)
-    bar = Line2D([], [], color=MUTED, linewidth=2.2, label="95% interval of the worst case")
-    band = Patch(color=MUTED, alpha=0.2, label=f"that interval of {reference}")
-    kept = [clean, *_marks(coupled, "worst case, "), *[protocol] * paired, bar]
+    protocol = Line2D([], [], label="under the protocol alone", **stroke)
+    bar = Line2D([], [], color=MUTED, linewidth=2.2, label="95% intervals")
+    band = Patch(color=MUTED, alpha=0.2, label=f"95% interval of {reference}")
+    kept = [clean, *_marks(coupled, "worst case under attack"), *[protocol] * paired, bar]
     return [*kept, *[band] * bool(reference)]
 
 

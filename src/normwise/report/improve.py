@@ -15,6 +15,11 @@ from .plot_style import FAINT, MUTED, PAPER, SERIES, Drawn, bare, belonging, in_
 from .words import capital, joined
 
 RECORD, PAGE = "improve.json", "improve.html"
+_AUDITED = {
+    "trustworthy": " (further attacks take little off its figure)",
+    "not established": " (the audit ended without an answer to whether further attacks take more off its figure)",
+    "doubtful": " (further attacks take much off its figure, or a check found a fault)",
+}
 HALF = 0.5  # clean accuracy below which a reader is warned
 Row = Mapping[str, Any]  # one way, or the network as it is given, as `improve.json` has it
 
@@ -41,12 +46,10 @@ def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
 def _under(record: Mapping[str, Any], measured: Sequence[Row]) -> list[tuple[str, str]]:
     """What stands under the headline, as (what, words)."""
     settings, (before, *ways) = record["settings"], measured
-    what = [
-        f"The network {label(settings['model'])} as it was given",
-        *(f"after {one['name']}, {one['says']}" for one in ways),
-    ]
+    what = f"The network {label(settings['model'])} as it was given"
+    what += f", and trained further: {'; '.join('{name}: {says}'.format(**one) for one in ways)}" * bool(ways)
     by = [joined(map(attacker, settings[part])) for part in ("attacks", "strongest") if settings.get(part)]
-    compared = f"{joined(what)}. On {before['worst']['rows']} test images of {label(settings['data'])}"
+    compared = f"{what}. On {before['worst']['rows']} test images of {label(settings['data'])}"
     compared += (
         f", attacked by {' (the protocol), then by the stronger '.join(by)}" * bool(by)
         + ". Worst case: right under every attack."
@@ -54,15 +57,21 @@ def _under(record: Mapping[str, Any], measured: Sequence[Row]) -> list[tuple[str
     compared += "".join(f" {capital(text)}." for text in [moves(settings["threat"])] if text)
     late = [one["name"] for one in record["ways"] if one["state"] != "tried"]
     there = joined(f"{one['name']} {_share(one['validation']['worst'])}%" for one in measured)
-    n = before["validation"]["n"]
-    chosen = f"Chosen on {n} other images (validation), so that the test images stay new. Worst case on those: {there}"
-    trust = ["One training each, one seed", chosen]
+    decided = f"{before['validation']['n']} validation images decided, not the test images of the figure. Under attack there: {there}"
+    trust = ["One training each (one seed)", decided]
     known = record.get("validation") or {}
     trust += ["The network as given may know them"] * (bool(known.get("learned")) and known.get("from") == "own")
     trust += _doubts(before, record)
     trust += [f"Not tried: {joined(late)}"] if late else []
-    trust += ["A worst case is an upper bound: a stronger attack can only lower it."]
-    return [("Compared", compared), ("How far to trust it", ". ".join(trust))]
+    trust += ["A stronger attack can only lower a worst case."]
+    why = [] if record["chosen"] or not ways else [("Why not", _nearest(ways))]
+    return [("Compared", compared), *why, ("How far to trust it", ". ".join(trust))]
+
+
+def _nearest(ways: Sequence[Row]) -> str:
+    """What speaks against the way that is best on the validation images."""
+    best = max(ways, key=lambda one: float(one["validation"]["worst"]["value"]))
+    return f"Best is {best['name']}, but {best['against']}."
 
 
 def _doubts(before: Row, record: Mapping[str, Any]) -> list[str]:
@@ -76,21 +85,26 @@ def _doubts(before: Row, record: Mapping[str, Any]) -> list[str]:
         found.append(f"They do not tell {record['chosen']} from {joined(near)}: chance explains the lead")
     which = {"after": "chosen network", "before": "network as given"}
     found += [
-        f"Audit of the {which[when]}: {record['audits'][when]['verdict']}" for when in which if when in record["audits"]
+        f"Audit of the {which[when]}: {verdict}{_AUDITED.get(verdict, '')}"
+        for when in which
+        if when in record["audits"]
+        for verdict in [record["audits"][when]["verdict"]]
     ][:1]
     return found
 
 
 def _accuracy(rows: Sequence[Row], chosen: str, out: Path) -> Drawn:
     """A line per network: clean (ring), the protocol (tick) and the worst case (filled), with 95% intervals."""
+    kept = chosen or rows[0]["name"]
     with style():
         figure = new(0.9 + 0.36 * len(rows))
         axes = figure.subplots()
         legend(figure, keys((one["coupled"] for one in rows), paired=True))
         for y, one in enumerate(rows):
             with belonging(axes, y, _values(one), y):
-                _line(axes, y, one, SERIES[0] if one["name"] == chosen else MUTED)
-        names = [short(one["name"]) + " (chosen)" * (one["name"] == chosen) for one in rows]
+                _line(axes, y, one, SERIES[0] if one["name"] == kept else MUTED)
+        said = " (chosen)" if chosen else " (keep)"
+        names = [short(one["name"]) + said * (one["name"] == kept) for one in rows]
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(-1.5, 101.5)
@@ -110,7 +124,7 @@ def _line(axes: Any, y: float, one: Row, colour: str) -> None:
     axes.plot([100 * clean["value"]], [y], "o", markersize=5.5, color=PAPER, markeredgecolor=colour, zorder=3)
     axes.plot([100 * one["protocol"]["value"]], [y], "|", color=colour, markersize=9, markeredgewidth=1.4, zorder=3)
     axes.plot([100 * worst["value"]], [y], "D" if one["coupled"] else "o", markersize=6.5, color=colour, zorder=4)
-    beside(axes, y, f"{_share(worst)}% {_between(worst)}", colour)
+    beside(axes, y, f"{_share(worst)}% {_between(worst)}, clean {_share(clean)}%", colour)
 
 
 def _values(one: Row) -> str:

@@ -124,7 +124,7 @@ def _accuracy_caption(found: Sequence[cells.Cell]) -> tuple[str, str]:
         return "Accuracy under attack", "Each bar is a 95% interval. The worst case is taken over all attacks together."
     text = "Each line is one network. The figures at the right are its worst case under attack, with its 95% interval."
     if shown := cells.references(found):
-        text += f" It counts as more robust than {cells.compared_with(shown)} if its bar lies right of the band, by 5 points or more."
+        text += f" It counts as more robust than {cells.compared_with(shown)} if it keeps at least 5 points more, and chance does not explain them, for all comparisons together."
     text += "".join(f" {stand} at test time: {joined(names)}." for stand, names in _reads(found).items())
     if any(cell.doubts for cell in found):
         text += " !: a sanity check warns about the network."

@@ -87,7 +87,7 @@ def scalars(result: Result) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": result.name,
         "norm": label(norm),
-        "recipe": label(recipe, "not trained here"),
+        "recipe": label(recipe, "as given, not trained here"),
         "model": e.model,
         "data": label(e.data, ""),
         "seed": result.experiment.get("seed", e.seed),

@@ -30,15 +30,16 @@ def of_rows(successes: float, n: int) -> Score:
     return Score(value=p, low=max(low, 0.0), high=min(high, 1.0), n=n, unit="rows", rows=n)
 
 
-def above(one: Score, other: Score) -> bool:
+def above(one: Score, other: Score, tests: int = 1) -> bool:
     """Whether a share is larger than another by more than chance: the 95% interval of their difference is above 0.
 
-        p1 - p2 > sqrt((p1 - low1)^2 + (high2 - p2)^2)
+        p1 - p2 > c sqrt((p1 - low1)^2 + (high2 - p2)^2),   c = z(1 - 0.025 / tests) / z(0.975), z quantiles of the normal law
 
     For shares of different rows. Of the same rows it is stricter, where networks that are right on one row tend to be so together.
     Source: Newcombe 1998, method 10.
     """
-    return one.value - other.value > sqrt((one.value - one.low) ** 2 + (other.high - other.value) ** 2)
+    wide, narrow = (NormalDist().inv_cdf(1 - LEVEL / 2 / count) for count in (tests, 1))
+    return one.value - other.value > wide / narrow * sqrt((one.value - one.low) ** 2 + (other.high - other.value) ** 2)
 
 
 def flipped(one: str, other: str) -> tuple[int, int, float]:
@@ -62,7 +63,7 @@ def leads(one: Score, other: Score, rows: tuple[str, str] = ("", ""), tests: int
     `rows` say what became of the same rows, one character each; where one does not know, or they are not as many, `above` decides.
     """
     if not rows[0] or len(rows[0]) != len(rows[1]):
-        return above(one, other)
+        return above(one, other, tests)
     return one.value > other.value and flipped(*rows)[2] * tests < LEVEL
 
 
