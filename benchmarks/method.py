@@ -19,6 +19,7 @@ import torch
 from normwise.experiments.papers.claims_large import claims_of
 from normwise.experiments.papers.decide import Claim
 from normwise.experiments.papers.inference import detectable, estimate, spent
+from normwise.experiments.papers.judging import PATCHED
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.run import Reproduce, planned
 from normwise.experiments.papers.scale import HISTORY, SCALES, Scale
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 ASSUMED = 0.015, 0.5  # deviations of one seed's and one row's paired difference in accuracy, where no record tells
 STAND_INS = {"abnn-foreign": "abnn", "abnn-foreign-patch": "abnn-patch", "bn-foreign": "bn-standard"}  # for variances alone
 SECONDS = 2.9e-4  # a pass of ResNet-8 in results/reproduce/cpu: affine-fragile, seed 0, on one core of a shared machine
+CLIP = 8e-4  # a pass of 3D ResNet-10, width 4, on a moving digit: measured on one core of a busy machine
 FLOOR = 0.01  # of a seed's: three seeds may be alike by chance
 
 
@@ -55,12 +57,20 @@ def effects() -> Iterator[str]:
         found = []
         for _, look, scale in looks:
             level = spent(scale.looks, look)
-            rows = 1 if sd[1] == 0 else scale.data.test_limit
+            rows = 1 if sd[1] == 0 else _rows(claim, scale)
             found.append(" to ".join(f"{detectable(sd, look, rows, one):.3g}" for one in (level, level / family)))
         cells = ", ".join(f"`{cell}`" for cell in claim.cells)
         premise = "; ".join(one.name for one in claim.premises) or "none"
         at = ", ".join(_sizes(claim))
         yield f"| {claim.number} | {cells} | {premise} | {at} | {claim.effect:.3g} | {told} | {' | '.join(found)} |"
+
+
+def _rows(claim: Claim, scale: Scale) -> int:
+    """The rows on which seeds that decide are compared; coupled networks, of which that is not known beforehand, on fewer."""
+    cells = [CELLS[cell] for cell in claim.cells]
+    if any(cell.clips for cell in cells):
+        return SCALES["s"]().clips.curve
+    return PATCHED if any(cell.under == "patch" for cell in cells) else scale.data.test_limit
 
 
 def _sizes(claim: Claim) -> Iterator[str]:
@@ -98,10 +108,12 @@ def budget(preset: str, timed: bool, seconds: float) -> Iterator[str]:
             yield f"| `{name}` | {count} | evaluated alone | | |"
             continue
         epochs, tries = _epochs(name, scale)
-        images = scale.data.train_limit or 50_000 - scale.data.validation_size
-        a_pass, took = _cost(name, scale, timed)
+        clips = CELLS[name].clips
+        own, whole = (scale.clips, 1_297) if clips else (scale, 50_000)
+        images = own.data.train_limit or whole - own.data.validation_size
+        a_pass, took = _cost(name, scale, timed and not clips)
         training, search = epochs * images * a_pass / 1e6, tries * images * a_pass / 1e6
-        hours = (count * training + search) * 1e6 * (took if timed else seconds) / 3600
+        hours = (count * training + search) * 1e6 * (took if timed else CLIP if clips else seconds) / 3600
         passes, total = passes + count * training + search, total + hours
         yield f"| `{name}` | {count} | {training:.2f} | {search:.2f} | {hours:.2f} |"
     yield f"| in all | {len(jobs)} | {passes:.0f}, search included | | {total:.1f} |"

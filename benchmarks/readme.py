@@ -119,7 +119,7 @@ def picture() -> None:
 
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with TemporaryDirectory() as place:
-        (path,) = report(Reports(runs=(str(ROOT / "results/bench-digits"),)), Path(place) / "page")
+        (path,), _ = report(Reports(runs=(str(ROOT / "results/bench-digits"),)), Path(place) / "page")
         options = f"--headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir={place}/profile".split()
         options += ["--blink-settings=preferredColorScheme=1", f"--window-size={SIZE[0]},{SIZE[1]}"]
         drawn = f"--screenshot={ROOT / 'docs/page.png'}"

@@ -29,7 +29,8 @@ class Cell:
         extras      figures beyond accuracy: of "drift", "smoothness", "legacy", and an ABNN's weaker attackers
                     "detached", "fixed"
         under       how it is evaluated: "linf" radii, "patch" (of growing size), the 15 "corruptions", "autoattack" on the images
-                    that the strongest evaluation of the cell it needs left correct, or "attackers" one after the other
+                    that the strongest evaluation of the cell it needs left correct, "attackers" one after the other, or
+                    the "columns" of several attackers, their mean and union
         at          share of the scale's radius for these two
         other       it is trained and evaluated on other data than the scale's (`scale.other`)
         clips       it is trained and evaluated on the scale's clips
@@ -49,7 +50,7 @@ class Cell:
     part: float = 1.0
     decayed: bool = True
     extras: tuple[str, ...] = ()
-    under: Literal["linf", "patch", "corruptions", "autoattack", "attackers"] = "linf"
+    under: Literal["linf", "patch", "corruptions", "autoattack", "attackers", "columns"] = "linf"
     at: float = 1.0
     other: bool = False
     clips: bool = False

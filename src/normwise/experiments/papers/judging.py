@@ -20,6 +20,7 @@ from . import figures
 from .attackers import through
 from .cell import Cell
 from .scale import EIGHTH, WHOLE, Scale
+from .several import before_several
 
 LEGACY = (0.004, 0.008, 0.02, 0.03)  # eps in the units of RobustNorm's code
 SIZES = (2, 3, 5, 7)  # of patches, in pixels
@@ -40,6 +41,8 @@ def measured(
         return found | figures.corrupted(model, batches, seed)
     if cell.under == "attackers":
         return found | through(model, batches, scale, scale.eps * cell.at, seed)
+    if cell.under == "columns":
+        return found | before_several(model, batches, scale, scale.eps * cell.at, seed)
     if cell.under == "autoattack":
         assert before is not None  # its network was found
         attack = AutoAttack() if scale.evidence else AutoAttack(steps=5, queries=50)

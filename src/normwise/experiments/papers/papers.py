@@ -6,7 +6,7 @@ from typing import Literal
 
 from ...norms import BN, BNM, GN, LN, MBN, RN, RNM, RNT, BNwoT, MeanOnly, NoNorm, PowerBN, on_route
 from ...norms.surgery.trainable import redrawn_scales, shuffled
-from ...training.recipes import FGSMRS, NFGSM, TRADES, Mixed, MixedStar, NoFrost, NoFrostStar, Routes, Standard
+from ...training.recipes import FGSMRS, NFGSM, TRADES, Mixed, MixedStar, Multi, NoFrost, NoFrostStar, Routes, Standard
 from .cell import Cell, built
 from .published import published
 from .starts import (
@@ -142,6 +142,7 @@ ABNN = (
     Cell(name="abnn-plain", system="abnn", about="control: one more BatchNorm at each tap", begin=listening(source="plain"), needs=("bn-standard",), recipe=aligned, clean=True),
     Cell(name="abnn-patch", system="abnn", about="the authors' layer under patches", begin=given, needs=("abnn",), under="patch"),
     Cell(name="bn-standard-patch", system="abnn", about="the undefended network under patches", begin=given, needs=("bn-standard",), under="patch"),
+    Cell(name="bn-multi", system="abnn", about="baseline: adversarial training against linf and a patch together", begin=built(BN()), recipe=recipe(Multi)),
     Cell(name="fine-tuned", system="abnn", about="baseline: the substitute trained further as the target", begin=given, needs=("bn-standard",), recipe=standard, clean=True, part=0.5),
     Cell(name="as-large", system="abnn", about="control: one network with as many parameters as target and substitute", begin=as_large, needs=("bn-standard",), recipe=standard, clean=True),
     Cell(name="other-standard", system="abnn", about="a substitute trained, and here judged, on other data: 20 classes of Tiny-ImageNet", begin=built(BN()), recipe=standard, clean=True, other=True),
@@ -156,7 +157,9 @@ ABNN = (
     Cell(name="abnn-foreign-random", system="abnn", about="control: the substitute of another seed, never trained", begin=stranger, needs=("bn-foreign",), recipe=aligned, clean=True),
     Cell(name="bn-pictures", system="abnn", about="a network for images, as deep as that for clips of the smallest size", begin=pictures(4), recipe=standard, clean=True, apart=True),
     Cell(name="bn-clips", system="abnn", about="the undefended network for clips", begin=built(BN()), recipe=standard, clean=True, clips=True),
-    Cell(name="abnn-clips", system="abnn", about="the authors' layer on clips, substitute: bn-pictures, inflated", begin=inflated, needs=("bn-pictures",), recipe=aligned, clean=True, clips=True),
+    Cell(name="bn-clips-other", system="abnn", about="a substitute for clips of another seed, trained, and here judged, on other clips", begin=built(BN()), recipe=standard, clean=True, clips=True, other=True, stream=1),
+    Cell(name="abnn-clips", system="abnn", about="the authors' layer on clips, listening to the substitute of other clips", begin=listening(), needs=("bn-clips-other",), recipe=aligned, clean=True, clips=True),
+    Cell(name="abnn-clips-inflated", system="abnn", about="the same, substitute: bn-pictures, inflated", begin=inflated, needs=("bn-pictures",), recipe=aligned, clean=True, clips=True, apart=True),
     Cell(name="bn-clips-patch", system="abnn", about="the undefended network for clips under patches", begin=given, needs=("bn-clips",), under="patch", clips=True),
     Cell(name="abnn-clips-patch", system="abnn", about="the authors' layer on clips under patches", begin=given, needs=("abnn-clips",), under="patch", clips=True),
     Cell(name="abnn-published-20", system="abnn", about="the authors' layer, substitute: the published ResNet-20", begin=listening(), needs=("bn-published-20",), recipe=aligned, clean=True),
@@ -169,7 +172,13 @@ ASKED = {"bn-standard": 1 / 8, "bn-half": 1 / 8, "rnt-standard": 1 / 8, "bn-mixe
 ARMS = ASKED | {"bnwot": 1 / 8, "rn": 1 / 8, "bn-mixed": 1.0, "nofrost": 1.0, "abnn-foreign": 1 / 8}
 
 
-def _under(attack: Literal["autoattack", "attackers"], about: str, at: dict[str, float], apart: bool) -> tuple[Cell, ...]:
+# Networks that the papers on adversarial videos compare: at 4/255 on CIFAR-10, where the other attackers are as strong as theirs.
+COMPARED = dict.fromkeys(("bn-standard", "bn-at", "bn-multi", "fine-tuned", "abnn-plain", "abnn-foreign", "bn-clips", "abnn-clips"), 1 / 2)  # fmt: skip
+
+
+def _under(
+    attack: Literal["autoattack", "attackers", "columns"], about: str, at: dict[str, float], apart: bool
+) -> tuple[Cell, ...]:
     return tuple(
         Cell(
             name=f"{cell.name}-{attack}",
@@ -179,6 +188,7 @@ def _under(attack: Literal["autoattack", "attackers"], about: str, at: dict[str,
             needs=(cell.name,),
             under=attack,
             at=at[cell.name],
+            clips=cell.clips,
             apart=apart,
         )
         for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN)
@@ -188,5 +198,6 @@ def _under(attack: Literal["autoattack", "attackers"], about: str, at: dict[str,
 
 AUTOATTACK = _under("autoattack", "AutoAttack on what the strongest evaluation left of {}", ASKED, apart=False)
 ATTACKERS = _under("attackers", "{} before attackers of growing strength", ARMS, apart=True)
+COLUMNS = _under("columns", "{} before the attackers of the papers on adversarial videos", COMPARED, apart=False)
 
-CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN, *AUTOATTACK, *ATTACKERS)}
+CELLS = {cell.name: cell for cell in (*ROBUSTNORM, *NOFROST, *FRAGILE, *ABNN, *AUTOATTACK, *ATTACKERS, *COLUMNS)}

@@ -103,7 +103,7 @@ def wanted(settings: Reproduce) -> list[str]:
         for name, cell in CELLS.items()
         if not cell.apart
         and (name in scale.cells or not scale.cells)
-        and not _needs(name, lambda cell: cell.other or (bool(cell.published) and not scale.published))
+        and not _needs(name, lambda cell: (cell.other and not cell.clips) or (bool(cell.published) and not scale.published))
         and (scale.clips or not cell.clips)
         and not _known(name, scale)
         and _part_of(name, settings)

@@ -109,14 +109,20 @@ def smoke() -> Scale:
         evidence=False,
     )
     clips = MovingDigits(train_limit=200, test_limit=20)
-    return replace(
-        images, clips=replace(images, data=clips, model=ResNet3D(depth=18, width=4), eps=EPS["moving-digits"], batch_size=10)
-    )
+    return _beside_clips(images, data=clips, model=ResNet3D(depth=18, width=4), batch_size=10)
+
+
+def _beside_clips(images: Scale, **changes: Any) -> Scale:
+    """The same scale, with moving digits for cells on clips."""
+    return replace(images, clips=replace(images, eps=EPS["moving-digits"], **changes))
 
 
 def s() -> Scale:
-    """Size S: ResNet-8 on 10,000 images of CIFAR-10, anew for each seed, 2,000 test images, 5 seeds and then 8."""
-    return Scale(
+    """Size S: ResNet-8 on 10,000 images of CIFAR-10, anew for each seed, 2,000 test images, 5 seeds and then 8.
+
+    Clips: 1,097 moving digits, 250 to test, in float32.
+    """
+    images = Scale(
         data=Cifar10(train_limit=10_000, validation_size=1000, test_limit=2000),
         model=ResNet(depth=8),
         eps=8 / 255,
@@ -128,6 +134,17 @@ def s() -> Scale:
         curve=500,
         first=1,
         looks=(5, 8),
+    )
+    brief = replace(DIGITS, epochs=10)
+    return _beside_clips(
+        images,
+        data=MovingDigits(test_limit=250),
+        model=ResNet3D(depth=10, width=4),
+        standard=brief,
+        robust=brief,
+        tuning=Tuning(rows=200),
+        curve=100,
+        batch_size=50,
     )
 
 
@@ -142,6 +159,7 @@ def m() -> Scale:
         robust=schedule,
         looks=(3, 5),
         cells=M_CELLS,
+        clips=None,
     )
 
 
@@ -159,6 +177,7 @@ def large() -> Scale:
         robust=schedule,
         looks=(3, 5),
         cells=L_CELLS,
+        clips=None,
     )
 
 
@@ -203,11 +222,13 @@ def size_of(scale: Scale, parameters: int | None) -> str:
 OTHER = "tiny-imagenet-20"
 
 
-def other(scale: Scale) -> ImageFolder:
-    """Data that the scale does not test on, for substitutes: 20 classes of Tiny-ImageNet at 32 x 32, as many rows.
+def other(scale: Scale) -> Any:
+    """Data that the scale does not test on, for substitutes: 20 classes of Tiny-ImageNet at 32 x 32, as many rows; of moving digits those that move up or down.
 
     Looked for in $NORMWISE_DATA, then ./data: train/CLASS and val/CLASS in the folder `tiny-imagenet-20`.
     """
+    if isinstance(scale.data, MovingDigits):
+        return replace(scale.data, axis="vertical")
     places = [Path(place) / OTHER for place in (os.environ.get("NORMWISE_DATA", ""), "data") if place]
     found = next((place for place in places if place.is_dir()), places[0])
     sizes = {name: getattr(scale.data, name) for name in ("validation_size", "train_limit", "test_limit")}
@@ -216,6 +237,8 @@ def other(scale: Scale) -> ImageFolder:
 
 def check_other(scale: Scale) -> None:
     """Refuse to make a substitute where the other data does not suit or is not there. Raises ValueError."""
+    if isinstance(scale.data, MovingDigits):
+        return
     if not isinstance(scale.data, Cifar10):
         raise ValueError(f"no data but {scale.data.name} comes with this size; a substitute of other data needs s, m or gpu")
     if not Path(root := other(scale).root).is_dir():

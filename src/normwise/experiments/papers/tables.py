@@ -14,6 +14,7 @@ def beside(records: Mapping[str, Sequence[Mapping[str, Any]]], planned: Sequence
     known = {name: list(records[name]) for name in CELLS if records.get(name)}
     made = [
         _patches(known),
+        _columns(known),
         _autoattack(known),
         _training(known),
         _legacy(known),
@@ -37,6 +38,28 @@ def _patches(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
         ("network", "clean", *(f"{size} x {size} pixels" for size in sizes)),
         rows,
     )
+
+
+def _columns(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    rows, kinds = [], list[str]()
+    for name, records in known.items():
+        if CELLS[name].under == "columns":
+            each = _each(records, "columns")
+            kinds = list(each[0])
+            clean = f"{100 * _mean(records, lambda one: one['figures']['clean']):.1f}"
+            figures = (f"{_side(each, kind, 'protocol')} / {_side(each, kind, 'strongest')}" for kind in kinds)
+            rows.append((CELLS[name].needs[0], f"{len(records)}", clean, *figures))
+    return Table(
+        "Several attackers",
+        "Accuracy in percent under the protocol / under stronger searches too, on the first images: linf at half the radius of training, and attackers scaled to it. Union: right under all of them.",
+        ("network", "seeds", "clean", *kinds),
+        rows,
+    )
+
+
+def _side(each: Sequence[Mapping[str, Any]], kind: str, side: str) -> str:
+    values = [one[kind][side] for one in each]
+    return "–" if None in values else f"{100 * sum(values) / len(values):.1f}"
 
 
 def _autoattack(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:

@@ -148,7 +148,7 @@ class Workshop:
         started, cell, folder = time.perf_counter(), self.cells[name], self.place(name, seed)
         ran = provenance()
         if cell.other:
-            check_other(self.scale)
+            check_other(self._own(cell))
         scale = self._loaded(cell, seed)
         made, earlier = dict[str, Any](), 0.0
         if cell.recipe is None:
@@ -168,7 +168,10 @@ class Workshop:
             "digest_version": DIGEST_VERSION,
             "digest": self.digest(name, seed),
             "recipe": plain(cell.recipe(scale)) if cell.recipe else None,
-            "scale": {**plain(scale), "data": plain(scale.data) | ({"root": OTHER} if cell.other else {})},
+            "scale": {
+                **plain(scale),
+                "data": plain(scale.data) | ({"root": OTHER} if cell.other and not cell.clips else {}),
+            },
             "training": made or None,
             "published": FILES[cell.published] if cell.published else None,
             "norms": _norms(model),

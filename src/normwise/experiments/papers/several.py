@@ -1,0 +1,54 @@
+"""A network before several attackers, those of the papers on adversarial videos: what each leaves, their mean and their union."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ...evaluation.evaluator import evaluate
+from ...evaluation.plan import AttackPlan
+from ...evaluation.several import together
+from ...evaluation.verdict import Verdict
+from ...threats import Linf
+from ...types import Batch
+from ..columns import Columns
+from .scale import Scale
+
+ROWS = 100  # of the test rows, the first ones, in whole batches
+SEARCH = Columns(kinds=("l2", "multav", "roa", "af", "spa"), search=20, repeats=3, queries=300)
+QUICK = replace(SEARCH, steps=2, search=0)
+
+
+def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, radius: float, seed: int) -> dict[str, Any]:
+    """Accuracy under each attacker: what its protocol leaves, and what stronger searches leave; their mean and union.
+
+    The first attacker is linf at `radius`, in pixels; the others are scaled to it. Of coupled rows, what stands under all protocols
+    together is not known.
+    """
+    some = batches[: max(1, ROWS // scale.batch_size)]
+    own = AttackPlan(Linf(eps=radius), (scale.paper,), strongest=scale.strongest, seed=seed)
+    plans = {"linf": own, **(SEARCH if scale.evidence else QUICK).plans(own, some[0].x.shape[1:])}
+    found = {kind: evaluate(model, some, plan) for kind, plan in plans.items()}
+    whole, first = together(found), found["linf"].evaluation
+    columns = {kind: _pair(verdict) for kind, verdict in found.items()}
+    for name, protocol, strongest in (
+        ("mean", whole.protocol_mean, whole.mean),
+        ("union", whole.protocol_union, whole.union),
+    ):
+        columns[name] = {"protocol": protocol.value if protocol else None, "strongest": strongest.value}
+    return {
+        "clean": first.clean_accuracy.value,
+        "coupled": first.coupled,
+        "n": first.n,
+        "columns": columns,
+        "threats": {kind: verdict.evaluation.threat for kind, verdict in found.items()},
+        "strongest": {f"{radius:.6g}": whole.union.value},
+    }
+
+
+def _pair(verdict: Verdict) -> dict[str, float | None]:
+    protocol, strongest = verdict.evaluation.pair
+    return {"protocol": protocol.value, "strongest": strongest.value}
