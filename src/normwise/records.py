@@ -228,7 +228,7 @@ def read_results(path: Path) -> list[Result]:
         data = from_json(path)
         if data["schema"] != SCHEMA:
             raise TypeError(f"it has schema {data['schema']!r}, and this version reads {SCHEMA}")
-        return [_build(Result, one) for one in data.get("cells", [data])]
+        return [built(Result, one) for one in data.get("cells", [data])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
 
@@ -237,19 +237,21 @@ _NESTED: dict[str, type] = dict.fromkeys(("clean_accuracy", "robust_accuracy", "
 _NESTED |= dict.fromkeys(("single", "mean", "union", "protocol_mean", "protocol_union"), Score)
 _NESTED |= {"training": Training, "evaluation": Evaluation, "substitute": Substitute, "several": Several}
 _BY_NAME: dict[str, type] = {"per_attack": Score, "oracle": Score, "evaluations": Evaluation}
+_TUPLES = ("remarks", "values", "interval", "reasons", "missing", "examples")
 _IN_ORDER: dict[str, type] = {"checks": Check, "curves": Curve, "scores": Score}
 
 
-def _build(kind: type, data: Mapping[str, Any]) -> Any:
+def built(kind: type, data: Mapping[str, Any]) -> Any:
+    """Make a record of this kind from what `to_json` wrote of it. Raises TypeError for what does not fit."""
     values = dict(data)
     for key, value in values.items():
         if key in _NESTED and value is not None:
-            values[key] = _build(_NESTED[key], value)
+            values[key] = built(_NESTED[key], value)
         elif key in _BY_NAME:
-            values[key] = {name: _build(_BY_NAME[key], one) for name, one in value.items()}
+            values[key] = {name: built(_BY_NAME[key], one) for name, one in value.items()}
         elif key in _IN_ORDER:
-            values[key] = tuple(_build(_IN_ORDER[key], one) for one in value)
-        elif isinstance(value, list) and key in ("remarks", "values"):
+            values[key] = tuple(built(_IN_ORDER[key], one) for one in value)
+        elif isinstance(value, list) and key in _TUPLES:
             values[key] = tuple(value)
     hints = typing.get_type_hints(kind)
     for key in values.keys() & hints.keys():

@@ -197,6 +197,13 @@ def test_an_audit_leaves_a_page_and_several_stand_on_one():
     ]
     assert all("n" in one for one in checks)
     assert "<h1>Doubtful: claimed 90.0%, at most " in Path("OUT/one/audit.html").read_text()
+    before = Path("OUT/one/audit.json").read_text()
+    assert done("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one") == said  # it is read, and not made again
+    assert Path("OUT/one/audit.json").read_text() == before
+    Path("OUT/one/audit.json").write_text(before.replace('"verdict"', '"verdicts"'))
+    broken = say("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one")
+    assert (broken.status, "OUT/one/audit.json is not the record of an audit" in broken.err) == (2, True)
+    Path("OUT/one/audit.json").write_text(before)
     done("audit", "run", *few, "--out", "OUT/two")
     assert done("report", "OUT/one", "OUT/two", "--out", "OUT/both") == "report: OUT/both/audit.html\n"
     assert Path("OUT/both/audit.html").read_text().count("Threat card</h3>") == 2

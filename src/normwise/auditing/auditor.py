@@ -25,6 +25,7 @@ from ..evaluation.store import PARTS, Shard
 from ..models.loading import check_named, load, told
 from ..records import Check, provenance, read_result, to_json, write
 from ..registry import plain
+from ..report.audit import RECORD
 from ..threats import THREATS, Linf, Normalized
 from ..types import Batch, Data, Report, ThreatModel, check_threat, silent
 from ..utils.batches import Rows, as_batches
@@ -35,7 +36,7 @@ from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from ..utils.workers import check_devices, helped, one_of
 from .checks import CHECKS, Audited, Case, Found, conclude, copy_of, in_a_process
-from .checks.record import LATE
+from .checks.record import LATE, read
 from .options import DECLARABLE, AuditOptions, check_declares
 from .twin import trained_twin
 
@@ -138,6 +139,8 @@ def claimed(text: str) -> Claim:
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     """Audit a network and write `audit.json` and `config.yaml`. Finished batches are kept in `parts`, from which the same call goes on.
 
+    A finished audit of the same network is read, and nothing is asked again.
+
     Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
     started, claim = time.monotonic(), claimed(settings.claim)
@@ -153,6 +156,8 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     named = _named(settings)
     loaded = load(*named)
     model = moved(loaded.model, device)
+    if (folder / RECORD).is_file() and (ended := read(folder / RECORD)).digest == digest(model):
+        return ended
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     _together(model, batches[0])
     check_attacks((), settings.threat, batches[0])
@@ -187,7 +192,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     }
     about["digest"] = digest(model)
     made = dataclasses.replace(made, **about, seconds=time.monotonic() - started)
-    write(folder / "audit.json", to_json(made))
+    write(folder / RECORD, to_json(made))
     return made
 
 

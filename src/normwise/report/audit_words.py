@@ -72,20 +72,16 @@ def without_attack(one: Mapping[str, Any]) -> float | None:
 
 def _source(one: Mapping[str, Any]) -> str:
     """Who claims it."""
-    by, said = _first(one), bool(one.get("claimed_under"))
-    if "--claim" in _command(one):
-        return f"It was given to the audit{f', as what {by} leaves' if said else ''}."
-    return f"No claim was given: it is what the first attack leaves, {by}." if own(one) else ""
+    if own(one):
+        return f"No claim was given: it is what the first attack leaves, {_first(one)}."
+    return f"It was given to the audit{f', as what {_first(one)} leaves' if one.get('claimed_under') else ''}."
 
 
 def own(one: Mapping[str, Any]) -> str:
     """The attack whose figure stands in for a claim that nobody gave; empty where one was given, or nobody knows."""
-    command = _command(one)
-    return "" if "--claim" in command or not (command or one.get("claimed_under")) else _first(one)
-
-
-def _command(one: Mapping[str, Any]) -> str:
-    return str((one.get("provenance") or {}).get("command") or "")
+    under, command = one.get("claimed_under") or {}, str((one.get("provenance") or {}).get("command") or "")
+    nobody = "n" not in under if under else command.startswith("normwise audit") and "--claim" not in command
+    return _first(one) if nobody else ""
 
 
 def _first(one: Mapping[str, Any]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ...records import Check
+from ...limits import from_json
+from ...records import Check, built
 
 TRUSTWORTHY, NOT_ESTABLISHED, DOUBTFUL = "trustworthy", "not established", "doubtful"
 LATE = "minutes were not enough"  # what a check says that ran out of time
@@ -63,3 +65,12 @@ class Audited:
             claimed = f"claimed {100 * self.claimed_accuracy:.1f}%"
             told = f"{self.verdict}: {claimed}, at most {left} of these {self.n} images {interval}: {told}"
         return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")
+
+
+def read(path: Path) -> Audited:
+    """Read the record of an audit back. Raises ValueError naming the file where it is none."""
+    try:
+        found: Audited = built(Audited, from_json(path))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not the record of an audit: {error}; delete it, or give another --out") from None
+    return found

@@ -45,7 +45,7 @@ class Reproduce:
                         that need other data or published networks that are not there, and not affine-fragile-long, which takes longer
         seeds           number of seeds that decide; 0: the preset's. Cells that no claim needs are made with seed 0 only, unless
                         `only` names them
-        first_seed      the first seed that decides; 0: the preset's. Seed 0 is always made: it tunes the others
+        first_seed      the first seed that decides; 0: the preset's. Seed 0 of what trains is always made: it tunes the others
         published       folder of published networks (preset l, and substitutes at s and m); "": none
         max_minutes     start no cell after this many minutes; 0: make all
         device          "cpu", "cuda", "cuda:1", or "auto"
@@ -154,7 +154,8 @@ def planned(settings: Reproduce) -> list[Made]:
         (name, seed)
         for seed in dict.fromkeys([*tuned, *seeds])
         for name in names
-        if settings.only or seed == 0 or name in decisive or CELLS[name].every
+        if (settings.only or seed == 0 or name in decisive or CELLS[name].every)
+        and not (seed == 0 and settings.first_seed and CELLS[name].recipe is None)
     ]
 
 
