@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,7 +113,10 @@ def cells(bench: Bench, folder: Path) -> dict[str, Experiment]:
                 found[name + (f"~{same + 1}" if same else "")] = dataclasses.replace(shared, norm=norm, recipe=recipe)
         names = [_named(one) for one in bench.pretrained]
         places = {name: str(folder / PRETRAINED / _of_seed(name, bench, seed)) for name in names}
-        _add(found, bench.methods, bench, seed, shared, places)
+        for method in bench.methods:
+            name = _of_seed(_named(method), bench, seed)
+            own = {key: places[str(method[key])] for key in ("start", "substitute") if str(method.get(key)) in places}
+            _add(found, name, _experiment({**method, **own}, shared))
     return found
 
 
@@ -122,7 +125,8 @@ def pretrained(bench: Bench) -> dict[str, Experiment]:
     found: dict[str, Experiment] = {}
     for seed in range(bench.seeds):
         quick = dataclasses.replace(_shared(bench, seed + APART), attacks=bench.attacks[:1], strongest=(), columns=Columns())
-        _add(found, bench.pretrained, bench, seed, quick, {})
+        for one in bench.pretrained:
+            _add(found, _of_seed(_named(one), bench, seed), _experiment(one, quick))
     return found
 
 
@@ -135,21 +139,10 @@ def _of_seed(name: str, bench: Bench, seed: int) -> str:
     return name + (f"-seed{seed}" if bench.seeds > 1 else "")
 
 
-def _add(
-    found: dict[str, Experiment],
-    methods: Sequence[Mapping[str, Any]],
-    bench: Bench,
-    seed: int,
-    shared: Experiment,
-    places: Mapping[str, str],
-) -> None:
-    """Add what is listed to what was found; `places` of networks that are named take their names' place."""
-    for method in methods:
-        name = _of_seed(_named(method), bench, seed)
-        if name in found:
-            raise ValueError(f"two networks of the bench are called {name}; give each method a name of its own")
-        named = {key: places[str(method[key])] for key in ("start", "substitute") if str(method.get(key)) in places}
-        found[name] = _experiment({**method, **named}, shared)
+def _add(found: dict[str, Experiment], name: str, made: Experiment) -> None:
+    if name in found:
+        raise ValueError(f"two networks of the bench are called {name}; give each method a name of its own")
+    found[name] = made
 
 
 def _named(method: Mapping[str, Any]) -> str:

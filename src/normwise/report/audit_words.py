@@ -74,14 +74,21 @@ def _source(one: Mapping[str, Any]) -> str:
     """Who claims it."""
     if own(one):
         return f"No claim was given: it is what the first attack leaves, {_first(one)}."
-    return f"It was given to the audit{f', as what {_first(one)} leaves' if one.get('claimed_under') else ''}."
+    given = "--claim" in _command(one) or one.get("claimed_under")
+    return (
+        f"It was given to the audit{f', as what {_first(one)} leaves' if one.get('claimed_under') else ''}." if given else ""
+    )
 
 
 def own(one: Mapping[str, Any]) -> str:
     """The attack whose figure stands in for a claim that nobody gave; empty where one was given, or nobody knows."""
-    under, command = one.get("claimed_under") or {}, str((one.get("provenance") or {}).get("command") or "")
+    under, command = one.get("claimed_under") or {}, _command(one)
     nobody = "n" not in under if under else command.startswith("normwise audit") and "--claim" not in command
     return _first(one) if nobody else ""
+
+
+def _command(one: Mapping[str, Any]) -> str:
+    return str((one.get("provenance") or {}).get("command") or "")
 
 
 def _first(one: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def cautions(found: Sequence[Cell], failures: Mapping[str, str], compared: bool)
     if any(cell.coupled for cell in found):
         told.append(
             (
-                "Coupled images (◆) judged by whole batches, which gives higher figures",
+                "Coupled images (◆): answers depend on the rest of the batch, so whole batches are judged, which gives higher figures",
                 "The worst case of coupled images is taken batch by batch, of independent images image by image. For the same "
                 "images and attacks, batch by batch gives the higher figure. A gain of coupled images is partly due to this."
                 f"{' If one image among clean neighbours leaves less, that counts.' * any(c.single for c in found)}",
@@ -55,7 +55,7 @@ def cautions(found: Sequence[Cell], failures: Mapping[str, str], compared: bool)
         what = joined(dict.fromkeys(check.name for cell in found for check in cell.doubts))
         told.append(
             (
-                f"A check warned about {plural(len(doubted), 'network')} (marked !)",
+                f"A check warned about {plural(len(doubted), 'network')} (!): {what}",
                 f"A sanity check warned ({what}) for {plural(len(doubted), 'network')}: {joined(doubted)}.",
             )
         )
