@@ -408,7 +408,7 @@ def test_networks_of_one_recipe_that_began_otherwise_are_rows_of_one_setting():
     tuned.experiment["start"] = "runs/standard"
     found = cells.of([grid_row, tuned])
     assert [cell.setting for cell in found] == ["", ""]
-    assert [cell.recipe for cell in found] == ["standard (start=none)", "standard (start=runs/standard)"]
+    assert [cell.recipe for cell in found] == ["standard (from random weights)", "standard (from runs/standard)"]
 
 
 def test_every_figure_leads_to_the_card_it_was_measured_under(bench):

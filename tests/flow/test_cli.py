@@ -912,7 +912,7 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
     assert (first["seed"], first["data"]["train_limit"], first["columns"]["kinds"]) == (10_000, 60, [])
     told = html.unescape((tmp_path / "bench/report.html").read_text())
     assert "Networks are compared only within one setting" not in told
-    assert "start=other" in told
+    assert "from other" in told
     parts = json.loads(done("status", tmp_path / "bench", "--json", "true"))["parts"]
     assert parts[0]["name"] == "other"
 

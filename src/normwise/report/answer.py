@@ -108,7 +108,7 @@ def _norms(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]
         each = joined(f"{cell.norm} {percent(cell.worst.value)}" for cell in found)
         return f"Worst case of each, in {len(settings)} settings: {each}.", rest
     if not compared:
-        return f"{capital(best.norm)} keeps most under attack: {percent(best.worst.value)}.", rest
+        return f"{capital(before.how(best))} keeps most under attack: {percent(best.worst.value)}.", rest
     gains = _gains(columns)
     above = [(column, cell) for column, cell in gains if not cell.coupled]
     if not above:

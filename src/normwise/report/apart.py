@@ -24,6 +24,7 @@ _SAID = {
     "strongest": "then by {}",
 }
 _OWN = {"npz": "path", "folder": "root", "video": "root"}  # data of one's own is called by its file
+_BEGUN = {"start": ("from {}", "from random weights"), "substitute": ("listening to {}", "no substitute")}
 _NONE = {"craft_on": "made on the network itself"}
 
 
@@ -70,7 +71,7 @@ def told_apart(
     choices: Sequence[Mapping[str, Any]], said: Callable[[str, Mapping[str, Any]], str] | None = None
 ) -> list[str]:
     """Call each choice by its label, and equal labels of unequal choices by the options in which they differ too, as they are `said`."""
-    said = said or (lambda key, options: f"{key}={_short(options.get(key))}")
+    said = said or _option
     names = [label(choice) for choice in choices]
     options = [flat(choice) for choice in choices]
     told: dict[str, str] = {}
@@ -83,6 +84,12 @@ def told_apart(
         same = sum(other.split(" #")[0] == text for key, other in told.items() if key != key_of(choice))
         told.setdefault(key_of(choice), f"{text} #{same + 1}" if same else text)
     return [told[key_of(choice)] for choice in choices]
+
+
+def _option(key: str, options: Mapping[str, Any]) -> str:
+    """An option as one writes it; in words what a network begins with or listens to."""
+    some, none = _BEGUN.get(key, (f"{key}={{}}", f"{key}=none"))
+    return some.format(_short(options[key])) if options.get(key) is not None else none
 
 
 def _in_words(key: str, options: Mapping[str, Any]) -> str:
