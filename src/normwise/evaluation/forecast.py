@@ -15,7 +15,7 @@ from ..utils.forward import logits_of
 from ..utils.model_state import device_of, running, untouched
 
 ROWS = 16  # that are timed
-WORTH = 120  # seconds from which it is told
+WORTH = 60  # seconds from which it is told
 
 
 def forecast(model: nn.Module, batch: Batch, attacks: Sequence[Any], rows: int) -> float:
