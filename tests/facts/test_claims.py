@@ -444,6 +444,9 @@ def test_beside_the_claims_stands_what_training_cost_what_weaker_attackers_saw_a
     assert tables["Weaker attackers of ABNN"].rows == [("abnn", "gradient of the target alone", "50.0 / 10.0")]
     assert tables["Under patches"].rows == [("bn-standard-patch", "60.0", "40.0 / 30.0")]
     assert len(tables["Not made yet"].rows) == len(CELLS) - 2
+    later = {"training": None, "figures": {"paper": {"0": 0.8, "3": 0.2}, "strongest": {"0": 0.8, "3": 0.1}}}
+    (both,) = (one for one in beside({"bn-standard-patch": [patched, later]}) if one.title == "Under patches")
+    assert both.rows == [("bn-standard-patch", "70.0", "40.0 / 30.0", "20.0 / 10.0")]  # each size of the seeds that have it
     assert "RobustNorm's own protocol" not in tables
 
 

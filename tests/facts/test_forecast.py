@@ -24,6 +24,20 @@ def test_passes_are_those_of_a_search_that_finds_nothing(attack):
     assert least * attack.passes < spent < 1.4 * attack.passes
 
 
+def test_where_no_gradient_passes_forward_are_timed_and_where_nothing_works_nothing_is_told():
+    class Cut(torch.nn.Module):
+        def forward(self, x):
+            return torch.from_numpy(x.numpy()).flatten(1)[:, :2]
+
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError("no memory")
+
+    batch = Batch(torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long), torch.arange(4))
+    assert forecast.forecast(Cut(), batch, ATTACKS, 100) > 0
+    assert forecast.forecast(Broken(), batch, ATTACKS, 100) == 0
+
+
 def test_a_long_evaluation_is_told_and_a_short_one_is_not(monkeypatch):
     model, x, y = decided()
     parts, told = [Batch(x, y, torch.arange(len(y)))] * 3, []

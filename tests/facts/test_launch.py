@@ -275,3 +275,22 @@ def test_files_are_listed_while_another_process_takes_folders_away(tmp_path):
     assert list(found) == []
     sweep(tmp_path)
     assert list(below(tmp_path)) == []
+
+
+def test_a_job_whose_need_has_failed_fails_with_it_and_is_done_when_that_works(tmp_path):
+    works, done = [False], []
+
+    def need():
+        if not works[0]:
+            raise RuntimeError("no luck")
+        done.append("need")
+
+    jobs = [
+        Job("row", lambda: done.append("row"), lambda: "row" in done, ("need",)),
+        Job("need", need, lambda: "need" in done),
+    ]
+    ended = dict(launch(jobs, Crew(1), tmp_path, lambda text: None))
+    assert (str(ended["row"]), done) == ("need, which it needs, has failed", [])
+    works[0] = True
+    assert set(dict(launch(jobs, Crew(1), tmp_path, lambda text: None)).values()) == {None}
+    assert done == ["need", "row"]

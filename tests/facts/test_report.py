@@ -411,6 +411,30 @@ def test_networks_of_one_recipe_that_began_otherwise_are_rows_of_one_setting():
     assert [cell.recipe for cell in found] == ["standard (from random weights)", "standard (from runs/standard)"]
 
 
+def test_what_a_bench_trains_first_has_one_name_for_all_seeds_and_those_of_two_benches_are_two():
+    starts = ("a/pretrained/other-seed0", "a/pretrained/other-seed1", "b/pretrained/other-seed0", "b/pretrained/other-seed7")
+    rows = [result("bn", seed=seed) for seed in (0, 1, 0, 1)]
+    for row, start in zip(rows, starts, strict=True):
+        row.experiment["start"] = start
+    found = cells.of([result("bn", seed=0), *rows])
+    assert [len(cell.results) for cell in found] == [1, 2, 1, 1]
+    assert [cell.recipe for cell in found][1:3] == ["standard (from other)", "standard (from other) #2"]
+
+
+def test_several_seeds_are_compared_with_a_t_for_all_comparisons():
+    one, other = (
+        [result(norm, worst=worst + 0.01 * seed, seed=seed) for seed in (0, 1, 2)]
+        for norm, worst in (("gn", 0.3), ("bn", 0.1))
+    )
+    (high, low) = cells.of([*one, *other])
+    assert cells.beyond_chance(high, low, 1)
+    assert not cells.beyond_chance(high, low, 10_000)
+    scores = [r.evaluation.robust_accuracy for r in one]
+    assert cells.over_seeds(scores, 12).high - cells.over_seeds(scores, 12).value > 1.46 * (
+        cells.over_seeds(scores).high - cells.over_seeds(scores).value
+    )
+
+
 def test_every_figure_leads_to_the_card_it_was_measured_under(bench):
     tags = Tags((bench[0] / "report.html").read_text()).found
     ids = {attributes["id"] for _, attributes in tags if attributes.get("id", "").startswith("card-")}

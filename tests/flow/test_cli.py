@@ -32,6 +32,8 @@ from torch import nn
 
 import normwise
 from normwise.__main__ import main
+from normwise.auditing.auditor import Claim, _asked_already
+from normwise.auditing.checks.record import read
 from normwise.cli.examples import EXAMPLES
 from normwise.cli.progress import bar
 from normwise.data import ArrayFile, Digits, Mnist
@@ -200,6 +202,9 @@ def test_an_audit_leaves_a_page_and_several_stand_on_one():
     before = Path("OUT/one/audit.json").read_text()
     assert done("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one") == said  # it is read, and not made again
     assert Path("OUT/one/audit.json").read_text() == before
+    ended, model = read(Path("OUT/one/audit.json")), normwise.load("run").model
+    asked = [_asked_already(ended, model, claim) for claim in (Claim(0.9), Claim(0.8), Claim(0.9, {"n": 5}))]
+    assert asked == [True, False, False]  # of a claim's file that has changed the audit is another one
     Path("OUT/one/audit.json").write_text(before.replace('"verdict"', '"verdicts"'))
     broken = say("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one")
     assert (broken.status, "OUT/one/audit.json is not the record of an audit" in broken.err) == (2, True)
@@ -915,6 +920,10 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
     assert "from other" in told
     parts = json.loads(done("status", tmp_path / "bench", "--json", "true"))["parts"]
     assert parts[0]["name"] == "other"
+    shutil.move(tmp_path / "bench", tmp_path / "moved")
+    assert "failed" not in done(*words[:-1], tmp_path / "moved")  # its rows are found, not made again
+    again = {one["name"]: one for one in json.loads((tmp_path / "moved/results.json").read_text())["cells"]}
+    assert again == results
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,8 @@ def test_controls_that_no_claim_needs_are_made_once():
     assert seeds["bnm"] == seeds["head-fragile"] == seeds["bn-half-autoattack"] == [0]
     more = planned(Reproduce(preset="s", only=("bnm",), first_seed=6, seeds=1))
     assert more == [("bn-standard", 0), ("bn-standard", 6), ("bnm", 6)]
+    later = planned(Reproduce(preset="l", published="there", first_seed=6))
+    assert ("bn-published-20", 0) in later  # a premise reads it
 
 
 def test_records_of_before_are_read_as_history_and_never_taken_for_cells_of_today():

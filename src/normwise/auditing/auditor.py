@@ -139,7 +139,7 @@ def claimed(text: str) -> Claim:
 def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     """Audit a network and write `audit.json` and `config.yaml`. Finished batches are kept in `parts`, from which the same call goes on.
 
-    A finished audit of the same network is read, and nothing is asked again.
+    A finished audit of the same network and claim is read, and nothing is asked again.
 
     Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
@@ -156,7 +156,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     named = _named(settings)
     loaded = load(*named)
     model = moved(loaded.model, device)
-    if (folder / RECORD).is_file() and (ended := read(folder / RECORD)).digest == digest(model):
+    if (folder / RECORD).is_file() and _asked_already(ended := read(folder / RECORD), model, claim):
         return ended
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     _together(model, batches[0])
@@ -194,6 +194,16 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     made = dataclasses.replace(made, **about, seconds=time.monotonic() - started)
     write(folder / RECORD, to_json(made))
     return made
+
+
+def _asked_already(ended: Audited, model: nn.Module, claim: Claim) -> bool:
+    """Whether an audit was of this network and this claim, whose file may have changed."""
+    same = claim.share is None or claim.share == ended.claimed_accuracy
+    return (
+        ended.digest == digest(model)
+        and same
+        and (not claim.under or plain(dict(claim.under)) == plain(ended.claimed_under))
+    )
 
 
 def _named(settings: Audit) -> tuple[str, str, int]:

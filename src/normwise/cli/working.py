@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data.cache import reporting
 from ..types import Report
 from ..utils.run import RESULT
-from ..utils.run_folder import nothing_left
+from ..utils.run_folder import PRETRAINED, nothing_left
 from .progress import progress
 
 FINISHED = (
@@ -17,6 +17,7 @@ FINISHED = (
     "parts/*",
     "parts/*/*",
     "cells/*/last.pt",
+    f"{PRETRAINED}/*/last.pt",
     f"cells/*/{RESULT}",
     "cells/*/audit.json",
     "cells/*/parts/*",

@@ -23,22 +23,27 @@ def forecast(model: nn.Module, batch: Batch, attacks: Sequence[Any], rows: int) 
 
     They go through twice, and the second time counts. A pass backward counts as two forward. The network is left as it was.
     """
-    x, spent = batch.x[:ROWS].to(device_of(model)), 0.0
-    with torch.enable_grad(), running(model, "eval"), untouched(model, generator(0, "forecast")):
-        for _ in range(2):
-            began, passes = time.perf_counter(), _through(model, x)
-            spent = (time.perf_counter() - began) / passes
+    x = batch.x[:ROWS].to(device_of(model))
+    with running(model, "eval"), untouched(model, generator(0, "forecast")):
+        spent = next((seconds for backward in (True, False) if (seconds := _a_pass(model, x, backward))), 0.0)
     return sum(getattr(attack, "passes", 0) for attack in attacks) * spent / len(x) * rows
 
 
-def _through(model: nn.Module, x: Tensor) -> int:
-    """Send rows through a network, and their gradient back where there is one; returns the passes that this was."""
-    x = x.clone().requires_grad_()
-    logits = logits_of(model, x)
-    if not logits.requires_grad:
-        return 1
-    torch.autograd.grad(logits.sum(), x, allow_unused=True)
-    return 3
+def _a_pass(model: nn.Module, x: Tensor, backward: bool) -> float:
+    """Seconds of a pass; 0 where the network, or its gradient, fails: what that means is for others to say."""
+    seconds = 0.0
+    try:
+        for _ in range(2):
+            began = time.perf_counter()
+            with torch.set_grad_enabled(backward):
+                inputs = x.clone().requires_grad_(backward)
+                logits = logits_of(model, inputs)
+                if backward:
+                    torch.autograd.grad(logits.sum(), inputs)
+            seconds = (time.perf_counter() - began) / (3 if backward else 1)
+    except Exception:
+        return 0.0
+    return seconds
 
 
 def foretell(

@@ -21,8 +21,8 @@ from ..threats import THREATS, Linf
 from ..training.recipes import RECIPES, Adversarial, Standard
 from ..training.schedule import Schedule
 from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel
-from ..utils.run import PRETRAINED, RESULT, check_running
-from ..utils.run_folder import check_folder, keep_settings
+from ..utils.run import RESULT, check_running
+from ..utils.run_folder import PRETRAINED, check_folder, keep_settings
 from .backends import BACKENDS, Backend, Processes
 from .columns import Columns
 from .experiment import Experiment, finished, prepared, run
@@ -115,19 +115,25 @@ def cells(bench: Bench, folder: Path) -> dict[str, Experiment]:
         places = {name: str(folder / PRETRAINED / _of_seed(name, bench, seed)) for name in names}
         for method in bench.methods:
             name = _of_seed(_named(method), bench, seed)
-            own = {key: places[str(method[key])] for key in ("start", "substitute") if str(method.get(key)) in places}
+            own = {key: places[named] for key, named in _begins(method).items() if named in places}
             _add(found, name, _experiment({**method, **own}, shared))
     return found
 
 
 def pretrained(bench: Bench) -> dict[str, Experiment]:
-    """The networks that are trained before the rows, by name; each is asked for its clean accuracy. Raises ValueError as `cells` does."""
+    """The networks that are trained before the rows that name them, by name; each is asked for its clean accuracy. Raises ValueError as `cells` does."""
     found: dict[str, Experiment] = {}
     for seed in range(bench.seeds):
         quick = dataclasses.replace(_shared(bench, seed + APART), attacks=bench.attacks[:1], strongest=(), columns=Columns())
         for one in bench.pretrained:
-            _add(found, _of_seed(_named(one), bench, seed), _experiment(one, quick))
+            if any(_named(one) in _begins(method).values() for method in bench.methods):
+                _add(found, _of_seed(_named(one), bench, seed), _experiment(one, quick))
     return found
+
+
+def _begins(method: Mapping[str, Any]) -> dict[str, str]:
+    """What a method's network begins with and listens to, where it names any."""
+    return {key: method[key] for key in ("start", "substitute") if isinstance(method.get(key), str)}
 
 
 def _shared(bench: Bench, seed: int) -> Experiment:

@@ -132,6 +132,9 @@ def _worked(jobs: Sequence[Job], claims: Claims, seconds: float, say: Say) -> It
                 break
             if any(one in left for one in job.after):
                 continue
+            if lacks := [one for one in job.after if claims.failure(one) is not None]:
+                claims.fail(name, f"{lacks[0]}, which it needs, has failed")
+                break
             if time.monotonic() > until:
                 return
             with claims.taken(name) as tries:

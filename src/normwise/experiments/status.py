@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,8 +20,8 @@ from ..training.loop import LOG
 from ..types import silent
 from ..utils.claims import Claims
 from ..utils.leftovers import below
-from ..utils.run import PRETRAINED, RESULT
-from ..utils.run_folder import CONFIG
+from ..utils.run import RESULT
+from ..utils.run_folder import CONFIG, PRETRAINED
 from . import audits
 from .evaluation_run import Evaluate
 from .experiment import Experiment
@@ -102,16 +102,21 @@ def _left(parts: list[Part]) -> float | None:
 
 
 def _since(folder: Path) -> float:
-    return max(0.0, time.time() - max(_times(folder)))
+    return max(0.0, time.time() - max(_times(below(folder))))
 
 
-def _times(folder: Path, ending: str = "") -> list[float]:
-    """When the files below a folder were written; one that is taken away meanwhile is left out."""
+def _times(paths: Iterable[Path]) -> list[float]:
+    """When files were written; one that is taken away meanwhile is left out."""
     found = []
-    for path in below(folder):
+    for path in paths:
         with suppress(FileNotFoundError):
-            found += [path.stat().st_mtime] * path.name.endswith(ending)
+            found.append(path.stat().st_mtime)
     return found
+
+
+def _batches(folder: Path) -> list[Path]:
+    """The finished batches below a folder."""
+    return [path for path in below(folder / PARTS) if path.suffix == ".safetensors"]
 
 
 def _trained(e: Experiment, folder: Path, name: str = "train") -> Part:
@@ -176,11 +181,11 @@ def _evaluation(e: Any, folder: Path) -> list[Part]:
     if (folder / RESULT).is_file():
         found = read_result(folder / RESULT).evaluation
         return [Part(name="evaluate", state="done", share=1.0, seconds=found.seconds, says=f"worst {found.headline}")]
-    made = _times(folder / PARTS, ".safetensors")
+    made = _times(path for path in _batches(folder) if path.parent == folder / PARTS)  # not those of columns
     batches = len(e.data.test(batch_size=e.batch_size))
     if not made:
         return [Part(name="evaluate", state="waiting", share=0.0, seconds=0.0, says=f"{batches} batches")]
-    seconds, says = max(made) - min(_times(folder), default=min(made)), f"{len(made)} of {batches} batches"
+    seconds, says = max(made) - min(_times(below(folder)), default=min(made)), f"{len(made)} of {batches} batches"
     return [Part(name="evaluate", state="under way", share=len(made) / batches, seconds=seconds, says=says)]
 
 
@@ -199,7 +204,7 @@ def _audited(e: Audit, folder: Path, name: str) -> Part:
         return Part(name=name, state="done", share=1.0, seconds=found.get("seconds", 0.0), says=found["verdict"])
     if not (folder / CONFIG).is_file():
         return Part(name=name, state="waiting", share=0.0, seconds=0.0)
-    made = _times(folder / PARTS, ".safetensors")
+    made = _times(_batches(folder))
     began = (folder / CONFIG).stat().st_mtime  # its settings are written again whenever it goes on
     seconds = max(0.0, max(made, default=began) - began)
     says = f"{len(made)} batches kept, {e.budget:g} minutes at most"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..utils.run_folder import PRETRAINED
 from .words import joined
 
 _MOST = 3  # differences that a name lists
@@ -89,7 +90,10 @@ def told_apart(
 def _option(key: str, options: Mapping[str, Any]) -> str:
     """An option as one writes it; in words what a network begins with or listens to."""
     some, none = _BEGUN.get(key, (f"{key}={{}}", f"{key}=none"))
-    return some.format(_short(options[key])) if options.get(key) is not None else none
+    value = options.get(key)
+    if isinstance(value, str) and Path(value).parent.name == PRETRAINED:
+        value = Path(value).name
+    return none if value is None else some.format(_short(value))
 
 
 def _in_words(key: str, options: Mapping[str, Any]) -> str:

@@ -74,17 +74,16 @@ def _source(one: Mapping[str, Any]) -> str:
     """Who claims it."""
     if own(one):
         return f"No claim was given: it is what the first attack leaves, {_first(one)}."
-    given = "--claim" in _command(one) or one.get("claimed_under")
-    return (
-        f"It was given to the audit{f', as what {_first(one)} leaves' if one.get('claimed_under') else ''}." if given else ""
-    )
+    if "n" in (one.get("claimed_under") or {}):
+        return f"It was given to the audit, as what {_first(one)} leaves."
+    return "It was given to the audit." * ("--claim" in _command(one))
 
 
 def own(one: Mapping[str, Any]) -> str:
-    """The attack whose figure stands in for a claim that nobody gave; empty where one was given, or nobody knows."""
-    under, command = one.get("claimed_under") or {}, _command(one)
-    nobody = "n" not in under if under else command.startswith("normwise audit") and "--claim" not in command
-    return _first(one) if nobody else ""
+    """The attack whose figure stands in for a claim that nobody gave; empty where one was given, it could not run, or nobody knows."""
+    under = one.get("claimed_under") or {}
+    ran = not any("there is no claim" in str(reason) for reason in one.get("reasons", ()))
+    return _first(one) if under and "n" not in under and ran else ""
 
 
 def _command(one: Mapping[str, Any]) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 from ..records import Check, Result, Score, lower
-from ..utils.intervals import leads
-from ..utils.run import PRETRAINED
+from ..utils.intervals import LEVEL, above, leads
+from ..utils.run_folder import PRETRAINED
 from .apart import key_of, label, named, told_apart
 from .words import joined
 
@@ -73,7 +72,13 @@ class Cell:
     @property
     def worst(self) -> Score:
         """The headline: of coupled rows the lower of joint and single, where both were measured."""
-        return lower(self.joint, self.single)
+        return self.worst_of(1)
+
+    def worst_of(self, tests: int) -> Score:
+        """The same with an interval for so many tests together."""
+        joint = over_seeds([r.evaluation.robust_accuracy for r in self.results], tests)
+        known = [r.evaluation.single for r in self.results if r.evaluation.single]
+        return lower(joint, over_seeds(known, tests) if len(known) == len(self.results) else None)
 
     @property
     def paired(self) -> bool:
@@ -115,9 +120,10 @@ class Cell:
 def beyond_chance(one: Cell, other: Cell, tests: int) -> bool:
     """Whether a network is more robust than another, on the same images, by more than chance: of one seed image by image, corrected for
     so many tests."""
-    alone = len(one.results) == len(other.results) == 1
-    rows = [cell.results[0].evaluation.standing * alone for cell in (one, other)]
-    return leads(one.worst, other.worst, (rows[0], rows[1]), tests)
+    if len(one.results) == len(other.results) == 1:
+        rows = [cell.results[0].evaluation.standing for cell in (one, other)]
+        return leads(one.worst, other.worst, (rows[0], rows[1]), tests)
+    return above(one.worst_of(tests), other.worst_of(tests))
 
 
 def of(results: Sequence[Result]) -> list[Cell]:
@@ -168,18 +174,20 @@ def attackers(results: Iterable[Result], further: bool | None = None) -> list[st
     return list(dict.fromkeys(names))
 
 
-def over_seeds(scores: Sequence[Score]) -> Score:
+def over_seeds(scores: Sequence[Score], tests: int = 1) -> Score:
     """The mean over seeds. Its interval joins, as independent errors, that of the rows (the seeds share them, so it does
-    not shrink) and that of the trainings (Student's t over the seeds)."""
-    first = scores[0]
-    if len(scores) == 1:
+    not shrink) and that of the trainings (Student's t over the seeds). It holds 95% of the time, for so many `tests` together."""
+    first, last = scores[0], 1 - LEVEL / 2 / tests
+    if len(scores) == tests == 1:
         return first
-    from scipy.stats import t
+    wider = NormalDist().inv_cdf(last) / NormalDist().inv_cdf(1 - LEVEL / 2)
+    mean, trainings = fmean(s.value for s in scores), 0.0
+    if len(scores) > 1:
+        from scipy.stats import t
 
-    mean = fmean(s.value for s in scores)
-    trainings = float(t.ppf(0.975, len(scores) - 1)) * stdev(s.value for s in scores) / sqrt(len(scores))
-    low = mean - hypot(mean - fmean(s.low for s in scores), trainings)
-    high = mean + hypot(fmean(s.high for s in scores) - mean, trainings)
+        trainings = float(t.ppf(last, len(scores) - 1)) * stdev(s.value for s in scores) / sqrt(len(scores))
+    low = mean - hypot(wider * (mean - fmean(s.low for s in scores)), trainings)
+    high = mean + hypot(wider * (fmean(s.high for s in scores) - mean), trainings)
     return Score(value=mean, low=max(low, 0.0), high=min(high, 1.0), n=first.n, unit=first.unit, rows=first.rows)
 
 
@@ -228,13 +236,11 @@ def _recipe(result: Result) -> dict[str, Any]:
     if "recipe" not in e:
         return {"label": "as given, not trained here"}
     adapted = e.get("substitute") or (e.get("adaptive") or {}).get("source") == "plain"
-    return _mapping(e["recipe"]) | {key: _begun(e[key]) for key in _FROM if e.get(key) and (adapted or key != "adaptive")}
-
-
-def _begun(given: Any) -> Any:
-    """What a network begins with or listens to; one of the bench's own by its name, which is the same for all seeds."""
-    path = Path(str(given))
-    return re.sub(r"-seed\d+$", "", path.name) if path.parent.name == PRETRAINED else given
+    begun = {key: e[key] for key in _FROM if e.get(key) and (adapted or key != "adaptive")}
+    for key in ("start", "substitute"):  # of a bench: of the row's own seed, and the same for all seeds
+        if Path(str(begun.get(key, ""))).parent.name == PRETRAINED:
+            begun[key] = begun[key].removesuffix(f"-seed{e.get('seed', 0)}")
+    return _mapping(e["recipe"]) | begun
 
 
 def _mapping(choice: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 RESULT = "result.json"
-PRETRAINED = "pretrained"  # in the folder of a bench: networks that its rows start from or listen to, by name and seed
 
 
 def check_running(settings: Any) -> None:

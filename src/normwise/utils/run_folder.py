@@ -15,6 +15,7 @@ from ..registry import changed, plain
 from .leftovers import sweep
 
 CONFIG = "config.yaml"
+PRETRAINED = "pretrained"  # in the folder of a bench: networks that its rows start from or listen to, by name and seed
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 MANY = 1000  # entries of a folder that are looked at
@@ -72,6 +73,10 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
         return False
     if agree:
         return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
+    for key in ("start", "substitute"):  # a bench may be moved, with what its rows begin from
+        places = [Path(str(value)) for value in (held.get(key), getattr(e, key, None))]
+        if all(place.parent.name == PRETRAINED for place in places) and places[0].name == places[1].name:
+            held[key] = getattr(e, key)
     free = ("jobs", "devices", "backend", *getattr(e, "free", ()))
     return not changed(held | {name: plain(getattr(e, name)) for name in free if hasattr(e, name)}, e)
 

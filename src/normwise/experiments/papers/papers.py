@@ -182,7 +182,7 @@ def _under(
     return tuple(
         Cell(
             name=f"{cell.name}-{attack}",
-            system=cell.system,
+            system="abnn" if attack == "columns" else cell.system,
             about=about.format(cell.name),
             begin=given,
             needs=(cell.name,),

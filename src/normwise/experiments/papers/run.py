@@ -146,6 +146,7 @@ def planned(settings: Reproduce) -> list[Made]:
     """The cells to make, with their seeds: seed 0 of all, which tunes, and the seeds that decide of what claims need or the user names."""
     scale, names = settings.scale, wanted(settings)
     read = [cell for claim in claims_of(settings.preset) for cell in claim.cells]
+    asked = {cell for claim in claims_of(settings.preset) for premise in claim.premises for cell in premise.cells}
     decisive = wanted(replace(settings, system="all", only=tuple(read)))
     first = settings.first_seed or scale.first
     seeds = range(first, first + (settings.seeds or scale.looks[0]))
@@ -155,7 +156,7 @@ def planned(settings: Reproduce) -> list[Made]:
         for seed in dict.fromkeys([*tuned, *seeds])
         for name in names
         if (settings.only or seed == 0 or name in decisive or CELLS[name].every)
-        and not (seed == 0 and settings.first_seed and CELLS[name].recipe is None)
+        and not (seed == 0 and settings.first_seed and CELLS[name].recipe is None and name not in asked)
     ]
 
 

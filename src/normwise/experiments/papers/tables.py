@@ -25,13 +25,18 @@ def beside(records: Mapping[str, Sequence[Mapping[str, Any]]], planned: Sequence
 
 
 def _patches(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    rows, sizes = [], list[str]()
-    for name, records in known.items():
-        if CELLS[name].under == "patch":
-            paper, strongest = _each(records, "paper"), _each(records, "strongest")
-            sizes = [size for size in paper[0] if size != "0"]
-            clean = _percent(paper, "0")
-            rows.append((name, clean, *(f"{_percent(paper, size)} / {_percent(strongest, size)}" for size in sizes)))
+    """Seeds may have been judged at different sizes: each mean is over those that were judged there."""
+    each = {name: records for name, records in known.items() if CELLS[name].under == "patch"}
+    paper, strongest = ({name: _each(records, side) for name, records in each.items()} for side in ("paper", "strongest"))
+    sizes = sorted({size for seeds in paper.values() for one in seeds for size in one} - {"0"}, key=float)
+    rows = []
+    for name in each:
+        sides = ([[one for one in seeds if size in one] for seeds in (paper[name], strongest[name])] for size in sizes)
+        figures = (
+            " / ".join(_percent(side, size) if side else "–" for side in both)
+            for size, both in zip(sizes, sides, strict=True)
+        )
+        rows.append((name, _percent(paper[name], "0"), *figures))
     return Table(
         "Under patches",
         "Accuracy in percent under one search / under all searches; a patch may hold any pixels.",
