@@ -1,6 +1,6 @@
 """A network of ResNet-50's size on images of 224 pixels: do `evaluate` and `audit` say first how long, keep to a budget, and to memory?
 
-    PYTHONPATH=benchmarks python benchmarks/large.py OUT.json [--rows 16] [--budget 10] [--pixels 224] [--width 64]
+    PYTHONPATH=benchmarks python benchmarks/large.py OUT.json [--rows 16] [--budget 10] [--audit 10] [--pixels 224] [--width 64]
 
 Random weights, whose running statistics are those of the images, and a last layer that is fitted to five kinds of images. Labels are the
 answers; the ball is so small that few fall. One thread. Memory is the peak of the resident set, and `--data.cache` keeps the images in a file: so memory should not hang on their
@@ -136,6 +136,7 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--budget", type=float, default=10)
+    parser.add_argument("--audit", type=float, default=10, help="minutes of each audit")
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--width", type=int, default=64)
     asked = parser.parse_args()
@@ -149,8 +150,8 @@ def main():
         "evaluate, it goes on": ("evaluate", rows, "one", whole, asked.budget),
         f"evaluate, {few} images, fgsm": ("evaluate", few, "few", quick, 0),
         f"evaluate, {many} images, fgsm": ("evaluate", many, "many", quick, 0),
-        f"audit, {rows} images": ("audit", rows, "audit", f"--rows {rows} --at_once 4", asked.budget),
-        f"audit, {many} images": ("audit", many, "audit2", f"--rows {many} --at_once 4", asked.budget),
+        f"audit, {rows} images": ("audit", rows, "audit", f"--rows {rows} --at_once 4", asked.audit),
+        f"audit, {many} images": ("audit", many, "audit2", f"--rows {many} --at_once 4", asked.audit),
     }
     with tempfile.TemporaryDirectory() as place:
         parameters = prepared(Path(place), (few, rows, many), asked.pixels)
