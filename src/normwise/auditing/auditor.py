@@ -215,7 +215,7 @@ def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], repor
     """Tell if the strongest search may need more than the budget has for it."""
     rows = sum(len(batch.y) for batch in batches)
     some = batches[0]._replace(
-        x=batches[0].x[: settings.at_once or None]
+        x=batches[0].x[: settings.at_once]
     )  # as many as are searched at once, for the memory's sake
     needed = forecast(model, some, [AutoAttack()], rows) / 60 / settings.devices
     if needed > KEPT * settings.budget:
