@@ -214,9 +214,7 @@ def _named(settings: Audit) -> tuple[str, str, int]:
 def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], report: Report) -> None:
     """Tell if the strongest search may need more than the budget has for it."""
     rows = sum(len(batch.y) for batch in batches)
-    some = batches[0]._replace(
-        x=batches[0].x[: settings.at_once]
-    )  # as many as are searched at once, for the memory's sake
+    some = batches[0]._replace(x=batches[0].x[: settings.at_once])  # as many as are searched at once, for the memory's sake
     needed = forecast(model, some, [AutoAttack()], rows) / 60 / settings.devices
     if needed > KEPT * settings.budget:
         told = f"takes about {needed:.1f} minutes, and {KEPT * settings.budget:.1f} of {settings.budget:g} are kept for it"
