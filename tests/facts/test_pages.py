@@ -67,7 +67,7 @@ def words(page):
 def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     told = words(audit.to_html([audited()], HERE))
     order = (
-        "Doubtful: claimed 53.0%, at most 12.0% of these images stay correct.",
+        "Doubtful: PGD-20 leaves 53.0%, at most 12.0% of these images stay correct.",
         "Without an attack 94.0% of them are right.",
         "more than 5 points off the claim (here 41.0)",
         "For other images like these, 7.0–18.0% may be left (95% interval, n = 200).",
@@ -89,10 +89,14 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     places = [told.index(part) for part in order]
     assert places == sorted(places)
     told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)], HERE))
-    assert "Trustworthy: claimed 45.0%, the strongest attacks leave 43.5%, less than 5 points lower." in told
+    assert "Trustworthy: PGD-20 leaves 45.0%, the strongest attacks leave 43.5%, less than 5 points lower." in told
     assert "Each image alone: the other images of the batch were measured not to matter." in told
     assert "Failed checks" not in told
     given = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)
+    assert "PGD-20 alone" in told  # an older record, whose command names no claim
+    given["provenance"] = {"command": "normwise audit net --claim 0.45"}
+    told = words(audit.to_html([given], HERE))
+    assert "Trustworthy: claimed 45.0%, the" in told
     assert "Claimed under attack" in told
     nobody = {**given, "claimed_under": {"threat": given["threat"], "attacks": [{"name": "pgd", "steps": 20}]}}
     told = words(audit.to_html([nobody], HERE))
@@ -103,7 +107,7 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
     assert "PGD-20 leaves" not in words(audit.to_html([nobody], HERE))
     third = audited(verdict="not established", bound=0.5, coupled=False) | {"reasons": ["the bound is loose"]}
     told = words(audit.to_html([third], HERE))
-    assert "Not established: claimed 53.0%, at most 50.0% of these images stay correct." in told
+    assert "Not established: PGD-20 leaves 53.0%, at most 50.0% of these images stay correct." in told
     assert "No check contradicts the claim" in told
     assert "The bound is loose" in told
     assert "! not established" in words(audit.to_html([third, third], HERE))

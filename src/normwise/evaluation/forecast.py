@@ -56,4 +56,8 @@ def foretell(
     if late or seconds > WORTH:
         long = f"{seconds / 60:.{1 if seconds < 600 else 0}f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
         within = f"; the budget is {budget:g} minutes" * late
-        report(f"time: at most about {long} for {rows:,} images, less where images fall{within}", 0, len(batches))
+        report(
+            f"time: the searches take about {long} for {rows:,} images if none falls; start and checks come on top{within}",
+            0,
+            len(batches),
+        )

@@ -47,7 +47,7 @@ def opening(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands under the headline, as (what, words)."""
     under, claimed = moves(one["threat"]), percent(one["claimed_accuracy"])
     compared = f"The claim: {claimed} of test images stay right under attack{f' ({under})' if under else ''}. {_source(one)}"
-    compared += f" Against it: the attacks of {plural(sum(_status(each) != LEFT_OUT for each in one['checks']), 'check')}, on {one['n']} test images{_data(one)}."
+    compared += f" Against it: the attacks of {plural(sum(_status(each) != LEFT_OUT for each in one['checks']), 'check')} that apply, on {one['n']} test images{_data(one)}."
     clean = without_attack(one)
     compared += f" Without an attack {percent(clean)} of them are right." if clean is not None else ""
     excess = 100 * (one["claimed_accuracy"] - one["upper_bound"])
@@ -81,9 +81,10 @@ def _source(one: Mapping[str, Any]) -> str:
 
 def own(one: Mapping[str, Any]) -> str:
     """The attack whose figure stands in for a claim that nobody gave; empty where one was given, it could not run, or nobody knows."""
-    under = one.get("claimed_under") or {}
+    under, command = one.get("claimed_under") or {}, _command(one)
+    older = command.startswith("normwise audit") and not any(word in command for word in ("--claim", "--config"))
     ran = not any("there is no claim" in str(reason) for reason in one.get("reasons", ()))
-    return _first(one) if under and "n" not in under and ran else ""
+    return _first(one) if ran and ("n" not in under if under else older) else ""
 
 
 def _command(one: Mapping[str, Any]) -> str:
