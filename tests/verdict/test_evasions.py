@@ -145,6 +145,20 @@ def test_a_network_that_answers_otherwise_when_a_gradient_is_asked_for_is_named(
     assert (found.status, found.measured) == ("fail", "the network gives other answers when a gradient is requested")
 
 
+def test_batches_of_large_images_stay_small_enough_for_memory():
+    class Counting(nn.Module):
+        def forward(self, x):
+            sizes.add(len(x))
+            return x.mean((2, 3))
+
+    sizes = set[int]()
+    large = [Batch(torch.zeros(2, 3, 224, 224), torch.zeros(2, dtype=torch.long), torch.arange(2))]
+    found = BY_NAME["batch size"].ask(Case(Counting().eval(), large, THREAT))
+    assert found.status == "pass"
+    assert "(batches of 1, 2, 8, 32)" in found.measured
+    assert max(sizes) == 32
+
+
 def test_where_the_gradient_dwindles_the_layer_is_named():
     class Faint(nn.Module):
         def forward(self, x):

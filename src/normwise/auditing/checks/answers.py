@@ -17,6 +17,7 @@ from ...utils.model_state import device_of, running, untouched
 from .case import GAP, Case, Found, found, question
 
 SIZES = (1, 2, 8, 32, 128, 512)
+LARGEST = 512 * 3 * 64 * 64  # values of a batch: of images of 224 pixels no batch of more than 41, whose activations take gigabytes
 
 
 @question(
@@ -53,13 +54,14 @@ def repeated(case: Case) -> Found:
     "size with the claim",
 )
 def batch_size(case: Case) -> Found:
-    """Use batches of 1, 2, 8, 32, 128 and 512 images; if there are fewer, they are repeated."""
+    """Use batches of 1, 2, 8, 32, 128 and 512 images, fewer if they are large; if there are too few images, they are repeated."""
     x = torch.cat([batch.x for batch in case.batches])[: SIZES[-1]].to(device_of(case.model))
     model, size = case.network, len(case.batches[0].y)
+    sizes = [other for other in SIZES if other <= max(size, LARGEST // x[0].numel())]
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(case.seed, "sizes")):
         usual = torch.cat([logits_of(model, part) for part in x.split(size)])
         rounding, changes = 1e-3 * usual.abs().max(), dict[int, int]()
-        for other in SIZES:
+        for other in sizes:
             in_time()
             rows = x[: 64 if other == 1 else len(x)]
             filled = rows.repeat(-(-other // len(rows)), *[1] * (x.ndim - 1)) if other > len(rows) else rows
@@ -76,7 +78,7 @@ def batch_size(case: Case) -> Found:
     if told and not case.random:
         case.violated("coupled", f"decisions depend on the size of the batch: {told}")
     measured = (
-        f"decisions that differ from those in batches of {size}: {told or 'none'} (batches of {', '.join(map(str, SIZES))})"
+        f"decisions that differ from those in batches of {size}: {told or 'none'} (batches of {', '.join(map(str, sizes))})"
     )
     return found(measured, len(x), fail=bool(told) and not case.random)
 
