@@ -17,7 +17,7 @@ from ...utils.model_state import device_of, running, untouched
 from .case import GAP, Case, Found, found, question
 
 SIZES = (1, 2, 8, 32, 128, 512)
-LARGEST = 512 * 3 * 64 * 64  # values of a batch: of images of 224 pixels no batch of more than 41, whose activations take gigabytes
+LARGEST = 512 * 3 * 64 * 64  # values of a batch: the activations of more images of 224 pixels than 41 take gigabytes
 
 
 @question(
