@@ -78,7 +78,7 @@ def test_convolutions_over_time_are_never_laid_out_as_pictures():
 
 @pytest.mark.parametrize("options", [{"depth": 12}, {"width": 0}, {"depth": 101, "width": 8}])
 def test_impossible_sizes_are_refused(options):
-    with pytest.raises(ValueError, match=r"give 10, 18 or 101|width of resnet3d counts channels|multiple of 16"):
+    with pytest.raises(ValueError, match=r"give 10, 18, 20, 32, 56 or 101|width of resnet3d counts channels|multiple of 16"):
         ResNet3D(**options)
 
 
@@ -120,6 +120,18 @@ def test_inflated_weights_answer_a_picture_that_stands_still_as_the_image_networ
     images.layer4.register_forward_hook(lambda module, args, out: seen.append(out))
     clips(still), images(x)
     torch.testing.assert_close(*seen)
+
+
+@pytest.mark.parametrize(("depth", "shortcut"), [(20, "pad"), (32, "projection"), (56, "pad")])
+def test_published_depths_inflate(depth, shortcut):
+    images = ResNet(depth=depth, width=4, shortcut=shortcut)(BN(), classes=3, mean=(0.4,), std=(0.2,)).double().eval()
+    clips = ResNet3D(depth=depth, width=4, shortcut=shortcut)(BN(), classes=3, mean=(0.1,), std=(0.3,)).double().eval()
+    with torch.no_grad():
+        for p in images.parameters():
+            p.normal_(0, 0.3)
+    assert inflate(images.state_dict(), clips, "middle") == []
+    x = torch.rand(2, 1, 16, 16).double()
+    torch.testing.assert_close(clips(x[:, :, None].expand(-1, -1, 5, -1, -1)), images(x))
 
 
 def test_inflation_names_what_does_not_fit():

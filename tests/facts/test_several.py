@@ -54,8 +54,12 @@ def test_of_coupled_rows_the_attacker_has_one_batch_and_one_kind():
     assert several.union.value == pytest.approx(float(counts.amin(0).sum()) / 80)
     assert several.protocol_union is None
     few = [batch._replace(x=batch.x[:4], y=batch.y[:4], ids=batch.ids[:4]) for batch in parts[:2]]
-    alone = beside(Columns(kinds=("roa",), steps=1, search=0), evaluate(model, few, FIRST), model, FIRST)
-    assert alone.evaluations["roa"].single.rows > 0  # one image among clean ones, under this attacker
+    columns, verdict = Columns(kinds=("roa",), steps=1, search=0), evaluate(model, few, FIRST)
+    roa = beside(columns, verdict, model, FIRST).evaluations["roa"]
+    assert roa.single.rows > 0  # one image among clean ones, under this attacker
+    together_alone = beside(dataclasses.replace(columns, alone=False), verdict, model, FIRST).evaluations["roa"]
+    assert together_alone.single is None
+    assert together_alone.robust_accuracy == roa.robust_accuracy
 
 
 def test_columns_are_attacked_in_their_own_way_and_an_oracle_is_told_apart(tmp_path):

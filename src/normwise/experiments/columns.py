@@ -35,6 +35,7 @@ class Columns:
         search      steps of the stronger searches on what the protocol leaves; 0: no stronger searches
         repeats     places and restarts of searches for patches
         queries     queries of searches without gradients
+        alone       if images are coupled: in every column, attack 32 of them alone among clean neighbours too, which takes long
         oracle      of MultiBN: also let somebody who knows the attack choose the route; no defence that can be used
 
     Raises ValueError for counts below these.
@@ -45,6 +46,7 @@ class Columns:
     search: int = 50
     repeats: int = 10
     queries: int = 1000
+    alone: bool = True
     oracle: bool = False
 
     def __post_init__(self) -> None:
@@ -101,8 +103,10 @@ def beside(
         there = _below(folder, kind)
         one = evaluate(model, batches, its, craft_on=craft_on, folder=there, report=_named(report, kind))
         one = one.named(verdict.evaluation.model, verdict.evaluation.data)
-        whole = batch_attacks.with_single(one.evaluation, model, batches, its.threat, craft_on, report)
-        found[kind] = dataclasses.replace(one, evaluation=whole)
+        if columns.alone:
+            whole = batch_attacks.with_single(one.evaluation, model, batches, its.threat, craft_on, report)
+            one = dataclasses.replace(one, evaluation=whole)
+        found[kind] = one
     return dataclasses.replace(
         together(found), oracle=_oracle(model, batches, {"linf": plan, **plans}) if columns.oracle else {}
     )

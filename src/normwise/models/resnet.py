@@ -29,15 +29,17 @@ def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d
 
 
 class Pad(nn.Module):
-    """Parameter-free shortcut: every second pixel, and zero channels on both sides (He et al. 2016, option A)."""
+    """Parameter-free shortcut: every second pixel (and frame), and zero channels on both sides (He et al. 2016, option A)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.stride, self.extra = stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        before = self.extra // 2
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before))
+        before, inner = self.extra // 2, x.ndim - 2
+        for axis in range(2, x.ndim):
+            x = x[(slice(None),) * axis + (slice(None, None, self.stride),)]
+        return F.pad(x, (0, 0) * inner + (before, self.extra - before))
 
 
 class Block(nn.Module):

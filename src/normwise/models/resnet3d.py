@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..norms import BN, complete
 from ..types import Norm, Site
-from .resnet import Block, Network, check_width, start_at_zero
+from .resnet import Block, Network, Pad, Shortcut, check_width, start_at_zero
 from .standardize import Standardize
 from .views import OverViews
 
@@ -43,22 +43,24 @@ def _factored(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
 CONVOLUTIONS = {"3d": _whole, "(2+1)d": _factored}
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
-    """Nothing, or a 1 x 1 x 1 convolution and a norm where the size changes."""
+def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm, kind: Shortcut = "projection") -> nn.Module:
+    """Nothing, or where the size changes a 1 x 1 x 1 convolution and a norm, or no parameters."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
+    if kind == "pad":
+        return Pad(inputs, outputs, stride)
     return nn.Sequential(conv3d(inputs, outputs, (1, 1, 1), (stride, stride, stride)), norm(Site(outputs)))
 
 
 class ClipBlock(nn.Module):
     """relu(f(x) + shortcut(x)), f = conv norm relu conv norm, for clips."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, kind: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, kind: str, shortcut: Shortcut) -> None:
         super().__init__()
         conv = CONVOLUTIONS[kind]
         self.conv1, self.bn1 = conv(inputs, outputs, stride, norm), norm(Site(outputs))
         self.conv2, self.bn2 = conv(outputs, outputs, 1, norm), norm(Site(outputs))
-        self.shortcut = _shortcut(inputs, outputs, stride, norm)
+        self.shortcut = _shortcut(inputs, outputs, stride, norm, shortcut)
         start_at_zero(self.bn2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,14 +71,14 @@ class ClipBlock(nn.Module):
 class GroupedBlock(nn.Module):
     """relu(f(x) + shortcut(x)), f = 1 x 1 x 1 to half as many channels, 3 x 3 x 3 in 32 groups, 1 x 1 x 1, each with its norm."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, kind: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, kind: str, shortcut: Shortcut) -> None:
         super().__init__()
         inner = outputs // 2
         self.conv1, self.bn1 = conv3d(inputs, inner, (1, 1, 1), (1, 1, 1)), norm(Site(inner))
         self.conv2 = conv3d(inner, inner, (3, 3, 3), (stride, stride, stride), GROUPS)
         self.bn2 = norm(Site(inner))
         self.conv3, self.bn3 = conv3d(inner, outputs, (1, 1, 1), (1, 1, 1)), norm(Site(outputs))
-        self.shortcut = _shortcut(inputs, outputs, stride, norm)
+        self.shortcut = _shortcut(inputs, outputs, stride, norm, shortcut)
         start_at_zero(self.bn3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,11 +88,12 @@ class GroupedBlock(nn.Module):
 
 
 GROUPS = 32
-DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 101: (3, 4, 23, 3)}  # blocks of each stage
+CIFAR = {20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}  # the depths of `resnet`
+DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 101: (3, 4, 23, 3)} | CIFAR  # blocks of each stage
 
 
 class ClipNetwork(nn.Module):
-    """Stem, four stages of residual blocks (all but the first halve time, height and width), global average, linear.
+    """Stem, three or four stages of residual blocks (all but the first halve time, height and width), global average, linear.
 
     Reads pixels in [0, 1] of shape (b, channels, t, h, w); gives logits (b, classes).
     """
@@ -103,6 +106,7 @@ class ClipNetwork(nn.Module):
         depth: int,
         data: tuple[int, Sequence[float], Sequence[float]],
         stem: Stem = "small",
+        shortcut: Shortcut = "projection",
     ) -> None:
         super().__init__()
         classes, mean, std = data
@@ -114,15 +118,16 @@ class ClipNetwork(nn.Module):
         for stage, count in enumerate(DEPTHS[depth], 1):
             blocks, outputs = [], width * 2 ** (stage - 1) * (4 if depth == 101 else 1)
             for index in range(count):
-                blocks.append(block(inputs, outputs, 2 if stage > 1 and index == 0 else 1, norm, kind))
+                blocks.append(block(inputs, outputs, 2 if stage > 1 and index == 0 else 1, norm, kind, shortcut))
                 inputs = outputs
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        self.stages = len(DEPTHS[depth])
         self.linear = nn.Linear(inputs, classes)
         complete(self, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pool(F.relu(self.bn1(self.conv1(self.standardize(x)))))
-        for stage in range(1, 5):
+        for stage in range(1, self.stages + 1):
             y = self.get_submodule(f"layer{stage}")(y)
         return self.linear(y.mean((2, 3, 4)))
 
@@ -149,6 +154,7 @@ class _Clips:
     clips: ClassVar[bool] = True  # it reads (b, c, t, h, w)
 
     stem: ClassVar[Stem] = "small"
+    shortcut: ClassVar[Shortcut] = "projection"
     depths: ClassVar[tuple[int, ...]] = (10, 18)
 
     depth: int = 18
@@ -164,30 +170,34 @@ class _Clips:
         check_width(self.name, width=self.width)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-        network = ClipNetwork(norm or BN(), self.kind, self.width, self.depth, (classes, mean, std), self.stem)
+        network = ClipNetwork(
+            norm or BN(), self.kind, self.width, self.depth, (classes, mean, std), self.stem, self.shortcut
+        )
         return network if self.views == 1 else OverViews(network, self.views)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet3D(_Clips):
     """3D ResNet: a stem, and four stages of one (depth 10) or two (18) basic blocks; depth 101 is the 3D ResNeXt-101 of 3, 4, 23 and 3
-    bottlenecks in 32 groups.
+    bottlenecks in 32 groups. Depths 20, 32 and 56 have three stages, as `resnet` has, whose published weights inflate to them.
 
     Options
-        depth   10, 18 or 101
-        width   channels of the first stage (64 in the paper; 8 trains on a laptop); of depth 101 a multiple of 16
-        views   clips of a video that come one after the other in each row; the answer is the mean of their logits
-        stem    "small": 3 x 3 x 3, for small pictures; "large", the paper's: 7 x 7 x 7 with stride 2 in space, and max pooling
+        depth       10, 18, 20, 32, 56 or 101
+        width       channels of the first stage (64 in the paper; 8 trains on a laptop); of depth 101 a multiple of 16
+        views       clips of a video that come one after the other in each row; the answer is the mean of their logits
+        stem        "small": 3 x 3 x 3, for small pictures; "large", the paper's: 7 x 7 x 7 with stride 2 in space, and max pooling
+        shortcut    where the size changes: "projection" (1 x 1 x 1 convolution) or "pad" (parameter-free, as in published CIFAR networks)
 
     Source: Hara et al. 2018, arXiv:1711.09577, table 1. Differs: the last norm of each residual branch starts at scale 0, as in
-    `resnet`; shortcuts are projections.
+    `resnet`; shortcuts are projections by default.
     """
 
     name: ClassVar[str] = "resnet3d"
     kind: ClassVar[str] = "3d"
-    depths: ClassVar[tuple[int, ...]] = (10, 18, 101)
+    depths: ClassVar[tuple[int, ...]] = tuple(sorted(DEPTHS))
 
     stem: Stem = "small"  # type: ignore[misc]
+    shortcut: Shortcut = "projection"  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
