@@ -1,8 +1,8 @@
 """Does changing the normalization make it robust? ViT and ConvNeXt with four norms each, standard and N-FGSM training.
 
-    python benchmarks/norms_today.py OUT [--size cpu] [--only vit-dyt-standard ...] [--rows 20000] [--epochs 20] [--seeds 2] [--dry]
+    python benchmarks/norms_today.py OUT [--size cpu] [--only vit-dyt-standard ...] [--rows 20000] [--epochs 20] [--seeds 2] [--audit 2] [--dry]
 
-Size `cpu` is CIFAR-10 (NORMWISE_DATA). Size `gpu` is a folder of images of 224 pixels, such as ImageNet's (--images DIR, with train/CLASS and
+Size `digits` is the embedded digits, on which an arm takes minutes. Size `cpu` is CIFAR-10 (NORMWISE_DATA). Size `gpu` is a folder of images of 224 pixels, such as ImageNet's (--images DIR, with train/CLASS and
 val/CLASS; --cache DIR where memory does not hold it), ViT-Small of patch 16 and ConvNeXt-Femto of patch 4, at 4/255. Each arm chooses its
 learning rate on seed 0 by short trainings judged on validation rows, as docs/laboratory/method.md says; then it trains and is evaluated with
 every seed on 2,000 test images. A stopped run goes on where it was. --dry names the arms and what each costs in forwards and backwards of
@@ -11,9 +11,12 @@ images, and trains nothing. OUT/arms.json has every arm: its search, results, an
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from normwise.data import Cifar10, ImageFolder
+from normwise import audit, load
+from normwise.auditing.options import AuditOptions
+from normwise.data import Cifar10, Digits, ImageFolder
 from normwise.experiments.experiment import Experiment, run, train
 from normwise.experiments.tuning import Try, Tuning, search
 from normwise.models import ConvNeXt, ViT
@@ -25,34 +28,43 @@ from normwise.training.schedule import Schedule
 
 NORMS_OF = {"vit": ("layernorm2d", "rmsnorm", "dyt", "derf"), "convnext": ("layernorm2d", "grn", "dyt", "bn")}
 NETWORKS = {
+    "digits": {"vit": ViT(side=8, stem="conv", depth=2), "convnext": ConvNeXt(width=16, patch=1)},
     "cpu": {"vit": ViT(width=96, depth=6, heads=3), "convnext": ConvNeXt()},
     "gpu": {"vit": ViT(side=224, patch=16, width=384, depth=12, heads=6), "convnext": ConvNeXt(width=48, patch=4)},
 }
 RECIPES = {"standard": Standard(), "nfgsm": NFGSM()}
 RATES = (3e-4, 1e-3, 3e-3)
+AUDITED = 200  # images
 LEAST = 0.6  # clean accuracy of an arm that has converged
-TUNING = Tuning(most=2)
-EPS = {"cpu": 8 / 255, "gpu": 4 / 255}
-TESTED = 2000
+EPS = {"digits": 0.2, "cpu": 8 / 255, "gpu": 4 / 255}
+TESTED = {"digits": 500, "cpu": 2000, "gpu": 2000}
+VALIDATION = {
+    "digits": 200,
+    "cpu": 1000,
+    "gpu": 1000,
+}  # on so few digits rates that chance does not tell apart are judged by loss
+BATCH = {"digits": 64, "cpu": 128, "gpu": 256}
+CROP = {"digits": 0, "cpu": 4, "gpu": 28}
 
 
 def arms(given):
     """Every arm by name, with the middle rate."""
     schedule = Schedule(
         epochs=given.epochs,
-        batch_size={"cpu": 128, "gpu": 256}[given.size],
+        batch_size=BATCH[given.size],
         optimizer="adamw",
         lr=RATES[1],
         weight_decay=0.05,
         decay="onecycle",
-        crop={"cpu": 4, "gpu": 28}[given.size],
-        flip=True,
+        crop=CROP[given.size],
+        flip=given.size != "digits",
         decay_norms=False,
-        precision="bf16",
+        precision="fp32" if given.size == "digits" else "bf16",
         validate_every=given.epochs,
     )
-    rows = {"train_limit": given.rows, "validation_size": 1000, "test_limit": TESTED}
-    data = Cifar10(**rows) if given.size == "cpu" else ImageFolder(root=given.images, size=224, cache=given.cache, **rows)
+    rows = {"train_limit": given.rows, "validation_size": VALIDATION[given.size], "test_limit": TESTED[given.size]}
+    made = {"digits": Digits, "cpu": Cifar10, "gpu": partial(ImageFolder, root=given.images, size=224, cache=given.cache)}
+    data = made[given.size](**rows)
     for kind, network in NETWORKS[given.size].items():
         for norm in NORMS_OF[kind]:
             for name, recipe in RECIPES.items():
@@ -70,9 +82,9 @@ def arms(given):
                 )
 
 
-def tuned(e, folder):
+def tuned(e, folder, tuning):
     """The search of an arm's learning rate, on seed 0."""
-    epochs = TUNING.epochs(e.schedule.epochs)
+    epochs = tuning.epochs(e.schedule.epochs)
 
     def attempt(rate):
         short = replace(e, schedule=replace(e.schedule, lr=rate, epochs=epochs, validate_every=epochs))
@@ -80,43 +92,56 @@ def tuned(e, folder):
         reached = made.validation.get("robust" if e.recipe.robust else "clean", 0.0)
         return Try(rate, reached, made.loss, made.forwards, made.backwards, made.seconds)
 
-    return search(RATES, attempt, folder / "search.json", TUNING)
+    return search(RATES, attempt, folder / "search.json", tuning)
 
 
-def cost(e, seeds):
+def audited(e, folder, minutes):
+    """What an audit says of a trained network's own robust accuracy."""
+    parts = e.data.test(batch_size=e.batch_size)[: max(1, AUDITED // e.batch_size)]
+    found = audit(load(folder).model, parts, e.threat, options=AuditOptions(budget=minutes))
+    loud = {one.name: one.measured for one in found.checks if one.status in ("fail", "warn")}
+    told = {key: getattr(found, key) for key in ("verdict", "claimed_accuracy", "upper_bound", "n", "reasons")}
+    return {**told, "checks": loud}
+
+
+def cost(e, seeds, tuning):
     """Images forward in training: the tries of the list, and every seed."""
     passes = getattr(e.recipe, "steps", 1) + 1 if e.recipe.robust else 1
-    epochs = len(RATES) * TUNING.epochs(e.schedule.epochs) + seeds * e.schedule.epochs
+    epochs = len(RATES) * tuning.epochs(e.schedule.epochs) + seeds * e.schedule.epochs
     return passes * epochs * 100 * e.data.train_batches(100)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--size", choices=tuple(NETWORKS), default="cpu")
     parser.add_argument("--images", default="")
     parser.add_argument("--cache", default="")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--rows", type=int, help="training images; 20,000, or of size gpu all")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--audit", type=float, default=0, help="minutes of an audit; 0: none")
     parser.add_argument("--dry", action="store_true")
     given = parser.parse_args()
     given.rows = given.rows or (20_000 if given.size == "cpu" else None)
+    tuning = Tuning(most=2, rows=VALIDATION[given.size], chance=given.size == "digits")
     chosen = {name: e for name, e in arms(given) if not given.only or name in given.only}
     if given.dry:
         for name, e in chosen.items():
-            print(f"{name}: {cost(e, given.seeds):,} images forward in training")
+            print(f"{name}: {cost(e, given.seeds, tuning):,} images forward in training")
         return
     found = {}
     for name, e in chosen.items():
-        rate = tuned(e, given.out / name)
+        rate = tuned(e, given.out / name, tuning)
         results = []
         for seed in range(given.seeds):
             final = replace(e, seed=seed, schedule=replace(e.schedule, lr=rate.rate))
             results.append(run(final, given.out / name / f"seed{seed}", name=f"{name}-seed{seed}", report=print))
         clean = [one.evaluation.clean_accuracy.value for one in results]
         found[name] = {"search": rate.told(), "converged": min(clean) >= LEAST, "results": results}
+        if given.audit:
+            found[name]["audit"] = audited(final, given.out / name / "seed0", given.audit)
         write(given.out / "arms.json", to_json({**provenance(), "least": LEAST, "arms": found}))
 
 

@@ -343,7 +343,7 @@ def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp
     assert main(["train", "--data", str(root), *words, "--out", str(run)]) == 0
     assert main(["evaluate", str(run), "--data.views", "3", "--out", str(tmp_path / "views")]) == 0
     batch = VideoFolder(root=str(root), **SMALL, views=3).test(batch_size=2)[0]
-    clip, video = load(str(run)).model, load(str(run), views=3).model
+    clip, video = load(run).model, load(run, views=3).model
     parts = torch.stack([clip(part) for part in batch.x.split(4, 2)])
     torch.testing.assert_close(video(batch.x), parts.mean(0))
     found = json.loads((tmp_path / "views/result.json").read_text())["evaluation"]

@@ -6,6 +6,7 @@ import importlib
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load(spec: str, weights: str = "", views: int = 1) -> Loaded:
+def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: int = 1) -> Loaded:
     """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, `hub:USER/NAME`, or
     `package.module:function`.
 
@@ -47,6 +48,7 @@ def load(spec: str, weights: str = "", views: int = 1) -> Loaded:
     a network from the hub, never runs anybody's function, an ABNN's whose substitute is one neither.
     Raises ValueError where there is no such network, or the weights do not fit.
     """
+    spec, weights = fspath(spec), fspath(weights)
     path, found = hub.located(spec), card(spec, weights)
     made_by, file = (
         maker(found),
