@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from normwise import BNwoT, convert
+from normwise.attacks import PGD
 from normwise.experiments.papers.cell import Cell
 from normwise.experiments.papers.claims import CLAIMS
 from normwise.experiments.papers.claims_large import LARGE
@@ -361,6 +362,15 @@ def test_what_a_cell_is_judged_under_counts_in_its_digest():
     others = [replace(cell, extras=()), replace(cell, under="patch"), replace(cell, under="corruptions")]
     digests = {Workshop({"a": one}, SIZE, Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
     assert len(digests) == 4
+
+
+def test_how_cells_are_attacked_counts_in_the_digests_of_those_cells_alone():
+    shops = [Workshop(CELLS, size, Path(), lambda *told: None) for size in (SIZE, replace(SIZE, patches=PGD()))]
+    same = {
+        name: len({shop.digest(name, 1) for shop in shops}) == 1
+        for name in ("bn-standard", "bn-standard-columns", "bn-standard-patch")
+    }
+    assert same == {"bn-standard": True, "bn-standard-columns": True, "bn-standard-patch": False}
 
 
 def test_a_ratio_is_written_as_a_factor_and_accuracies_in_points():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ...attacks import PGD, AutoAttack, PatchAttack
+from ...attacks import PGD, AutoAttack
 from ...evaluation.coupling import Coupling
 from ...evaluation.curves import survivors
 from ...evaluation.plan import AttackPlan
@@ -28,7 +28,6 @@ DECIDING = (3,)  # of seeds that decide: the size at which a claim is decided
 PATCHED = 200  # rows, the first ones, in whole batches: a search for patches takes minutes for a hundred coupled rows
 CLAIMED = ("drift", "smoothness")  # figures beyond accuracy that claims read
 STICKER = tuple(PGD(steps=20 + place, relative_step=0.1) for place in range(8))  # each at places of its own
-PATCHES, QUICK = PatchAttack(steps=20, repeats=5, queries=1000), PatchAttack(steps=2, repeats=1, queries=10)
 
 
 def measured(
@@ -109,7 +108,7 @@ def _judged(
 def _under_patches(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: int) -> _Judged:
     rows = batches[: max(1, PATCHED // scale.batch_size)]
     threats: dict[float, ThreatModel] = {size: Patch(size=size) for size in (DECIDING if scale.curve else SIZES)}
-    return _judged(model, rows, threats, (STICKER[:1], (*STICKER, PATCHES if scale.evidence else QUICK)), seed)
+    return _judged(model, rows, threats, (STICKER[:1], (*STICKER, scale.patches)), seed)
 
 
 def _under_linf(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: int) -> _Judged:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...attacks import APGD, PGD, AutoAttack
+from ...attacks import APGD, PGD, AutoAttack, PatchAttack
 from ...data import Cifar10, Digits, ImageFolder, MovingDigits
 from ...models import PreActResNet18, ResNet, ResNet3D, ResNet18
 from ...training.schedule import Schedule
 from ...types import Attack
+from ..columns import Columns
 from ..presets import DIGITS, EPS
 from ..tuning import Tuning
 
@@ -36,6 +37,8 @@ class Scale:
         tuning          how it chooses; None: it does not, as at sizes of before
         paper           the attack of the papers' protocols
         strongest       attacks of the strongest evaluation, on the images that the paper's left correct
+        patches         the strongest search of cells under patches, after stickers
+        columns         the attackers of cells before several of them, and how they search
         batch_size      images per batch in the evaluation
         curve           test rows of seeds that decide, at radii where no claim is decided, and at all where rows are coupled;
                         0: all. Figures that no claim reads are then left to the seeds before
@@ -57,6 +60,8 @@ class Scale:
     tuning: Tuning | None = None
     paper: Attack = PGD(steps=20, relative_step=0.1)
     strongest: tuple[Attack, ...] = (APGD(steps=50), APGD(steps=30, targets=3))
+    patches: Attack = PatchAttack(steps=20, repeats=5, queries=1000)
+    columns: Columns = Columns(kinds=("l2", "multav", "roa", "af", "spa"), search=20, repeats=3, queries=300)
     batch_size: int = 100
     curve: int = 0
     first: int = 0
@@ -104,6 +109,8 @@ def smoke() -> Scale:
         tuning=Tuning(most=0, rows=200),
         paper=PGD(steps=5, relative_step=0.25),
         strongest=(APGD(steps=10),),
+        patches=PatchAttack(steps=2, repeats=1, queries=10),
+        columns=Columns(kinds=("l2", "multav", "roa", "af", "spa"), steps=2, search=0),
         batch_size=25,
         looks=(1,),
         evidence=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -14,12 +13,9 @@ from ...evaluation.several import together
 from ...evaluation.verdict import Verdict
 from ...threats import Linf
 from ...types import Batch
-from ..columns import Columns
 from .scale import Scale
 
 ROWS = 100  # of the test rows, the first ones, in whole batches
-SEARCH = Columns(kinds=("l2", "multav", "roa", "af", "spa"), search=20, repeats=3, queries=300)
-QUICK = replace(SEARCH, steps=2, search=0)
 
 
 def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, radius: float, seed: int) -> dict[str, Any]:
@@ -30,7 +26,7 @@ def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, rad
     """
     some = batches[: max(1, ROWS // scale.batch_size)]
     own = AttackPlan(Linf(eps=radius), (scale.paper,), strongest=scale.strongest, seed=seed)
-    plans = {"linf": own, **(SEARCH if scale.evidence else QUICK).plans(own, some[0].x.shape[1:])}
+    plans = {"linf": own, **scale.columns.plans(own, some[0].x.shape[1:])}
     found = {kind: evaluate(model, some, plan) for kind, plan in plans.items()}
     whole, first = together(found), found["linf"].evaluation
     columns = {kind: _pair(verdict) for kind, verdict in found.items()}

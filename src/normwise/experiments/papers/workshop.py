@@ -46,6 +46,7 @@ LEFT_OUT = (
     "every",
 )  # of a cell: told otherwise, or no setting of its record
 LEFT_OUT_OF_SCALE = {"first": None, "looks": None, "cells": None, "published": None}  # of a scale
+ASKED_UNDER = {"patches": "patch", "columns": "columns"}  # settings of a scale that are those of these cells alone
 
 
 class Workshop:
@@ -91,12 +92,17 @@ class Workshop:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell, scale = self.cells[name], self.scale_of(self.cells[name], seed)
         own = {key: value for key, value in brief(cell).items() if key not in LEFT_OUT}
+        shared = {
+            key: value
+            for key, value in brief(replace(scale, clips=None)).items()
+            if ASKED_UNDER.get(key, cell.under) == cell.under
+        }
         begin = [cell.begin.__qualname__, brief(inspect.getclosurevars(inspect.unwrap(cell.begin)).nonlocals)]
         settings = {
             "digest_version": DIGEST_VERSION,
             "cell": {**own, "begin": begin},
             "recipe": brief(cell.recipe(scale)) if cell.recipe else None,
-            "scale": {**brief(replace(scale, clips=None)), **LEFT_OUT_OF_SCALE, "data": {**brief(scale.data), "root": None}},
+            "scale": {**shared, **LEFT_OUT_OF_SCALE, "data": {**brief(scale.data), "root": None}},
             "published": FILES[cell.published] if cell.published else None,
             "seed": seed,
             "needs": [self.digest(need, seed) for need in cell.needs],
