@@ -1,0 +1,118 @@
+"""The record, the figure and the tables of docs/laboratory/norms-today.md, made of what `norms_today.py` found.
+
+    python benchmarks/norms_page.py benchmarks/results/norms-today.json benchmarks/results/norms-today.png docs/laboratory/norms-today.md ARMS.json ...
+
+The record keeps of every arm its search, its figures by seed and its audit; arms may come from several runs of one commit. In the page, what
+stands between the two marks is written anew.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from normwise.records import to_json, write
+
+KEPT = ("value", "low", "high")
+NAMES = {
+    "layernorm2d": "LayerNorm",
+    "rmsnorm": "RMSNorm",
+    "dyt": "Dynamic Tanh",
+    "derf": "Derf",
+    "grn": "GRN",
+    "bn": "BatchNorm",
+}
+NETWORKS = {"vit": "ViT", "convnext": "ConvNeXt"}
+RECIPES = {"standard": "clean images", "nfgsm": "N-FGSM"}
+MARKS = "<!-- tables: benchmarks/norms_page.py -->", "<!-- end of tables -->"
+
+
+def seed(result):
+    """What the record keeps of a trained network."""
+    own, training = result["evaluation"], result["training"]
+    scores = {
+        key: own[key] and [own[key][part] for part in KEPT]
+        for key in ("clean_accuracy", "protocol_accuracy", "robust_accuracy")
+    }
+    loud = {one["name"]: one["measured"] for one in own["checks"] if one["status"] in ("fail", "warn")}
+    cost = {key: training[key] for key in ("loss", "seconds", "forwards", "backwards", "overfitted_epoch")}
+    return {**scores, "n": own["n"], "threat": own["threat"], "checks": loud, **cost}
+
+
+def record(runs):
+    """All arms, without what belongs to one image. Raises ValueError for runs of several commits."""
+    if len({one["commit"] for one in runs}) > 1:
+        raise ValueError("these runs are of several commits")
+    found, arms = {}, {name: arm for one in runs for name, arm in one["arms"].items()}
+    for name, arm in arms.items():
+        found[name] = {
+            "search": arm["search"],
+            "converged": arm["converged"],
+            "audit": arm.get("audit"),
+            "seeds": [seed(one) for one in arm["results"]],
+        }
+    return {**{key: value for key, value in runs[0].items() if key != "arms"}, "arms": found}
+
+
+def parts(name):
+    """Network, norm and recipe, as the page calls them."""
+    kind, norm, recipe = name.split("-", 2)
+    return NETWORKS[kind], NAMES[norm], RECIPES[recipe]
+
+
+def each(arm, key):
+    """A figure by seed, in percent."""
+    return " / ".join(f"{100 * one[key][0]:.1f}" for one in arm["seeds"])
+
+
+def row(name, arm):
+    """A line of the table."""
+    kind, norm, recipe = parts(name)
+    first, audit = arm["seeds"][0], arm["audit"]
+    told = f"{audit['verdict']}: {100 * audit['upper_bound']:.1f} of {100 * audit['claimed_accuracy']:.1f}" if audit else "-"
+    learned = "" if arm["converged"] else " (not converged)"
+    rate = f"{arm['search']['rate']:g}{' (edge)' if arm['search']['edge'] else ''}"
+    accuracies = " | ".join(each(arm, key) for key in ("clean_accuracy", "protocol_accuracy", "robust_accuracy"))
+    return f"| {kind} | {norm} | {recipe}{learned} | {rate} | {accuracies} | {told} | {first['loss']:.3g} | {first['backwards']:,} | {first['seconds']:.0f} |"
+
+
+def table(found):
+    """All arms."""
+    head = "| network | norm | trained on | rate | clean | protocol | strongest attack | audit, seed 0 | loss | backwards | seconds |"
+    return "\n".join([head, "|" + " --- |" * 11, *(row(name, arm) for name, arm in found["arms"].items())])
+
+
+def drawn(found, file):
+    """Clean accuracy against robust accuracy: a mark for every seed of every arm."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (kind, title) in zip(figure.subplots(1, 2, sharex=True, sharey=True), NETWORKS.items(), strict=True):
+        norms = dict.fromkeys(name.split("-")[1] for name in found["arms"] if name.startswith(kind + "-"))
+        for colour, norm in enumerate(norms):
+            for recipe, mark in (("standard", "o"), ("nfgsm", "^")):
+                arm = found["arms"].get(f"{kind}-{norm}-{recipe}", {"seeds": []})
+                x, y = ([100 * one[key][0] for one in arm["seeds"]] for key in ("clean_accuracy", "robust_accuracy"))
+                axes.plot(x, y, mark, color=f"C{colour}", label=f"{NAMES[norm]}, {RECIPES[recipe]}")
+        axes.set(title=title, xlabel="clean accuracy, percent")
+        axes.legend(fontsize=7)
+    figure.axes[0].set_ylabel("accuracy under the strongest attack, percent")
+    figure.savefig(file, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("record", "figure", "page"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("arms", type=Path, nargs="+")
+    given = parser.parse_args()
+    found = record([json.loads(file.read_text()) for file in given.arms])
+    write(given.record, to_json(found))
+    drawn(found, given.figure)
+    before, after = given.page.read_text().split(MARKS[0])[0], given.page.read_text().split(MARKS[1])[1]
+    given.page.write_text(f"{before}{MARKS[0]}\n{table(found)}\n{MARKS[1]}{after}")
+
+
+if __name__ == "__main__":
+    main()
