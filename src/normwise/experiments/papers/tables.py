@@ -56,7 +56,7 @@ def _columns(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((CELLS[name].needs[0], f"{len(records)}", clean, *figures))
     return Table(
         "Several attackers",
-        "Accuracy in percent under the protocol / under stronger searches too, on the first images: linf at half the radius of training, and attackers scaled to it. Union: right under all of them.",
+        "Accuracy in percent under the protocol / under stronger searches too, on the first images. linf has half the radius of training, and the other attackers are scaled to it. Union: right under all of them.",
         ("network", "seeds", "clean", *kinds),
         rows,
     )
