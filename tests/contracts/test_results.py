@@ -80,27 +80,24 @@ def test_runs_are_drawn_again(folder, tmp_path, capsys):
     assert list((tmp_path / "page").glob("*.html"))
 
 
-@pytest.mark.parametrize(
-    ("verb", "name"),
-    [
-        ("bench", "bench-digits"),
-        ("bench", "bench-methods"),
-        ("train", "cifar10-resnet20"),
-        ("evaluate", "published-resnet20"),
-        ("shifts", "shifts/resnet8"),
-        ("shifts", "shifts/resnet20"),
-        ("reproduce", "reproduce/s"),
-    ],
-)
-def test_settings_are_read_back_by_the_verb_that_wrote_them(verb, name, capsys):
-    path = RESULTS / name / CONFIG
+WRITERS = {
+    "bench-digits": "bench",
+    "bench-methods": "bench",
+    "jsbn-digits": "bench",
+    "cifar10-resnet20": "train",
+    "published-resnet20": "evaluate",
+    "shifts/resnet8": "shifts",
+    "shifts/resnet20": "shifts",
+    "reproduce/s": "reproduce",
+}
+
+
+@pytest.mark.parametrize("name", [str(Path(name).parent) for name in found(CONFIG)])
+def test_settings_are_read_back_by_the_verb_that_wrote_them(name, capsys):
+    verb, path = WRITERS[name], RESULTS / name / CONFIG
     assert main([verb, "--config", str(path), "--print_config"]) == 0, capsys.readouterr().err
     now, held = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(path.read_text())
     assert within(held, now)
-
-
-def test_no_settings_are_forgotten():
-    assert len(found(CONFIG)) == 7
 
 
 @dataclass(frozen=True)
