@@ -1,4 +1,4 @@
-"""Real clips before several attackers: no defence, ABNN whose substitute saw other clips, fine-tuning, and adversarial training.
+"""Real clips before several attackers: no defence, ABNN whose substitute saw other clips, fine-tuning, MultiBN, and adversarial training.
 
     python benchmarks/real_clips.py DATA.json OTHER.json FOLDER OUT.json --name fights [--seeds 3] [--published resnet20.th]
 
@@ -27,6 +27,7 @@ from normwise.records import provenance, to_json, write
 SCHEDULE = {"epochs": 20, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 5e-4, "decay": "onecycle"}
 SCHEDULE |= {"crop": 4, "flip": True, "precision": "bf16", "validate_every": 20}
 STEPS = {"steps": 3}  # of training against an attack
+KINDS = ["linf", "roa"]  # of training against several
 COLUMNS = {"kinds": BASELINES["columns"]["kinds"], "search": 10, "repeats": 1, "queries": 100, "alone": False}
 PLACES = ["layer1:in", "layer1", "layer2", "layer3"]
 
@@ -39,8 +40,10 @@ def published() -> torch.nn.Module:
 
 def settings(data: dict[str, Any], other: dict[str, Any], weights: Path | None, seeds: int) -> dict[str, Any]:
     """The bench, as its command line reads it."""
-    recipes = ["standard", {"name": "adversarial", **STEPS}, {"name": "multi", "kinds": ["linf", "roa"], **STEPS}]
+    several = {"name": "multi", "kinds": KINDS, **STEPS}
+    recipes = ["standard", {"name": "adversarial", **STEPS}, several, {**several, "over": "max"}]
     methods: list[dict[str, Any]] = [
+        {"name": "multibn", "norm": {"name": "multibn", "kinds": KINDS}, "recipe": {"name": "multibn", **STEPS}},
         {"name": "abnn", "substitute": "other", "recipe": "abnn"},
         {"name": "extra-bn", "adaptive": {"source": "plain"}, "recipe": "abnn"},
         {"name": "fine-tuned", "start": "other"},
