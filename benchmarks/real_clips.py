@@ -1,10 +1,11 @@
 """Real clips before several attackers: no defence, ABNN whose substitute saw other clips, fine-tuning, MultiBN, and adversarial training.
 
-    python benchmarks/real_clips.py DATA.json OTHER.json FOLDER OUT.json --name fights [--seeds 3] [--published resnet20.th]
+    python benchmarks/real_clips.py DATA.json OTHER.json FOLDER OUT.json --name fights [--seeds 3] [--published resnet20.th] [--only ROW ...]
 
 DATA.json holds settings of `--data video` for one set of clips; OTHER.json those of another set, of clips as large, on which the substitute is
 trained. The rows are among those of `normwise bench --domain video`; its run is FOLDER, and goes on where it stopped. With --published the
-one row is ABNN with a published ResNet-20 for CIFAR-10, inflated, as substitute. OUT.json holds aggregates alone: no row, name or weight.
+one row is ABNN with a published ResNet-20 for CIFAR-10, inflated, as substitute. --only names the rows to make. OUT.json holds aggregates
+alone: no clip, name or weight.
 """
 
 from __future__ import annotations
@@ -38,11 +39,16 @@ def published() -> torch.nn.Module:
     return ResNet3D(depth=20, width=16, shortcut="pad")(BN(), **about)
 
 
-def settings(data: dict[str, Any], other: dict[str, Any], weights: Path | None, seeds: int) -> dict[str, Any]:
+def settings(
+    data: dict[str, Any], other: dict[str, Any], weights: Path | None, seeds: int, only: list[str]
+) -> dict[str, Any]:
     """The bench, as its command line reads it."""
     several = {"name": "multi", "kinds": KINDS, **STEPS}
-    recipes = ["standard", {"name": "adversarial", **STEPS}, several, {**several, "over": "max"}]
-    methods: list[dict[str, Any]] = [
+    rows: list[dict[str, Any]] = [
+        {"name": "bn-standard"},
+        {"name": "bn-adversarial", "recipe": {"name": "adversarial", **STEPS}},
+        {"name": "bn-multi", "recipe": several},
+        {"name": "bn-multi-worst", "recipe": {**several, "over": "max"}},
         {"name": "multibn", "norm": {"name": "multibn", "kinds": KINDS}, "recipe": {"name": "multibn", **STEPS}},
         {"name": "abnn", "substitute": "other", "recipe": "abnn"},
         {"name": "extra-bn", "adaptive": {"source": "plain"}, "recipe": "abnn"},
@@ -51,14 +57,14 @@ def settings(data: dict[str, Any], other: dict[str, Any], weights: Path | None, 
     if weights:
         substitute = {"substitute": "real_clips:published", "substitute_weights": str(weights)}
         taps = {"adaptive": {"taps": PLACES, "substitute_taps": PLACES}}
-        recipes, methods = [], [{"name": "abnn-published", **substitute, **taps, "recipe": "abnn"}]
+        rows = [{"name": "abnn-published", **substitute, **taps, "recipe": "abnn"}]
     return {
         "domain": "video",
         "data": {"name": "video", **data},
         "model": {"name": "resnet3d", "depth": 10, "width": 8},
-        "norms": ["bn"],
-        "recipes": recipes,
-        "methods": methods,
+        "norms": [],
+        "recipes": [],
+        "methods": [row for row in rows if not only or row["name"] in only],
         "pretrained": [{"name": "other", "data": {"name": "video", **other}}],
         "threat": {"name": "linf", "eps": 4 / 255},
         "schedule": SCHEDULE,
@@ -105,6 +111,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--published", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     weights, record = None, provenance()
@@ -114,7 +121,7 @@ def main() -> None:
         torch.save(substitute.state_dict(), weights)
     data, other = (json.loads(file.read_text()) for file in (chosen.data, chosen.other))
     config, runs = chosen.folder / "bench.json", chosen.folder / "bench"
-    config.write_text(json.dumps(settings(data, other, weights, chosen.seeds)))
+    config.write_text(json.dumps(settings(data, other, weights, chosen.seeds, chosen.only)))
     subprocess.run([sys.executable, "-m", "normwise", "bench", "--config", str(config), "--out", str(runs)], check=True)
     rows = {file.parent.name: told(json.loads(file.read_text())) for file in sorted(runs.glob("cells/*/result.json"))}
     record |= {"data": chosen.name, "schedule": SCHEDULE, "columns": COLUMNS, "eps": 4 / 255, "rows": rows}
