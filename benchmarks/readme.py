@@ -1,9 +1,10 @@
-"""What pages show that is made: the table of claims in README.md, the picture of a page, the public names in docs/reference/python.md.
+"""What pages show that is made: tables of measured figures, the public names, the picture of a page.
 
-python benchmarks/readme.py table     # writes the table into README.md, from results/reproduce/*/claims.json
+python benchmarks/readme.py table     # writes the claims into README.md, from results/reproduce/*/claims.json
 python benchmarks/readme.py picture   # makes docs/page.png from results/bench-digits, with a headless Chromium
-python benchmarks/readme.py fuzz      # writes the table of docs/reference/security.md, from benchmarks/results/fuzz-*.json
+python benchmarks/readme.py fuzz      # writes the readers into docs/reference/security.md, from benchmarks/results/fuzz-*.json
 python benchmarks/readme.py names     # writes the names into docs/reference/python.md, from normwise's docstrings
+python benchmarks/readme.py clips     # writes the fights into docs/reference/video.md, from benchmarks/results/clips-fights*.json
 """
 
 import inspect
@@ -12,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,9 +21,6 @@ from normwise.registry import Registry
 from normwise.report.claims import figure
 
 ROOT = Path(__file__).parents[1]
-MARKS = "<!-- table: python benchmarks/readme.py table -->", "<!-- end of the table -->"
-FUZZ = "<!-- fuzz: python benchmarks/readme.py fuzz -->", "<!-- end of fuzz -->"
-NAMES = "<!-- names: python benchmarks/readme.py names -->", "<!-- end of the names -->"
 GROUPS = {
     "Train": ("training.",),
     "Evaluate and audit": ("evaluation.", "auditing.", "diagnostics.", "attacks.bpda"),
@@ -38,6 +35,18 @@ PAPERS = {"robustnorm": "RobustNorm", "nofrost": "NoFrost", "fragile-features": 
 OPEN, PREMISE = ("not decided", "not attempted"), "premise not met at this size"
 SIZES = ("s", "m", "l")  # of docs/laboratory/method.md, the smallest first; records of before decide nothing
 SIZE = 1280, 880  # pixels of the picture
+METHODS = {
+    "bn-standard": "no defence",
+    "fine-tuned": "fine-tuned from the substitute",
+    "extra-bn": "one more BatchNorm at each tap",
+    "abnn": "ABNN, substitute of ultrasound clips",
+    "abnn-published": "ABNN, substitute ResNet-20 of CIFAR-10, inflated",
+    "bn-adversarial": "PGD training",
+    "bn-multi": "training against `linf` and `roa`, their mean",
+    "bn-multi-worst": "training against `linf` and `roa`, the worst",
+    "multibn": "MultiBN, routes for clean, `linf` and `roa`",
+}
+ATTACKERS = ("linf", "l2", "multav", "roa", "af", "spa")
 
 
 def table() -> str:
@@ -107,10 +116,46 @@ def fuzz() -> str:
     )
 
 
-def within(page: str, marks: tuple[str, str] = MARKS, made: Callable[[], str] = table) -> str:
-    """A page with its made part made anew."""
-    head, rest = page.split(marks[0])
-    return f"{head}{marks[0]}\n{made()}\n{marks[1]}{rest.split(marks[1])[1]}"
+def clips() -> str:
+    """Clips of fights under several attackers: of each method the mean over its seeds."""
+    rows = dict[str, list[dict]]()
+    for path in sorted((ROOT / "benchmarks/results").glob("clips-fights*.json")):
+        for name, one in json.loads(path.read_text())["rows"].items():
+            rows.setdefault(name.split("-seed")[0], []).append(one)
+    head = ["method", "seeds", "clean", *(f"`{kind}`" for kind in ATTACKERS), "union", "loss"]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for name, told in METHODS.items():
+        seeds = rows.get(name, [])
+        if not seeds:
+            continue
+        kept = [
+            f"{_mean([one['protocol'][kind] or one['strongest'][kind] for one in seeds])} / {_mean([one['strongest'][kind] for one in seeds])}"
+            for kind in ATTACKERS
+        ]
+        clean, union = (_mean([one[key] for one in seeds]) for key in ("clean", "union"))
+        loss = f"{sum(one['training']['loss'] for one in seeds) / len(seeds):.2f}"
+        lines.append(f"| {' | '.join([told, str(len(seeds)), clean, *kept, union, loss])} |")
+    return "\n".join(lines)
+
+
+def _mean(scores: list[list[float]]) -> str:
+    """The mean of values with intervals, in percent."""
+    return f"{100 * sum(value for value, *_ in scores) / len(scores):.1f}"
+
+
+PARTS = {
+    "table": ("README.md", table),
+    "fuzz": ("docs/reference/security.md", fuzz),
+    "names": ("docs/reference/python.md", names),
+    "clips": ("docs/reference/video.md", clips),
+}
+
+
+def renewed(part: str) -> tuple[Path, str]:
+    """The page that holds a part, and what it says with that part made anew."""
+    page, made = ROOT / PARTS[part][0], PARTS[part][1]
+    head, rest = page.read_text().split(start := f"<!-- {part}: python benchmarks/readme.py {part} -->")
+    return page, f"{head}{start}\n{made()}\n{(end := f'<!-- end of {part} -->')}{rest.split(end)[1]}"
 
 
 def picture() -> None:
@@ -127,15 +172,10 @@ def picture() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["table"]:
-        (ROOT / "README.md").write_text(within((ROOT / "README.md").read_text()))
-    elif sys.argv[1:] == ["fuzz"]:
-        page = ROOT / "docs/reference/security.md"
-        page.write_text(within(page.read_text(), FUZZ, fuzz))
-    elif sys.argv[1:] == ["names"]:
-        page = ROOT / "docs/reference/python.md"
-        page.write_text(within(page.read_text(), NAMES, names))
-    elif sys.argv[1:] == ["picture"]:
+    if sys.argv[1:] == ["picture"]:
         picture()
+    elif len(sys.argv) == 2 and sys.argv[1] in PARTS:
+        page, text = renewed(sys.argv[1])
+        page.write_text(text)
     else:
-        sys.exit("give table, picture, names or fuzz")
+        sys.exit(f"give picture, {', '.join(PARTS)}")

@@ -27,16 +27,10 @@ def test_the_tables_are_those_of_the_records(ratios):
     assert ratios.within(page) == page
 
 
-def test_the_reference_lists_the_public_names_and_what_was_fuzzed():
-    made, page = script("readme"), (ROOT / "docs/reference/python.md").read_text()
-    assert made.within(page, made.NAMES, made.names) == page, "run python benchmarks/readme.py names"
-    page = (ROOT / "docs/reference/security.md").read_text()
-    assert made.within(page, made.FUZZ, made.fuzz) == page, "run python benchmarks/readme.py fuzz"
-
-
-def test_the_readme_shows_the_claims_of_the_records():
-    page = (ROOT / "README.md").read_text()
-    assert script("readme").within(page) == page, "run python benchmarks/readme.py table"
+@pytest.mark.parametrize("part", script("readme").PARTS)
+def test_pages_show_what_the_records_say(part):
+    page, text = script("readme").renewed(part)
+    assert page.read_text() == text, f"run python benchmarks/readme.py {part}"
 
 
 def test_ratios_pair_runs_of_one_seed(ratios):
