@@ -96,17 +96,14 @@ def _deviations(claim: Claim, seeds: dict) -> tuple[tuple[float, float], str]:
 
 
 def budget(preset: str, timed: bool, seconds: float) -> Iterator[str]:
-    """Every cell with its seeds, counted passes (forward, and backward as two each), and hours of one core."""
+    """Every cell that trains with its seeds, counted passes (forward, and backward as two each), and hours of one core."""
     settings = Reproduce(preset=preset, published="." if preset == "l" else "")
-    scale, jobs = settings.scale, planned(settings)
+    scale, jobs = settings.scale, [job for job in planned(settings) if CELLS[job[0]].recipe]
     yield "| cell | seeds | training a seed, million passes | search, million passes | core hours in all |"
     yield "|---|---|---|---|---|"
     passes = total = 0.0
     for name in dict.fromkeys(name for name, _ in jobs):
         count = sum(one == name for one, _ in jobs)
-        if CELLS[name].recipe is None:
-            yield f"| `{name}` | {count} | evaluated alone | | |"
-            continue
         epochs, tries = _epochs(name, scale)
         clips = CELLS[name].clips
         own, whole = (scale.clips, 1_297) if clips else (scale, 50_000)

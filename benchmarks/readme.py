@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import normwise
 from normwise.registry import Registry
-from normwise.report.claims import figure
+from normwise.report.claims import LOG, figure
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {
@@ -66,11 +66,17 @@ def table() -> str:
         "|---|---|---|---|---|",
     ]
     for one in found.values():
-        measured = figure(one["strongest"]) if one["strongest"] else "–"
-        measured = one["why"] if one["verdict"] == PREMISE else measured
+        measured = one["why"] if one["verdict"] == PREMISE else _measured(one)
         told = one["number"], f"{PAPERS[one['system']]}: {one['claim']}", measured, one["verdict"], one["size"]
         lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def _measured(one: dict) -> str:
+    """The difference under the strongest attack, and what it is of; where the protocol's is of something else, such as a clock, that too."""
+    told = [side for side in (one["strongest"], one["protocol"]) if side]
+    told = told[:1] if len({side["what"] for side in told}) < 2 else told
+    return "; ".join(f"{figure(side)}: {side['what'].removeprefix(LOG)}" for side in told) or "–"
 
 
 def groups() -> dict[str, list[str]]:

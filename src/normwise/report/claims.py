@@ -30,6 +30,7 @@ MEANS = {  # what a verdict says, in a line
     "not attempted": "nothing of it was measured",
 }
 UNDECIDED = ("premise not met at this size", "not decided", "not attempted")
+MET = {True: "met", False: "not met", None: "cannot be told"}  # whether a premise holds
 LOG = "log of the "  # how the name of a figure begins that is the logarithm of a ratio
 
 
@@ -85,7 +86,7 @@ def _told(one: Mapping[str, Any]) -> dict[str, Any]:
     curve = ", ".join(
         f"{at['radius'] if at['radius'] >= 1 else 255 * at['radius']:.3g}: {_number(at['value'], at)}" for at in one["curve"]
     )
-    met = "; ".join(f"{each['what']} ({'met' if each['holds'] else 'not met'})" for each in one["premises"])
+    met = "; ".join(f"{each['what']} ({MET[each['holds']]})" for each in one["premises"])
     losses = ", ".join(f"{cell} {loss:.3g}" for cell, loss in one["losses"].items())
     told = {"premise": met, "whole": curve, "trained": losses, "count": f"{one['seeds']} x {one['n']}"}
     return {**one, **sides, **said, **told, "smallest": f"{_number(one['effect'], known)}{_unit(known)}" if known else ""}
@@ -244,7 +245,7 @@ def to_markdown(
     if networks:
         lines += [
             "",
-            "Accuracy in percent under the paper's protocol / the strongest attack, mean over seeds. Images: of each seed, clean and where claims are decided.",
+            "Accuracy in percent under the paper's protocol / the strongest attack, mean over seeds. Images: of each seed, clean and where claims are decided. At other radii seeds that decide have fewer, the first ones, so that a network may stand a little above its clean accuracy there.",
         ]
     for table in (*_tables(origins), *more):
         lines += ["", f"## {table.title}", "", table.lead, ""]

@@ -131,7 +131,7 @@ def _looked(claim: Claim, records: Mapping[int, Records], size: Size) -> _Case:
     if failing:
         entry |= {"verdict": PREMISE, "why": failing}
     if not used:
-        entry["why"] = entry["why"] or f"no seed has all of its cells: {', '.join(claim.cells)}"
+        entry["why"] = failing or missing or f"no seed has all of its cells: {', '.join(claim.cells)}"
         return case
     sides = {protocol: claim.measure(used, protocol) for protocol in ("paper", "strongest")}
     found = {protocol: side and estimate(side) for protocol, side in sides.items()}
@@ -167,8 +167,9 @@ def _premises(claim: Claim, records: Mapping[int, Records], size: Size, entry: d
             missing.append(f"a premise was not measured: it needs {', '.join(absent)} of seed 0")
             continue
         shown = premise.of(trial)
-        entry["premises"].append({"what": shown.what, "holds": shown.holds})
-        if untold := unfit([trial], premise.cells, premise.cells if premise.learning else ()):
+        untold = unfit([trial], premise.cells, premise.cells if premise.learning else ())
+        entry["premises"].append({"what": shown.what, "holds": None if untold else shown.holds})
+        if untold:
             missing.append(f"a premise cannot be told: {untold}")
         elif not shown.holds and size.evidence:
             failing.append(shown.what)

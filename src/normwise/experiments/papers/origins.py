@@ -27,7 +27,7 @@ def origins(claims: Sequence[Claim], seeds: Mapping[int, Records]) -> Iterator[O
         if len(keys) == 1:  # none where nothing was measured, several where the networks were asked at radii of their own
             (key,) = keys
             rows = {len(one[cell]["figures"]["rows"]["clean"]) for one in known.values() for cell in cells}
-            told = f"{claim.measure.called(float(key))}, {plural(len(known), 'seed')} ({', '.join(map(str, known))}), {min(rows)} images"
+            told = f"{claim.measure.called(float(key))}, {plural(len(known), 'seed')} ({', '.join(map(str, known))}), {min(rows)} images each"
             standings = list(_standings([*known.values()], cells))
             yield Origin(claim.number, claim.claim, told, arms[0], "".join(arms[1:]), standings)
 

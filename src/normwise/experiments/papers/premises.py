@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..tuning import Tuning
-from .measures import Records, bits
+from .inference import Estimate, estimate
+from .measures import Records, bits, cleaner, more_robust
 
 LEARNED = 0.98  # of ln(classes): an arm whose training loss stays above has learned nothing
 CLASSES = 3  # an arm that answers fewer classes than this on test rows has not learned either
@@ -38,13 +39,11 @@ def gap(cell: str, baseline: str, share: float, least: float) -> Premise:
     """Robust accuracy of `cell` is at least so much higher than that of `baseline`, at a share of the radius of training."""
 
     def of(one: Records) -> Shown:
-        found = one[cell]["figures"]["strongest"]
-        radius = min(found, key=lambda key: abs(float(key) - share * max(map(float, found))))
-        higher = found[radius] - one[baseline]["figures"]["strongest"][radius]
-        at = f"{255 * float(radius):.3g}/255"
-        return Shown(
-            f"{cell} less {baseline} at {at}: {100 * higher:+.1f} points, asked {100 * least:+.0f}", higher >= least
-        )
+        sample = more_robust(cell, baseline, share)([one], "strongest")
+        if sample is None:
+            return Shown(f"{cell} and {baseline} were not judged at {share:.3g} of the radius of training", False)
+        found = estimate(sample)
+        return Shown(f"{sample.what}: {_points(found)}, asked {100 * least:+.0f}", found.value >= least)
 
     return Premise(
         f"{cell} {100 * least:.0f} points above {baseline} at {share:.3g} of the radius of training", (cell, baseline), of
@@ -55,11 +54,18 @@ def close(cell: str, baseline: str, most: float) -> Premise:
     """Clean accuracies differ by at most so much."""
 
     def of(one: Records) -> Shown:
-        apart = one[cell]["figures"]["clean"] - one[baseline]["figures"]["clean"]
-        told = f"clean accuracy, {cell} less {baseline}: {100 * apart:+.1f} points, asked within {100 * most:.0f}"
-        return Shown(told, abs(apart) <= most)
+        sample = cleaner(cell, baseline)([one], "strongest")
+        assert sample is not None
+        found = estimate(sample)
+        return Shown(f"{sample.what}: {_points(found)}, asked within {100 * most:.0f}", abs(found.value) <= most)
 
     return Premise(f"{cell} within {100 * most:.0f} points of {baseline}, clean", (cell, baseline), of)
+
+
+def _points(found: Estimate) -> str:
+    """A difference of one seed with its interval over test images, in points."""
+    low, high = found.interval() or (math.nan, math.nan)
+    return f"{100 * found.value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def calibrated(cell: str, clean: float, robust: float) -> Premise:

@@ -222,8 +222,10 @@ def size_of(scale: Scale, parameters: int | None) -> str:
     """The size that figures of a scale are of, in words: network, its parameters where they are known, training images."""
     kind = type(scale.model).__name__.removesuffix("18") + f"-{getattr(scale.model, 'depth', 18)}"
     counted = f", {parameters:,} parameters" if parameters else ""
-    images = f"{scale.data.train_limit:,} images" if scale.data.train_limit else "all training images"
-    return f"{kind}{counted}, {images} of {scale.data.name}"
+    rows = "clips" if isinstance(scale.data, MovingDigits) else "images"
+    images = f"{scale.data.train_limit:,} {rows}" if scale.data.train_limit else f"all training {rows}"
+    beside = f"; for clips {size_of(scale.clips, None)}" if scale.clips else ""
+    return f"{kind}{counted}, {images} of {scale.data.name}{beside}"
 
 
 OTHER = "tiny-imagenet-20"

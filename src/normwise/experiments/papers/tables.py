@@ -92,7 +92,8 @@ def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             epochs = trained[0]["epochs"]
             seconds = _mean(trained, lambda one: one["seconds"])
             searched = _passes(trained[0]["search"]) if trained[0].get("search") else "none"
-            loss = f"{trained[0]['loss']:.3g}" if trained[0].get("loss") is not None else "not kept"
+            losses = [one["loss"] for one in trained if one.get("loss") is not None]
+            loss = f"{sum(losses) / len(losses):.3g}" if losses else "not kept"
             counted = _passes(trained[0])
             told = (
                 counted,
@@ -104,7 +105,7 @@ def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((name, f"{epochs}", f"{seconds:.0f}", f"{seconds / epochs:.0f}", *told))
     return Table(
         "Training",
-        "Seconds on one core, mean over seeds, without networks that a cell starts from or uses as substitute. Passes are counted in images: forward, and backward as two each. The search for the learning rate, once for all seeds, is beside.",
+        "Seconds on one core and the last loss, means over seeds, without networks that a cell starts from or uses as substitute. Passes are counted in images: forward, and backward as two each. The search for the learning rate, once for all seeds, is beside.",
         (
             "network",
             "epochs",
@@ -126,7 +127,7 @@ def _legacy(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows = [(name, *(_percent(each, radius) for radius in radii)) for name, each in found.items()]
     return Table(
         "RobustNorm's own protocol",
-        "Accuracy in percent under the paper's attack, with eps in units of the normalized image and the range of the batch as box. Units here: the data's own standard deviations.",
+        "Accuracy in percent under the paper's attack, with eps in units of the normalized image and the range of the batch as box. Units here: the data's own standard deviations. Of seeds that do not decide.",
         ("network", *(f"eps {radius}" for radius in radii)),
         rows,
     )
@@ -143,7 +144,7 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
                 rows.append((name, told, *(f"{_percent(each, r)} / {_percent(both, r)}" for r in radii)))
     return Table(
         "Weaker attackers of ABNN",
-        "Accuracy in percent under the paper's attack, with the weaker attacker / through both networks. The first is no robust accuracy.",
+        "Accuracy in percent under the paper's attack, with the weaker attacker / through both networks. The first is no robust accuracy. Of seeds that do not decide.",
         ("network", "attacker", *map(_radius, radii)),
         rows,
         words=2,
