@@ -208,7 +208,8 @@ def test_a_premise_is_measured_on_a_seed_that_decides_nothing():
     del records[0]
     assert only(one, records, size)["why"] == "a premise was not measured: it needs a, b of seed 0"
     records[0] = {name: {**record(LOW), "training": {"search": None}} for name in "ab"}
-    assert (only(one, records, size)["verdict"], "not tuned" in only(one, records, size)["why"]) == (OPEN, True)
+    unsure = only(one, records, size)
+    assert (unsure["verdict"], "not tuned" in unsure["why"], unsure["premises"][0]["holds"]) == (OPEN, True, None)
 
 
 def test_premises_say_what_was_found():
