@@ -2,7 +2,7 @@
 
     python benchmarks/norms_page.py benchmarks/results/norms-today.json benchmarks/results/norms-today.png docs/laboratory/norms-today.md ARMS.json ...
 
-The record keeps of every arm its search, its figures by seed and its audit; arms may come from several runs of one commit. In the page, what
+The record keeps of every arm its search, its figures by seed and its audit; arms may come from several runs. In the page, what
 stands between the two marks is written anew.
 """
 
@@ -35,13 +35,11 @@ def seed(result):
     }
     loud = {one["name"]: one["measured"] for one in own["checks"] if one["status"] in ("fail", "warn")}
     cost = {key: training[key] for key in ("loss", "seconds", "forwards", "backwards", "overfitted_epoch")}
-    return {**scores, "n": own["n"], "threat": own["threat"], "checks": loud, **cost}
+    return {"commit": own["provenance"]["commit"], **scores, "n": own["n"], "threat": own["threat"], "checks": loud, **cost}
 
 
 def record(runs):
-    """All arms, without what belongs to one image. Raises ValueError for runs of several commits."""
-    if len({one["commit"] for one in runs}) > 1:
-        raise ValueError("these runs are of several commits")
+    """All arms, without what belongs to one image; each seed names the commit that it was made with."""
     found, arms = {}, {name: arm for one in runs for name, arm in one["arms"].items()}
     for name, arm in arms.items():
         found[name] = {
