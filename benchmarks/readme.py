@@ -131,9 +131,7 @@ def clips() -> str:
     head = ["method", "seeds", "clean", *(f"`{kind}`" for kind in ATTACKERS), "union", "loss"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for name, told in METHODS.items():
-        seeds = rows.get(name, [])
-        if not seeds:
-            continue
+        seeds = rows[name]
         kept = [
             f"{_mean([one['protocol'][kind] or one['strongest'][kind] for one in seeds])} / {_mean([one['strongest'][kind] for one in seeds])}"
             for kind in ATTACKERS
