@@ -91,6 +91,11 @@ def test_the_model_is_left_as_it_was(attack, home, norm, mode):
     assert x.grad is None
 
 
+def test_images_that_cannot_hold_the_radius_are_refused(attack, home):
+    with pytest.raises(ValueError, match=r"torch.bfloat16 cannot hold eps exactly; give x.float\(\)"):
+        attack(trained(NORMS["bn"]()), images().bfloat16(), labels(), home, generator=generator(0))
+
+
 def test_the_model_is_left_as_it_was_when_the_attack_fails(attack, home):
     class Breaks(Small):
         def forward(self, x):

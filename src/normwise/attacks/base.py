@@ -80,8 +80,13 @@ class BaseAttack(ABC):
         """Search for images in `threat.around(x)` that the model misclassifies, or with the goal "targeted" classifies as y.
 
         x are images (b, c, ...) with pixels in [0, 1], y labels or classes to reach (b,); see `Search` for what it may count on.
-        An empty batch gives an empty proposal. Raises ValueError for a threat model or a goal that the attack is not defined for.
+        An empty batch gives an empty proposal. Raises ValueError for a threat model or a goal that the attack is not defined for, and for
+        images in half precision.
         """
+        if x.dtype.itemsize < 4:
+            raise ValueError(
+                f"images of dtype {x.dtype} cannot hold eps exactly; give x.float(), and a model that takes it (torch.autocast inside)"
+            )
         with self._facing(model, x, y, threat, generator, search) as (oracle, region, x, y):
             found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y)
         return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])
