@@ -57,6 +57,10 @@ def test_of_coupled_rows_the_attacker_has_one_batch_and_one_kind():
     columns, verdict = Columns(kinds=("roa",), steps=1, search=0), evaluate(model, few, FIRST)
     roa = beside(columns, verdict, model, FIRST).evaluations["roa"]
     assert roa.single.rows > 0  # one image among clean ones, under this attacker
+    both = beside(columns, verdict, model, FIRST)
+    each = [verdict.evaluation.headline.value, roa.headline.value]
+    assert both.union.value <= min(each)
+    assert both.mean.value == pytest.approx(sum(each) / 2)
     together_alone = beside(dataclasses.replace(columns, alone=False), verdict, model, FIRST).evaluations["roa"]
     assert together_alone.single is None
     assert together_alone.robust_accuracy == roa.robust_accuracy

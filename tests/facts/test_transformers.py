@@ -44,6 +44,16 @@ def small(kind, norm=None):
     return model
 
 
+def test_the_response_norm_within_a_block_of_version_2_is_no_site_of_its_own():
+    torch.manual_seed(0)
+    model = ConvNeXt(width=8, grn=True)(NORMS.make("layernorm2d"), **COLOUR).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    assert not any(".mlp." in path for path in sites(model))
+    assert torch.equal(nw.convert(model, "layernorm2d")(pictures()), model(pictures()))
+
+
 def pictures(rows=8):
     return torch.rand(rows, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 

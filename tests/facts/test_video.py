@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -326,6 +327,21 @@ def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) ->
     assert [one for one in told if one[0] == "decoding clips"] == [("decoding clips", done, 3) for done in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"split": 2}, "split is the number of an official split; got 2"),
+        ({"resize": 4}, "needs a resize of 8, its size, or more; got 4"),
+        ({"fold": 1}, "fold are for videos that nothing divides"),
+    ],
+)
+def test_what_would_not_be_used_is_refused(wrong: dict[str, int], why: str, root: Path, tmp_path: Path) -> None:
+    for side in ("train", "test"):
+        shutil.copytree(root, tmp_path / side, ignore=shutil.ignore_patterns(".normwise"))
+    with pytest.raises(ValueError, match=why):
+        VideoFolder(root=str(tmp_path), **{**SMALL, **wrong}).test(batch_size=1)
+
+
 def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp_path: Path) -> None:
     run, few = tmp_path / "run", ["--data.frames", "4", "--data.size", "8", "--data.channels", "1", "--batch_size", "2"]
     words = ["--model", "resnet3d", "--model.depth", "10", "--model.width", "4", "--schedule.epochs", "1"]
@@ -346,6 +362,17 @@ def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp
     clip, video = load(run).model, load(run, views=3).model
     parts = torch.stack([clip(part) for part in batch.x.split(4, 2)])
     torch.testing.assert_close(video(batch.x), parts.mean(0))
+    further = ["--start", str(run), "--data.views", "3", "--schedule.epochs", "1", "--schedule.batch_size", "4"]
+    assert (
+        main(
+            ["train", "--data", str(root), *few, *further, "--data.validation_size", "2", "--out", str(tmp_path / "further")]
+        )
+        == 0
+    )
+    trained = json.loads((tmp_path / "further/result.json").read_text())["evaluation"]
+    assert main(["evaluate", str(tmp_path / "further"), "--out", str(tmp_path / "again")]) == 0
+    again = json.loads((tmp_path / "again/result.json").read_text())["evaluation"]
+    assert again["clean_accuracy"] == trained["clean_accuracy"]
     found = json.loads((tmp_path / "views/result.json").read_text())["evaluation"]
     rows = VideoFolder(root=str(root), **SMALL, views=3).test(batch_size=2)
     right = sum(int((video(one.x).argmax(1) == one.y).sum()) for one in rows)

@@ -396,6 +396,16 @@ def test_a_network_trained_further_is_found_again(start, norm):
     assert figures("OUT/again") == figures("OUT")
 
 
+@pytest.mark.parametrize("chain", [("wsgn", "bn"), ("mbn", "gn", "bnwot")], ids="-".join)
+def test_a_network_that_was_converted_is_built_again_step_by_step(chain):
+    runs = ["-".join(chain[: step + 1]) for step in range(len(chain))]
+    done("train", "--model.width", 8, *SMALL[2:], "--norm", chain[0], "--out", runs[0])
+    for before, norm, run in zip(runs, chain[1:], runs[1:], strict=False):
+        done("train", "--start", before, "--norm", norm, *SMALL[2:], "--out", run)
+    done("evaluate", runs[-1], "--data.test_limit", 50, "--out", "OUT/again")
+    assert figures("OUT/again") == figures(runs[-1])
+
+
 def test_a_run_folder_alone_runs_nobodys_code_and_decides_data_and_radius_beside_the_function():
     done("train", "nets:net", *SMALL[2:], "--threat.eps", 0.07, "--data.test_limit", 30, "--out", "OUT")
     said = say("evaluate", "OUT", "--out", "OUT/again")

@@ -33,6 +33,15 @@ def stop_after(count):
     return report
 
 
+@pytest.mark.parametrize(
+    "line", ['{"a": 1}', '{"epoch": "x"}', '{"epoch": 1, "seconds": "y"}', '{"epoch": 1e400, "seconds": 1}', "[1]"]
+)
+def test_an_odd_line_of_a_log_tells_nothing(line, tmp_path):
+    keep_settings(SETTINGS, tmp_path)
+    (tmp_path / "log.jsonl").write_text(line + "\n")
+    assert [part.state for part in status(tmp_path).parts] == ["waiting"]
+
+
 def test_a_training_says_its_epochs_and_the_time_left(tmp_path, capsys):
     with pytest.raises(InterruptedError):
         train(

@@ -151,7 +151,7 @@ def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
         check_size(lambda: e.model(e.norm, **about), e.model.name)
     with drawing(derive(e.seed, "weights")):
         if e.start:
-            loaded.append(loading.load(e.start, e.weights))
+            loaded.append(loading.load(e.start, e.weights, getattr(e.data, "views", 1)))
             model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
             rows = e.data.train(batch_size=e.schedule.batch_size, generator=generator(e.seed, "statistics"))
             model = knowing(model, rows)
@@ -161,7 +161,7 @@ def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
             return model, loaded
         substitutes.check(substitutes.card(e.start, e.weights), substitutes.card(e.substitute, e.substitute_weights))
         if e.substitute:
-            loaded.append(loading.load(e.substitute, e.substitute_weights))
+            loaded.append(loading.load(e.substitute, e.substitute_weights, getattr(e.data, "views", 1)))
         return abnn(model, loaded[-1].model if e.substitute else None, e.adaptive, shape=_shape(e)), loaded
 
 
@@ -218,7 +218,7 @@ def card(e: Experiment) -> dict[str, Any]:
         return {**card(alone), "adaptive": around}
     if e.start:
         found = {**loading.card(e.start, e.weights), "data": plain(e.data)}
-        return found | {"norm": plain(e.norm)} if e.norm else found
+        return found | {"converted": [*found.get("converted", ()), plain(e.norm)]} if e.norm else found
     d = e.data
     own = {"start": "", "model": plain(e.model), "norm": plain(e.norm)}
     return own | {"classes": d.classes, "mean": d.mean, "std": d.std, "data": plain(d)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -145,8 +146,11 @@ def _last_epoch(log: Path) -> dict[str, Any]:
     """The last line of a log that is whole; empty where there is none."""
     for line in reversed(text(log).splitlines() if log.is_file() else []):
         try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError, RecursionError):
+            found = dict(json.loads(line))
+            epoch, seconds = int(found["epoch"]), float(found["seconds"])
+            if math.isfinite(seconds):
+                return {"epoch": epoch, "seconds": seconds}
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
     return {}
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..norms import GRN, LN2D, complete
+from ..norms import LN2D, complete
+from ..norms.grn import GlobalResponseNorm
 from ..types import Norm, Site
 from .resnet import check_width
 from .standardize import Standardize
@@ -24,13 +25,19 @@ DEPTHS = (2, 2, 6, 2)  # of atto and femto
 GAMMA = 1e-6  # where the scale of a residual branch starts
 
 
+class BlockNorm(GlobalResponseNorm):
+    """The response normalization within a block of version 2: a part of the block, which `convert` leaves."""
+
+    kept = True
+
+
 class ConvMLP(nn.Module):
     """Two 1 x 1 convolutions with GELU between them, and in version 2 global response normalization behind it."""
 
     def __init__(self, width: int, grn: bool) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Conv2d(width, 4 * width, 1), nn.Conv2d(4 * width, width, 1)
-        self.grn: nn.Module = GRN()(Site(4 * width)) if grn else nn.Identity()
+        self.grn: nn.Module = BlockNorm(4 * width) if grn else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.grn(F.gelu(self.fc1(x))))

@@ -57,8 +57,7 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
     if made_by and path.exists():
         raise ValueError(f"{spec} holds weights of {made_by}; to run that function, write {made_by} --weights {file}")
     model = _call(spec) if found.get("start") else checkpoints.build(found, spec)
-    if found.get("start") and found.get("norm"):
-        model = convert(model, NORMS.make(found["norm"]))
+    model = _converted(model, found, spec)
     if found.get("adaptive"):
         model = _adapted(model, found["adaptive"], spec)
     unnamed = (
@@ -74,6 +73,19 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
     if spec.startswith(hub.PREFIX):
         notes = (f"{spec} is at commit {path.name}", *notes)
     return Loaded(set_mode(over_views(model, views), "eval"), found, notes)
+
+
+def _converted(model: nn.Module, found: Mapping[str, Any], spec: str) -> nn.Module:
+    """The network with the norms that it was given before each training, in their order. Raises ValueError for a card that says none."""
+    first = [found["norm"]] if found.get("start") and found.get("norm") else []  # of cards of before
+    try:
+        for norm in [NORMS.make(one) for one in (*first, *(found.get("converted") or ()))]:
+            model = convert(model, norm)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"the {CARD} of {spec} says no norms to convert to ({brief(error)}); restore it, or train again"
+        ) from None
+    return model
 
 
 def told(loaded: Iterable[Loaded], report: Report) -> dict[str, str]:

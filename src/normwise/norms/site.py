@@ -86,11 +86,14 @@ def axis_of(module: nn.Module) -> int:
 
 
 def sites(model: nn.Module) -> dict[str, Site]:
-    """List the places where a model normalizes, by module path; a module tied to several paths is listed at each."""
+    """List the places where a model normalizes, by module path; a module tied to several paths is listed at each.
+
+    A module with a true `kept` is part of a block, as in ConvNeXt V2, and none of its norms.
+    """
     within = {inner for module in model.modules() if isinstance(module, Routed) for inner in module.statistics}
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if module not in within and reads(module) is not None:
+        if module not in within and reads(module) is not None and not getattr(module, "kept", False):
             found[path] = Site(_channels(module), path, axis_of(module))
     return found
 

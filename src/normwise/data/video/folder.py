@@ -81,6 +81,15 @@ class VideoFolder(TensorData):
         need(self.folds > 1, "video needs folds >= 2", self.folds, "pass more")
         need(0 <= self.fold < self.folds, f"video needs a fold from 0 to {self.folds - 1}", self.fold, "pass another")
         need(self.split > 0, "video needs a split >= 1", self.split, "pass 1, 2 or 3")
+        need(
+            self.splits or self.split == 1,
+            "split is the number of an official split",
+            self.split,
+            "name its folder as splits",
+        )
+        need(
+            not 0 < self.resize < self.size, f"video needs a resize of {self.size}, its size, or more", self.resize, "pass 0"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """The options alone: who gets this in another process maps the clips itself."""
@@ -129,7 +138,7 @@ class VideoFolder(TensorData):
         if self.root and holds("clips", root):
             own = [name for name in (*MOST, "channels", "cache") if getattr(self, name) != getattr(type(self), name)]
             need(not own, f"{root} holds decoded clips, of their own frames and size", ", ".join(own), "leave that out")
-            return read("clips", root)
+            return self._whole(root)
         listing = self._listed()
         self._sided(listing)  # who tests is settled before hours of decoding
         sampling = Sampling(**{one.name: getattr(self, one.name) for one in fields(Sampling)})
@@ -137,6 +146,10 @@ class VideoFolder(TensorData):
         folder = place("clips", parent, root, listing, repr(sampling))
         if not holds("clips", folder):
             keep("clips", folder, listing, sampling.shape, lambda file: decode(root / file, sampling), skip=self.skip_bad)
+        return self._whole(folder)
+
+    def _whole(self, folder: Path) -> tuple[Listing, Tensor]:
+        """The clips of a folder; those that lack videos only where that is allowed, and with a warning."""
         found, x = read("clips", folder)
         need(self.skip_bad or not found.skipped, *_told(found, folder))
         if found.skipped:
@@ -167,6 +180,9 @@ class VideoFolder(TensorData):
         """The side of each video, and its group. Raises ValueError for a split that divides a group."""
         files, groups = listing.files, groups_of(listing.files, self.groups)
         sides = list(listing.sides)
+        if self.splits or any(sides):
+            mine = [name for name in ("fold", "folds") if getattr(self, name) != getattr(type(self), name)]
+            need(not mine, f"{', '.join(mine)} are for videos that nothing divides", "splits or folders", "leave them out")
         if self.splits:
             need(
                 not any(sides),
