@@ -15,7 +15,7 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.experiments.papers.controls import nearest_width, randomized, warm_start, with_batchnorm
 from normwise.models import VGG, NFResNet, ResNet, ResNet18
 from normwise.models.abnn import Adaptive, abnn, detached, find_taps, fixed_at
-from normwise.norms import BNwoT, sites
+from normwise.norms import FRN, GN, BNwoT, sites
 from normwise.norms.adaptive import AdaptiveNorm
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.norms.surgery.folding import fold
@@ -298,7 +298,8 @@ def test_recalibration_and_conversion_leave_the_substitute_alone():
     assert digest(converted.substitute) == before
     assert isinstance(converted.substitute.network.norm, nn.BatchNorm2d)
     assert converted(images()).shape == (12, 3)
-    assert convert(model, BNwoT())(images()).shape == (12, 3)  # hooks, taps among them, survive conversion
+    for norm in (BNwoT(), GN(groups=2), FRN()):
+        assert convert(model, norm)(images()).shape == (12, 3)  # hooks, taps among them, survive conversion
 
 
 def slope(model, x, y):

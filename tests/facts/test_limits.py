@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from normwise.models.abnn import Adaptive, abnn
-from normwise.norms import BN, GN, MBN, RN, RNT, NoNorm, RobustNorm2d, sites
+from normwise.norms import BN, GN, MBN, NORMS, RN, RNT, NoNorm, RobustNorm2d, sites
 from normwise.norms.surgery.conversion import convert, insert, recalibrate
 from normwise.norms.surgery.folding import fold
 from normwise.norms.surgery.trainable import only, only_affine
@@ -43,6 +43,10 @@ def test_conversion_names_what_it_left_and_dropped():
         "0": "running_mean, running_var unknown"
     }
     assert unmapped(convert(nn.Sequential(MBN(route=1)(Site(8))), BN())) == {"0": "routes other than 1 dropped"}
+    assert (
+        "biases dropped"
+        in unmapped(convert(nn.Sequential(MBN(of="rmsnorm", share="statistics")(Site(8))), NORMS.make("rmsnorm")))["0"]
+    )
     adapted = abnn(trained(), trained(seed=1), Adaptive(source="statistics", taps=("conv1",)), shape=(2, 6, 6))
     assert unmapped(convert(adapted, BN())) == {
         "adaptive.0": "AdaptiveNorm left as it is",

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from normwise.attacks import PGD
-from normwise.models import ResNet, ResNet3D, checkpoints
+from normwise.models import FrameResNet, ResNet, ResNet3D, Standardize, checkpoints
 from normwise.norms import BN, MBN, MultiBN, Routed, on_route, routed
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.registry import plain
@@ -111,6 +112,16 @@ def test_who_takes_one_route_asks_no_detector():
     assert convert(oracle, MBN(routes=3))(x).shape == (8, 3)
     again = convert(shaken(), MultiBN())  # keeps what its detector has learned
     assert torch.equal(again(x), shaken()(x))
+
+
+def test_the_detector_stands_in_the_module_that_holds_the_layers():
+    model = convert(nn.Sequential(Standardize((0.5, 0.5), (0.2, 0.2)), trained()), MultiBN())
+    assert list(model[1]._modules)[-1] == "detector"
+    assert model(X).shape == (8, 3)
+    frames = convert(FrameResNet(width=4)(BN(), **ABOUT), MultiBN())
+    assert frames(torch.rand(2, 1, 3, 8, 8)).shape == (2, 4)
+    with pytest.raises(ValueError, match=r"would run it as a layer; put the layers into a class"):
+        convert(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)), MultiBN())
 
 
 @pytest.mark.parametrize("clips", [False, True])

@@ -78,7 +78,7 @@ def check_columns(columns: Columns, threat: ThreatModel) -> None:
     """Refuse columns beside a threat model that they cannot be scaled to. Raises ValueError."""
     if columns.kinds and threat.name != "linf":
         raise ValueError(
-            f"columns are scaled beside a radius in linf, and threat is {threat.name}; give linf, or no columns"
+            f"columns are scaled beside a radius in linf, and threat is {threat.name}; give linf, or no columns: --columns.kinds '[]'"
         )
 
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..norms import LN2D, complete
-from ..norms.grn import GlobalResponseNorm
+from ..norms import LN2D, GlobalResponseNorm, complete
 from ..types import Norm, Site
 from .resnet import check_width
 from .standardize import Standardize

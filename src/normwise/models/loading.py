@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: int = 1) -> Loaded:
+def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: int | None = None) -> Loaded:
     """Find the network that `spec` names: a run folder, a weights file beside its `model.json`, `hub:USER/NAME`, or
     `package.module:function`.
 
@@ -44,7 +44,7 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
     network itself. Modules are looked for in the current folder too.
     `timm:NAME` is timm's network of that name, with its mean and std in front. `weights` is a safetensors or weights-only
     file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. `views` is how many clips of a
-    video each row will hold: the network is put in `OverViews`, unless it is already. A run folder alone, and
+    video each row will hold: the network is put in `OverViews`, unless it is already; None: as it is. A run folder alone, and
     a network from the hub, never runs anybody's function, an ABNN's whose substitute is one neither.
     Raises ValueError where there is no such network, or the weights do not fit.
     """
@@ -72,7 +72,8 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
         notes = (*notes, said)
     if spec.startswith(hub.PREFIX):
         notes = (f"{spec} is at commit {path.name}", *notes)
-    return Loaded(set_mode(over_views(model, views), "eval"), found, notes)
+    model = model if views is None else over_views(model, views)
+    return Loaded(set_mode(model, "eval"), found, notes)
 
 
 def _converted(model: nn.Module, found: Mapping[str, Any], spec: str) -> nn.Module:

@@ -145,11 +145,6 @@ class AdaptiveNorm(nn.Module):
         """Whether it keeps running averages of what it reads, as source "constant" does."""
         return self.source == "constant"
 
-    @property
-    def reads_batch(self) -> bool:
-        """Whether training takes statistics of several rows from its substitute's features."""
-        return self.tracks or (self.source in _SCOPES and self.scope != "sample")
-
     def reset_running_stats(self) -> None:
         """Forget the running averages of source "constant": mean 0, variance 1, no batch seen."""
         if self.tracks:
@@ -190,7 +185,8 @@ class AdaptiveNorm(nn.Module):
             return (z - centre.view(shape)) * scale.view(shape) + self.bias.view(shape[1:])
         rows = row_moments(h)
         style = self.style(h.flatten(1) if self.head == "flattened" else rows[0])
-        normalized = self.norm(z.to(self.norm.get_buffer("running_mean").dtype))
+        own = next((one for one in (*self.norm.buffers(), *self.norm.parameters()) if one.is_floating_point()), z)
+        normalized = self.norm(z.to(own.dtype))
         if self.source == "fusion":
             return normalized + style.view(shape)
         gamma, beta = style.chunk(2, 1)

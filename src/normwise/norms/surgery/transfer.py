@@ -193,8 +193,9 @@ def _take_parameters(new: Any, old: nn.Module) -> None:
         elif value is None and hasattr(old, plain) and hasattr(new, "affine"):  # a layer that may go without
             new.register_parameter(name, None)
             new.affine = getattr(new, "weight", None) is not None
-    lost = [name for name, value in old._parameters.items() if value is not None and not hasattr(new, name)]
-    if lost and not isinstance(old, Routed):
+    names = {"weights": "weight", "biases": "bias"} if isinstance(old, Routed) else {}
+    had = {name for name, value in old._parameters.items() if value is not None}
+    if lost := sorted(name for name in had if not hasattr(new, name) and not hasattr(new, names.get(name, name))):
         remark(new, f"{', '.join(lost)} dropped")
 
 
