@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from normwise.attacks import PGD
 from normwise.models import FrameResNet, ResNet, ResNet3D, Standardize, checkpoints
-from normwise.norms import BN, MBN, MultiBN, Routed, on_route, routed
+from normwise.norms import BN, GN, MBN, MultiBN, Routed, on_route, routed
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.registry import plain
 from normwise.seeding import generator
@@ -112,6 +112,18 @@ def test_who_takes_one_route_asks_no_detector():
     assert convert(oracle, MBN(routes=3))(x).shape == (8, 3)
     again = convert(shaken(), MultiBN())  # keeps what its detector has learned
     assert torch.equal(again(x), shaken()(x))
+
+
+@pytest.mark.parametrize("norm", [MultiBN(), MBN(route=1)], ids=str)
+def test_routes_that_know_no_statistics_are_measured(norm):
+    model = convert(trained(GN(groups=2)), norm)
+    with pytest.raises(ValueError, match="does not know"):
+        model.eval()(X)
+    ready = recalibrate(model, iter([X, images(8, seed=3)])).eval()
+    assert ready(X).shape == (8, 3)
+    for layer in (module for module in ready.modules() if isinstance(module, Routed)):
+        means = [one.running_mean for one in layer.statistics]
+        assert all(torch.equal(mean, means[0]) for mean in means)
 
 
 def test_the_detector_stands_in_the_module_that_holds_the_layers():

@@ -18,7 +18,7 @@ from ...utils.model_state import copied, device_of, frozen, refuse_lazy, running
 from .. import BN, NORMS
 from ..adaptive import AdaptiveNorm
 from ..layer import StatNorm
-from ..routed import Routed
+from ..routed import Routed, routed
 from ..site import reads, sites
 from ..wsgn import complete
 from .transfer import adopt, replaceable, take_settings
@@ -120,7 +120,7 @@ def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
-    use; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Statistics that a layer reads and no
+    use, and those that know no statistics yet; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Statistics that a layer reads and no
     longer tracks (`track_running_stats` switched off) are measured anew too. Layers that no batch reaches, or that move nothing
     (quantized ones), keep what they have, and `unmapped` names them.
     (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
@@ -129,6 +129,23 @@ def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
     """
     refuse_lazy(model)
     model = copied(model)
+    layers = [module for module in model.modules() if isinstance(module, Routed)]
+    blank = [
+        route
+        for route in range(max((len(layer.statistics) for layer in layers), default=0))
+        if any(getattr(layer.statistics[route], "unknown", ()) for layer in layers if route < len(layer.statistics))
+    ]
+    rows = list(batches) if blank else batches  # several passes
+    for route in blank:
+        with routed(model, route):
+            _measure(model, rows)
+    if not blank or layers[0].route not in blank:
+        _measure(model, rows)
+    return model
+
+
+def _measure(model: nn.Module, batches: Rows) -> None:
+    """Measure the running statistics in use, in place; what is refused is said by `recalibrate`."""
     resting = {s for m in model.modules() if isinstance(m, Routed) for s in m.statistics if s is not m.active}
     resting |= set(frozen(model))
     tracking: list[Any] = [m for m in model.modules() if _tracks(m) and m not in resting]
@@ -161,7 +178,6 @@ def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
             for buffer, value in zip(module.buffers(recurse=False), before, strict=True):
                 buffer.copy_(value)
             remark(module, "running statistics kept: no batch moved them")
-    return model
 
 
 def _held(module: nn.Module) -> list[Tensor]:
