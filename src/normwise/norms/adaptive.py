@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..registry import unknown
 from .layer import StatNorm
-from .moments import row_moments, together
+from .moments import row_moments, together, wide
 
 Source = Literal["features", "statistics", "constant", "fusion", "plain"]
 Scope = Literal["batch", "channel", "sample"]
@@ -157,7 +157,7 @@ class AdaptiveNorm(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             if h is None or self.source == "plain":
                 return self.norm(z)
-            return self._adapt(_wide(z), _wide(h)).to(z.dtype)
+            return self._adapt(wide(z), wide(h)).to(z.dtype)
 
     def divergence(self, z: Tensor, h: Tensor) -> Tensor:
         """How far the target's own statistics are from the delivered ones, one number >= 0, in nats.
@@ -167,10 +167,10 @@ class AdaptiveNorm(nn.Module):
         """
         self._check(z, h)
         if self.source not in ("statistics", "constant"):
-            return _wide(z).new_zeros(())
+            return wide(z).new_zeros(())
         with torch.autocast(z.device.type, enabled=False):
-            mean, variance = self._moments(_wide(z), "sample" if self.scope == "sample" else "channel")
-            centre, log_spread = self._delivered(_wide(h))
+            mean, variance = self._moments(wide(z), "sample" if self.scope == "sample" else "channel")
+            centre, log_spread = self._delivered(wide(h))
             variance = variance + self.eps
             ratio = (variance + (mean - centre).square()) * (-log_spread).exp()
             return 0.5 * (log_spread - variance.log() + ratio - 1).mean()
@@ -197,7 +197,7 @@ class AdaptiveNorm(nn.Module):
     def _delivered(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and log of the squared spread, each (b or 1, channels)."""
         if self.source == "constant" and not self.training:
-            mean, variance = _wide(self.running_mean)[None], _wide(self.running_var)[None]
+            mean, variance = wide(self.running_mean)[None], wide(self.running_var)[None]
         else:
             mean, variance = self._moments(h, self.scope)
         centre, log_spread = self.map(torch.cat([mean, (variance + self.eps).sqrt()], 1)).chunk(2, 1)
@@ -250,7 +250,3 @@ def _of_scope(mean: Tensor, variance: Tensor, positions: int, scope: Scope, sync
 
         whole, spread, n = pooled(n, whole, spread)
     return whole, spread * (n / max(n - 1, 1)) if scope == "batch" else spread
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
