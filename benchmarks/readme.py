@@ -5,6 +5,7 @@ python benchmarks/readme.py picture   # makes docs/page.png from results/bench-d
 python benchmarks/readme.py fuzz      # writes the readers into docs/reference/security.md, from benchmarks/results/fuzz-*.json
 python benchmarks/readme.py names     # writes the names into docs/reference/python.md, from normwise's docstrings
 python benchmarks/readme.py clips     # writes the fights into docs/reference/video.md, from benchmarks/results/clips-fights*.json
+python benchmarks/readme.py images    # writes the digits there, from results/columns-digits
 """
 
 import inspect
@@ -123,14 +124,40 @@ def fuzz() -> str:
 
 
 def clips() -> str:
-    """Clips of fights under several attackers: of each method the mean over its seeds."""
+    """Clips of fights under several attackers."""
     rows = dict[str, list[dict]]()
     for path in sorted((ROOT / "benchmarks/results").glob("clips-fights*.json")):
         for name, one in json.loads(path.read_text())["rows"].items():
             rows.setdefault(name.split("-seed")[0], []).append(one)
+    return _attacked(rows, METHODS)
+
+
+def images() -> str:
+    """Digits under the same attackers."""
+    rows = dict[str, list[dict]]()
+    for cell in json.loads((ROOT / "results/columns-digits/results.json").read_text())["cells"]:
+        own, several = cell["evaluation"], cell["several"]
+        sides = {"protocol": "protocol_accuracy", "strongest": "robust_accuracy"}
+        columns = {"linf": own, **several["evaluations"]}
+        told = {
+            side: {kind: one[key] and list(one[key].values()) for kind, one in columns.items()}
+            for side, key in sides.items()
+        }
+        told |= {
+            "clean": [own["clean_accuracy"]["value"]],
+            "union": [several["union"]["value"]],
+            "training": cell["training"],
+        }
+        rows.setdefault(re.sub(r"-seed\d+", "", cell["name"]), []).append(told)
+    own = METHODS | {"bn-multi~2": METHODS["bn-multi-worst"], "abnn": "ABNN, substitute of another seed"}
+    return _attacked(rows, {name: told for name, told in own.items() if name in rows})
+
+
+def _attacked(rows: dict[str, list[dict]], methods: dict[str, str]) -> str:
+    """Of each method the mean over its seeds, in percent, under the protocol / under stronger searches too."""
     head = ["method", "seeds", "clean", *(f"`{kind}`" for kind in ATTACKERS), "union", "loss"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for name, told in METHODS.items():
+    for name, told in methods.items():
         seeds = rows[name]
         kept = [
             f"{_mean([one['protocol'][kind] or one['strongest'][kind] for one in seeds])} / {_mean([one['strongest'][kind] for one in seeds])}"
@@ -152,6 +179,7 @@ PARTS = {
     "fuzz": ("docs/reference/security.md", fuzz),
     "names": ("docs/reference/python.md", names),
     "clips": ("docs/reference/video.md", clips),
+    "images": ("docs/reference/video.md", images),
 }
 
 

@@ -84,6 +84,7 @@ WRITERS = {
     "bench-digits": "bench",
     "bench-methods": "bench",
     "jsbn-digits": "bench",
+    "columns-digits": "bench",
     "cifar10-resnet20": "train",
     "published-resnet20": "evaluate",
     "shifts/resnet8": "shifts",
