@@ -332,7 +332,7 @@ def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) ->
     [
         ({"split": 2}, "split is the number of an official split; got 2"),
         ({"resize": 4}, "needs a resize of 8, its size, or more; got 4"),
-        ({"fold": 1}, "fold are for videos that nothing divides"),
+        ({"fold": 1}, "say who tests, so that no fold does; got fold; leave that out"),
     ],
 )
 def test_what_would_not_be_used_is_refused(wrong: dict[str, int], why: str, root: Path, tmp_path: Path) -> None:

@@ -67,12 +67,15 @@ class Claims:
             yield 0
             return
         own, ended = self._path(name, tries), Event()
+        beating = Thread(target=_beat, args=(own, ended), daemon=True)
         if self.across:
-            Thread(target=_beat, args=(own, ended), daemon=True).start()
+            beating.start()
         try:
             yield tries
         finally:
             ended.set()
+            if self.across:
+                beating.join(BEAT)  # a last beat would touch the claim of whoever comes next
             own.unlink(missing_ok=True)
             lock.release()
 

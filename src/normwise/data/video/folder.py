@@ -182,7 +182,7 @@ class VideoFolder(TensorData):
         sides = list(listing.sides)
         if self.splits or any(sides):
             mine = [name for name in ("fold", "folds") if getattr(self, name) != getattr(type(self), name)]
-            need(not mine, f"{', '.join(mine)} are for videos that nothing divides", "splits or folders", "leave them out")
+            need(not mine, "splits or folders say who tests, so that no fold does", ", ".join(mine), "leave that out")
         if self.splits:
             need(
                 not any(sides),

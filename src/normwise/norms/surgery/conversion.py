@@ -120,8 +120,8 @@ def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
     Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
-    use, and those that know no statistics yet; of adaptive norms those of source "constant"; a frozen substitute keeps its own. Statistics that a layer reads and no
-    longer tracks (`track_running_stats` switched off) are measured anew too. Layers that no batch reaches, or that move nothing
+    use, and those that know no statistics yet; of adaptive norms those of source "constant"; a frozen substitute keeps its own.
+    Statistics that a layer reads and no longer tracks (`track_running_stats` switched off) are measured anew too. Layers that no batch reaches, or that move nothing
     (quantized ones), keep what they have, and `unmapped` names them.
     (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
 
