@@ -38,6 +38,7 @@ class Cell:
         every       it is made with every seed, though no claim needs it
         stream      another draw of everything: images, start and batches are those of seed + 10,000 x stream
         published   depth of the published network that it is; 0: it is none
+        beyond      rates that its search may try beyond the list, more than the scale's tuning has
     """
 
     name: str
@@ -58,6 +59,7 @@ class Cell:
     every: bool = False
     stream: int = 0
     published: int = 0
+    beyond: int = 0
 
 
 def built(norm: Norm | None) -> Callable[..., nn.Module]:

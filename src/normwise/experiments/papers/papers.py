@@ -90,7 +90,7 @@ NOFROST = (
 
 
 FRAGILE = (
-    Cell(name="affine-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the standard network", begin=given, needs=("bn-standard",), recipe=adversarial(trains="affine")),
+    Cell(name="affine-fragile", system="fragile-features", about="BatchNorm's parameters alone, from the standard network", begin=given, needs=("bn-standard",), recipe=adversarial(trains="affine"), beyond=3),
     Cell(name="affine-fragile-long", system="fragile-features", about="the same, twice as long", begin=given, needs=("bn-standard",), recipe=adversarial(trains="affine"), part=2.0, apart=True),
     Cell(name="affine-random", system="fragile-features", about="BatchNorm's parameters alone, from random weights", begin=built(BN()), recipe=adversarial(trains="affine")),
     Cell(name="affine-random-uniform", system="fragile-features", about="the same, scales from U(0, 1)", begin=lambda scale: redrawn_scales(built(BN())(scale)), recipe=adversarial(trains="affine")),

@@ -196,7 +196,7 @@ class Workshop:
         """The trained network, what the record says of the training, and its seconds in processes that were stopped."""
         schedule, found = self.schedule(cell), None
         if tuning := self._own(cell).tuning:
-            found = self._search(cell, tuning)
+            found = self._search(cell, replace(tuning, most=tuning.most + cell.beyond))
             schedule = replace(schedule, lr=found.rate)
         started = time.perf_counter()
         fitted = self._fit(cell, seed, schedule, folder)
