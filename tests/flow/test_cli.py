@@ -406,6 +406,23 @@ def test_a_network_that_was_converted_is_built_again_step_by_step(chain):
     assert figures("OUT/again") == figures(runs[-1])
 
 
+@pytest.mark.parametrize(
+    ("steps", "why"), [(5, "not int"), (["nope"], "no norm is named 'nope'"), (["bn"] * 101, "at most 100")]
+)
+def test_a_card_that_says_no_norms_to_convert_to_is_refused(steps, why):
+    shutil.copytree("run", "OUT")
+    card = json.loads(Path("OUT/model.json").read_text())
+    Path("OUT/model.json").write_text(json.dumps({**card, "converted": steps}))
+    said = say("evaluate", "OUT", "--data.test_limit", 50, "--out", "OUT/again")
+    assert (said.status, why in said.err, said.err.count("\n")) == (2, True, 1), said.err
+
+
+def test_a_pretrained_network_cannot_begin_with_another_one():
+    words = "--pretrained [{name: one, start: two}, {name: two}] --methods [{name: a, start: one}] --norms [] --recipes [] --out OUT"
+    said = say("bench", *re.split(r" (?=--)|(?<=\w) (?=[\[O])", words))
+    assert (said.status, "one begins with two" in said.err) == (2, True), said.err
+
+
 def test_a_run_folder_alone_runs_nobodys_code_and_decides_data_and_radius_beside_the_function():
     done("train", "nets:net", *SMALL[2:], "--threat.eps", 0.07, "--data.test_limit", 30, "--out", "OUT")
     said = say("evaluate", "OUT", "--out", "OUT/again")

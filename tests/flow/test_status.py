@@ -34,11 +34,11 @@ def stop_after(count):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"a": 1}', '{"epoch": "x"}', '{"epoch": 1, "seconds": "y"}', '{"epoch": 1e400, "seconds": 1}', "[1]"]
+    "line", ['{"a": 1}', '{"epoch": "x"}', '{"epoch": 1, "seconds": "y"}', '{"epoch": 1e400, "seconds": 1}', "[1]", "\xff"]
 )
 def test_an_odd_line_of_a_log_tells_nothing(line, tmp_path):
     keep_settings(SETTINGS, tmp_path)
-    (tmp_path / "log.jsonl").write_text(line + "\n")
+    (tmp_path / "log.jsonl").write_bytes(line.encode("latin-1") + b"\n")
     assert [part.state for part in status(tmp_path).parts] == ["waiting"]
 
 

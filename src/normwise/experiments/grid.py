@@ -86,6 +86,12 @@ class Bench:
             raise ValueError("a bench needs at least one norm and one recipe, or one method; give some")
         if self.domain not in ("", *DOMAINS):
             raise ValueError(f"domain is {self.domain!r}; give {' or '.join(DOMAINS)}")
+        first = {_named(one) for one in self.pretrained}
+        for one in self.pretrained:
+            if found := first & set(_begins(one).values()):
+                raise ValueError(
+                    f"the pretrained network {_named(one)} begins with {min(found)}, which is trained at the same time; name a run folder"
+                )
         twice = pretrained(self).keys() & cells(self, Path()).keys()  # these refuse methods that cannot be
         if twice:
             raise ValueError(f"a row of the bench is called {min(twice)}, as a pretrained network is; give it another name")

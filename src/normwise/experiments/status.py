@@ -144,7 +144,11 @@ def _trained(e: Experiment, folder: Path, name: str = "train") -> Part:
 
 def _last_epoch(log: Path) -> dict[str, Any]:
     """The last line of a log that is whole; empty where there is none."""
-    for line in reversed(text(log).splitlines() if log.is_file() else []):
+    try:
+        lines = text(log).splitlines() if log.is_file() else []
+    except UnicodeDecodeError:
+        lines = []
+    for line in reversed(lines):
         try:
             found = dict(json.loads(line))
             epoch, seconds = int(found["epoch"]), float(found["seconds"])

@@ -25,6 +25,7 @@ from .checkpoints import CARD, WEIGHTS
 from .standardize import Standardize
 from .views import over_views
 
+CONVERSIONS = 100  # that a card may ask for
 PIXELS = 2**23  # of an image or a clip that an ABNN's card names, at most
 
 
@@ -80,7 +81,10 @@ def _converted(model: nn.Module, found: Mapping[str, Any], spec: str) -> nn.Modu
     """The network with the norms that it was given before each training, in their order. Raises ValueError for a card that says none."""
     first = [found["norm"]] if found.get("start") and found.get("norm") else []  # of cards of before
     try:
-        for norm in [NORMS.make(one) for one in (*first, *(found.get("converted") or ()))]:
+        steps = [*first, *(found.get("converted") or ())]
+        if len(steps) > CONVERSIONS:
+            raise ValueError(f"{len(steps)} conversions; at most {CONVERSIONS} are made")
+        for norm in map(NORMS.make, steps):
             model = convert(model, norm)
     except (ValueError, TypeError) as error:
         raise ValueError(
