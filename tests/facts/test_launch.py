@@ -124,6 +124,19 @@ def test_a_claim_across_machines_is_taken_over_when_its_heart_has_stopped(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_heart_of_a_claim_stops_before_the_claim_goes(tmp_path, monkeypatch):
+    def beat(claim, ended):
+        ended.wait()
+        time.sleep(0.1)
+        there.append(claim.exists())
+
+    there = []
+    monkeypatch.setattr(keeping, "_beat", beat)
+    with Claims(tmp_path, across=True).taken("a"):
+        pass
+    assert there == [True]
+
+
 def test_a_clock_that_was_set_back_keeps_no_claim_of_a_dead_worker(tmp_path, monkeypatch):
     claims, claim, now = Claims(tmp_path, across=True), tmp_path / "a.try1", 0.0
     monkeypatch.setattr(keeping, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))

@@ -24,8 +24,9 @@ from normwise.data.cache import Listing, keep, read, reporting
 from normwise.data.video import decoding
 from normwise.data.video.decoding import Sampling
 from normwise.data.video.splits import folds
+from normwise.experiments.experiment import Experiment, build
 from normwise.models.loading import load
-from normwise.models.views import over_views
+from normwise.models.views import OverViews, over_views
 
 SMALL = {"frames": 4, "size": 8, "channels": 1}
 
@@ -362,6 +363,8 @@ def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp
     clip, video = load(run).model, load(run, views=3).model
     parts = torch.stack([clip(part) for part in batch.x.split(4, 2)])
     torch.testing.assert_close(video(batch.x), parts.mean(0))
+    e = Experiment(data=VideoFolder(root=str(root), **SMALL, views=3), start=str(run), norm=None)
+    assert isinstance(build(e), OverViews)
     further = ["--start", str(run), "--data.views", "3", "--schedule.epochs", "1", "--schedule.batch_size", "4"]
     assert (
         main(
