@@ -182,6 +182,18 @@ def test_a_bench_is_whole_and_the_second_time_free(tmp_path):
     assert "holds 4 results" in say("audit", "run", "--claim", tmp_path / "bench/results.json").err
 
 
+def test_a_bench_grows_in_its_folder_and_does_not_shrink():
+    words = ["bench", *SMALL, "--recipes", "standard", "--jobs", 1, "--out", "OUT"]
+    done(*words, "--norms", "bn")
+    first = Path("OUT/cells/bn-standard/result.json").stat().st_mtime_ns
+    done(*words, "--norms", "in,bn", "--seeds", 2)
+    cells = json.loads(Path("OUT/results.json").read_text())["cells"]
+    assert [one["name"] for one in cells] == ["in-standard", "bn-standard", "in-standard-seed1", "bn-standard-seed1"]
+    assert Path("OUT/cells/bn-standard/result.json").stat().st_mtime_ns == first
+    for fewer in (["in,bn", "--seeds", 1], ["bn", "--seeds", 2], ["[in, {name: bn, eps: 0.1}]", "--seeds", 2]):
+        assert "holds a run with other settings" in say(*words, "--norms", *fewer).err
+
+
 def test_a_report_is_made_of_several_runs():
     done("evaluate", "run", "--seed", 1, "--out", "OUT/other")
     assert "OUT/both/report.html" in done("report", "run", "OUT/other", "--out", "OUT/both")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
 from ..config import build, choice, choices, merge
@@ -35,6 +35,8 @@ APART = 10_000  # between the seeds of pretrained networks and of the rows
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """A grid of every norm with every recipe, and methods beside it; each with every seed.
+
+    A bench with more norms, recipes, methods or seeds goes on in the same folder, and trains the new cells alone.
 
     Options
         data            the data set, by name or path
@@ -78,6 +80,8 @@ class Bench:
     device: str = "auto"
     threads: int = 1
 
+    grows: ClassVar = ("norms", "recipes", "methods", "pretrained", "seeds")  # more of them change no cell
+
     def __post_init__(self) -> None:
         check_running(self)
         if self.seeds < 1 or self.jobs < 1:
@@ -114,13 +118,13 @@ def cells(bench: Bench, folder: Path) -> dict[str, Experiment]:
         shared = _shared(bench, seed)
         for recipe in bench.recipes:
             for norm in bench.norms:
-                name = _of_seed(f"{norm.name}-{recipe.name}", bench, seed)
+                name = _of_seed(f"{norm.name}-{recipe.name}", seed)
                 same = sum(other.split("~")[0] == name for other in found)
                 found[name + (f"~{same + 1}" if same else "")] = dataclasses.replace(shared, norm=norm, recipe=recipe)
         names = [_named(one) for one in bench.pretrained]
-        places = {name: str(folder / PRETRAINED / _of_seed(name, bench, seed)) for name in names}
+        places = {name: str(folder / PRETRAINED / _of_seed(name, seed)) for name in names}
         for method in bench.methods:
-            name = _of_seed(_named(method), bench, seed)
+            name = _of_seed(_named(method), seed)
             own = {key: places[named] for key, named in _begins(method).items() if named in places}
             _add(found, name, _experiment({**method, **own}, shared))
     return found
@@ -133,7 +137,7 @@ def pretrained(bench: Bench) -> dict[str, Experiment]:
         quick = dataclasses.replace(_shared(bench, seed + APART), attacks=bench.attacks[:1], strongest=(), columns=Columns())
         for one in bench.pretrained:
             if any(_named(one) in _begins(method).values() for method in bench.methods):
-                _add(found, _of_seed(_named(one), bench, seed), _experiment(one, quick))
+                _add(found, _of_seed(_named(one), seed), _experiment(one, quick))
     return found
 
 
@@ -147,8 +151,8 @@ def _shared(bench: Bench, seed: int) -> Experiment:
     return Experiment(**own, seed=seed)
 
 
-def _of_seed(name: str, bench: Bench, seed: int) -> str:
-    return name + (f"-seed{seed}" if bench.seeds > 1 else "")
+def _of_seed(name: str, seed: int) -> str:
+    return name + (f"-seed{seed}" if seed else "")
 
 
 def _add(found: dict[str, Experiment], name: str, made: Experiment) -> None:

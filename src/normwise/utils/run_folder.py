@@ -66,7 +66,9 @@ def keep_settings(e: Any, folder: Path) -> None:
 
 
 def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
-    """Whether the folder was made with these settings; who shares the work is none of them, nor what `e.free` names."""
+    """Whether the folder was made with these settings; who shares the work is none of them, nor what `e.free` names.
+
+    A number or a list that `e.grows` names may have been smaller."""
     try:
         held = read_yaml(folder / CONFIG)
     except ValueError:
@@ -77,8 +79,16 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
         places = [Path(str(value)) for value in (held.get(key), getattr(e, key, None))]
         if all(place.parent.name == PRETRAINED for place in places) and places[0].name == places[1].name:
             held[key] = getattr(e, key)
-    free = ("jobs", "devices", "backend", *getattr(e, "free", ()))
+    grown = [name for name in getattr(e, "grows", ()) if _grown(held.get(name), getattr(e, name))]
+    free = ("jobs", "devices", "backend", *getattr(e, "free", ()), *grown)
     return not changed(held | {name: plain(getattr(e, name)) for name in free if hasattr(e, name)}, e)
+
+
+def _grown(before: Any, now: Any) -> bool:
+    """Whether a number is no smaller than it was, or a list holds all that it held."""
+    if isinstance(now, int):
+        return isinstance(before, int) and before <= now
+    return isinstance(before, list) and all(any(not changed(one, other) for other in now) for one in before)
 
 
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
