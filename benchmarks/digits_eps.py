@@ -1,6 +1,6 @@
 """Which radius should digits be judged at? The smallest of a list at which the standard BatchNorm network has fallen.
 
-    python benchmarks/digits_eps.py results/digits-eps/record.json
+    python benchmarks/digits_eps.py results/digits-eps/record.json [moving-digits]
 
 Trains the preset's standard BatchNorm network with three seeds and attacks the validation rows with PGD-20.
 """
@@ -19,13 +19,13 @@ from normwise.threats import Linf
 from normwise.training.loop import fit
 from normwise.utils.model_state import moved
 
-CANDIDATES, FALLEN = (0.1, 0.15, 0.2, 0.3), 0.05
+CANDIDATES, FALLEN = (0.05, 0.1, 0.15, 0.2, 0.3), 0.05
 
 
-def main(path: Path) -> None:
+def main(path: Path, preset: str) -> None:
     started, rows = time.perf_counter(), []
     for seed in range(3):
-        e = dataclasses.replace(presets.digits(), seed=seed)
+        e = dataclasses.replace(presets.PRESETS[preset](), seed=seed)
         start = moved(experiment.build(e), experiment.place(e))
         model = fit(start, e.data, e.recipe, e.threat, e.schedule, seed=seed).model
         for eps in CANDIDATES:
@@ -47,4 +47,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *(sys.argv[2:] or ["digits"]))

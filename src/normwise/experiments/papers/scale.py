@@ -121,7 +121,7 @@ def smoke() -> Scale:
 
 def _beside_clips(images: Scale, **changes: Any) -> Scale:
     """The same scale, with moving digits for cells on clips."""
-    return replace(images, clips=replace(images, eps=EPS["moving-digits"], **changes))
+    return replace(images, clips=replace(images, eps=0.2, **changes))  # the radius of the records
 
 
 def s() -> Scale:
