@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .. import losses
-from ..types import Images, Labels, PerRow, Region, Rows
+from ..types import Labels
 from ..utils.per_row import over
-from .base import BaseAttack, at_least
 from .best_iterate import Best
 from .oracle import Oracle
-from .sparse_walks import WALKS, Walk
+from .random_search import RandomSearch
+from .sparse_walks import WALKS, SparseWalk
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseRS(BaseAttack):
+class SparseRS(RandomSearch):
     """Random search among extreme colours: one change at a time, which stays if the loss does not fall. Uses no gradient.
 
         spa:    some of the pixels are given back, and as many others take a random colour; 0.3 of them at first, ever fewer
@@ -40,34 +40,10 @@ class SparseRS(BaseAttack):
     """
 
     name: ClassVar[str] = "sparse_rs"
-    black_box: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = tuple(WALKS)
+    walks: ClassVar = WALKS
 
-    steps: int = 5000
-    restarts: int = 1
-    loss: str = "margin"
-
-    def __post_init__(self) -> None:
-        at_least(self.name, 0, steps=self.steps)
-        at_least(self.name, 1, restarts=self.restarts)
-        losses.named(self.loss)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
-
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, oracle.how)
-        for _ in range(self.restarts):
-            rows = best.standing
-            if len(rows) == 0:
-                break
-            walk = WALKS[region.kind](region.select(rows), x[rows])
-            (self._alone if oracle.how.independent else self._together)(oracle, walk, y[rows], rows, best)
-        return best.x_adv, best.first_hit
-
-    def _alone(self, oracle: Oracle, walk: Walk, y: Labels, rows: Tensor, best: Best) -> None:
-        """Every row walks for itself, and leaves when it has fallen, where rows leave."""
+    def _alone(self, oracle: Oracle, walk: SparseWalk, y: Labels, rows: Tensor, best: Best) -> None:
         now = torch.full_like(y, -torch.inf, dtype=walk.now.dtype)
         trial = walk.now
         for step in range(self.steps + 1):
@@ -82,30 +58,18 @@ class SparseRS(BaseAttack):
                     return
             trial = walk.propose((step + 1) / (self.steps + 1))
 
-    def _together(self, oracle: Oracle, walk: Walk, y: Labels, rows: Tensor, best: Best) -> None:
-        """The batch walks as a whole: it moves to images that it has been seen to hold together."""
-
-        def look(images: Images, step: int) -> tuple[PerRow, tuple[int, float]]:
-            loss, fallen, margin = self._judge(oracle, images, y)
-            best.offer(rows, images, margin, fallen, step)
-            return loss, (int((fallen & best.victims).sum()), float(loss[best.victims].mean()))
-
-        (now, score), step = look(walk.now, 0), 1
+    def _together(self, oracle: Oracle, walk: SparseWalk, y: Labels, rows: Tensor, best: Best) -> None:
+        look = partial(self._look, oracle, y=y, rows=rows, best=best)
+        (now, score), step = look(walk.now, step=0), 1
         while step <= self.steps:
             trial = walk.propose(step / (self.steps + 1))
-            loss, whole = look(trial, step)
+            loss, whole = look(trial, step=step)
             better, step = loss >= now, step + 1
             taken = torch.ones_like(better)
             if better.any() and not better.all() and step <= self.steps:
                 taken = better
-                loss, whole = look(torch.where(over(better, trial), trial, walk.now), step)
+                loss, whole = look(torch.where(over(better, trial), trial, walk.now), step=step)
                 step += 1
             if whole >= score:
                 now, score = loss, whole
                 walk.accept(taken)
-
-    def _judge(self, oracle: Oracle, images: Images, y: Labels) -> tuple[PerRow, Rows, PerRow]:
-        """The loss of each row, whether the goal is reached, and the margin."""
-        logits = oracle.logits(images)
-        margin = oracle.margin(logits, y)
-        return margin if self.loss == "margin" else oracle.loss(self.loss)(logits, y), oracle.reached(logits, y), margin

@@ -22,7 +22,7 @@ MOVES, REACH = 4, 0.75  # one change in so many moves the patch, at first by up 
 FRAME = 0.5  # first share of the frame's squared width that is the side of a square, in steps of 3 pixels
 
 
-class Walk(ABC):
+class SparseWalk(ABC):
     """The present images of some rows, with what else there is to know of them, and a change that may become the next."""
 
     region: Any  # of the walk's kind
@@ -72,7 +72,7 @@ def share(first: float, by: tuple[int, ...], progress: float) -> float:
     return first / by[bisect_left(AFTER, progress * 10_000)]
 
 
-class PixelWalk(Walk):
+class PixelWalk(SparseWalk):
     """Some of the pixels that differ from the clean image are given back, and as many others change."""
 
     def _first(self) -> tuple[Tensor, ...]:
@@ -100,7 +100,7 @@ class PixelWalk(Walk):
         return coloured
 
 
-class FrameWalk(Walk):
+class FrameWalk(SparseWalk):
     """A square around a pixel that may change, as far as it may, takes another colour."""
 
     late = 0.75  # from here on one channel of a single pixel changes at a time
@@ -176,4 +176,4 @@ class PatchWalk(FrameWalk):
         return self.region.placed(torch.arange(len(self.x), device=self.x.device), places)
 
 
-WALKS: dict[str, type[Walk]] = {"spa": PixelWalk, "patch": PatchWalk, "frame": FrameWalk}
+WALKS: dict[str, type[SparseWalk]] = {"spa": PixelWalk, "patch": PatchWalk, "frame": FrameWalk}

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .. import losses
-from ..types import Images, Labels, PerRow, Region, Rows
-from .base import BaseAttack, at_least
+from ..types import Images, Labels
 from .best_iterate import Best
 from .oracle import Oracle
 from .pruning import Pace
-from .random_search import WALKS, Walk
+from .random_search import RandomSearch
+from .square_walks import WALKS, SquareWalk
 
 # queries of 10,000 after which the share of pixels that a patch covers is halved
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square(BaseAttack):
+class Square(RandomSearch):
     """Random search: one random patch of each image changes at a time, and stays if the loss rises. Uses no gradient.
 
         linf:   x_adv <- x + radius * sign_c inside the patch, one random sign per channel c
@@ -56,43 +56,25 @@ class Square(BaseAttack):
     """
 
     name: ClassVar[str] = "square"
-    black_box: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = tuple(WALKS)
+    walks: ClassVar = WALKS
 
-    steps: int = 5000
     p_init: float = 0.8
-    restarts: int = 1
-    loss: str = "margin"
 
     def __post_init__(self) -> None:
-        at_least(self.name, 0, steps=self.steps)
-        at_least(self.name, 1, restarts=self.restarts)
-        losses.named(self.loss)
+        super().__post_init__()
         if not 0 < self.p_init <= 1:
             raise ValueError(f"p_init of square is a share of the picture; got {self.p_init}; give a number in (0, 1]")
 
-    @property
-    def label(self) -> str:
-        return f"square-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
-
-    def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, oracle.how)
-        logits = oracle.logits(x)
-        best.offer(best.standing, x, oracle.margin(logits, y), oracle.reached(logits, y), 0)
-        for _ in range(self.restarts):
-            rows = best.standing
-            if len(rows) == 0:
-                break
-            walk = WALKS[region.kind](region.select(rows), x[rows])
-            (self._alone if oracle.how.independent else self._together)(oracle, walk, y[rows], rows, best)
-        return best.x_adv, best.first_hit
+    def _begin(self, oracle: Oracle, x: Images, y: Labels, best: Best) -> None:
+        _, fallen, margin = self._judge(oracle, x, y)
+        best.offer(best.standing, x, margin, fallen, 0)
 
     def share(self, step: int) -> float:
         """The share of the picture covered by the patch of query `step` (the first is 0)."""
         return self.p_init / 2 ** bisect_left(HALVINGS, int(step / self.steps * 10_000))
 
-    def _alone(self, oracle: Oracle, walk: Walk, y: Labels, rows: Tensor, best: Best) -> None:
-        """Every row walks for itself, and leaves when it has fallen, where rows leave."""
+    def _alone(self, oracle: Oracle, walk: SquareWalk, y: Labels, rows: Tensor, best: Best) -> None:
         loss, fallen, margin = self._judge(oracle, walk.images, y)
         best.offer(rows, walk.images, margin, fallen, 0)
         if best.leaves:
@@ -130,35 +112,22 @@ class Square(BaseAttack):
             _, fallen, margin = self._judge(oracle, walk.images, y)
             best.offer(rows, walk.images, margin, fallen, self.steps)
 
-    def _together(self, oracle: Oracle, walk: Walk, y: Labels, rows: Tensor, best: Best) -> None:
-        """The batch walks as a whole: it moves to images that it has been seen to hold together."""
-
-        def look(images: Images, step: int) -> tuple[PerRow, tuple[int, float]]:
-            loss, fallen, margin = self._judge(oracle, images, y)
-            best.offer(rows, images, margin, fallen, step)
-            return loss, (int((fallen & best.victims).sum()), float(loss[best.victims].mean()))
-
-        loss, score = look(walk.images, 0)
+    def _together(self, oracle: Oracle, walk: SquareWalk, y: Labels, rows: Tensor, best: Best) -> None:
+        look = partial(self._look, oracle, y=y, rows=rows, best=best)
+        loss, score = look(walk.images, step=0)
         step = 0
         while step < self.steps:
             asked, trial = walk.propose(self.share(step), whole=True)
             step += 1
-            new, _ = look(trial, step)
+            new, _ = look(trial, step=step)
             better = new > loss
             if not better.any() or step == self.steps:
                 continue
             before = walk.images.clone()
             walk.move(asked[better], trial[better])
             step += 1
-            new, now = look(walk.images, step)
+            new, now = look(walk.images, step=step)
             if now > score:
                 loss, score = new, now
             else:
                 walk.move(asked, before)
-
-    def _judge(self, oracle: Oracle, images: Images, y: Labels) -> tuple[PerRow, Rows, PerRow]:
-        """The loss of each row, whether the goal is reached, and the margin."""
-        logits = oracle.logits(images)
-        margin = oracle.margin(logits, y)
-        loss = margin if self.loss == "margin" else oracle.loss(self.loss)(logits, y)
-        return loss, oracle.reached(logits, y), margin
