@@ -134,8 +134,18 @@ def clips() -> str:
 
 def images() -> str:
     """Digits under the same attackers."""
+    return _benched("columns-digits", {"abnn": "ABNN, substitute of another seed"})
+
+
+def moving() -> str:
+    """Moving digits under the same attackers."""
+    return _benched("columns-moving-digits", {"abnn": "ABNN, substitute of clips that move down or up"})
+
+
+def _benched(folder: str, names: dict[str, str]) -> str:
+    """What `normwise bench --domain` left in a folder of results."""
     rows = dict[str, list[dict]]()
-    for cell in json.loads((ROOT / "results/columns-digits/results.json").read_text())["cells"]:
+    for cell in json.loads((ROOT / "results" / folder / "results.json").read_text())["cells"]:
         own, several = cell["evaluation"], cell["several"]
         sides = {"protocol": "protocol_accuracy", "strongest": "robust_accuracy"}
         columns = {"linf": own, **several["evaluations"]}
@@ -149,7 +159,7 @@ def images() -> str:
             "training": cell["training"],
         }
         rows.setdefault(re.sub(r"-seed\d+", "", cell["name"]), []).append(told)
-    own = METHODS | {"bn-multi~2": METHODS["bn-multi-worst"], "abnn": "ABNN, substitute of another seed"}
+    own = METHODS | {"bn-multi~2": METHODS["bn-multi-worst"]} | names
     return _attacked(rows, {name: told for name, told in own.items() if name in rows})
 
 

@@ -28,7 +28,7 @@ def saved(folder, norm):
     return model.eval(), torch.cat([batch.x for batch in data.test(batch_size=5)])
 
 
-@pytest.mark.parametrize("norm", some(["bn", "rnt"], "bn"))
+@pytest.mark.parametrize("norm", some(["bn", "rnt", "multibn"], "bn"))
 def test_a_program_of_torch_answers_as_the_network(norm, tmp_path):
     model, x = saved(tmp_path / "net", nw.NORMS.make(norm))
     assert main(["export", str(tmp_path / "net"), *DATA, "--out", str(tmp_path / "out")]) == 0

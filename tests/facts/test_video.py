@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import pickle
@@ -132,6 +133,8 @@ def test_no_source_is_on_two_sides(root: Path, groups: str) -> None:
         assert 0 not in [*held.tolist(), *test.tolist()] or not groups.endswith("json")
         tested += test.tolist()
     assert sorted(tested) == sorted(set(range(12)) - ({0} if groups.endswith("json") else set()))
+    with pytest.raises(ValueError, match="validation_size 7 takes whole groups, at most half of the videos"):
+        dataclasses.replace(data, validation_size=7).validation(batch_size=9)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), min_size=8, max_size=60), st.integers(0, 5))

@@ -32,11 +32,12 @@ class Detector(nn.Module):
             raise ValueError(
                 f"the detector of multibn reads images or clips; got {tuple(x.shape)}; give (b, c, h, w) or (b, c, t, h, w)"
             )
+        frames = x.shape[2] if x.ndim == 5 else 1
         pictures = x.transpose(1, 2).flatten(0, 1) if x.ndim == 5 else x
         y = F.relu(self.conv1(pictures - 0.5))
         y = F.relu(self.conv3(F.relu(self.conv2(y)))).mean((2, 3), keepdim=True)
         found: Tensor = self.types(y).flatten(1)
-        return found.unflatten(0, (len(x), -1)).mean(1)
+        return found.unflatten(0, (-1, frames)).mean(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,6 +125,8 @@ class VideoFolder(TensorData):
         known = torch.tensor([row for row in rows.tolist() if groups[row] is not None], dtype=torch.long)
         if not self.validation_size or not len(known):
             return known[:0]
+        asked = f"validation_size {self.validation_size} takes whole groups, at most half of the videos of {self.root}"
+        need(2 * self.validation_size <= len(known), asked, f"{len(known)} of known group", "pass a smaller validation_size")
         of = [str(groups[row]) for row in known.tolist()]
         parts = max(2, min(round(len(known) / self.validation_size), len(set(of))))
         return known[folds(y[known], of, parts, generator(self.split_seed, "validation")) == 0]
