@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 import torch
 
+import normwise as nw
 from normwise.attacks import APGD, ATTACKS, FAB, PGD
 from normwise.attacks.oracle import Oracle
 from normwise.losses import margin
@@ -274,7 +275,9 @@ def test_an_attack_works_under_inference_mode_and_with_frozen_weights():
     with torch.inference_mode():
         x, y = images(), labels()
         proposal = PGD(steps=3)(model, x, y, Linf(), generator=generator(0))
+        found = nw.evaluate(trained(), (x, y), Linf(), [PGD(steps=3)])
     assert not torch.equal(proposal.x_adv, x)
+    assert found.standing == nw.evaluate(trained(), (x.clone(), y), Linf(), [PGD(steps=3)]).standing
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, capsys, monkey
     assert main([*words, str(tmp_path / "out.onnx")]) == 2
     assert "a program of format torch in .pt2" in capsys.readouterr().err
     saved(tmp_path / "net", nw.BN())
+    assert main([*words, str(tmp_path / "out"), "--data.test_limit", "1"]) == 2
+    assert "export compares answers to two images or more; digits has 1 to test" in capsys.readouterr().err
     monkeypatch.setattr(
         "normwise.experiments.export._ask_torch", lambda content, batches: [x.new_ones(len(x), 10) for x in batches]
     )

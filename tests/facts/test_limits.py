@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.data import TensorDataset
 
 from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import BN, GN, MBN, NORMS, RN, RNT, NoNorm, RobustNorm2d, sites
@@ -12,6 +13,7 @@ from normwise.norms.surgery.folding import fold
 from normwise.norms.surgery.trainable import only, only_affine
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.types import Site
+from normwise.utils.model_state import digest
 from worlds import Activated, Small, images, trained
 
 
@@ -100,6 +102,12 @@ def test_lazy_layers_are_refused(work):
     for lazy in (nn.LazyBatchNorm2d(), nn.LazyConv2d(3, 1)):
         with pytest.raises(ValueError, match=r"^0 is lazy and does not know its channels yet; run one batch"):
             work(nn.Sequential(lazy, nn.BatchNorm2d(3)))
+
+
+def test_routes_that_know_nothing_are_measured_on_rows_in_any_form():
+    model, x = convert(nn.Sequential(nn.Conv2d(2, 4, 1), nn.GroupNorm(2, 4)), MBN()), images()
+    found = [recalibrate(model, rows) for rows in ([x], x, TensorDataset(x, torch.zeros(len(x), dtype=torch.long)))]
+    assert len({digest(one) for one in found}) == 1
 
 
 def test_recalibration_wants_batches_and_something_to_recalibrate():

@@ -7,6 +7,7 @@ import pytest
 
 from normwise.attacks import AutoAttack, Square
 from normwise.evaluation.evaluator import evaluate
+from normwise.evaluation.sanity_checks import crafted_elsewhere
 from normwise.experiments import leaderboard
 from normwise.registry import plain
 from normwise.report import robustbench
@@ -46,6 +47,9 @@ def test_a_lower_accuracy_by_another_attack_is_external_and_coupled_rows_are_unr
     found = leaderboard.entry(dataclasses.replace(e, robust_accuracy=lower, standing=""))
     assert found.robust == pytest.approx(lower.value, abs=1e-4)
     assert float(found.external) < float(found.autoattack_acc)
+    elsewhere = leaderboard.entry(dataclasses.replace(e, checks=(*e.checks, crafted_elsewhere("other"))))
+    assert elsewhere.unreliable
+    assert "crafted on other" in elsewhere.footnote
     coupled = leaderboard.entry(judged(Neighbours(balanced())))
     assert coupled.unreliable
     assert "coupled" in coupled.footnote

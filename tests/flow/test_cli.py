@@ -38,10 +38,13 @@ from normwise.cli.examples import EXAMPLES
 from normwise.cli.progress import bar
 from normwise.data import ArrayFile, Digits, Mnist
 from normwise.experiments.grid import Finished
+from normwise.experiments.improve import Improve, run_improve
 from normwise.experiments.substitutes import described
 from normwise.records import read_result
 from normwise.registry import plain
 from normwise.threats import Linf
+from normwise.types import silent
+from normwise.utils.run_folder import keep_settings
 from worlds import some
 
 SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm,pgd")
@@ -190,8 +193,12 @@ def test_a_bench_grows_in_its_folder_and_does_not_shrink():
     cells = json.loads(Path("OUT/results.json").read_text())["cells"]
     assert [one["name"] for one in cells] == ["in-standard", "bn-standard", "in-standard-seed1", "bn-standard-seed1"]
     assert Path("OUT/cells/bn-standard/result.json").stat().st_mtime_ns == first
-    for fewer in (["in,bn", "--seeds", 1], ["bn", "--seeds", 2], ["[in, {name: bn, eps: 0.1}]", "--seeds", 2]):
-        assert "holds a run with other settings" in say(*words, "--norms", *fewer).err
+    other, shifted = (
+        "[in, {name: bn, eps: 0.1}]",
+        "[{name: bn, eps: 0.1}, bn, in]",
+    )  # the second would number its cells otherwise
+    for norms, seeds in (("in,bn", 1), ("bn", 2), (other, 2), (shifted, 2)):
+        assert "holds a run with other settings" in say(*words, "--norms", norms, "--seeds", seeds).err
 
 
 def test_a_report_is_made_of_several_runs():
@@ -416,6 +423,41 @@ def test_a_network_that_was_converted_is_built_again_step_by_step(chain):
         done("train", "--start", before, "--norm", norm, *SMALL[2:], "--out", run)
     done("evaluate", runs[-1], "--data.test_limit", 50, "--out", "OUT/again")
     assert figures("OUT/again") == figures(runs[-1])
+
+
+def test_an_abnn_is_built_again_with_norms_converted_before_and_after():
+    around = ["--substitute", "run", "--recipe", "abnn", *SMALL[2:]]
+    done("train", "--start", "run", "--norm", "rnt", *around, "--out", "OUT/abnn")  # rnt's range is not known before
+    done("train", "--start", "OUT/abnn", "--norm", "bnwot", *SMALL[2:], "--out", "OUT/other")
+    for run in ("OUT/abnn", "OUT/other"):
+        done("evaluate", run, "--data.test_limit", 50, "--out", "OUT/again")
+        assert figures("OUT/again") == figures(run)
+        shutil.rmtree("OUT/again")
+
+
+def test_a_run_that_began_with_other_weights_is_not_taken_for_this_one():
+    import nets
+
+    words = ["train", "nets:net", "--weights", "OUT/w.pt", *SMALL[2:], "--out", "OUT/run"]
+    improve = Improve(model="nets:net", weights="OUT/w.pt")
+    Path("OUT").mkdir()
+    torch.save(nets.net().state_dict(), "OUT/w.pt")
+    done(*words)
+    done(*words)  # the same weights
+    keep_settings(improve, Path("OUT/improve"))
+    torch.save({name: tensor * 2 for name, tensor in nets.net().state_dict().items()}, "OUT/w.pt")
+    said, why = say(*words), "began with other weights: OUT/w.pt has changed since"
+    assert (said.status, why in said.err) == (2, True), said.err
+    with pytest.raises(ValueError, match=why):
+        run_improve(improve, Path("OUT/improve"), silent)
+
+
+def test_a_network_of_another_bench_is_another_one():
+    for bench in ("OUT", "OUT/elsewhere"):
+        shutil.copytree("run", f"{bench}/pretrained/other")
+    words = ["train", *SMALL[2:], "--out", "OUT/cells/one", "--start"]
+    done(*words, "OUT/pretrained/other")
+    assert "other settings" in say(*words, "OUT/elsewhere/pretrained/other").err
 
 
 @pytest.mark.parametrize(

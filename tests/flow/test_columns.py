@@ -34,6 +34,7 @@ def test_columns_that_cannot_be_are_refused_in_one_line():
             ["train", "--threat", "l2", "--columns.kinds", "roa"],
             "columns are scaled beside a radius in linf, and threat is l2",
         ),
+        (["evaluate", "--columns.steps", 9], "columns has steps 9, and no kinds, so that no column is made; give kinds"),
         (["bench", "--domain", "sound"], "domain is 'sound'; give image or video"),
         (
             ["bench", "--domain", "video", "--data", "digits", "--out", "never"],

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import re
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -70,6 +71,23 @@ def test_a_coupled_evaluation_says_what_is_left_of_single_rows_and_an_independen
         assert (found.single.value, found.single.n) == (reached.standing / 32, 32)
         assert found.headline.value == min(found.single.value, e.robust_accuracy.value)
         assert with_single(e, model, given, THREAT, craft_on=model).single.value <= found.single.value
+
+
+class Telling(Neighbours):
+    """The same, which answers more than a tensor."""
+
+    def forward(self, x):
+        return {"logits": super().forward(x), "features": x.flatten(1)}
+
+
+def test_a_network_that_answers_more_than_a_tensor_is_attacked_alone_too_and_a_failed_search_is_told(monkeypatch):
+    given, model = agreeing(balanced(), batches(count=2, size=12)), Neighbours(balanced()).eval()
+    e = evaluate(model, given, THREAT, [PGD(steps=1)]).evaluation
+    assert with_single(e, Telling(balanced()).eval(), given, THREAT).single == with_single(e, model, given, THREAT).single
+    monkeypatch.setattr("normwise.evaluation.batch_attacks.single", fails := Mock(side_effect=ValueError("no gradient")))
+    found = with_single(e, model, given, THREAT)
+    assert (found.single, found.checks[-1].status, found.checks[-1].measured) == (None, "warn", "not measured: no gradient")
+    assert fails.called
 
 
 def with_check(one, model):

@@ -13,7 +13,7 @@ from filelock import FileLock
 from normwise.attacks import FAB, FGSM, PGD, worst_case
 from normwise.evaluation.acceleration import EAGER, FAST, Speed, _Filled, faster
 from normwise.evaluation.artifacts import COLUMNS, keep_images, keep_rows
-from normwise.evaluation.curves import curve
+from normwise.evaluation.curves import at, curve
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.evaluation.store import Shard
@@ -184,6 +184,13 @@ def test_a_curve_towards_classes_keeps_the_class_of_each_image(make):
     assert values[0] == 1 > values[-1]
     away = curve(model, parts, AttackPlan(THREAT, (PGD(steps=5),)), "eps", (0.1,)).scores[0].value
     assert values[-1] >= away - 2 / 40  # to reach one class is harder than to leave one
+
+
+def test_the_steps_of_the_protocol_vary_alone():
+    plan = AttackPlan(THREAT, (PGD(steps=5),), strongest=(PGD(steps=50),))
+    assert at(plan, "steps", 2) == AttackPlan(THREAT, (PGD(steps=2),))
+    with pytest.raises(ValueError, match=r"steps are counted; got 1\.5"):
+        at(plan, "steps", 1.5)
 
 
 def test_a_curve_over_what_is_not_there_is_refused():

@@ -143,6 +143,18 @@ class After(nn.Module):
         return self.inner(x) + self.change(x)
 
 
+@pytest.mark.parametrize("mask", [-1e4, -1e9, -torch.inf])
+def test_a_class_that_is_masked_hides_no_coupling_and_is_none(mask):
+    def masked(inner):
+        return measure_coupling(nn.Sequential(inner, nn.ConstantPad1d((0, 1), mask)), x)
+
+    x = [images(seed=0), images(seed=1)]
+    noisy = trained()
+    noisy.drop.train()
+    alone, coupled, random = masked(trained()), masked(Neighbours(trained())), masked(noisy)
+    assert (alone.coupled, coupled.coupled, alone.random, random.random) == (False, True, False, True)
+
+
 @pytest.mark.parametrize(
     ("change", "coupled", "random"),
     [

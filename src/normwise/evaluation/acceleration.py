@@ -74,7 +74,8 @@ def faster(model: nn.Module, speed: Speed, x: Images, seed: int) -> Copies:
     if speed == speed.on_the_model:
         return Copies()
     try:
-        made = _copy(model, speed, x)
+        with torch.inference_mode(False):  # in which the copy could have no gradient
+            made = _copy(model, speed, x)
         differs = unlike(model, made, x, seed, speed.precision)
         return Copies(unlike=differs) if differs else Copies((made,))
     except TimeoutError:

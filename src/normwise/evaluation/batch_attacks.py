@@ -11,12 +11,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..attacks import PGD
-from ..records import Evaluation
+from ..records import Check, Evaluation
 from ..seeding import generator
 from ..threats import Linf
 from ..threats.masked import MaskedRegion
 from ..types import Attack, Batch, Images, Region, Report, ThreatModel, silent
 from ..utils import intervals
+from ..utils.forward import logits_of
 from ..utils.model_state import running
 from .coupling import Coupling
 from .plan import AttackPlan
@@ -47,7 +48,7 @@ def with_single(
 ) -> Evaluation:
     """Return the evaluation with what `single` leaves (PGD-20, the first 32 rows of whole batches), if its rows are coupled.
 
-    An attack that cannot search here (no gradient to follow, for one) leaves the evaluation without.
+    An attack that cannot search here (no gradient to follow, for one) leaves the evaluation without, and a check says why.
     """
     if not e.coupled or e.goal != "misclassified":
         return e
@@ -55,8 +56,10 @@ def with_single(
     plan, coupling = AttackPlan(threat, (ONE_ROW,), seed=e.seed), Coupling(**e.coupling)
     try:
         found = single(model, whole, plan, craft_on=craft_on, coupling=coupling, report=report)
-    except ValueError:
-        return e
+    except ValueError as error:
+        why = "an attacker who sends one image meets clean neighbours: the figures of whole batches may be too high for it"
+        missing = Check(name="one image among clean ones", status="warn", measured=f"not measured: {error}", why=why)
+        return dataclasses.replace(e, checks=(*e.checks, missing))
     return dataclasses.replace(e, single=intervals.of_rows(found.standing, found.victims))
 
 
@@ -146,8 +149,7 @@ class _Beside(nn.Module):
         return torch.cat([self.before, one, self.after])
 
     def forward(self, one: Tensor) -> Tensor:
-        logits: Tensor = self.model(self.batch(one))
-        return logits[self.row : self.row + 1]
+        return logits_of(self.model, self.batch(one))[self.row : self.row + 1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..seeding import generator
 from ..types import Batch, Images
 from ..utils.batches import Rows, images_of
+from ..utils.fidelity import apart
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, digest, modes_of, untouched
 from ..utils.per_row import over
@@ -28,7 +29,7 @@ class Coupling:
     coupled         a row's logits moved when only other rows of its batch were replaced, or the rows were reordered
     random          the same batch gives other logits when the model's own random draws are others, wherever it draws them
     stateful        a forward pass, with a gradient asked for or without, changes a buffer, a parameter or a mode
-    largest_change  of a logit of an untouched row, relative to the largest logit of the batch
+    largest_change  of a logit of an untouched row, as `utils.fidelity.apart` measures it
     tolerance       what repeating the same pass explains, in the same units
     flips           untouched rows whose decision changed with their neighbours, out of `rows`
     """
@@ -97,34 +98,33 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     place = torch.arange(len(x), device=x.device)
     halves = place % 2 == 0, place % 2 == 1
 
-    def apart(answer: Tensor, expected: Tensor) -> float:
-        found = float((answer - expected).abs().amax() / scale) if len(expected) else 0.0
+    def moved(answer: Tensor, expected: Tensor) -> float:
+        found = float(apart(answer, expected).amax()) if len(expected) else 0.0
         return math.inf if math.isnan(found) else found  # a row that neighbours turn into no number is not left alone
 
     base = None
     with suppress(Exception):  # a model that cannot be differentiated is not stateful for what an attack does
         base = ask(x, graph=True)
     base = ask(x) if base is None else base
-    scale = base.abs().amax().clamp_min(1e-12)
     tolerance = rounding = min(100 * max(torch.finfo(dtype).eps for dtype in coarse), 0.05)
     random, flipped = False, torch.zeros(len(x), dtype=torch.bool, device=x.device)
     both, change = torch.where(over(place % 4 < 2, x), noise, strangers), 0.0
     for kept in halves:
         if change <= rounding:
             answer = ask(torch.where(over(kept, x), x, both)[order], draws=1)
-            change = max(change, apart(answer[kept[order]], base[order][kept[order]]))
+            change = max(change, moved(answer[kept[order]], base[order][kept[order]]))
     if change > rounding:
         base = ask(x)
-        repeated, redrawn = apart(ask(x), base), apart(ask(x, draws=1), base)
+        repeated, redrawn = moved(ask(x), base), moved(ask(x, draws=1), base)
         tolerance = max(10 * repeated, rounding)
         random = max(repeated, redrawn) > rounding  # the model's own generator is not set back: repeating differs
         change = 0.0
         for kept, peers in product(halves, (strangers, noise)):
             answer = ask(torch.where(over(kept, x), x, peers))
-            change = max(change, apart(answer[kept], base[kept]))
+            change = max(change, moved(answer[kept], base[kept]))
             flipped |= kept & (answer.argmax(1) != base.argmax(1))
         if not random:  # else a row in another place meets other draws
-            change = max(change, apart(ask(x[order]), base[order]))
+            change = max(change, moved(ask(x[order]), base[order]))
     return Coupling(
         coupled=change > tolerance,
         random=random,

@@ -106,7 +106,7 @@ def curve(
     craft_on: nn.Module | None = None,
     report: Report = silent,
 ) -> Curve:
-    """Robust accuracy at each of the values of `over`: "eps" of the threat model (pixels), or "steps" of the attacks.
+    """Robust accuracy at each of the values of `over`: "eps" of the threat model (pixels), or "steps" of the attacks, without `strongest`.
 
     What broke at a value counts as broken at every larger one (see `survivors`), so that the curve is exactly monotone. `craft_on` as
     in `evaluate`; images are not scored again in other batches. Raises ValueError for no values, for a threat model or attacks
@@ -138,5 +138,7 @@ def at(plan: AttackPlan, over: Over, value: float) -> AttackPlan:
         return replace(plan, threat=replace(plan.threat, eps=float(value)))  # type: ignore[type-var]
     if not any(hasattr(one, "steps") for one in plan.attacks):
         raise ValueError("none of the attacks has steps to vary; give one such as pgd")
+    if value != int(value):
+        raise ValueError(f"steps are counted; got {value:g}; give a whole number")
     varied = [replace(one, steps=int(value)) if hasattr(one, "steps") else one for one in plan.attacks]  # type: ignore[type-var]
-    return replace(plan, attacks=varied)
+    return replace(plan, attacks=varied, strongest=())

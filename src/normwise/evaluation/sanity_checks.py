@@ -61,6 +61,9 @@ def annotate(
     return dataclasses.replace(evaluation, checks=tuple(found))
 
 
+ELSEWHERE = "attacked itself"
+
+
 def check(name: str, good: bool, measured: str, why: str, n: int | None) -> Check:
     """A check that passes or warns."""
     return Check(name=name, status="pass" if good else "warn", measured=measured, why=why, n=n)
@@ -244,7 +247,7 @@ def of_training(training: Training) -> tuple[Check, ...]:
 def crafted_elsewhere(on: str) -> Check:
     """Images made on another network say little about the robustness of this one."""
     why = "an attacker on another network, or with only a part of the gradient, is weaker: this is no robust accuracy"
-    return check("attacked itself", False, f"crafted on {on}", why, None)
+    return check(ELSEWHERE, False, f"crafted on {on}", why, None)
 
 
 def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:

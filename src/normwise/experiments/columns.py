@@ -52,6 +52,12 @@ class Columns:
     def __post_init__(self) -> None:
         at_least("columns", 1, steps=self.steps, repeats=self.repeats, queries=self.queries)
         at_least("columns", 0, search=self.search)
+        others = {
+            one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.default != getattr(self, one.name)
+        }
+        if others and not self.kinds:
+            name, value = next(iter(others.items()))
+            raise ValueError(f"columns has {name} {value}, and no kinds, so that no column is made; give kinds, such as roa")
         if len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"kinds of columns are {', '.join(self.kinds)}; give each once")
 

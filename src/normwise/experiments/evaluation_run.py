@@ -141,13 +141,17 @@ def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdi
     batches = e.data.test(batch_size=e.batch_size)
     first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
     check_network(model, first)
-    check_attacks((*e.attacks, *e.strongest), e.threat, first, e.goal)
-    for its in e.columns.plans(plan_of(e), first.x.shape[1:]).values():
+    own = plan_of(e)
+    wanted: dict[curves.Over, Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
+    plans = [own, *e.columns.plans(own, first.x.shape[1:]).values()]
+    plans += [curves.at(own, over, value) for over, values in wanted.items() for value in values]
+    for its in plans:
         check_attacks(its.every, its.threat, first, e.goal)
     said = told(loaded, report)
     keep_settings(e, folder)
     given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
-    foretell(crafted_on or model, batches, [*e.attacks, *e.strongest], e.devices, e.budget, report)
+    every = [attack for its in plans for attack in its.every]
+    foretell(crafted_on or model, batches, every, e.devices, e.budget, report)
     ours, parts = plan_of(e), folder / PARTS
     shard = Shard(parts, 0, e.devices, whole=e.devices > 1)
     with helped(e, min(e.devices, len(batches)), partial(_help, folder=parts), lambda text: report(text, 0, 0)):
@@ -155,10 +159,8 @@ def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdi
         verdict = evaluate(model, batches, ours, craft_on=crafted_on, folder=shard, report=report)
         verdict = verdict.named(e.model, plain(e.data))
         several = beside(e.columns, verdict, model, ours, crafted_on, shard, report)
-    wanted: dict[curves.Over, Sequence[float]] = {"eps": e.eps_curve, "steps": e.step_curve}
-    plans = {"eps": ours, "steps": dataclasses.replace(ours, strongest=())}  # whose steps vary are the protocol's
     found = [
-        curves.curve(model, batches, plans[over], over, values, craft_on=crafted_on, report=report)
+        curves.curve(model, batches, ours, over, values, craft_on=crafted_on, report=report)
         for over, values in wanted.items()
         if values
     ]

@@ -95,6 +95,11 @@ class Experiment:
     threads: int = 0
     tensorboard: bool = False
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The weights that training begins with, and those of the substitute."""
+        return loading.weights_files(start=(self.start, self.weights), substitute=(self.substitute, self.substitute_weights))
+
     def __post_init__(self) -> None:
         check_running(self)
         check_devices(self.devices, self.device)
@@ -218,7 +223,12 @@ def card(e: Experiment) -> dict[str, Any]:
         return {**card(alone), "adaptive": around}
     if e.start:
         found = {**loading.card(e.start, e.weights), "data": plain(e.data)}
-        return found | {"converted": [*found.get("converted", ()), plain(e.norm)]} if e.norm else found
+        if e.norm:
+            whole = found
+            if found.get("adaptive"):  # the norms of an ABNN are replaced once its layers are there
+                whole = found["adaptive"] = dict(found["adaptive"])
+            whole["converted"] = [*whole.get("converted", ()), plain(e.norm)]
+        return found
     d = e.data
     own = {"start": "", "model": plain(e.model), "norm": plain(e.norm)}
     return own | {"classes": d.classes, "mean": d.mean, "std": d.std, "data": plain(d)}

@@ -21,6 +21,7 @@ from ..registry import plain
 from ..types import Data, Report, silent
 from ..utils.errors import brief
 from ..utils.extras import need
+from ..utils.fidelity import apart
 from ..utils.forward import logits_of
 from ..utils.model_state import moved
 from ..utils.per_row import first_rows
@@ -72,6 +73,10 @@ def run_export(settings: Export, file: Path, report: Report = silent) -> dict[st
     batches = first_rows(settings.data.test(batch_size=max(settings.rows // 2, 2)), settings.rows)
     _check_alone(settings.model, model, [batch.x for batch in batches])
     x = torch.cat([batch.x for batch in batches])
+    if len(x) < 2:
+        raise ValueError(
+            f"export compares answers to two images or more; {settings.data.name} has {len(x)} to test; give more"
+        )
     content = {"torch": _torch, "onnx": _onnx}[settings.format](settings.model, model, x[:2])
     answers = {"torch": _ask_torch, "onnx": _ask_onnx}[settings.format](content, [x[:1], x[1:4], x])
     found = _compared(model, [x[:1], x[1:4], x], answers)
@@ -150,12 +155,12 @@ def _ask_onnx(content: bytes, batches: list[Tensor]) -> list[Tensor]:
 
 
 def _compared(model: nn.Module, batches: list[Tensor], answers: list[Tensor]) -> dict[str, Any]:
-    """How far the logits (b, classes) of a program are from the network's, relative to the largest, over all batches."""
+    """How far the logits (b, classes) of a program are from the network's, as `utils.fidelity.apart` measures it, over all batches."""
     with torch.no_grad():
         own = torch.cat([logits_of(model, x) for x in batches])
     other = torch.cat(answers).to(own)
     return {
-        "largest_difference": float((own - other).abs().amax() / own.abs().amax().clamp_min(1e-12)),
+        "largest_difference": float(apart(other, own).amax()),
         "tolerance": min(ROUNDING * torch.finfo(own.dtype).eps, 0.05),
         "other_decisions": int((own.argmax(1) != other.argmax(1)).sum()),
         "batch_sizes": [len(x) for x in batches],

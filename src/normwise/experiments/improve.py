@@ -21,7 +21,7 @@ from ..evaluation import dead
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan
 from ..models.checkpoints import WEIGHTS
-from ..models.loading import check_named, is_function, load, told
+from ..models.loading import check_named, is_function, load, told, weights_files
 from ..records import Result, Training, provenance, to_json, write
 from ..registry import plain, unknown
 from ..threats import THREATS, Linf
@@ -93,6 +93,11 @@ class Improve:
     device: str = "auto"
     threads: int = 0
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The weights of the network."""
+        return weights_files(model=(self.model, self.weights))
+
     def __post_init__(self) -> None:
         check_running(self)
         check_named(self.model, "improve")
@@ -100,6 +105,8 @@ class Improve:
             raise ValueError(
                 f"ways is {list(self.ways)} and rates {list(self.rates)}; give at least one of each, such as pgd-at and 0.001"
             )
+        for rate in self.rates:
+            replace(self.schedule, lr=rate)  # refuses a rate that cannot be
         for way in self.ways:
             if way not in WAYS:
                 raise unknown("way", way, list(WAYS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..attacks import AutoAttack
+from ..evaluation.sanity_checks import ELSEWHERE
 from ..records import Evaluation
 from ..registry import plain
 from ..report.robustbench import Entry
@@ -16,7 +17,7 @@ PARTS = PUBLISHED.label
 def entry(evaluation: Evaluation, **about: Any) -> Entry:
     """The entry of an evaluation that ran AutoAttack-standard; `about` gives name, link, authors, architecture and so on.
 
-    Rows that are coupled, and noise in the model, make it unreliable, and the footnote says so. Raises ValueError for an
+    Rows that are coupled, noise in the model, and images made on another network make it unreliable, and the footnote says so. Raises ValueError for an
     evaluation without AutoAttack-standard, and for geometries that the leaderboard does not have.
     """
     score, kind = evaluation.per_attack.get(PARTS), evaluation.threat.get("name")
@@ -29,14 +30,16 @@ def entry(evaluation: Evaluation, **about: Any) -> Entry:
         raise ValueError(f"RobustBench has linf and l2; got {kind}")
     worst, eps = evaluation.robust_accuracy.value, evaluation.threat["eps"]
     doubts = [word for word in ("coupled", "random", "stateful") if evaluation.coupling.get(word)]
+    notes = [f"rows or answers are {', '.join(doubts)}: AutoAttack assumes that they are not."] if doubts else []
+    notes += [f"{one.measured}: {one.why}." for one in evaluation.checks if one.name == ELSEWHERE]
     measured = {
         "dataset": evaluation.data.get("name", ""),
         "eps": f"{round(255 * eps)}/255" if kind == "linf" and abs(255 * eps - round(255 * eps)) < 1e-6 else f"{eps:g}",
         "clean_acc": _percent(evaluation.clean_accuracy.value),
         "autoattack_acc": _percent(score.value),
         "external": _percent(worst) if worst < score.value else None,
-        "unreliable": bool(doubts),
-        "footnote": f"rows or answers are {', '.join(doubts)}: AutoAttack assumes that they are not." if doubts else None,
+        "unreliable": bool(notes),
+        "footnote": " ".join(notes) or None,
     }
     return Entry(**{**measured, **about})
 

@@ -189,8 +189,9 @@ def _evaluation(e: Any, folder: Path) -> list[Part]:
     if (folder / RESULT).is_file():
         found = read_result(folder / RESULT).evaluation
         return [Part(name="evaluate", state="done", share=1.0, seconds=found.seconds, says=f"worst {found.headline}")]
-    made = _times(path for path in _batches(folder) if path.parent == folder / PARTS)  # not those of columns
-    batches = len(e.data.test(batch_size=e.batch_size))
+    places = [folder / PARTS, *(folder / PARTS / kind for kind in e.columns.kinds)]
+    made = _times(path for path in _batches(folder) if path.parent in places)
+    batches = len(e.data.test(batch_size=e.batch_size)) * len(places)
     if not made:
         return [Part(name="evaluate", state="waiting", share=0.0, seconds=0.0, says=f"{batches} batches")]
     seconds, says = max(made) - min(_times(below(folder)), default=min(made)), f"{len(made)} of {batches} batches"

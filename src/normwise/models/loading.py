@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..norms import NORMS
+from ..norms.layer import StatNorm
 from ..norms.surgery.conversion import convert
 from ..types import Report
 from ..utils.errors import brief
@@ -51,16 +52,13 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
     """
     spec, weights = fspath(spec), fspath(weights)
     path, found = hub.located(spec), card(spec, weights)
-    made_by, file = (
-        maker(found),
-        weights or str(path / WEIGHTS if path.is_dir() else path if path.is_file() else ""),
-    )
+    made_by, file = maker(found), weights or _weights_at(path)
     if made_by and path.exists():
         raise ValueError(f"{spec} holds weights of {made_by}; to run that function, write {made_by} --weights {file}")
     model = _call(spec) if found.get("start") else checkpoints.build(found, spec)
     model = _converted(model, found, spec)
     if found.get("adaptive"):
-        model = _adapted(model, found["adaptive"], spec)
+        model = _converted(_adapted(model, found["adaptive"], spec), found["adaptive"], spec)
     unnamed = (
         f"no weights file was named for {spec}: the weights are those that it makes: random, unless it loads some itself"
     )
@@ -75,6 +73,21 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
         notes = (f"{spec} is at commit {path.name}", *notes)
     model = model if views is None else over_views(model, views)
     return Loaded(set_mode(model, "eval"), found, notes)
+
+
+def weights_files(**named: tuple[str, str]) -> dict[str, Path]:
+    """The files of this machine that hold the weights of these networks and weights, where there are some. A network of the hub is none of
+    them: its name says which it is."""
+    found = {
+        option: Path(weights or _weights_at(Path(spec)))
+        for option, (spec, weights) in named.items()
+        if spec and not spec.startswith(hub.PREFIX)
+    }
+    return {option: path for option, path in found.items() if path.is_file()}
+
+
+def _weights_at(path: Path) -> str:
+    return str(path / WEIGHTS if path.is_dir() else path if path.is_file() else "")
 
 
 def _converted(model: nn.Module, found: Mapping[str, Any], spec: str) -> nn.Module:
@@ -174,6 +187,9 @@ def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Modul
         other, shape = around["substitute"], tuple(around["shape"])
         if not all(isinstance(side, int) and side > 0 for side in shape) or math.prod(shape) > PIXELS:
             raise TypeError(f"images of shape {str(around['shape'])[:40]}")
+        for layer in model.modules():
+            if isinstance(layer, StatNorm):
+                layer.expect_recalibration(False)  # the weights, which come next, say what is known
         network = other and (_call(other["start"]) if other.get("start") else checkpoints.build(other, spec))
         return abnn(model, network, Adaptive(**options), shape=shape)
     except (KeyError, TypeError, AttributeError) as error:

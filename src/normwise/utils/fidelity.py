@@ -12,24 +12,36 @@ from .forward import logits_of
 from .model_state import untouched
 from .per_row import l2
 
-LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference, as a share of the logits' spread
+LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference of a logit, `apart`
 STEEPER = 10  # gradients may differ by so many times that share: a unit at its kink turns a few of their entries
 AT_MOST = 0.5  # and never by more than this
+
+
+def apart(answer: Logits, base: Logits) -> Tensor:
+    """How far each logit (b, classes) is from the base's, relative to the largest of its class in the batch, or to what decides:
+    the largest of the first two of each row, where that is more.
+
+    So a logit that masks a class, such as -1e9, hides no change of the others. NaN where a change is no number.
+    """
+    deciding = base.topk(2, 1).values.abs().amax()
+    scale = torch.maximum(base.abs().amax(0), deciding).clamp_min(1e-12)
+    return torch.where(answer == base, 0.0, (answer - base).abs() / scale)
 
 
 def unlike(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: str = "float32") -> str:
     """How a copy's answers to the images x (b, c, ...) differ from the model's, in words; empty where they agree.
 
-    Logits are compared by their largest difference, relative to the logits' largest distance from their row's mean; gradients
-    in pixels (of the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks
+    Logits are compared by their distances from the largest of their row, as `apart` does; gradients in pixels (of the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks
     are left as they were, and draw the same noise.
     """
     expected, slope = _look(model, x, None, seed)
     got, other = _look(made, x, expected.argmax(1), seed)
-    spread = (expected - expected.mean(1, keepdim=True)).abs().amax().clamp_min(1e-12)
-    apart = float((got.double() - expected.double()).abs().amax() / spread) if got.shape == expected.shape else float("nan")
-    if not apart <= LOGITS[precision]:
-        return f"its logits differ by {100 * apart:.2g}% of their spread"
+    gap = float("nan")
+    if got.shape == expected.shape:
+        most = expected.double().amax(1, keepdim=True)
+        gap = float(apart(got.double() - most, expected.double() - most).amax())
+    if not gap <= LOGITS[precision]:
+        return f"its logits differ by {100 * gap:.2g}% of their spread"
     if (slope is None) != (other is None):
         return "a gradient arrives in the pixels of one of the two alone"
     if slope is None or other is None:
@@ -42,8 +54,8 @@ def unlike(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: s
 
 def _look(model: nn.Module, x: Images, y: Labels | None, seed: int) -> tuple[Logits, Tensor | None]:
     """Logits, and the gradient in pixels of the margins against y (None: the model's answers); none where there is none."""
-    asked = x.detach().clone()
     with torch.inference_mode(False), untouched(model, generator(seed, "judge")):
+        asked = x.detach().clone()
         try:
             with torch.enable_grad():
                 logits = logits_of(model, asked.requires_grad_())

@@ -1,9 +1,10 @@
-"""Digests of what a run stands on: a model's settings, and the rows of a batch."""
+"""Digests of what a run stands on: a model's settings, the rows of a batch, and files."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,12 @@ def settings_of(model: nn.Module) -> str:
         told += [f"{name}.{key}={value!r}" for key, value in sorted(vars(module).items()) if _plain(value)]
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", "\n".join(told))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest_of_file(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> bool:

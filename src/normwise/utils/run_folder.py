@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..config import read_yaml, to_yaml
+from ..limits import from_json
 from ..records import write
 from ..registry import changed, plain
+from .hashing import digest_of_file
 from .leftovers import sweep
 
 CONFIG = "config.yaml"
+BEGAN = "began.json"  # digests of the weights that a run began with
 PRETRAINED = "pretrained"  # in the folder of a bench: networks that its rows start from or listen to, by name and seed
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -52,8 +56,9 @@ def nothing_left(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not held and folder.is_dir() and {one.name for one in folder.iterdir()} <= {CONFIG}:
-            (folder / CONFIG).unlink(missing_ok=True)
+        if not held and folder.is_dir() and {one.name for one in folder.iterdir()} <= {CONFIG, BEGAN}:
+            for one in (CONFIG, BEGAN):
+                (folder / one).unlink(missing_ok=True)
             for place in fresh:
                 with suppress(OSError):
                     place.rmdir()
@@ -61,14 +66,21 @@ def nothing_left(folder: Path) -> Iterator[None]:
 
 
 def keep_settings(e: Any, folder: Path) -> None:
-    """Write `config.yaml`, which `--config` reads back."""
+    """Write `config.yaml`, which `--config` reads back; and which weights the run begins with, where `e.files` names some."""
     write(folder / CONFIG, to_yaml(e))
+    if digests := _digests(e):
+        write(folder / BEGAN, json.dumps(digests, indent=2) + "\n")
 
 
 def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
     """Whether the folder was made with these settings; who shares the work is none of them, nor what `e.free` names.
 
-    A number or a list that `e.grows` names may have been smaller."""
+    A number or a list that `e.grows` names may have been smaller. The files that `e.files` names hold the same as then.
+    """
+    return _same(e, folder, agree) and not _other_weights(e, folder)
+
+
+def _same(e: Any, folder: Path, agree: Sequence[str]) -> bool:
     try:
         held = read_yaml(folder / CONFIG)
     except ValueError:
@@ -77,22 +89,50 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
         return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
     for key in ("start", "substitute"):  # a bench may be moved, with what its rows begin from
         places = [Path(str(value)) for value in (held.get(key), getattr(e, key, None))]
-        if all(place.parent.name == PRETRAINED for place in places) and places[0].name == places[1].name:
+        mine = places[1].parent.parent.resolve() == folder.parent.parent.resolve()  # this folder is a cell of that bench
+        if mine and all(place.parent.name == PRETRAINED for place in places) and places[0].name == places[1].name:
             held[key] = getattr(e, key)
     grown = [name for name in getattr(e, "grows", ()) if _grown(held.get(name), getattr(e, name))]
     free = ("jobs", "devices", "backend", *getattr(e, "free", ()), *grown)
     return not changed(held | {name: plain(getattr(e, name)) for name in free if hasattr(e, name)}, e)
 
 
+def _digests(e: Any) -> dict[str, str]:
+    return {option: digest_of_file(path) for option, path in getattr(e, "files", {}).items()}
+
+
+def _other_weights(e: Any, folder: Path) -> str:
+    """Which file holds other weights than when the run began; empty: none that is known."""
+    try:
+        held = from_json(folder / BEGAN)
+        return next((str(e.files[option]) for option, now in _digests(e).items() if held.get(option, now) != now), "")
+    except (OSError, ValueError, AttributeError):  # no such file: of before it was kept
+        return ""
+
+
 def _grown(before: Any, now: Any) -> bool:
-    """Whether a number is no smaller than it was, or a list holds all that it held."""
+    """Whether a number is no smaller than it was, or a list holds all that it held; those of one name first, as they were counted."""
     if isinstance(now, int):
         return isinstance(before, int) and before <= now
-    return isinstance(before, list) and all(any(not changed(one, other) for other in now) for one in before)
+    if not isinstance(before, list):
+        return False
+    first: dict[str, list[Any]] = {}
+    for one in now:
+        first.setdefault(_name(one), []).append(one)
+    held = {_name(one): [other for other in before if _name(other) == _name(one)] for one in before}
+    return all(not changed(some, first.get(name, [])[: len(some)]) for name, some in held.items())
+
+
+def _name(one: Any) -> str:
+    return str(one["name"] if isinstance(one, Mapping) else one.name)
 
 
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
     if (folder / CONFIG).exists():
+        if _same(e, folder, agree) and (file := _other_weights(e, folder)):
+            raise ValueError(
+                f"{folder} holds a run that began with other weights: {file} has changed since; give another --out, or delete it"
+            )
         if not same_settings(e, folder, agree):
             raise ValueError(
                 f"{folder} holds a run with other settings (see its {CONFIG}); give another --out, or delete it"

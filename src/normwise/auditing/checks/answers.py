@@ -12,11 +12,13 @@ from ...evaluation.coupling import measure_coupling
 from ...evaluation.predictor import Predictor
 from ...seeding import generator
 from ...types import Batch
+from ...utils.fidelity import apart
 from ...utils.forward import in_time, logits_of
 from ...utils.model_state import device_of, running, untouched
 from .case import GAP, Case, Found, found, question
 
 SIZES = (1, 2, 8, 32, 128, 512)
+ROUNDING = 1e-3  # of a logit; what moves less explains no other decision
 LARGEST = 512 * 3 * 64 * 64  # values of a batch: the activations of more images of 224 pixels than 41 take gigabytes
 
 
@@ -60,7 +62,7 @@ def batch_size(case: Case) -> Found:
     sizes = [other for other in SIZES if other <= max(size, LARGEST // x[0].numel())]
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(case.seed, "sizes")):
         usual = torch.cat([logits_of(model, part) for part in x.split(size)])
-        rounding, changes = 1e-3 * usual.abs().max(), dict[int, int]()
+        changes = dict[int, int]()
         for other in sizes:
             in_time()
             rows = x[: 64 if other == 1 else len(x)]
@@ -72,7 +74,7 @@ def batch_size(case: Case) -> Found:
                 )
                 return found(f"{wide} classes in batches of {other}, {usual.shape[1]} in {size}", len(x), fail=True)
             answers = torch.cat(parts)[: len(rows)]
-            moved = (answers - usual[: len(rows)]).abs().amax(1) > rounding
+            moved = apart(answers, usual[: len(rows)]).amax(1) > ROUNDING
             changes[other] = int((moved & (answers.argmax(1) != usual[: len(rows)].argmax(1))).sum())
     told = ", ".join(f"{count} in batches of {other}" for other, count in changes.items() if count)
     if told and not case.random:

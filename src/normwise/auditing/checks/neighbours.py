@@ -31,7 +31,7 @@ def single(case: Case) -> Found:
     if not case.coupled:
         return found(INDEPENDENT, None)
     plan = AttackPlan(case.threat, (PGD(steps=20),), seed=case.seed)
-    r = batch_attacks.single(case.model, case.batches, plan, victims=case.options.victims)
+    r = batch_attacks.single(case.model, case.batches, plan, victims=case.options.victims, coupling=case.coupling)
     left = intervals.of_rows(r.standing, r.victims)
     case.lower(left, "one row among clean ones")
     case.reach["single"] = left.value

@@ -135,7 +135,7 @@ def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
         for route in range(max((len(layer.statistics) for layer in layers), default=0))
         if any(getattr(layer.statistics[route], "unknown", ()) for layer in layers if route < len(layer.statistics))
     ]
-    rows = list(batches) if blank else batches  # several passes
+    rows = list(images_of(batches)) if blank else batches  # several passes
     for route in blank:
         with routed(model, route):
             _measure(model, rows)
