@@ -59,6 +59,7 @@ def net(classes=10, **options):
 def three(): return net(3)
 def wide(): return nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6 * 64, 20))
 def number(): return 5
+def coloured(): return nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(6 * 36, 10))
 def bare(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 def fails(): raise RuntimeError("no luck\\ntoday")
 class Words(nn.Module):
@@ -452,6 +453,40 @@ def test_a_run_that_began_with_other_weights_is_not_taken_for_this_one():
         run_improve(improve, Path("OUT/improve"), silent)
 
 
+def test_a_page_of_an_evaluation_and_a_training_says_before_and_after():
+    import nets
+
+    Path("OUT").mkdir()
+    torch.save(nets.net().state_dict(), "OUT/w.pt")
+    alike = ["nets:net", "--weights", "OUT/w.pt", "--data.test_limit", 50, "--attacks", "fgsm,pgd"]
+    done("evaluate", *alike, "--threat.eps", 0.2, "--batch_size", 25, "--out", "OUT/before")
+    done("train", *alike, "--threat.eps", 0.2, "--batch_size", 25, "--schedule.epochs", 1, "--out", "OUT/after")
+    done("report", "OUT/before", "OUT/after", "--out", "OUT/both")
+    assert "Before and after: nets:net (BatchNorm)" in html.unescape(Path("OUT/both/report.html").read_text())
+
+
+def test_an_evaluation_of_other_weights_says_that_it_replaces_a_result():
+    import nets
+
+    Path("OUT").mkdir()
+    words = [
+        "evaluate",
+        "nets:net",
+        "--weights",
+        "OUT/w.pt",
+        "--data.test_limit",
+        50,
+        "--attacks",
+        "fgsm",
+        "--strongest",
+        "[]",
+    ]
+    for scale, told in ((1, False), (1, False), (2, True)):
+        torch.save({name: scale * tensor for name, tensor in nets.net().state_dict().items()}, "OUT/w.pt")
+        said = say(*words, "--out", "OUT/run")
+        assert (said.status, "OUT/run holds that of other weights" in said.err) == (0, told), said.err
+
+
 def test_a_network_of_another_bench_is_another_one():
     for bench in ("OUT", "OUT/elsewhere"):
         shutil.copytree("run", f"{bench}/pretrained/other")
@@ -795,6 +830,8 @@ BAD = [
     ("evaluate elsewhere:net", "No module named 'elsewhere'"),
     ("evaluate nets:three", "the model has 3 classes"),
     ("evaluate nets:Words", "expected logits of shape (b, classes)"),
+    ("export nets:Words", "expected logits of shape (b, classes)"),
+    ("export nets:coloured", "images of 1 x 8 x 8 are the digits, which are taken where no data are named"),
     ("train nets:three", "labels from 0 to 9; expected 0 to 2, as the model has 3 classes"),
     ("train nets:Words", "expected logits of shape (b, classes)"),
     (f"{E} --data bytes.npz", "lie in [0, 1]"),

@@ -284,7 +284,11 @@ def audit(
                 found = one.ask(case)
         except TimeoutError:
             spent = max(0.0, time.monotonic() - now) / 60
-            found = Found("could not run", f"{spent:.2f} {LATE}: its part of a budget of {budget:.3g}", None)
+            found = Found(
+                "could not run",
+                f"{spent:.2f} {LATE}, its part of the {budget:.3g} that the checks have; give a larger budget",
+                None,
+            )
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             found = Found("could not run", reason, None)

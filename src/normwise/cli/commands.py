@@ -24,6 +24,7 @@ from ..experiments.presets import PRESETS
 from ..experiments.together import counted
 from ..records import RESULTS, Result, provenance, write
 from ..registry import plain
+from ..report.card import length
 from ..types import silent
 from ..utils.run_folder import nothing_left
 from ..utils.workers import here
@@ -208,12 +209,17 @@ def _show(result: Result, out: Path) -> None:
 
     path = page.write(out, [result], title=result.name, provenance=provenance(), examples=[kept_examples(out)])
     e = result.evaluation
-    print(f"broken by: {', '.join(f'{name} {count}' for name, count in e.broken_by.items()) or 'nothing'}")
+    first = sorted((one for one in e.broken_by.items() if one[0] != "clean"), key=lambda one: -one[1])
+    wrong = f"wrong without an attack: {e.broken_by['clean']}; " if e.broken_by.get("clean") else ""
+    print(f"{wrong}first broken by: {', '.join(f'{name} {count}' for name, count in first) or 'nothing'}")
     for check in e.checks:
         if check.status != "pass":
             print(f"{check.status}: {check.name}: {check.measured}; {check.why}")
     for curve in e.curves:
-        values = (f"{value:.4g}: {score}" for value, score in zip(curve.values, curve.scores, strict=True))
+        values = (
+            f"{length(e.threat, value) if curve.over == 'eps' else f'{value:g}'}: {score}"
+            for value, score in zip(curve.values, curve.scores, strict=True)
+        )
         print(f"over {curve.over}: {', '.join(values)}")
     summaries.of_result(result)
     print(f"report: {path}")

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,12 @@ from ..evaluation.store import PARTS, Shard
 from ..evaluation.verdict import Verdict
 from ..models.abnn import detached
 from ..models.loading import Loaded, check_named, load, told
-from ..records import Result, to_json, write
+from ..records import Result, read_result, to_json, write
 from ..registry import plain
 from ..threats import THREATS, Linf
 from ..types import Attack, Batch, Data, Goal, Report, ThreatModel, silent
 from ..utils.forward import until
-from ..utils.model_state import device_of, moved
+from ..utils.model_state import device_of, digest, moved
 from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings
 from ..utils.workers import check_devices, helped, one_of
@@ -148,6 +149,9 @@ def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdi
     for its in plans:
         check_attacks(its.every, its.threat, first, e.goal)
     said = told(loaded, report)
+    with suppress(ValueError):
+        if read_result(folder / RESULT).evaluation.digest_before != digest(model):
+            report(f"result: {folder} holds that of other weights, which will be replaced", 0, 0)
     keep_settings(e, folder)
     given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
     every = [attack for its in plans for attack in its.every]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..config import choice
 from ..data import DATA, Digits, find
 from ..evaluation.coupling import measure_coupling
+from ..evaluation.predictor import check_network
 from ..models.loading import check_named, load, told
 from ..norms import reads, sites
 from ..records import provenance, to_json, write
@@ -71,12 +72,13 @@ def run_export(settings: Export, file: Path, report: Report = silent) -> dict[st
     said = told([loaded], report)
     model = moved(loaded.model, torch.device("cpu"))
     batches = first_rows(settings.data.test(batch_size=max(settings.rows // 2, 2)), settings.rows)
-    _check_alone(settings.model, model, [batch.x for batch in batches])
     x = torch.cat([batch.x for batch in batches])
     if len(x) < 2:
         raise ValueError(
             f"export compares answers to two images or more; {settings.data.name} has {len(x)} to test; give more"
         )
+    check_network(model, batches[0])
+    _check_alone(settings.model, model, [batch.x for batch in batches])
     content = {"torch": _torch, "onnx": _onnx}[settings.format](settings.model, model, x[:2])
     answers = {"torch": _ask_torch, "onnx": _ask_onnx}[settings.format](content, [x[:1], x[1:4], x])
     found = _compared(model, [x[:1], x[1:4], x], answers)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ..auditing.auditor import Audit
 from ..config import build, read_yaml
 from ..evaluation.store import PARTS
-from ..limits import text
+from ..limits import from_json, text
 from ..records import read_result
 from ..report import audit
 from ..training.loop import LOG
@@ -23,10 +23,11 @@ from ..utils.claims import Claims
 from ..utils.leftovers import below
 from ..utils.run import RESULT
 from ..utils.run_folder import CONFIG, PRETRAINED
-from . import audits
+from . import audits, improve
 from .evaluation_run import Evaluate
 from .experiment import Experiment
 from .grid import Bench, cells, pretrained
+from .improve import Improve
 from .launch import LOCKS
 from .papers.papers import CELLS
 from .papers.run import Reproduce, planned
@@ -221,6 +222,21 @@ def _audited(e: Audit, folder: Path, name: str) -> Part:
     return Part(name=name, state=state, share=min(seconds / (60 * e.budget), 0.99), seconds=seconds, says=says)
 
 
+def _improved(e: Any, folder: Path) -> list[Part]:
+    """The network as it is given, every way, and the audits; what was not tried is done when all is."""
+    over, found = (folder / improve.RECORD).is_file(), list[Part]()
+    pieces = {"before": folder / "before.json", **{way: folder / f"{way}.json" for way in e.ways}}
+    pieces |= {when: folder / when / audit.RECORD for when in ("audit-before", "audit-after")}
+    for name, file in pieces.items():
+        state: State = "done" if over or file.is_file() else "waiting"
+        if state == "waiting" and any(place.is_dir() for place in (folder / name, folder / "cells" / name)):
+            state = "under way"
+        held = from_json(file) if file.is_file() else {}
+        says = "" if held or not over else "was not tried"
+        found.append(Part(name=name, state=state, share=float(state == "done"), seconds=held.get("seconds", 0.0), says=says))
+    return found
+
+
 def _cells(e: Any, folder: Path) -> list[Part]:
     shop, found = Workshop(CELLS, e.scale, folder, silent), list[Part]()
     for name, seed in planned(e):
@@ -240,5 +256,6 @@ _VERBS: tuple[tuple[str, Any, Callable[[Any, Path], list[Part]]], ...] = (
     ("evaluate", Evaluate, _evaluation),
     ("audit", Audit, _audit),
     ("audit", audits.Audits, _audits),
+    ("improve", Improve, _improved),
     ("reproduce", Reproduce, _cells),
 )

@@ -148,7 +148,12 @@ def radius(threat: Mapping[str, Any]) -> str:
     name = label(threat, "no threat model").capitalize()
     if not isinstance(eps, int | float):
         return name
-    return f"{name}, eps {f'{255 * eps:.4g}/255' if threat.get('name') == 'linf' else f'{eps:.4g}'}"
+    return f"{name}, eps {length(threat, eps)}"
+
+
+def length(threat: Mapping[str, Any], eps: float) -> str:
+    """A radius of this threat model: in levels of 255 where it is one of pixels."""
+    return f"{255 * eps:.4g}/255" if threat.get("name") == "linf" else f"{eps:.4g}"
 
 
 def moves(threat: Mapping[str, Any]) -> str:
@@ -156,7 +161,7 @@ def moves(threat: Mapping[str, Any]) -> str:
     name, eps = threat.get("name", ""), threat.get("eps")
     if name not in _BALLS or not isinstance(eps, int | float):
         return ""
-    return f"{_BALLS[name]} {f'{255 * eps:.4g}/255 of its range' if name == 'linf' else f'{eps:.4g}'}"
+    return f"{_BALLS[name]} {length(threat, eps)}{' of its range' * (name == 'linf')}"
 
 
 def allowed(threat: Mapping[str, Any], data: str = "") -> str:

@@ -17,7 +17,7 @@ from .words import joined
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
 _ASKED = ("speed", "eps_curve", "step_curve")  # how a network was searched, and what else was asked of it
-_RUN = ("seed", "device", "devices", "threads", "tensorboard")
+_RUN = ("seed", "device", "devices", "threads", "tensorboard", "budget")
 _APART = ("norm", "recipe", *_FROM, *_ASKED, *_RUN)  # what the settings that two cells share leave out
 _TRAINING = ("model", "train_eps", "schedule", "training")  # settings that a network that was not trained here does not have
 _DEFAULTS = {

@@ -77,16 +77,20 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
 
     A number or a list that `e.grows` names may have been smaller. The files that `e.files` names hold the same as then.
     """
-    return _same(e, folder, agree) and not _other_weights(e, folder)
+    return not _other_settings(e, folder, agree) and not _other_weights(e, folder)
 
 
-def _same(e: Any, folder: Path, agree: Sequence[str]) -> bool:
+def _other_settings(e: Any, folder: Path, agree: Sequence[str]) -> str:
+    """The first setting by which the folder was made otherwise; empty: none."""
     try:
         held = read_yaml(folder / CONFIG)
-    except ValueError:
-        return False
+    except ValueError as error:
+        return str(error)
     if agree:
-        return held.keys() <= plain(e).keys() and all(held.get(key) == plain(e)[key] for key in agree)
+        own = plain(e)
+        if more := held.keys() - own.keys():
+            return f"{min(more)} is none of this verb's"
+        return next(filter(None, (changed(held.get(key), getattr(e, key), f".{key}") for key in agree)), "")
     for key in ("start", "substitute"):  # a bench may be moved, with what its rows begin from
         places = [Path(str(value)) for value in (held.get(key), getattr(e, key, None))]
         mine = places[1].parent.parent.resolve() == folder.parent.parent.resolve()  # this folder is a cell of that bench
@@ -94,7 +98,7 @@ def _same(e: Any, folder: Path, agree: Sequence[str]) -> bool:
             held[key] = getattr(e, key)
     grown = [name for name in getattr(e, "grows", ()) if _grown(held.get(name), getattr(e, name))]
     free = ("jobs", "devices", "backend", *getattr(e, "free", ()), *grown)
-    return not changed(held | {name: plain(getattr(e, name)) for name in free if hasattr(e, name)}, e)
+    return changed(held | {name: plain(getattr(e, name)) for name in free if hasattr(e, name)}, e)
 
 
 def _digests(e: Any) -> dict[str, str]:
@@ -129,13 +133,11 @@ def _name(one: Any) -> str:
 
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
     if (folder / CONFIG).exists():
-        if _same(e, folder, agree) and (file := _other_weights(e, folder)):
+        if what := _other_settings(e, folder, agree):
+            raise ValueError(f"{folder} holds a run with other settings ({what}); give another --out, or delete it")
+        if file := _other_weights(e, folder):
             raise ValueError(
                 f"{folder} holds a run that began with other weights: {file} has changed since; give another --out, or delete it"
-            )
-        if not same_settings(e, folder, agree):
-            raise ValueError(
-                f"{folder} holds a run with other settings (see its {CONFIG}); give another --out, or delete it"
             )
     elif folder.is_dir() and not any((folder / one).exists() for one in earlier):
         held = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
