@@ -58,7 +58,7 @@ def with_single(
         found = single(model, whole, plan, craft_on=craft_on, coupling=coupling, report=report)
     except ValueError as error:
         why = "an attacker who sends one image meets clean neighbours: the figures of whole batches may be too high for it"
-        missing = Check(name="one image among clean ones", status="warn", measured=f"not measured: {error}", why=why)
+        missing = Check(name="one row among clean ones", status="warn", measured=f"not measured: {error}", why=why)
         return dataclasses.replace(e, checks=(*e.checks, missing))
     return dataclasses.replace(e, single=intervals.of_rows(found.standing, found.victims))
 
