@@ -47,7 +47,7 @@ class APGD(BaseAttack):
 
     Cost: steps + 1 forwards and backwards per image, restart and target (in l1 steps + 3; times draws, twice that with
     peers); independent rows stop as soon as they fall. In searches of 100 steps or more, but in l1, they are also left after a
-    quarter and half of the steps where they come down too slowly (`pace.Pace.hopeless`); not with `Speed(give_up=False)`.
+    quarter and half of the steps where they come down too slowly (`pruning.Pace.hopeless`); not with `Speed(give_up=False)`.
     Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3; l1: Croce and Hein 2021, arXiv:2103.01208, with the
     constants of the authors' code. Differs: any region's steepest ascent and projection; coupled rows share one step and
     one decision, taken on the batch's mean loss (in l1 the mean number of pixels).

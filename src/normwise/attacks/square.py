@@ -43,7 +43,7 @@ class Square(RandomSearch):
     Cost: at most steps + 2 forwards per image and restart, no backwards. Independent rows stop as soon as they fall. In
     linf they are not asked about a patch that changes nothing, nor (with up to 4 channels) twice about the same patch
     while they have not moved: the answer is known, and up to a third of the forwards is saved. In searches of 1,000 queries or more
-    they are also left after an eighth, a quarter and half of them where they come down too slowly (`pace.Pace.hopeless`); not
+    they are also left after an eighth, a quarter and half of them where they come down too slowly (`pruning.Pace.hopeless`); not
     with `Speed(give_up=False)`.
     Source: Andriushchenko et al. 2020, arXiv:1912.00049, alg. 1-3; l1: Croce and Hein 2021, arXiv:2103.01208.
     Sides in l2 and l1 are odd and at least 3, as in the authors' code. Differs: the outermost places of a patch are drawn half as often as the others (the authors' code never draws the

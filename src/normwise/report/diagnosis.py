@@ -176,7 +176,7 @@ def _section(record: Mapping[str, Any], name: str, out: Path) -> Section:
         title=title,
         about=about,
         findings=sentences(record, name),
-        notes=[f"{side.model}: {name} {side.note}".strip() for side in found if side.note],
+        notes=[f"{side.model}: {name}{'' if side.rows else ' is not measured'}: {side.note}" for side in found if side.note],
         figures=draw(name, found, out),
         columns=columns,
         rows=rows,

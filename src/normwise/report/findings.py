@@ -138,17 +138,15 @@ def _flips(rows: Sequence[Row]) -> str:
     best, own, worst = mends(rows), mends(rows, "by row"), mends(rows, "broken")
     whole = everywhere(rows)
     if best is not None and best["repaired"] > 0:
-        text += f"; clean statistics at {best['site']} alone repair {_percent(best['repaired'])} of them"
+        text += f"; with the statistics of the clean batch at {best['site']} alone, {_percent(best['repaired'])} of them are right again"
     elif best is not None:
-        text += "; clean statistics at a single layer repair none of them"
+        text += "; with the statistics of the clean batch at one layer alone, whichever, none of them is right again"
     if whole is not None:
         text += f", at all layers {_percent(whole['repaired'])}"
     if own is not None and own["by row"] > 0:
-        text += f"; with each image's own clean ones, {own['site']} alone repairs {_percent(own['by row'])}"
-    if worst is not None:
-        text += f"; the attack's at {worst['site']} alone break {_percent(worst['broken'])} of the correct ones" * (
-            worst["broken"] > 0
-        )
+        text += f"; with the statistics of its own clean image at {own['site']} alone, {_percent(own['by row'])}"
+    if worst is not None and worst["broken"] > 0:
+        text += f"; with those of the attacked batch at {worst['site']} alone, {_percent(worst['broken'])} of the correct ones are wrong"
     return text
 
 
