@@ -1,9 +1,9 @@
-"""The record, the figure and the tables of docs/laboratory/norms-today.md, made of what `norms_today.py` found.
+"""The record and the figure of docs/laboratory/norms-today.md, made of what `norms_today.py` found.
 
-    python benchmarks/norms_page.py benchmarks/results/norms-today.json benchmarks/results/norms-today.png docs/laboratory/norms-today.md ARMS.json ...
+    python benchmarks/norms_page.py benchmarks/results/norms-today.json benchmarks/results/norms-today.png ARMS.json ...
 
-The record keeps of every arm its search, its figures by seed and its audit; arms may come from several runs. In the page, what
-stands between the two marks is written anew.
+The record keeps of every arm its search, its figures by seed and its audit; of arms of several runs the last counts.
+`readme.py norms` writes the table into the page.
 """
 
 import argparse
@@ -23,7 +23,6 @@ NAMES = {
 }
 NETWORKS = {"vit": "ViT", "convnext": "ConvNeXt"}
 RECIPES = {"standard": "clean images", "nfgsm": "N-FGSM"}
-MARKS = "<!-- tables: benchmarks/norms_page.py -->", "<!-- end of tables -->"
 
 
 def seed(result):
@@ -102,15 +101,13 @@ def drawn(found, file):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("record", "figure", "page"):
+    for name in ("record", "figure"):
         parser.add_argument(name, type=Path)
     parser.add_argument("arms", type=Path, nargs="+")
     given = parser.parse_args()
     found = record([json.loads(file.read_text()) for file in given.arms])
     write(given.record, to_json(found))
     drawn(found, given.figure)
-    before, after = given.page.read_text().split(MARKS[0])[0], given.page.read_text().split(MARKS[1])[1]
-    given.page.write_text(f"{before}{MARKS[0]}\n{table(found)}\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ python benchmarks/readme.py fuzz      # writes the readers into docs/reference/s
 python benchmarks/readme.py names     # writes the names into docs/reference/python.md, from normwise's docstrings
 python benchmarks/readme.py clips     # writes the fights into docs/reference/video.md, from benchmarks/results/clips-fights*.json
 python benchmarks/readme.py images    # writes the digits there, from results/columns-digits
+python benchmarks/readme.py norms     # writes the arms into docs/laboratory/norms-today.md, from benchmarks/results/norms-today.json
+python benchmarks/readme.py moving    # writes the moving digits there, from results/columns-moving-digits
 """
 
 import inspect
@@ -16,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import norms_page
 
 import normwise
 from normwise.registry import Registry
@@ -142,6 +146,11 @@ def moving() -> str:
     return _benched("columns-moving-digits", {"abnn": "ABNN, substitute of clips that move down or up"})
 
 
+def norms() -> str:
+    """ViT and ConvNeXt with norms of today."""
+    return norms_page.table(json.loads((ROOT / "benchmarks/results/norms-today.json").read_text()))
+
+
 def _benched(folder: str, names: dict[str, str]) -> str:
     """What `normwise bench --domain` left in a folder of results."""
     rows = dict[str, list[dict]]()
@@ -190,6 +199,8 @@ PARTS = {
     "names": ("docs/reference/python.md", names),
     "clips": ("docs/reference/video.md", clips),
     "images": ("docs/reference/video.md", images),
+    "moving": ("docs/reference/video.md", moving),
+    "norms": ("docs/laboratory/norms-today.md", norms),
 }
 
 

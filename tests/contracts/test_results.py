@@ -85,6 +85,7 @@ WRITERS = {
     "bench-methods": "bench",
     "jsbn-digits": "bench",
     "columns-digits": "bench",
+    "columns-moving-digits": "bench",
     "cifar10-resnet20": "train",
     "published-resnet20": "evaluate",
     "shifts/resnet8": "shifts",

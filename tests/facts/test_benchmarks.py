@@ -27,6 +27,9 @@ def test_the_tables_are_those_of_the_records(ratios):
     assert ratios.within(page) == page
 
 
+script("norms_page")  # which readme.py imports
+
+
 @pytest.mark.parametrize("part", script("readme").PARTS)
 def test_pages_show_what_the_records_say(part):
     page, text = script("readme").renewed(part)

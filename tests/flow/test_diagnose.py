@@ -167,7 +167,7 @@ def test_panels_share_an_axis_where_they_share_a_reference(record):
 def test_networks_that_normalize_nowhere_have_a_page(place):
     status, said, err = say("sick:plain", "sick:nf", "--config", "quick.yaml", "--out", "plain")
     assert status == 0, err
-    assert "nf: drift the network normalizes nowhere" in said
+    assert "nf: drift is not measured: the network normalizes nowhere" in said
     assert not list((place / "plain/figures").glob("drift*"))
     assert "Nothing could be measured" not in (place / "plain/diagnose.html").read_text()
 

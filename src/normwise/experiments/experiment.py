@@ -39,6 +39,7 @@ from ..utils.run import RESULT, check_running, place
 from ..utils.run_folder import check_folder, keep_settings, same_settings
 from ..utils.workers import check_devices, here
 from . import substitutes
+from .cards import card
 from .columns import Columns, beside, check_columns, completed
 from .patterns import with_patterns
 from .together import joined
@@ -214,26 +215,6 @@ def _check_kind(e: Experiment) -> None:
         )
 
 
-def card(e: Experiment) -> dict[str, Any]:
-    """What a run folder holds so that its network can be built again: an ABNN's substitute too, whose weights are with its own."""
-    if e.adapted:
-        substitute = dict(substitutes.card(e.substitute, e.substitute_weights)) or None
-        around = {"options": plain(e.adaptive), "shape": list(_shape(e)), "substitute": substitute}
-        alone = dataclasses.replace(e, substitute="", substitute_weights="", adaptive=Adaptive())
-        return {**card(alone), "adaptive": around}
-    if e.start:
-        found = {**loading.card(e.start, e.weights), "data": plain(e.data)}
-        if e.norm:
-            whole = found
-            if found.get("adaptive"):  # the norms of an ABNN are replaced once its layers are there
-                whole = found["adaptive"] = dict(found["adaptive"])
-            whole["converted"] = [*whole.get("converted", ()), plain(e.norm)]
-        return found
-    d = e.data
-    own = {"start": "", "model": plain(e.model), "norm": plain(e.norm)}
-    return own | {"classes": d.classes, "mean": d.mean, "std": d.std, "data": plain(d)}
-
-
 def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str, str]]:
     """Build and fit; every epoch is kept in the folder, and a stopped run resumes there. Returns `prepared`'s words too.
 
@@ -246,7 +227,7 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
         model, said = prepared(own, report)
         if first:
             keep_settings(e, folder)
-        options = FitOptions(folder=folder, card=card(e), report=report, tensorboard=e.tensorboard)
+        options = FitOptions(folder=folder, card=card(e, _shape(e)), report=report, tensorboard=e.tensorboard)
         fitted = fit(model, e.data, e.recipe, e.training_threat, e.schedule, seed=e.seed, options=options)
     return fitted, said
 

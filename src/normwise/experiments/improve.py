@@ -41,12 +41,7 @@ from .ways import WAYS, Way, against, choose, fitted, near, sentences, verdict, 
 
 RECORD = "improve.json"
 GIVEN = "as given"
-AFTERWARDS = (
-    "ways",
-    "lose",
-    "budget",
-    "rows",
-)  # settings that no training depends on: with others, finished ones are used again
+AFTERWARDS = ("ways", "lose", "budget", "rows")  # no training depends on these: with others, finished ones are used again
 AUDITS = (0.15, 0.25)  # of the budget: for the network as it is given, and for the one chosen
 
 

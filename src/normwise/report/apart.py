@@ -60,9 +60,8 @@ def named(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Call each setting by its data and by what tells it from others; one that all have in common needs no name."""
     if len(set(map(key_of, settings))) == 1:
         return [""] * len(settings)
-    shared = set[str].intersection(
-        *map(set, settings)
-    )  # how one was trained says nothing beside one that was not trained here
+    # how one was trained says nothing beside one that was not trained here
+    shared = {key for one in settings for key in one if all(key in other for other in settings)}
     brief = [{key: value for key, value in one.items() if key in shared} for one in settings]
     if len(set(map(key_of, brief))) == len(set(map(key_of, settings))):
         settings = brief
