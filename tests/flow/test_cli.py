@@ -410,8 +410,8 @@ def test_anybodys_network_is_evaluated_with_weights_of_any_kind(file, tmp_path):
 @pytest.mark.parametrize("norm", [[], ["--norm", "rnt"]], ids=["as it is", "converted"])
 @pytest.mark.parametrize("start", ["run", "nets:net"])
 def test_a_network_trained_further_is_found_again(start, norm):
-    done("train", start, *norm, *SMALL[2:], "--out", "OUT")
-    found = ["OUT"] if start == "run" else [start, "--weights", "OUT/model.safetensors"]
+    told = done("train", start, *norm, *SMALL[2:], "--out", "OUT").splitlines()[-1]
+    found = ["OUT"] if start == "run" else told.removeprefix("network: ").split()
     done("evaluate", *found, "--data.test_limit", 50, "--out", "OUT/again")
     assert figures("OUT/again") == figures("OUT")
 

@@ -22,6 +22,8 @@ from ..experiments.improve import Improve, run_improve
 from ..experiments.papers import SYSTEMS, Reproduce, reproduce
 from ..experiments.presets import PRESETS
 from ..experiments.together import counted
+from ..models.checkpoints import WEIGHTS
+from ..models.loading import is_function
 from ..records import RESULTS, Result, provenance, write
 from ..registry import plain
 from ..report.card import length
@@ -98,6 +100,8 @@ def _train(description: str, words: Sequence[str]) -> None:
     with working("train", out) as report:
         result = experiment.run(e, out, report=report)
     _show(result, out)
+    if is_function(e.start):  # whose folder alone runs nobody's code
+        print(f"network: {e.start} --weights {out / WEIGHTS}")
 
 
 def _evaluate(description: str, words: Sequence[str]) -> None:
