@@ -5,6 +5,7 @@ import functools
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from torch import nn
 from normwise.attacks import APGD, PGD
 from normwise.auditing.auditor import Audit, audit, claimed
 from normwise.auditing.broken_defenses import BROKEN, Cut, before
-from normwise.auditing.checks import CHECKS, Case, cutting_layers
+from normwise.auditing.checks import CHECKS, Case, cutting_layers, neighbours
 from normwise.auditing.options import AuditOptions
 from normwise.data import Mnist
-from normwise.evaluation.batch_attacks import peers, single
+from normwise.evaluation.batch_attacks import Reached, peers, single
 from normwise.evaluation.evaluator import attack_batch, evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.evaluation.store import Shard
@@ -252,6 +253,14 @@ def test_the_layers_that_cut_are_named():
     batch = BATCHES[0]
     assert cutting_layers(sound(), batch) == {}
     assert cutting_layers(before(sound(), Cut()), batch) == {"0": None}
+
+
+def test_one_row_of_a_random_network_is_asked_as_an_evaluation_asks_it(monkeypatch):
+    asked = Mock(return_value=Reached(4, 4, 4))
+    monkeypatch.setattr("normwise.evaluation.batch_attacks.single", asked)
+    case = Mock(coupled=True, reach={}, exceeds=Mock(return_value=False))
+    assert neighbours.single.ask(case).status == "pass"
+    assert asked.call_args.kwargs["coupling"] is case.coupling
 
 
 def test_one_row_and_neighbours_matter_exactly_where_rows_are_coupled():
