@@ -258,7 +258,8 @@ def test_the_layers_that_cut_are_named():
 def test_one_row_of_a_random_network_is_asked_as_an_evaluation_asks_it(monkeypatch):
     asked = Mock(return_value=Reached(4, 4, 4))
     monkeypatch.setattr("normwise.evaluation.batch_attacks.single", asked)
-    case = Mock(coupled=True, reach={}, exceeds=Mock(return_value=False))
+    of = {"model": sound(), "batches": BATCHES, "threat": THREAT, "seed": 0, "options": AuditOptions(), "coupling": object()}
+    case = Mock(spec=Case, coupled=True, reach={}, exceeds=Mock(return_value=False), **of)
     assert neighbours.single.ask(case).status == "pass"
     assert asked.call_args.kwargs["coupling"] is case.coupling
 
