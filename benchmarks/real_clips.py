@@ -85,10 +85,11 @@ def score(one: dict[str, Any] | None) -> list[float] | None:
 
 
 def told(result: dict[str, Any]) -> dict[str, Any]:
-    """What the record keeps of a row of the bench."""
+    """What the record keeps of a row of the bench, which names the commit that made it."""
     own, several, training = (result[key] for key in ("evaluation", "several", "training"))
     columns = {"linf": own, **several["evaluations"]}
     return {
+        "commit": own["provenance"]["commit"],
         "clean": score(own["clean_accuracy"]),
         "n": own["n"],
         "coupled": own["coupled"],
