@@ -7,6 +7,7 @@ python benchmarks/readme.py names     # writes the names into docs/reference/pyt
 python benchmarks/readme.py clips     # writes the fights into docs/reference/video.md, from benchmarks/results/clips-fights*.json
 python benchmarks/readme.py images    # writes the digits there, from results/columns-digits
 python benchmarks/readme.py norms     # writes the arms into docs/laboratory/norms-today.md, from benchmarks/results/norms-today.json
+python benchmarks/readme.py adapters  # writes adapters into docs/reference/norms.md, from benchmarks/results/adapters.json
 python benchmarks/readme.py moving    # writes the moving digits there, from results/columns-moving-digits
 """
 
@@ -151,6 +152,23 @@ def norms() -> str:
     return norms_page.table(json.loads((ROOT / "benchmarks/results/norms-today.json").read_text()))
 
 
+def adapters() -> str:
+    """Adapters at each share of the adversarial route, and a network for each weight of adversarial images: means over seeds, in percent."""
+    rows = dict[str, dict[str, list[dict]]]()
+    for name, one in json.loads((ROOT / "benchmarks/results/adapters.json").read_text())["rows"].items():
+        kind, share, _ = name.split("-")
+        rows.setdefault(share, {}).setdefault(kind, []).append(one)
+    lines = ["| share | mixture: clean | strongest attack | adapters: clean | strongest attack |", "|" + " --- |" * 5]
+    for share, kinds in rows.items():
+        told = [
+            _mean([[one[key]["value"]] for one in kinds[kind]])
+            for kind in ("mixture", "adapters")
+            for key in ("clean_accuracy", "robust_accuracy")
+        ]
+        lines.append(f"| {' | '.join([share, *told])} |")
+    return "\n".join(lines)
+
+
 def _benched(folder: str, names: dict[str, str]) -> str:
     """What `normwise bench --domain` left in a folder of results."""
     rows = dict[str, list[dict]]()
@@ -201,6 +219,7 @@ PARTS = {
     "images": ("docs/reference/video.md", images),
     "moving": ("docs/reference/video.md", moving),
     "norms": ("docs/laboratory/norms-today.md", norms),
+    "adapters": ("docs/reference/norms.md", adapters),
 }
 
 
