@@ -20,8 +20,6 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import norms_page
-
 import normwise
 from normwise.registry import Registry
 from normwise.report.claims import LOG, figure
@@ -149,6 +147,8 @@ def moving() -> str:
 
 def norms() -> str:
     """ViT and ConvNeXt with norms of today."""
+    import norms_page  # beside this file, which docs/conf.py loads from elsewhere
+
     return norms_page.table(json.loads((ROOT / "benchmarks/results/norms-today.json").read_text()))
 
 

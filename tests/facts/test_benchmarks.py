@@ -27,7 +27,7 @@ def test_the_tables_are_those_of_the_records(ratios):
     assert ratios.within(page) == page
 
 
-script("norms_page")  # which readme.py imports
+script("norms_page")  # which a part of readme.py imports
 
 
 @pytest.mark.parametrize("part", script("readme").PARTS)
