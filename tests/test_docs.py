@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -160,3 +161,7 @@ def test_no_sentence_is_long(page):
 def test_sentences_are_told_apart():
     text = "# Head\n\nOne `a. b` [link](x.md). Two?\n\n- three\n- four: no!\n\n| a | b. |\n\n```sh\nfive. six\n```\n"
     assert list(SENTENCES(text)) == ["One code link.", "Two?", "three", "four: no!"]
+
+
+def test_the_settings_of_the_site_can_be_read():
+    subprocess.run([sys.executable, "docs/conf.py"], cwd=ROOT, check=True)  # by themselves, as sphinx does
