@@ -86,6 +86,8 @@ WRITERS = {
     "jsbn-digits": "bench",
     "columns-digits": "bench",
     "columns-moving-digits": "bench",
+    "columns-longer/multibn": "evaluate",
+    "columns-longer/bn-multi-worst": "evaluate",
     "cifar10-resnet20": "train",
     "published-resnet20": "evaluate",
     "shifts/resnet8": "shifts",

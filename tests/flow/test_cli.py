@@ -451,6 +451,13 @@ def test_a_run_that_began_with_other_weights_is_not_taken_for_this_one():
     assert (said.status, why in said.err) == (2, True), said.err
     with pytest.raises(ValueError, match=why):
         run_improve(improve, Path("OUT/improve"), silent)
+    for text in ("[]", "{", "5"):
+        Path("OUT/run/began.json").write_text(text)
+        assert "OUT/run/began.json is not what a run left" in say(*words).err
+        Path("OUT/improve/before.json").write_text(text)
+        assert "OUT/improve/before.json is not what improve writes" in say("status", "OUT/improve").err
+    Path("OUT/improve/before.json").write_text('{"seconds": 60}')
+    assert "improve: running, 1 of 8 done, 0:07:00 of work left" in done("status", "OUT/improve")
 
 
 def test_a_page_of_an_evaluation_and_a_training_says_before_and_after():
@@ -831,7 +838,7 @@ BAD = [
     ("evaluate nets:three", "the model has 3 classes"),
     ("evaluate nets:Words", "expected logits of shape (b, classes)"),
     ("export nets:Words", "expected logits of shape (b, classes)"),
-    ("export nets:coloured", "images of 1 x 8 x 8 are the digits, which are taken where no data are named"),
+    ("export nets:coloured", "if no data were named, these are the embedded digits; name yours as --data"),
     ("train nets:three", "labels from 0 to 9; expected 0 to 2, as the model has 3 classes"),
     ("train nets:Words", "expected logits of shape (b, classes)"),
     (f"{E} --data bytes.npz", "lie in [0, 1]"),

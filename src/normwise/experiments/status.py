@@ -231,10 +231,21 @@ def _improved(e: Any, folder: Path) -> list[Part]:
         state: State = "done" if over or file.is_file() else "waiting"
         if state == "waiting" and any(place.is_dir() for place in (folder / name, folder / "cells" / name)):
             state = "under way"
-        held = from_json(file) if file.is_file() else {}
-        says = "" if held or not over else "was not tried"
-        found.append(Part(name=name, state=state, share=float(state == "done"), seconds=held.get("seconds", 0.0), says=says))
+        seconds = _seconds_in(file) if file.is_file() else 0.0
+        says = "was not tried" if over and not file.is_file() else ""
+        found.append(Part(name=name, state=state, share=float(state == "done"), seconds=seconds, says=says))
     return found
+
+
+def _seconds_in(file: Path) -> float:
+    """What a piece of `improve` took. Raises ValueError naming the file where it is none."""
+    try:
+        seconds = float(from_json(file)["seconds"])
+        if 0 <= seconds < math.inf:
+            return seconds
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise ValueError(f"{file} is not what improve writes; delete it, and the same command makes it again")
 
 
 def _cells(e: Any, folder: Path) -> list[Part]:

@@ -135,7 +135,7 @@ def misfit(model: nn.Module, x: Images, error: Exception) -> str:
     elif "out of bounds" in str(error):
         mend = "labels count from 0 and stay below the number of the model's outputs"
     elif tuple(x.shape[1:]) == (1, 8, 8):
-        mend = "images of 1 x 8 x 8 are the digits, which are taken where no data are named; name yours as --data"
+        mend = "if no data were named, these are the embedded digits; name yours as --data"
     elif x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         mend = "channels come second: images.permute(0, 3, 1, 2)"
     first = f"{type(error).__name__}: {error}".split("\n")[0]

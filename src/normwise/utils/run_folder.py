@@ -107,11 +107,14 @@ def _digests(e: Any) -> dict[str, str]:
 
 def _other_weights(e: Any, folder: Path) -> str:
     """Which file holds other weights than when the run began; empty: none that is known."""
-    try:
-        held = from_json(folder / BEGAN)
-        return next((str(e.files[option]) for option, now in _digests(e).items() if held.get(option, now) != now), "")
-    except (OSError, ValueError, AttributeError):  # no such file: of before it was kept
+    if not (folder / BEGAN).is_file():  # of before it was kept, or nothing is begun with
         return ""
+    held = None
+    with suppress(ValueError):
+        held = from_json(folder / BEGAN)
+    if not isinstance(held, Mapping):
+        raise ValueError(f"{folder / BEGAN} is not what a run left; delete {folder}, or give another --out")
+    return next((str(e.files[option]) for option, now in _digests(e).items() if held.get(option, now) != now), "")
 
 
 def _grown(before: Any, now: Any) -> bool:
@@ -128,7 +131,7 @@ def _grown(before: Any, now: Any) -> bool:
 
 
 def _name(one: Any) -> str:
-    return str(one["name"] if isinstance(one, Mapping) else one.name)
+    return str(one.get("name") if isinstance(one, Mapping) else getattr(one, "name", one))
 
 
 def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[str]) -> None:
