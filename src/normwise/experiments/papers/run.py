@@ -171,7 +171,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     """Make what is wanted and not there yet, then write and return the claims table.
 
     Records are `folder/cells/NAME-seedN-DIGEST/record.json`; a record with the same settings is not made again, and a
-    stopped cell resumes. Several processes with one folder share the work: each makes what no other is making (on
+    stopped cell resumes. A cell whose weights others need and the folder has not trains again, without a new record. Several processes with one folder share the work: each makes what no other is making (on
     several machines with a backend that is shared). The tables are made of all records in the folder, whoever made them.
     Raises ValueError for a device or a published network that is not there, and for a folder that anything else filled, or
     another preset.
@@ -183,7 +183,8 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     for depth in {CELLS[name].published for name, _ in work} - {0}:
         file_of(settings.scale, depth)  # is there, and the one that is meant
     shop = Workshop(CELLS, settings.scale, folder, silent, device)
-    left = [job for job in work if shop.record(*job) is None]
+    new = [job for job in work if shop.record(*job) is None]
+    left = [*_weightless(new, shop), *new]
     keep_settings(settings, folder)
 
     crew = Crew(settings.workers, settings.backend, 60 * settings.max_minutes or math.inf)
@@ -198,7 +199,12 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
 
     do = make if crew.here else partial(_make, settings, folder)
     asked = [
-        Job(called, partial(do, *job), partial(recorded, shop.place(*job), shop.digest(*job)), _waits(job, left, shop.scale))
+        Job(
+            called,
+            partial(do, *job),
+            partial(recorded, shop.place(*job), shop.digest(*job), job not in new),
+            _waits(job, left, shop.scale),
+        )
         for called, job in jobs.items()
     ]
     for called, error in launch(asked, crew, folder, say):
@@ -210,6 +216,17 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     if left:
         say(f"stopped after {settings.max_minutes:g} minutes: {len(left)} cells left")
     return decided(folder, settings.preset, system=settings.system)
+
+
+def _weightless(jobs: Sequence[Made], shop: Workshop) -> list[Made]:
+    """What these need, directly or through others, and what has its record without its weights; what comes first is first."""
+    found: list[Made] = []
+    for name, seed in jobs:
+        for job in ((need, seed) for need in CELLS[name].needs):
+            gone = shop.record(*job) is not None and shop.weightless(*job)
+            if gone or CELLS[job[0]].recipe is None:
+                found += [*_weightless([job], shop), *[job][: int(gone)]]
+    return list(dict.fromkeys(found))
 
 
 def _waits(job: Made, left: Sequence[Made], scale: Scale) -> tuple[str, ...]:

@@ -136,19 +136,30 @@ class Workshop:
             return cell.begin(self._loaded(cell, seed), *given).to(self.device)
 
     def network(self, name: str, seed: int) -> nn.Module:
-        """The trained network of a cell, on the device. Raises ValueError if it was not made yet."""
+        """The trained network of a cell, on the device. Raises ValueError if it was not made yet, or its weights are not there."""
         cell, path = self.cells[name], self.place(name, seed) / WEIGHTS
         if cell.recipe is None:
             return self.untrained(name, seed).eval()
         if not path.exists():
-            raise ValueError(f"{path} is not there; make the cell {name} first, or delete its {RECORD} to make it again")
+            raise ValueError(f"{path} is not there; make the cell {name} first")
         model = materialized(cell.recipe(self._own(cell)).prepare(self.untrained(name, seed)))
         checkpoints.give(model, checkpoints.weights(path))
         return set_mode(model, "eval")
 
     def make(self, name: str, seed: int) -> dict[str, Any]:
-        """Train and measure a cell; a stopped one resumes. Returns its record, which is written too."""
-        return self.record(name, seed) or self._make(name, seed)
+        """Train and measure a cell; a stopped one resumes. Returns its record, which is written too.
+
+        A cell that has its record and not its weights trains again, and its record stays.
+        """
+        if not (record := self.record(name, seed)):
+            return self._make(name, seed)
+        if self.weightless(name, seed):
+            self._train_again(name, seed, record["training"])
+        return record
+
+    def weightless(self, name: str, seed: int) -> bool:
+        """Whether a cell that trains has no weights in the folder, as the records of a repository."""
+        return self.cells[name].recipe is not None and not (self.place(name, seed) / WEIGHTS).exists()
 
     def _make(self, name: str, seed: int) -> dict[str, Any]:
         started, cell, folder = time.perf_counter(), self.cells[name], self.place(name, seed)
@@ -204,6 +215,14 @@ class Workshop:
         told = {"seed": TUNED, **found.told()} if found else None
         return fitted, {**plain(fitted.training), "lr": schedule.lr, "search": told}, earlier
 
+    def _train_again(self, name: str, seed: int, recorded: Mapping[str, Any]) -> None:
+        """The weights of a finished cell, by the rate of its record; `again.json` says whether the training gave the same loss."""
+        ran, cell, folder = provenance(), self.cells[name], self.place(name, seed)
+        schedule = replace(self.schedule(cell), lr=recorded["lr"])
+        loss = self._fit(cell, seed, schedule, folder / "again").training.loss
+        write(folder / "again.json", to_json({**ran, "loss": loss, "recorded": recorded["loss"]}))
+        (folder / "again" / WEIGHTS).replace(folder / WEIGHTS)
+
     def schedule(self, cell: Cell) -> Schedule:
         """How a cell trains, its learning rate apart."""
         own = self._own(cell)
@@ -255,9 +274,9 @@ def read(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"cell", "seed", "digest", "figures"} <= found.keys() else None
 
 
-def recorded(folder: Path, digest: str) -> bool:
-    """Whether a cell's folder holds a record with this digest."""
-    return bool((found := read(folder)) and found["digest"] == digest)
+def recorded(folder: Path, digest: str, weights: bool = False) -> bool:
+    """Whether a cell's folder holds a record with this digest, and the weights where they are asked for."""
+    return bool((found := read(folder)) and found["digest"] == digest) and (not weights or (folder / WEIGHTS).exists())
 
 
 def _norms(model: nn.Module) -> dict[str, str]:
