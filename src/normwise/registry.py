@@ -12,6 +12,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Literal
 
 
@@ -116,6 +117,19 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint or type(None)) if isinstance(hint, type) or hint is None else True
 
 
+def check_words(choice: Any) -> None:
+    """Refuse a word that an option does not know, where the option's type is a Literal. Raises ValueError."""
+    of = f" of {choice.name}" if hasattr(choice, "name") else ""
+    for option, hint in _words(choice.__class__).items():
+        if (value := getattr(choice, option)) not in typing.get_args(hint):
+            raise ValueError(f"{option}{of} is {value!r}; give {' or '.join(map(repr, typing.get_args(hint)))}")
+
+
+@cache
+def _words(kind: Any) -> dict[str, Any]:
+    return {option: hint for option, hint in typing.get_type_hints(kind).items() if typing.get_origin(hint) is Literal}
+
+
 def wanted(hint: Any) -> str:
     """Say what `fits` a type, in one word.
 
@@ -142,7 +156,12 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
-    return value
+    return _number(value)
+
+
+def _number(value: Any) -> Any:
+    """A number of numpy or torch as one of Python; all else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 DIGEST_VERSION = 2  # of digests and random draws: raise it where a default, or what an option does, changes
@@ -162,6 +181,7 @@ def brief(value: Any) -> Any:
         return {str(key): brief(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [brief(item) for item in value]
+    value = _number(value)
     return (
         value if value is None or isinstance(value, bool | int | float | str) else str(getattr(value, "label", type(value)))
     )
@@ -208,8 +228,13 @@ def changed(before: Any, now: Any, name: str = "") -> str:
 
 
 def kept(value: Any) -> Any:
-    """Plain data as JSON reads it back; what JSON cannot hold is told by its type."""
-    return json.loads(json.dumps(plain(value), default=lambda one: type(one).__name__))
+    """Plain data as JSON reads it back. Raises ValueError for what JSON cannot hold."""
+    try:
+        return json.loads(json.dumps(plain(value)))
+    except TypeError as error:
+        raise ValueError(
+            f"a folder cannot keep these settings ({error}); give frozen dataclasses with plain values, or no folder"
+        ) from None
 
 
 def difference(before: Any, now: Any, name: str = "") -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,16 +30,23 @@ def generator(seed: int, *names: object) -> torch.Generator:
 
 @contextmanager
 def drawing(seed: int, devices: Iterable[torch.device] = ()) -> Iterator[None]:
-    """Let what draws from torch's global states draw from `seed`: the CPU's, and those of these CUDA devices.
+    """Let what draws from global states draw from `seed`: Python's, numpy's, and torch's of the CPU and of these CUDA devices.
 
     Afterwards all are as they were. Other devices than CUDA's have no state of their own here.
     """
+    others = random.getstate(), np.random.get_state()  # noqa: NPY002
     indices = {torch.cuda.current_device() if one.index is None else one.index for one in devices if one.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(indices)):
         torch.default_generator.manual_seed(seed)
         for index in indices:  # torch.manual_seed would seed every device there is, and leave it so
             torch.cuda.default_generators[index].manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(others[0])
+            np.random.set_state(others[1])  # noqa: NPY002
 
 
 def draw(generator: torch.Generator) -> int:

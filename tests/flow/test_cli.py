@@ -222,9 +222,13 @@ def test_an_audit_leaves_a_page_and_several_stand_on_one():
     before = Path("OUT/one/audit.json").read_text()
     assert done("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one") == said  # it is read, and not made again
     assert Path("OUT/one/audit.json").read_text() == before
-    ended, model = read(Path("OUT/one/audit.json")), normwise.load("run").model
-    asked = [_asked_already(ended, model, claim) for claim in (Claim(0.9), Claim(0.8), Claim(0.9, {"n": 5}))]
+    ended = read(Path("OUT/one/audit.json"))
+    about = {"digest": ended.digest, "settings": ended.settings}
+    asked = [_asked_already(ended, about, claim) for claim in (Claim(0.9), Claim(0.8), Claim(0.9, {"n": 5}))]
     assert asked == [True, False, False]  # of a claim's file that has changed the audit is another one
+    assert not any(
+        _asked_already(ended, about | {name: "other"}, Claim(0.9)) for name in about
+    )  # edited code, other weights
     Path("OUT/one/audit.json").write_text(before.replace('"verdict"', '"verdicts"'))
     broken = say("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one")
     assert (broken.status, "OUT/one/audit.json is not the record of an audit" in broken.err) == (2, True)
@@ -769,6 +773,8 @@ BAD = [
     (f"{T} --train_eps x", "expected number|null"),
     (f"{T} --seed", "--seed needs a value"),
     (f"{T} --seed --norm bn", "--seed needs a value"),
+    (f"{T} --eps", "no option is named '--eps'; did you mean '--norm.eps' or '--threat.eps'?"),
+    (f"{T} --schedule.lr --seed 1", "--schedule.lr needs a value"),
     ("train --out", "--out needs a value"),
     *((f"{T} {option}=", f"{option} needs a value") for option in ("--norm", "--data", "--config", "--seed", "--strongest", "--start")),
     ("train --out=", "--out needs a value"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import losses
+from ..registry import check_words
 from ..threats.l1 import L1Region
 from ..types import Images, Labels, PerRow, Region, Rows
 from ..utils import per_row as rows
@@ -65,6 +66,7 @@ class APGD(BaseAttack):
 
     def __post_init__(self) -> None:
         at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
+        check_words(self)
         check_draws(self.name, self.draws, self.over)
         at_least(self.name, 0, targets=self.targets)
         losses.named(self.loss)

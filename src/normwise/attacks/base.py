@@ -144,7 +144,6 @@ def at_least(attack: str, least: int, **options: int) -> None:
 def check_draws(attack: str, draws: int, over: str) -> None:
     """Refuse means that cannot be taken. Raises ValueError."""
     at_least(attack, 1, draws=draws)
-    one_of(attack, ("noise", "peers"), over=over)
     if over == "peers" and draws == 1:
         raise ValueError(f"over='peers' of {attack} takes means over draws of neighbours; got draws=1; give draws >= 2")
 
@@ -154,10 +153,3 @@ def positive(attack: str, **options: float) -> None:
     for option, value in options.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{option} of {attack} is a step length; got {value}; give a finite number > 0")
-
-
-def one_of(attack: str, known: tuple[str, ...], **options: str) -> None:
-    """Refuse words other than the known ones. Raises ValueError."""
-    for option, value in options.items():
-        if value not in known:
-            raise ValueError(f"{option} of {attack} is {value!r}; give {' or '.join(map(repr, known))}")

@@ -9,9 +9,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ..registry import check_words
 from ..types import Images, Labels, Region
 from .apgd import APGD
-from .base import BaseAttack, at_least, one_of
+from .base import BaseAttack, at_least
 from .best_iterate import Best
 from .fab import FAB
 from .oracle import Oracle
@@ -108,7 +109,7 @@ class AutoAttack(Ensemble):
     draws: int = 20
 
     def __post_init__(self) -> None:
-        one_of(self.name, ("standard", "plus", "rand"), version=self.version)
+        check_words(self)
         at_least(self.name, 1, draws=self.draws)
         unused = "queries" if self.version == "rand" else "draws"
         if (value := getattr(self, unused)) != getattr(type(self), unused):

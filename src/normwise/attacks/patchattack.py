@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .base import BaseAttack, one_of
+from ..registry import check_words
+from .base import BaseAttack
 from .ensemble import Ensemble
 from .loap import LOAP
 from .roa import ROA
@@ -40,7 +41,7 @@ class PatchAttack(Ensemble):
     queries: int = 5000
 
     def __post_init__(self) -> None:
-        one_of(self.name, ("standard",), version=self.version)
+        check_words(self)
         _ = self.parts  # check their own options
 
     @property

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .. import losses
+from ..registry import check_words
 from ..types import Images, Labels, Region
 from ..utils import per_row as views
-from .base import BaseAttack, at_least, check_draws, one_of, positive, restarted
+from .base import BaseAttack, at_least, check_draws, positive, restarted
 from .best_iterate import Best
 from .oracle import Oracle
 
@@ -68,7 +69,7 @@ class PGD(BaseAttack):
         losses.named(self.loss)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay of {self.name} is a weight; got {self.decay}; give a number from 0 to 1")
-        one_of(self.name, ("best", "last"), keep=self.keep)
+        check_words(self)
         check_draws(self.name, self.draws, self.over)
         if self.keep == "last" and (self.restarts > 1 or self.targets):
             raise ValueError(

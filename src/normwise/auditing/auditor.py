@@ -30,6 +30,7 @@ from ..threats import THREATS, Linf, Normalized
 from ..types import Batch, Data, Report, ThreatModel, check_threat, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import in_time, until
+from ..utils.hashing import settings_of
 from ..utils.model_state import device_of, digest, moved
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
@@ -156,7 +157,8 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     named = _named(settings)
     loaded = load(*named)
     model = moved(loaded.model, device)
-    if (folder / RECORD).is_file() and _asked_already(ended := read(folder / RECORD), model, claim):
+    about = {"digest": digest(model), "settings": settings_of(model)}
+    if (folder / RECORD).is_file() and _asked_already(ended := read(folder / RECORD), about, claim):
         return ended
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     _together(model, batches[0])
@@ -169,7 +171,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         declares=(*settings.declares, *claim.declares),
         twin=moved(twins[0].model, device) if twins else trained_twin(mine, folder / PARTS, report),
         victims=settings.victims,
-        elsewhere=partial(in_a_process, named, str(device), digest(model)),
+        elsewhere=partial(in_a_process, named, str(device), about["digest"]),
         budget=settings.budget - (time.monotonic() - started) / 60,
         at_once=settings.at_once,
         share=Shard(folder / PARTS, 0, settings.devices, whole=True),
@@ -184,23 +186,22 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     ):
         made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
     under = dict(claim.under) or made.claimed_under
-    about: dict[str, Any] = {
+    described: dict[str, Any] = about | {
         "model": settings.model,
         "data": data,
         "claimed_under": under,
         "provenance": provenance() | said,
     }
-    about["digest"] = digest(model)
-    made = dataclasses.replace(made, **about, seconds=time.monotonic() - started)
+    made = dataclasses.replace(made, **described, seconds=time.monotonic() - started)
     write(folder / RECORD, to_json(made))
     return made
 
 
-def _asked_already(ended: Audited, model: nn.Module, claim: Claim) -> bool:
+def _asked_already(ended: Audited, about: Mapping[str, str], claim: Claim) -> bool:
     """Whether an audit was of this network and this claim, whose file may have changed."""
     same = claim.share is None or claim.share == ended.claimed_accuracy
     return (
-        ended.digest == digest(model)
+        all(getattr(ended, name) == value for name, value in about.items())
         and same
         and (not claim.under or plain(dict(claim.under)) == plain(ended.claimed_under))
     )

@@ -58,9 +58,10 @@ def parse(
         extra = f"one argument too many: {operands[verb.most]!r}" if len(operands) > verb.most else f"it needs {verb.takes}"
         raise ValueError(f"{extra}; write {verb.usage}")
     hints = typing.get_type_hints(kind)
+    named = {f"--{name}" for name in (*hints, "config", "out")}
     for option, value in options.items():
-        if value == "" and option not in _BARE:  # an unset variable of a shell, mostly
-            raise _needs_value(option, verb)
+        if value == "" and option.partition(".")[0] in named:  # an unset variable of a shell, mostly
+            raise ValueError(f"{option} needs a value; write {option} VALUE, or see normwise {verb.name} --help")
     path = options.pop("--config", None)
     out = (options.pop("--out", None) if verb.out else None) or verb.out
     names = {f.name: options.pop(f"--{f.name}", None) or options.pop(f"--{f.name}.name", None) for f in single(kind)}
@@ -106,14 +107,15 @@ _BARE = ("--help", "-h", "--print_config")  # the options without a value
 
 
 def split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str | None]]:
-    """Tell operands from options."""
+    """Tell operands from options; an option without its value gets an empty one, which `parse` refuses."""
     for word in words:
         if "\0" in word or (not word.isascii() and word != word.encode(errors="replace").decode()):
             raise ValueError(f"{word!r} is not valid UTF-8; give another name, or rename the file")
     operands: list[str] = []
     options: dict[str, str | None] = {}
-    rest = iter(words)
-    for word in rest:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         option, equals, value = word.partition("=")
         option = option[:2] + option[2:].replace("-", "_")  # --max-minutes and --max_minutes alike
         if not word.startswith("-"):
@@ -121,15 +123,10 @@ def split(words: Sequence[str], verb: Verb) -> tuple[list[str], dict[str, str | 
         elif option in _BARE and not equals:
             options[option] = None
         else:
-            value = value if equals else next(rest, "--")
-            if value.startswith("--"):
-                raise _needs_value(option, verb)
+            if not equals and rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
             options[option] = value
     return operands, options
-
-
-def _needs_value(option: str, verb: Verb) -> ValueError:
-    return ValueError(f"{option} needs a value; write {option} VALUE, or see normwise {verb.name} --help")
 
 
 def _unknown_option(option: str, known: list[str], values: Mapping[str, Any], verb: Verb) -> ValueError:

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from ..registry import check_words
 from ..seeding import generator as seeded
 from ..types import Batch
 from ..utils.batches import Made
@@ -69,6 +70,7 @@ class TensorData(ABC):
     test_from: int = 0
 
     def __post_init__(self) -> None:
+        check_words(self)
         for option, least in (("validation_size", 0), ("train_limit", 1), ("test_limit", 1), ("test_from", 0)):
             value = getattr(self, option)
             need(

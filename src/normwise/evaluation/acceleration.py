@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..norms.surgery.folding import fold
+from ..registry import check_words
 from ..types import Images
 from ..utils.fidelity import unlike
 from ..utils.layout import layout
@@ -45,8 +46,7 @@ class Speed:
     give_up: bool = True
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; give {', '.join(PRECISIONS)}")
+        check_words(self)
 
     @property
     def on_the_model(self) -> Speed:

@@ -165,8 +165,8 @@ class _Run:
         """The record of what was found. `again`: the images are scored once more, and the checks are made."""
         prepared, found, plan = self.prepared, self.found, self.plan
         rows = RowOutcomes(*[*self.rows, torch.empty(0)])
-        rebatched = self._rescore(prepared.size) if again else None
-        alone = self._rescore(1) if again and prepared.coupling.coupled else None
+        rebatched, refused = self._rescore(prepared.size) if again else (None, "")
+        alone = self._rescore(1)[0] if again and prepared.coupling.coupled else None
         reading, after = norm_reads(prepared.predictor.model), prepared.digests()
         if after != self.held:
             raise ValueError(
@@ -208,7 +208,7 @@ class _Run:
         )
         if again:
             first = self.batches[prepared.batches[0]]
-            evaluation = annotate(evaluation, prepared.predictor.model, first, rows, plan.every, prepared.unlike)
+            evaluation = annotate(evaluation, prepared.predictor.model, first, rows, plan.every, prepared.unlike, refused)
         batches = Chosen(self.batches, self.mine)
         return Verdict(evaluation=evaluation, attacks=plan.every, rows=rows, batches=batches, adversarial=self._adversarial)
 
@@ -253,8 +253,8 @@ class _Run:
             return intervals.of_batches(counts, self.prepared.size)
         return intervals.of_rows(sum(counts), sum(len(one.rows.y) for one in self.found))
 
-    def _rescore(self, size: int) -> float | None:
-        """Accuracy on the same images in other batches of this size; None where the model cannot take these.
+    def _rescore(self, size: int) -> tuple[float | None, str]:
+        """Accuracy on the same images in other batches of this size; None, and why, where the model cannot take these.
 
         Rows are shuffled over as many batches as may be held at a time.
         """
@@ -270,10 +270,10 @@ class _Run:
                 for rows in order.split(size):
                     reached = predictor.reached(predictor.answers(x[rows], aim[rows])[0].cpu(), aim[rows])
                     left += int((~reached & ~lost[rows]).sum())
-            except ValueError:
-                return None
+            except ValueError as error:
+                return None, str(error)
             held = []
-        return left / sum(len(one.rows.y) for one in self.found)
+        return left / sum(len(one.rows.y) for one in self.found), ""
 
 
 def _so_far(found: Sequence[Outcome]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
 from ..attacks import FGSM, PGD, STRONGEST
+from ..registry import check_words
 from ..seeding import generator
 from ..types import Attack, Batch, Goal, Labels, Mode, Search, ThreatModel, check_threat
 from .acceleration import FAST, Speed
@@ -51,9 +52,7 @@ class AttackPlan:
             if not isinstance(attacks, Sequence) or not all(callable(attack) for attack in attacks):
                 raise ValueError(f"{name} is {attacks!r}; expected a list of attacks, such as [PGD()]")
             object.__setattr__(self, name, tuple(attacks))
-        for name, allowed in (("goal", Goal), ("mode", Mode), ("stateful", Stateful)):
-            if (value := getattr(self, name)) not in get_args(allowed):
-                raise ValueError(f"{name} is {value!r}; give one of {', '.join(get_args(allowed))}")
+        check_words(self)
         object.__setattr__(self, "classes", tuple(map(int, self.classes)))
         if self.classes and not self.targeted:
             raise ValueError(

@@ -33,13 +33,14 @@ def annotate(
     rows: RowOutcomes,
     attacks: Sequence[Attack] = (),
     unlike: str = "",
+    refused: str = "",
 ) -> Evaluation:
     """Return the evaluation with its checks. One that has checks is returned as it is.
 
     `batch` is one of the batches it was made on, `rows` what became of all.
 
     Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
-    they seem to. `unlike`: why a faster copy was not searched. Costs one look, forward and backward, at 64 rows at most, and four forward.
+    they seem to. `unlike`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one look, forward and backward, at 64 rows at most, and four forward.
     `evaluate` has done this.
     """
     if evaluation.checks:
@@ -58,6 +59,7 @@ def annotate(
         pixels = ranges.look(oracle.logits, x, y)
     found += [_probabilities(logits), gradient, pixels, *_fallbacks(attacks, logits.shape[1])]
     found += [_copy(unlike)] if unlike else []
+    found += [_refused(refused)] if refused else []
     return dataclasses.replace(evaluation, checks=tuple(found))
 
 
@@ -188,6 +190,11 @@ def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
 def _copy(unlike: str) -> Check:
     why = "searches usually run on a faster, folded copy that gives the same answers; here they ran on the network itself"
     return check("faster copy", True, f"not used: {unlike}", why, None)
+
+
+def _refused(error: str) -> Check:
+    why = "the adversarial images are scored once more in other batches; that the model refuses these is a reason to look closer"
+    return check("scored in other batches", False, error, why, None)
 
 
 def _probabilities(logits: Tensor) -> Check:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..norms import BN, complete
+from ..registry import check_words
 from ..types import Norm, Site
 from .standardize import Standardize
 
@@ -155,6 +156,7 @@ class ResNet:
                 f"depth of resnet is 6n+2; got {self.depth}; give 8, 14, 20, 26, 32, 44, 56, ..., at most {DEEPEST}"
             )
         check_width("resnet", width=self.width)
+        check_words(self)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         return Network(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..norms import BN, complete
+from ..registry import check_words
 from ..types import Norm, Site
 from .resnet import Block, Network, Pad, Shortcut, check_width, start_at_zero
 from .standardize import Standardize
@@ -168,6 +169,7 @@ class _Clips:
             *others, last = map(str, self.depths)
             raise ValueError(f"depth of {self.name} is {self.depth}; give {', '.join(others)} or {last}")
         check_width(self.name, width=self.width)
+        check_words(self)
 
     def __call__(self, norm: Norm | None = None, *, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
         network = ClipNetwork(

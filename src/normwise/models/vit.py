@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..norms import LN2D, complete
+from ..registry import check_words
 from ..types import Norm, Site
 from .resnet import DEEPEST, check_width
 from .standardize import Standardize
@@ -159,6 +160,7 @@ class ViT:
 
     def __post_init__(self) -> None:
         check_width("vit", width=self.width)
+        check_words(self)
         if self.depth > DEEPEST:
             raise ValueError(f"depth of vit is {self.depth}; give at most {DEEPEST}")
         if min(self.patch, self.depth, self.heads) < 1 or self.side < self.patch or self.side % self.patch:

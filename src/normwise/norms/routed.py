@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..registry import check_words
 from ..types import Site
 from ..utils.model_state import copied
 from ..utils.per_row import over
@@ -55,6 +56,8 @@ class Routed(nn.Module):
                 f"routes is {routes}, route {route} and share {share!r}; give a number of routes, one of them counted from 0, "
                 "and none, statistics or affine"
             )
+        if of not in get_args(Of):
+            raise ValueError(f"of is {of!r}; give {' or '.join(map(repr, get_args(Of)))}")
         if share != "statistics" and (of != "bn" or soup is not None):
             raise ValueError(f"of is {of} and soup {soup}, where routes share their statistics; got share {share!r}")
         if soup is not None and not (0 <= soup <= 1 < routes):
@@ -192,6 +195,9 @@ class MBN:
     soup: float | None = None
     eps: float = 1e-5
     momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_words(self)
 
     def __call__(self, site: Site) -> nn.Module:
         return Routed(

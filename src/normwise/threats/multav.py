@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
+from ..registry import check_words
 from ..types import Images, PerRow, Region
 from ..utils import per_row as rows
 from .lp import LpRegion, check_eps
@@ -40,10 +41,7 @@ class MultAV:
     def __post_init__(self) -> None:
         check_eps(self.name, self.eps, math.inf, "")
         check_sizes(self.name, size=self.size)
-        if self.norm not in ("linf", "l2") or self.within not in ("all", "patch", "frame"):
-            raise ValueError(
-                f"multav has norm {self.norm!r} within {self.within!r}; give norm linf or l2, within all, patch or frame"
-            )
+        check_words(self)
         if self.within == "all" and self.size != MultAV.size:
             raise ValueError(f"size of multav is {self.size}, and nothing uses it; say within='patch' or 'frame'")
 

@@ -30,9 +30,9 @@ class Loader:
 
     def train(self, *, batch_size: int, generator: Generator) -> Iterator[Batch]:
         """Go once through the images. Raises ValueError for labels and pixels that cannot be, and for what is no pair of tensors."""
-        for number, pair in enumerate(self.rows):
+        for pair in self.rows:
             (batch,) = as_batches([pair])
-            if not number and (told := amiss(batch)):
+            if told := amiss(batch):
                 raise ValueError(f"cannot train: got {told}")
             yield batch
 

@@ -211,7 +211,7 @@ class _Run:
         return f"the loss became {loss} in epoch {state.epoch + 1}, batch {state.step + 1}; {kept}lower schedule.lr"
 
     def _prepare(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        x, y = batch.x.to(self.device, non_blocking=True), batch.y.to(self.device, non_blocking=True)
+        x, y = batch.x.to(self.device, non_blocking=True), batch.y.to(self.device, torch.long, non_blocking=True)
         if self.schedule.crop:
             x = random_crop(x, self.schedule.crop, rng)
         if self.schedule.flip:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..registry import check_words
 from ..types import Report, silent
 
 
@@ -33,5 +34,6 @@ class FitOptions:
     stats: Literal["synchronized", "per-rank"] = "synchronized"
 
     def __post_init__(self) -> None:
+        check_words(self)
         if self.tensorboard and self.folder is None:
             raise ValueError("tensorboard is true, and there is no folder to write into; give folder too")

@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from ..norms.site import sites
+from ..registry import check_words
 
 Optimizer = Literal["sgd", "adamw"]
 Decay = Literal["cosine", "multistep", "onecycle", "constant"]
@@ -82,9 +83,7 @@ class Schedule:
             raise ValueError(f"schedule.milestones is {given}; give fractions of training, each between 0 and 1, not epochs")
         if not 0 < self.drop <= 1:
             raise ValueError(f"schedule.drop is {self.drop}; give a factor above 0, at most 1")
-        for option, allowed in _CHOICES.items():
-            if getattr(self, option) not in allowed:
-                raise ValueError(f"schedule.{option} is {getattr(self, option)!r}; give one of {', '.join(allowed)}")
+        check_words(self)
         for option, (needs, used) in {
             "momentum": ("optimizer sgd", self.optimizer == "sgd"),
             "milestones": ("decay multistep", self.decay == "multistep"),
@@ -100,12 +99,6 @@ class Schedule:
 
 
 _LARGEST = 1000  # far beyond use, far below where float32 overflows
-_CHOICES = {
-    "optimizer": ("sgd", "adamw"),
-    "decay": ("cosine", "multistep", "onecycle", "constant"),
-    "ema_buffers": ("average", "copy"),
-    "precision": ("fp32", "bf16", "fp16"),
-}
 
 
 def optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -38,7 +41,11 @@ class State:
 
     def keep_draws(self, rng: Generator, device: torch.device) -> None:
         """Note the random states."""
+        _, words, gauss = random.getstate()
+        _, keys, *rest = np.random.get_state()  # noqa: NPY002
         self.draws = {"batches": rng.get_state(), "cpu": torch.get_rng_state()}
+        self.draws["python"] = torch.tensor([*words, math.nan if gauss is None else gauss], dtype=torch.float64)
+        self.draws["numpy"] = torch.tensor([*keys, *rest], dtype=torch.float64)
         if device.type == "cuda":
             self.draws["cuda"] = torch.cuda.get_rng_state(device)
 
@@ -46,6 +53,11 @@ class State:
         """Go on drawing where the random states were noted."""
         rng.set_state(self.draws["batches"].cpu())
         torch.set_rng_state(self.draws["cpu"].cpu())
+        if "python" in self.draws:  # not in folders of earlier versions
+            *words, gauss = self.draws["python"].tolist()
+            random.setstate((3, tuple(map(int, words)), None if math.isnan(gauss) else gauss))
+            *keys, position, has_gauss, cached = self.draws["numpy"].tolist()
+            np.random.set_state(("MT19937", np.array(keys, np.uint32), int(position), int(has_gauss), cached))  # noqa: NPY002
         if "cuda" in self.draws and device.type == "cuda":
             torch.cuda.set_rng_state(self.draws["cuda"].cpu(), device)
 

@@ -171,12 +171,16 @@ def _numbered(pairs: Iterable[Any]) -> list[Batch]:
     spill, held = None, 0
     found, first = list[Batch](), 0
     for pair in pairs:
-        if isinstance(pair, Batch):
+        if isinstance(pair, Batch) and not first:
             found.append(pair)
             continue
         if not isinstance(pair, tuple | list) or len(pair) < 2 or not all(isinstance(one, Tensor) for one in pair[:2]):
             raise ValueError(
                 f"a batch is a {type(pair).__name__}; expected (images, labels), two tensors: let the DataLoader give these"
+            )
+        if isinstance(pair, Batch) or (len(found) and not first):
+            raise ValueError(
+                "some of the batches have ids and some have none; give all as Batch, or all as (images, labels)"
             )
         x, y = pair[:2]
         held += 0 if given else x.nbytes

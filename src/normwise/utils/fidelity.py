@@ -46,6 +46,8 @@ def unlike(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: s
         return "a gradient arrives in the pixels of one of the two alone"
     if slope is None or other is None:
         return ""
+    if (other.isnan() & ~slope.isnan()).any():
+        return "its gradients are no numbers where the network's are"
     turned = float((l2(other - slope) / l2(slope).clamp_min(1e-30)).nan_to_num(0.0).median())
     if turned > min(STEEPER * LOGITS[precision], AT_MOST):
         return f"its gradients differ by {100 * turned:.2g}%"

@@ -4,22 +4,77 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache, partial
 from pathlib import Path
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..types import Batch
 
+FEW = 16  # values of a tensor that is no buffer: a mean, a temperature; larger ones may be what a pass has left behind
+
 
 def settings_of(model: nn.Module) -> str:
-    """A digest of what a model is beside its weights: its modules, as they print themselves, and their plain attributes."""
+    """A digest of what a model is beside its weights: its modules, as they print themselves, their code, and what they hold.
+
+    The code is that of classes, but for torch's and this package's, and of functions that a module holds. What these call in turn
+    is not looked at.
+    """
     told = [repr(model)]
     for name, module in model.named_modules():
-        told += [f"{name}.{key}={value!r}" for key, value in sorted(vars(module).items()) if _plain(value)]
+        held = {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        told.append(f"{name} {_code_of_class(module.__class__)} {_text(held)} {_text(hooks)}")
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", "\n".join(told))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_OF_EVERY_MODULE = vars(nn.Module()).keys() - {"training"}
+
+
+def _text(value: Any, depth: int = 4) -> str:
+    """A value as text that is the same in every process; of what has no such text, its type alone."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {bytes_of(value).hex() if value.numel() <= FEW else ''}"
+    if depth and isinstance(value, FunctionType):
+        return f"{_code(value.__code__)} {_text([value.__defaults__, *map(_content, value.__closure__ or ())], depth - 1)}"
+    if depth and isinstance(value, partial):
+        return _text([value.func, value.args, value.keywords], depth - 1)
+    if depth and isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(_text(one, depth - 1) for one in value))}}}"
+    if depth and isinstance(value, tuple | list):
+        return f"[{', '.join(_text(one, depth - 1) for one in value)}]"
+    if depth and isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_text(value[key], depth - 1)}' for key in sorted(value, key=repr))}}}"
+    return type(value).__qualname__
+
+
+@cache
+def _code_of_class(kind: type) -> str:
+    own = [one for one in kind.__mro__ if one.__module__.split(".")[0] not in ("torch", "normwise", "builtins")]
+    return " ".join(_code(held.__code__) for one in own for held in vars(one).values() if isinstance(held, FunctionType))
+
+
+def _code(code: CodeType) -> str:
+    consts = [_code(one) if isinstance(one, CodeType) else _text(one) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {consts}"
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The values of a tensor as they lie in memory."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def digest_of_file(path: Path) -> str:
@@ -28,16 +83,10 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _plain(value: Any) -> bool:
-    return isinstance(value, int | float | str) or (
-        isinstance(value, tuple | list) and bool(value) and all(map(_plain, value))
-    )
-
-
 def mark_of(batch: Batch) -> str:
     """A digest of the rows of a batch: images, labels and ids."""
     sha = hashlib.sha256()
     for tensor in batch:
         sha.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        sha.update(bytes_of(tensor))
     return sha.hexdigest()[:16]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from operator import is_
 from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..seeding import draw, drawing
 from ..types import Mode
+from .hashing import bytes_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -130,10 +129,7 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
     devices = {p.device for p in model.parameters()}
-    seed, others = draw(generator), (random.getstate(), np.random.get_state())  # noqa: NPY002
-    with drawing(seed, devices):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
+    with drawing(draw(generator), devices):
         try:
             for module, name, buffer in held:
                 module._buffers[name] = copies[id(buffer)]
@@ -142,8 +138,6 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
             for module, name, buffer in held:
                 module._buffers[name] = buffer
             _put_back(modes)
-            random.setstate(others[0])
-            np.random.set_state(others[1])  # noqa: NPY002
 
 
 def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> None:
@@ -186,7 +180,7 @@ def digest(model: nn.Module) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
         sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        sha.update(bytes_of(tensor))
     return sha.hexdigest()[:16]
 
 

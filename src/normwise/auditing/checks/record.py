@@ -22,7 +22,8 @@ class Audited:
     lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently, such as "60 rows" or
     "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled images, the share
     that stays correct when the attacker controls the whole batch (joint), one image (single), or only neighbours (peers). `data` is
-    the name of the data, `digest` that of the network's parameters and buffers; both are empty if nobody recorded them.
+    the name of the data, `digest` that of the network's parameters and buffers, `settings` that of its code and attributes; they are
+    empty if nobody recorded them.
     """
 
     verdict: str
@@ -42,6 +43,7 @@ class Audited:
     model: str = ""
     data: str = ""
     digest: str = ""
+    settings: str = ""
     examples: tuple[dict[str, Any], ...] = ()
     seed: int = 0
     seconds: float = 0.0

@@ -44,8 +44,6 @@ class Adversarial(Part):
         super().__post_init__()
         self._attack()  # checks its own options
         check_smoothing(self.name, self.label_smoothing)
-        if self.craft_in not in ("eval", "train"):
-            raise ValueError(f"craft_in of {self.name} is {self.craft_in!r}; give 'eval' or 'train'")
 
     def _attack(self) -> PGD:
         return PGD(steps=self.steps, relative_step=self.relative_step, keep="last")

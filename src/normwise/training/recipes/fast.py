@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from ... import losses
 from ...attacks import PGD
-from ...attacks.base import BaseAttack, one_of, positive
+from ...attacks.base import BaseAttack, positive
 from ...attacks.oracle import Oracle
+from ...registry import check_words
 from ...seeding import by_row
 from ...types import Cost, Images, Labels, Mode, Region, ThreatModel
 from ...utils.forward import logits_of
@@ -48,7 +49,7 @@ class FGSMRS:
     def __post_init__(self) -> None:
         positive(self.name, relative_step=self.relative_step)
         check_smoothing(self.name, self.label_smoothing)
-        one_of(self.name, ("eval", "train"), craft_in=self.craft_in)
+        check_words(self)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         return copied(model)

@@ -10,7 +10,8 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from ...attacks import PGD
-from ...attacks.base import at_least, one_of, positive
+from ...attacks.base import at_least, positive
+from ...registry import check_words
 from ...types import Cost, Images, Labels, Mode, Proposal, ThreatModel
 from ...utils.forward import logits_of
 from ...utils.model_state import copied
@@ -35,7 +36,7 @@ class Crafting:
         if self.relative_step is not None:
             positive(self.name, relative_step=self.relative_step)
         check_smoothing(self.name, self.label_smoothing)
-        one_of(self.name, ("eval", "train"), craft_in=self.craft_in)
+        check_words(self)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         return copied(model)
@@ -82,7 +83,6 @@ class Mixed(Crafting):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_lam(self.name, self.lam)
-        one_of(self.name, ("separate", "concatenated"), batches=self.batches)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = self.craft(model, x, y, threat, generator)

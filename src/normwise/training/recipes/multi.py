@@ -10,7 +10,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ...attacks.base import one_of
 from ...threats.scaled import KINDS, Kind, scaled
 from ...types import Cost, Images, Labels, Proposal, ThreatModel
 from ...utils.forward import logits_of
@@ -48,7 +47,6 @@ class Multi(Crafting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self.name, ("mean", "max"), over=self.over)
         check_kinds(self.name, self.kinds)
 
     @property

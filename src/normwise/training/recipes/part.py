@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ...norms.surgery.trainable import Trains, check_part, frozen_statistics, only
+from ...registry import check_words
 from ...types import Images
 from ...utils.forward import logits_of
 
@@ -31,6 +32,7 @@ class Part:
     statistics: Literal["batch", "frozen"] = "batch"
 
     def __post_init__(self) -> None:
+        check_words(self)
         check_part(self.trains, self.first, self.last)
 
     def prepare(self, model: nn.Module) -> nn.Module:

@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ...attacks.base import BaseAttack, at_least, one_of, positive
+from ...attacks.base import BaseAttack, at_least, positive
 from ...attacks.oracle import Oracle
+from ...registry import check_words
 from ...seeding import by_row
 from ...types import Cost, Images, Labels, Mode, Region, ThreatModel
 from ...utils.forward import logits_of
@@ -76,7 +77,7 @@ class TRADES:
         at_least(self.name, 1, steps=self.steps)
         positive(self.name, relative_step=self.relative_step)
         check_smoothing(self.name, self.label_smoothing)
-        one_of(self.name, ("eval", "train"), craft_in=self.craft_in)
+        check_words(self)
         if not 0 <= self.beta < float("inf"):
             raise ValueError(f"beta of {self.name} is a weight; got {self.beta}; give a finite number >= 0")
 
