@@ -133,7 +133,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .norms.surgery.conversion import recalibrate as recalibrate
     from .norms.surgery.folding import fold as fold
     from .norms.surgery.trainable import only as only
-    from .norms.surgery.trainable import only_affine as only_affine
     from .norms.surgery.unmapped import unmapped as unmapped
     from .seeding import generator as generator
     from .threats import L1 as L1
@@ -193,7 +192,7 @@ _EXPORTS = {
     "norms.surgery.adaptation": "with_share",
     "norms.surgery.conversion": "convert convert_sync insert recalibrate",
     "norms.surgery.folding": "fold",
-    "norms.surgery.trainable": "only only_affine",
+    "norms.surgery.trainable": "only",
     "norms.surgery.unmapped": "unmapped",
     "seeding": "generator",
     "threats": "Flicker Frame L1 L2 Linf MultAV Normalized Patch SPA SparseFrames THREATS",

@@ -6,9 +6,10 @@ import json
 import os
 import platform
 import sys
+import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -233,31 +234,27 @@ def read_results(path: Path) -> list[Result]:
         raise ValueError(f"{path} is not a normwise result: {error}; expected the JSON that a run writes") from None
 
 
-_NESTED: dict[str, type] = dict.fromkeys(("clean_accuracy", "robust_accuracy", "protocol_accuracy"), Score)
-_NESTED |= dict.fromkeys(("single", "mean", "union", "protocol_mean", "protocol_union"), Score)
-_NESTED |= {"training": Training, "evaluation": Evaluation, "substitute": Substitute, "several": Several}
-_BY_NAME: dict[str, type] = {"per_attack": Score, "oracle": Score, "evaluations": Evaluation}
-_TUPLES = ("remarks", "values", "interval", "reasons", "missing", "examples")
-_IN_ORDER: dict[str, type] = {"checks": Check, "curves": Curve, "scores": Score}
-
-
 def built(kind: type, data: Mapping[str, Any]) -> Any:
     """Make a record of this kind from what `to_json` wrote of it. Raises TypeError for what does not fit."""
-    values = dict(data)
-    for key, value in values.items():
-        if key in _NESTED and value is not None:
-            values[key] = built(_NESTED[key], value)
-        elif key in _BY_NAME:
-            values[key] = {name: built(_BY_NAME[key], one) for name, one in value.items()}
-        elif key in _IN_ORDER:
-            values[key] = tuple(built(_IN_ORDER[key], one) for one in value)
-        elif isinstance(value, list) and key in _TUPLES:
-            values[key] = tuple(value)
     hints = typing.get_type_hints(kind)
-    for key in values.keys() & hints.keys():
-        if not fits(values[key], hints[key]):
-            raise TypeError(f"{key} is {str(values[key])[:60]!r}")
-    return kind(**{key: value for key, value in values.items() if key in hints})
+    values = {key: _as_hinted(hints[key], value) for key, value in data.items() if key in hints}
+    for key, value in values.items():
+        if not fits(value, hints[key]):
+            raise TypeError(f"{key} is {str(value)[:60]!r}")
+    return kind(**values)
+
+
+def _as_hinted(hint: Any, value: Any) -> Any:
+    """A value that JSON gave, with records and tuples where the type says so."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and value is not None:
+        return _as_hinted(parts[0], value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_as_hinted(parts[0], one) for one in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _as_hinted(parts[1], one) for key, one in value.items()}
+    known = isinstance(hint, type) and is_dataclass(hint)
+    return built(hint, value) if known and isinstance(value, Mapping) else value
 
 
 def write(path: Path, text: str | bytes) -> Path:

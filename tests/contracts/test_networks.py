@@ -117,7 +117,7 @@ SURGERY = {  # each leaves the function as it is
     "fold": nw.fold,
     "convert": lambda model: nw.convert(model, nw.NORMS.make("bn")),
     "convert_sync": nw.convert_sync,
-    "only_affine": nw.only_affine,
+    "only": lambda model: nw.only(model, "affine"),
     "with_share": lambda model: nw.with_share(model, 0.0),
     "insert": lambda model: nw.insert(model, nw.NORMS.make("none"), ["linear"]),
     "straight_through": lambda model: nw.straight_through(model, {}),

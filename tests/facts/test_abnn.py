@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from normwise.attacks import PGD
 from normwise.evaluation.coupling import measure_coupling
 from normwise.evaluation.evaluator import evaluate
-from normwise.experiments.papers.controls import nearest_width, randomized, warm_start, with_batchnorm
+from normwise.experiments.papers.controls import randomized, with_batchnorm
 from normwise.models import VGG, NFResNet, ResNet, ResNet18
 from normwise.models.abnn import Adaptive, abnn, detached, find_taps, fixed_at
 from normwise.norms import FRN, GN, BNwoT, sites
@@ -463,14 +463,3 @@ def test_controls():
     for p in free.parameters():
         p.data.fill_(7.0)
     assert not any((p == 7).any() for p in randomized(free).parameters())
-    other = Small()
-    other.linear = nn.Linear(8, 5)
-    warm = warm_start(other, model)
-    assert warm.left == ("linear.weight", "linear.bias")
-    assert torch.equal(warm.model.conv1.weight, model.conv1.weight)
-    with pytest.raises(ValueError, match="no weight of the substitute"):
-        warm_start(nn.Sequential(nn.Linear(8, 3)), model)
-    stats = {"classes": 10, "mean": (0.5,) * 3, "std": (0.2,) * 3}
-    for width in (7, 16):
-        size = sum(p.numel() for p in ResNet(width=width)(**stats).parameters())
-        assert nearest_width(size + 50, **stats).width == width

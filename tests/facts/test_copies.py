@@ -10,7 +10,7 @@ from normwise.norms import BN, GN
 from normwise.norms.surgery.adaptation import with_share
 from normwise.norms.surgery.conversion import convert, convert_sync, insert, recalibrate
 from normwise.norms.surgery.folding import fold
-from normwise.norms.surgery.trainable import only, only_affine, redrawn_scales, shuffled
+from normwise.norms.surgery.trainable import only, redrawn_scales, shuffled
 from normwise.utils.model_state import copied, digest, set_mode
 from worlds import images, trained
 
@@ -19,7 +19,7 @@ VERBS = {
     "convert_sync": convert_sync,
     "fold": fold,
     "insert": lambda model: insert(model, GN(groups=4), after=["conv1"]),
-    "only_affine": only_affine,
+    "only": lambda model: only(model, "affine"),
     "recalibrate": lambda model: recalibrate(model, [images(seed=4)]),
     "with_share": lambda model: with_share(model, 0.0),
 }

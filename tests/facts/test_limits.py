@@ -10,7 +10,7 @@ from normwise.models.abnn import Adaptive, abnn
 from normwise.norms import BN, GN, MBN, NORMS, RN, RNT, NoNorm, RobustNorm2d, sites
 from normwise.norms.surgery.conversion import convert, insert, recalibrate
 from normwise.norms.surgery.folding import fold
-from normwise.norms.surgery.trainable import only, only_affine
+from normwise.norms.surgery.trainable import only
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.types import Site
 from normwise.utils.model_state import digest
@@ -94,7 +94,6 @@ def test_folding_says_why_a_fixed_norm_stayed():
         lambda model: recalibrate(model, [images()]),
         lambda model: insert(model, BN(), after=["0"]),
         lambda model: only(model, "all"),
-        only_affine,
         fold,
     ],
 )
@@ -136,5 +135,5 @@ def test_timms_activated_norms_are_converted_trained_and_named():
     }
     torch.testing.assert_close(fold(model)(x), model(x))
     assert sites(insert(model, BN(), after=["1"])).keys() == {"1", "1.inserted"}
-    trains = [name for name, p in only_affine(model).named_parameters() if p.requires_grad]
+    trains = [name for name, p in only(model, "affine").named_parameters() if p.requires_grad]
     assert trains == ["1.weight", "1.bias"]

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from ..types import Images
-from ..utils.per_row import l2, over
+from ..utils.per_row import l2, over, unit
 from .base import at_least, positive
-from .minimal import MinimalNorm, Track, cosine, farthest, unit
+from .minimal import MinimalNorm, Track, cosine, farthest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,16 +145,15 @@ class FAB(BaseAttack):
         if goal is not None:
             look = oracle.gradient(now, y, losses.gap, region.victims, goal)
             return _Plane.at(now, look.grad, look.loss), look.logits
-        planes, far, classes, shift = [], [], 2, 1
-        while shift < classes:
-            look = oracle.gradient(now, y, _round, region.victims, y + shift)
-            classes = look.logits.shape[1]
+        planes, far, looks = [], [], [oracle.gradient(now, y, _round, region.victims, y + 1)]
+        for shift in range(2, looks[0].logits.shape[1]):
+            looks.append(oracle.gradient(now, y, _round, region.victims, y + shift))
+        for look in looks:
             dual = flat(look.grad).norm(p=DUAL[region.kind], dim=1)
             planes.append(_Plane.at(now, look.grad, look.loss))
             far.append(look.loss.abs() / dual.clamp_min(1e-12))
-            shift += 1
         first = torch.stack(far).argmin(0), torch.arange(len(y), device=y.device)
-        return _Plane(*(torch.stack(part)[first] for part in zip(*planes, strict=True))), look.logits
+        return _Plane(*(torch.stack(part)[first] for part in zip(*planes, strict=True))), looks[0].logits
 
     def _step(self, x: Images, now: Images, plane: _Plane, kind: str) -> Images:
         """Go to the plane and beyond, from `now` and, a little, from x."""

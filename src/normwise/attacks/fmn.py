@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from ..types import Images, PerRow
-from ..utils.per_row import flat, l1, l2, linf, over
+from ..utils.per_row import flat, l1, l2, linf, over, unit
 from .base import at_least, positive
-from .minimal import MinimalNorm, Track, cosine, farthest, unit
+from .minimal import MinimalNorm, Track, cosine, farthest
 
 DUAL = {"linf": l1, "l2": l2, "l1": linf}
 

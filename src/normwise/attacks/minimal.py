@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..types import WHOLE, Images, Labels, Logits, PerRow, Region, Search, ThreatModel
-from ..utils.per_row import l2, over
+from ..utils.per_row import over
 from .base import BaseAttack
 from .best_iterate import Best
 from .oracle import Look, Oracle
@@ -174,11 +174,6 @@ class Walk:
 
     def _together(self, rows: Tensor) -> Tensor:
         return rows if self.track.independent else rows.all().expand_as(rows)
-
-
-def unit(x: Images) -> Images:
-    """Scale each row to Euclidean length 1; a row of zeros stays zero."""
-    return x / over(l2(x).clamp_min(torch.finfo(x.dtype).tiny), x)
 
 
 def cosine(first: float, last: float, share: float) -> float:

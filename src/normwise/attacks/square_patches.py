@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -53,8 +52,7 @@ def bump(sides: tuple[int, int, int], axis: int, order: int = 2) -> Tensor:
 
 
 def _hill(sides: list[int], power: int) -> Tensor:
-    rank = torch.zeros(sides)
-    for line, column in product(*map(range, sides)):
-        rank[line, column] = max(abs(line - sides[0] // 2), abs(column - sides[1] // 2))
+    lines, columns = ((torch.arange(side) - side // 2).abs() for side in sides)
+    rank = torch.maximum(lines[:, None], columns)
     steps = torch.arange(1, max(sides) // 2 + 2, dtype=torch.float32).reciprocal().pow(power)
-    return steps.flip(0).cumsum(0).flip(0)[rank.long()]
+    return steps.flip(0).cumsum(0).flip(0)[rank]

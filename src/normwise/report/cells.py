@@ -183,9 +183,9 @@ def over_seeds(scores: Sequence[Score], tests: int = 1) -> Score:
     wider = NormalDist().inv_cdf(last) / NormalDist().inv_cdf(1 - LEVEL / 2)
     mean, trainings = fmean(s.value for s in scores), 0.0
     if len(scores) > 1:
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        trainings = float(t.ppf(last, len(scores) - 1)) * stdev(s.value for s in scores) / sqrt(len(scores))
+        trainings = float(stdtrit(len(scores) - 1, last)) * stdev(s.value for s in scores) / sqrt(len(scores))
     low = mean - hypot(wider * (mean - fmean(s.low for s in scores)), trainings)
     high = mean + hypot(wider * (fmean(s.high for s in scores) - mean), trainings)
     return Score(value=mean, low=max(low, 0.0), high=min(high, 1.0), n=first.n, unit=first.unit, rows=first.rows)

@@ -53,7 +53,7 @@ class FlickerRegion(LpRegion):
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
         sign = grad.sum(PLANE, keepdim=True).sign()
-        return x_adv + (rows.over(size, x_adv) if isinstance(size, Tensor) else size) * sign
+        return x_adv + rows.step_of(size, x_adv) * sign
 
     def project(self, x_adv: Images) -> Images:
         """Return the allowed point whose frames have the same mean in each channel, or the next brighter or darker one.

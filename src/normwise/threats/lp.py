@@ -115,7 +115,7 @@ class LinfRegion(LpRegion):
         return self.project(self.x + self.radius * self._noise("uniform"))
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
-        return x_adv + _length(size, x_adv) * grad.sign()
+        return x_adv + rows.step_of(size, x_adv) * grad.sign()
 
     def project(self, x_adv: Images) -> Images:
         return torch.clamp(x_adv, self.low, self.high)
@@ -132,11 +132,11 @@ class L2Region(LpRegion):
     def start(self) -> Images:
         length = by_row(lambda n: torch.rand(n, generator=self.generator), len(self.x)).to(self.x)
         length = length ** (1 / self.x[0].numel())
-        uniform = rows.over(self.radius * length, self.x) * _unit(self._noise("normal"))
+        uniform = rows.over(self.radius * length, self.x) * rows.unit(self._noise("normal"))
         return self.project(self.x + uniform)
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
-        return x_adv + _length(size, x_adv) * _unit(grad)
+        return x_adv + rows.step_of(size, x_adv) * rows.unit(grad)
 
     def project(self, x_adv: Images) -> Images:
         """Return the nearest point of ball and box together.
@@ -161,13 +161,3 @@ class L2Region(LpRegion):
 
     def distance(self, x_adv: Images) -> PerRow:
         return rows.l2(x_adv - self.x)
-
-
-def _length(size: float | PerRow, x: Images) -> float | Tensor:
-    """One step length for all rows as it is, one per row in a shape that broadcasts over x."""
-    return rows.over(size, x) if isinstance(size, Tensor) else size
-
-
-def _unit(x: Images) -> Images:
-    """Scale each row to length 1; a row of zeros stays zero."""
-    return x / rows.over(rows.l2(x).clamp_min(torch.finfo(x.dtype).tiny), x)

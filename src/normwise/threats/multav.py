@@ -65,8 +65,7 @@ class RatioRegion(LpRegion):
         return self.project(self.x * (1 + self.radius) ** self._noise("uniform"))
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:
-        factor = rows.over(1 + size, x_adv) if isinstance(size, Tensor) else 1 + size
-        return x_adv * factor ** self._direction(x_adv, grad)
+        return x_adv * (1 + rows.step_of(size, x_adv)) ** self._direction(x_adv, grad)
 
     def project(self, x_adv: Images) -> Images:
         return torch.clamp(x_adv, self.low, self.high)
@@ -96,5 +95,4 @@ class L2RatioRegion(RatioRegion):
         return rows.l2(self._logs(x_adv)).expm1()
 
     def _direction(self, x_adv: Images, grad: Images) -> Tensor:
-        slope = grad * x_adv
-        return slope / rows.over(rows.l2(slope).clamp_min(torch.finfo(slope.dtype).tiny), slope)
+        return rows.unit(grad * x_adv)

@@ -35,6 +35,16 @@ def over(per_row: Tensor, x: Tensor) -> Tensor:
     return per_row.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def unit(x: Images) -> Images:
+    """Scale each row to Euclidean length 1; a row of zeros stays zero."""
+    return x / over(l2(x).clamp_min(torch.finfo(x.dtype).tiny), x)
+
+
+def step_of(size: float | PerRow, x: Images) -> float | Tensor:
+    """A step length: one for all rows as it is, one for each row in a shape that broadcasts over x."""
+    return over(size, x) if isinstance(size, Tensor) else size
+
+
 def spend(budget: PerRow, amounts: Tensor, worth: Tensor) -> Tensor:
     """Spend each row's budget on its (b, d) amounts, on the one of largest worth first: how much of each is taken."""
     order = worth.argsort(1, descending=True)

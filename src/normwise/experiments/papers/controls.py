@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ...models import ResNet, ResNet18
 from ...models.nfresnet import ScaledStdConv2d
 from ...models.resnet import conv
 from ...norms import ChannelAffine, StatNorm
 from ...norms.surgery.trainable import check_plain
 from ...seeding import derive, drawing
-from ...types import Norm
 from ...utils.model_state import copied, device_of, moved
 
 
@@ -60,70 +55,3 @@ def with_batchnorm(model: nn.Module) -> nn.Module:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, nn.Sequential(OrderedDict(conv=plain, norm=norm)))
     return model
-
-
-class Warm(NamedTuple):
-    """A network that starts from another's weights; which entries were copied, and which were left as they were."""
-
-    model: nn.Module
-    copied: tuple[str, ...]
-    left: tuple[str, ...]
-
-
-def warm_start(target: nn.Module, substitute: nn.Module) -> Warm:
-    """Copy the target and give it every weight and buffer of the substitute that has its name and shape.
-
-    The baseline that is fine-tuned from the substitute. Pixel standardization is left as the target has it.
-    Raises ValueError where nothing matches.
-    """
-    model, given = copied(target), substitute.state_dict()
-    own = model.state_dict()
-    shared = [
-        key
-        for key, value in own.items()
-        if key in given and given[key].shape == value.shape and not key.startswith("standardize.")
-    ]
-    if not shared:
-        raise ValueError(
-            f"no weight of the substitute ({type(substitute).__name__}) has the name and shape of one of the target "
-            f"({type(target).__name__}); give a substitute of the target's architecture"
-        )
-    model.load_state_dict(own | {key: given[key] for key in shared})
-    return Warm(model, tuple(shared), tuple(key for key in own if key not in shared))
-
-
-def nearest_width(
-    parameters: int,
-    choice: ResNet | ResNet18 | None = None,
-    *,
-    norm: Norm | None = None,
-    classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Any:
-    """Return the choice with the width at which its network's number of parameters is nearest to `parameters`.
-
-    The control of equal size: count all of the ABNN's, substitute included, or those that train, and say which.
-    `choice` is a network with an option `width` (default: ResNet-20). Raises ValueError for a number below 1.
-
-    >>> nearest_width(270_000, classes=10, mean=(0.5,) * 3, std=(0.5,) * 3).width
-    16
-    """
-    if parameters < 1:
-        raise ValueError(f"parameters is {parameters}; give the number to come near to, >= 1")
-    choice = choice or ResNet()
-
-    def count(width: int) -> int:
-        with torch.device("meta"):
-            model = dataclasses.replace(choice, width=width)(norm, classes=classes, mean=mean, std=std)
-        return sum(p.numel() for p in model.parameters())
-
-    high = 1
-    while count(high) < parameters:
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    best = min({max(low, 1), high}, key=lambda width: abs(count(width) - parameters))
-    return dataclasses.replace(choice, width=best)

@@ -13,7 +13,6 @@ from .premises import Premise, unfit
 REPRODUCED, SMALLER, NONE = "reproduced", "right direction, smaller than claimed", "no effect of the size asked"
 OPPOSITE, PREMISE, OPEN = "opposite direction", "premise not met at this size", "not decided"
 NEVER = "not attempted"
-VERDICTS = (REPRODUCED, SMALLER, NONE, OPPOSITE, PREMISE, OPEN, NEVER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +87,13 @@ def decide(claims: Sequence[Claim], records: Mapping[int, Records], size: Size) 
     return [case.entry for case in cases]
 
 
-def word(value: float, effect: float, at_effect: float, at_zero: float, level: float = LEVEL) -> str:
+def word(value: float, effect: float, at_effect: float, at_zero: float) -> str:
     """The verdict from an estimate, and from how well "it is the effect" and "it is zero" are refuted (adjusted p-values)."""
-    if at_effect >= level:
+    if at_effect >= LEVEL:
         return OPEN
     if value > effect:
         return REPRODUCED
-    if at_zero >= level:
+    if at_zero >= LEVEL:
         return NONE
     return SMALLER if value > 0 else OPPOSITE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ...seeding import generator
-from ...utils.model_state import copied, frozen, refuse_lazy
+from ...utils.model_state import copied, frozen, refuse_lazy, running
 from ..adaptive import AdaptiveNorm
 from ..site import sites
 from .unmapped import hidden
@@ -47,13 +47,14 @@ def only(model: nn.Module, what: Trains, *, first: int = 0, last: int = 0) -> nn
     affine = [(name, p) for norm in norms for name, p in norm.named_parameters()]
     maps = {inner for module in model.modules() if isinstance(module, AdaptiveNorm) for inner in module.modules()}
     heads = [module for module in _own(model) if isinstance(module, nn.Linear) and module not in maps]
-    chosen: list[Tensor] = []
-    if what in ("affine", "affine+head"):
-        chosen += [p for _, p in affine]
-    if what in ("scale", "shift"):
-        chosen += [p for name, p in affine if name.startswith("weight" if what == "scale" else "bias")]
-    if what in ("head", "affine+head") and heads:
-        chosen += list(heads[-1].parameters())
+    parts: dict[str, list[Tensor]] = {
+        "affine": [p for _, p in affine],
+        "scale": [p for name, p in affine if name.startswith("weight")],
+        "shift": [p for name, p in affine if name.startswith("bias")],
+        "head": list(heads[-1].parameters()) if heads else [],
+        "subset": [],  # drawn below
+    }
+    chosen = [p for part in what.split("+") for p in parts[part]]
     if what != "subset" and not chosen:
         raise ValueError(
             f"{type(model).__name__} has nothing that {what!r} lets train; it has {len(norms)} norms with parameters{hidden(model)}"
@@ -104,24 +105,15 @@ def _with_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tenso
     return (x.detach().requires_grad_(),) if trains and torch.is_grad_enabled() and not x.requires_grad else inputs
 
 
-def only_affine(model: nn.Module) -> nn.Module:
-    """Return a copy of the model in which only the norms' scale and shift may train: `only(model, "affine")`."""
-    return only(model, "affine")
-
-
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[nn.Module]:
     """Run the norms in evaluation for a while, so that running statistics are read and not moved, while the rest trains."""
     norms = {model.get_submodule(path) for path in sites(model)}
     norms |= {module for module in model.modules() if isinstance(module, AdaptiveNorm)}
-    before = {module: module.training for norm in norms for module in norm.modules()}
-    try:
+    with ExitStack() as stack:
         for norm in norms:
-            norm.eval()
+            stack.enter_context(running(norm, "eval"))
         yield model
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
