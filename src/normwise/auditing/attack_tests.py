@@ -29,6 +29,7 @@ from ..training.loop import fit
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
 from ..types import Attack, Batch, Data, Report, Search, ThreatModel, silent
+from ..utils.batches import Rows, as_batches
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, moved, running, untouched
 from ..utils.run import check_running, place
@@ -106,14 +107,14 @@ def run_selftest(settings: SelfTest, folder: Path, report: Report) -> list[Check
 
 def selftest(
     model: nn.Module,
-    batch: Batch,
+    batch: Rows,
     threat: ThreatModel,
     attack: Attack,
     *,
     seed: int = 0,
     report: Report = silent,
 ) -> list[Check]:
-    """Test an attack on a network, in evaluation mode, on the images of one batch: five checks, "pass", "warn" or "fail".
+    """Test an attack on a network, in evaluation mode, on the images of one batch, the first of those given: five checks, "pass", "warn" or "fail".
 
     linear optimum          every registered attack breaks a linear model at 1.05 times the exact distance
     planted image           the attack finds an image that was planted (`planted_images`)
@@ -123,6 +124,7 @@ def selftest(
 
     Raises ValueError as `evaluate` does.
     """
+    batch = as_batches(batch)[0]
     tests: list[Callable[[], Check]] = [
         lambda: _linear_optimum(seed),
         lambda: _planted(model, batch, threat, attack, seed),

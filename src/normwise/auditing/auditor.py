@@ -265,9 +265,12 @@ def audit(
     are no use, the strongest search could not run, or the network never learned. A check that fails to run, or runs out of
     time, is named, and the others continue. The model is left as it was.
 
-    Raises ValueError for no batches, for a network, images and labels that do not go together, and images with the same id.
+    Raises ValueError for no batches, for a network, images and labels that do not go together, images with the same
+    id, and a claim that is no share.
     """
     check_threat(threat)
+    if claim is not None and not 0 <= claim <= 1:
+        raise ValueError(f"claim is {claim}; give the claimed robust accuracy as a share such as 0.53")
     batches = as_batches(batches)
     if batches:
         _together(model, batches[0])

@@ -13,8 +13,8 @@ from torch import nn
 from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..diagnostics import DIAGNOSES
-from ..evaluation.coupling import measure_coupling, probed
-from ..evaluation.predictor import check_network
+from ..evaluation.coupling import coupling_in
+from ..evaluation.predictor import check_images, check_network
 from ..models.loading import check_models, is_function, load, told
 from ..norms import norm_reads
 from ..records import provenance, to_json, write
@@ -23,7 +23,7 @@ from ..seeding import generator
 from ..threats import THREATS, Linf
 from ..types import Batch, Data, Report, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
-from ..utils.model_state import digest, moved, refuse_lazy, running
+from ..utils.model_state import device_of, digest, moved, refuse_lazy, running
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, place
 from ..utils.run_folder import check_folder, keep_settings
@@ -104,10 +104,7 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     models = {name: moved(one.model, device) for name, one in loaded.items()}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():
-        try:
-            check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        check_all(name, model, batches)
     said = told(loaded.values(), report)
     keep_settings(settings, folder)
     each = diagnose(models, batches, settings.threat, settings.only, seed=settings.seed, report=report)
@@ -134,11 +131,13 @@ def diagnose(
     """Make every diagnosis of every network, all with the same images and the same draws.
 
     A diagnosis that cannot be made says why in its table's note, and the others go on. The networks are left as they were.
-    Raises ValueError for a network with a lazy layer that has seen no batch.
+    Raises ValueError for no batches, for a network, images in [0, 1] and labels that do not go together, and for a lazy layer that
+    has seen no batch.
     """
-    for model in models.values():
-        refuse_lazy(model)
     batches = as_batches(batches)
+    for name, model in models.items():
+        refuse_lazy(model)
+        check_all(name, model, batches)
     each, total, done = [], len(models) * len(diagnoses), 0
     for name, model in models.items():
         tables, seconds = dict[str, Table](), dict[str, float]()
@@ -150,13 +149,26 @@ def diagnose(
             done += 1
         report(f"{name}: {sum(seconds.values()):.0f} s", done, total)
         with running(model, "eval"):
-            coupled, read = measure_coupling(model, probed(batches), seed=seed).coupled, norm_reads(model)
+            coupled, read = coupling_in(model, batches, seed=seed).coupled, norm_reads(model)
         each.append(
             NetworkDiagnosis(
                 model=name, digest=digest(model), norm_reads=read, coupled=coupled, tables=tables, seconds=seconds
             )
         )
     return each
+
+
+def check_all(name: str, model: nn.Module, batches: Sequence[Batch]) -> None:
+    """Refuse a network, images and labels that do not go together. Raises ValueError that names the network."""
+    device = device_of(model)
+    try:
+        if not batches:
+            raise ValueError("got no batch of images; give at least one")
+        classes = check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
+        for batch in batches[1:]:
+            check_images(batch, classes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _made(diagnosis: Diagnosis, model: nn.Module, batches: Sequence[Batch], threat: ThreatModel, seed: int) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +16,7 @@ from ..types import Batch, Images
 from ..utils.batches import Rows, images_of
 from ..utils.fidelity import apart
 from ..utils.forward import logits_of
-from ..utils.model_state import device_of, digest, modes_of, untouched
+from ..utils.model_state import device_of, digest, loose_tensors, modes_of, untouched
 from ..utils.per_row import over
 
 PROBED = 64  # images of a batch on which coupling is measured, at most
@@ -28,7 +28,8 @@ class Coupling:
 
     coupled         a row's logits moved when only other rows of its batch were replaced, or the rows were reordered
     random          the same batch gives other logits when the model's own random draws are others, wherever it draws them
-    stateful        a forward pass, with a gradient asked for or without, changes a buffer, a parameter or a mode
+    stateful        a forward pass, with a gradient asked for or without, changes a buffer, a parameter or a mode; or it
+                    changes tensors that modules hold, and the next answer with them
     largest_change  of a logit of an untouched row, as `utils.fidelity.apart` measures it
     tolerance       what repeating the same pass explains, in the same units
     flips           untouched rows whose decision changed with their neighbours, out of `rows`
@@ -51,6 +52,19 @@ def probed(batches: Sequence[Batch]) -> list[Images]:
     return [batch.x[:PROBED] for batch in batches[first : first + 2] if len(batch.y) == sizes[first]]
 
 
+def coupling_in(model: nn.Module, batches: Sequence[Batch], *, seed: int = 0) -> Coupling:
+    """How rows of these batches are coupled: measured on `probed` rows, and on whole batches where rows answer otherwise in these."""
+    shown, size = probed(batches), max(len(batch.y) for batch in batches)
+    found = measure_coupling(model, shown, seed=seed)
+    if found.coupled or found.random or size <= PROBED:
+        return found
+    whole = [batch.x for batch in batches if len(batch.y) == size][:2]
+    with torch.no_grad(), untouched(model, generator(seed, "whole")):
+        few, many = (logits_of(model, x.to(device_of(model)).clone()).double() for x in (shown[0], whole[0]))
+    same = float(apart(many[: len(few)], few).amax()) <= found.tolerance
+    return found if same else measure_coupling(model, whole, seed=seed)
+
+
 def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupling:
     """Measure coupling on batches of one size, in the mode the model is in, leaving the model as it was.
 
@@ -64,6 +78,7 @@ def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupl
     """
     batches = [x.to(device_of(model)) for x in images_of(batches)]
     batches = [x for x in batches if len(x) == max(map(len, batches))]
+    batches = [x for x in batches if x.shape == batches[0].shape and x.dtype == batches[0].dtype]
     if not batches:
         raise ValueError("coupling is measured on at least one batch of images; got none")
     found = [_measure(model, x, batches[(i + 1) % len(batches)], seed) for i, x in enumerate(batches)]
@@ -80,15 +95,16 @@ def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupl
 
 
 def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
-    stateful, coarse = False, {x.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
+    stateful, holds, coarse = False, False, {x.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
 
     def ask(images: Tensor, draws: int = 0, graph: bool = False) -> Tensor:
-        nonlocal stateful
+        nonlocal stateful, holds
         with torch.set_grad_enabled(graph), untouched(model, generator(seed, "coupling", draws)):
             before = digest(model), modes_of(model)
             logits = logits_of(model, images.clone().requires_grad_(graph))
-            stateful = stateful or (digest(model), modes_of(model)) != before
             coarse.add(logits.dtype)
+            stateful = stateful or (digest(model), modes_of(model)) != before
+            holds = holds or any(value is not None for *_, value in loose_tensors(model))
         return logits.detach().double()
 
     rng = generator(seed, "peers")
@@ -107,6 +123,7 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
         base = ask(x, graph=True)
     base = ask(x) if base is None else base
     tolerance = rounding = min(100 * max(torch.finfo(dtype).eps for dtype in coarse), 0.05)
+    stateful = stateful or (holds and _remembers(model, x, seed, tolerance))
     random, flipped = False, torch.zeros(len(x), dtype=torch.bool, device=x.device)
     both, change = torch.where(over(place % 4 < 2, x), noise, strangers), 0.0
     for kept in halves:
@@ -134,3 +151,18 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
         flips=int(flipped.sum()),
         rows=len(x),
     )
+
+
+def _remembers(model: nn.Module, x: Images, seed: int, tolerance: float) -> bool:
+    """Whether the next answer is another one with the tensors that a pass leaves in the modules, and the same without them."""
+    answers: list[Tensor] = []
+
+    def ask(then: Callable[[], None] = lambda: None) -> None:
+        with torch.no_grad(), untouched(model, generator(seed, "coupling", 0)):
+            answers.append(logits_of(model, x.clone()).double())
+            then()
+
+    ask(then=ask)
+    ask()
+    with_them, without = (float(apart(one, answers[0]).amax()) for one in answers[1:])
+    return with_them > tolerance >= without

@@ -43,7 +43,7 @@ def evaluate(
     attacks: Sequence[Attack] | Attack | None = None,
     *,
     craft_on: nn.Module | None = None,
-    folder: Path | Shard | None = None,
+    folder: Path | str | Shard | None = None,
     report: Report = silent,
 ) -> Verdict:
     """Evaluate a model under one threat model, on the device it is on.
@@ -85,7 +85,7 @@ def evaluate(
     holds part of an evaluation of another model, other data or other settings.
     """
     with _begun(model, as_batches(batches), planned(threat, attacks), craft_on, None) as run:
-        run.search(folder, report)
+        run.search(Path(folder) if isinstance(folder, str) else folder, report)
         return run.verdict(again=True)
 
 
@@ -222,7 +222,12 @@ class _Run:
     def _outcome(self, index: int) -> Outcome:
         """What becomes of one batch, now or in an earlier call; its images are in the store."""
         predictor, batch = self.prepared.predictor, self.batches[index]
-        mark = mark_of(batch)
+        mark, first = mark_of(batch), self.batches[self.prepared.batches[0]].x
+        if (batch.x.shape[1:], batch.x.dtype) != (first.shape[1:], first.dtype):
+            raise ValueError(
+                f"cannot evaluate: got images of shape {tuple(batch.x.shape[1:])} and {batch.x.dtype} in batch {index}, and "
+                f"{tuple(first.shape[1:])} and {first.dtype} in the first; give images of one shape and dtype"
+            )
         if self.store.holds(index, mark):
             outcome = self.store.get(index)._replace(earlier=True)
         else:

@@ -83,11 +83,13 @@ def check_images(batch: Batch, classes: int | None = None) -> None:
         raise ValueError(f"cannot evaluate: got {problem}")
 
 
-def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> None:
-    """Refuse images, labels and a network that do not go together. Raises ValueError."""
+def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> int:
+    """Refuse images, labels and a network that do not go together; returns its number of classes. Raises ValueError."""
     with running(model, mode):
         check_images(batch)
-        check_images(batch, classes_of(Predictor(model, 0), batch.x))
+        classes = classes_of(Predictor(model, 0), batch.x)
+        check_images(batch, classes)
+    return classes
 
 
 def classes_of(predictor: Predictor, x: Images, called: str = "model") -> int:

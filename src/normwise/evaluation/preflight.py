@@ -12,7 +12,7 @@ from ..norms.surgery.unmapped import unmapped, untrained
 from ..types import Batch, Labels
 from ..utils.model_state import digest
 from .acceleration import faster
-from .coupling import PROBED, Coupling, measure_coupling, probed
+from .coupling import PROBED, Coupling, coupling_in, probed
 from .plan import AttackPlan, check_attacks
 from .predictor import Predictor, check_images, classes_of
 
@@ -74,11 +74,11 @@ def prepare(
     check_attacks(plan.every, plan.threat, batches[0], plan.goal)
     sizes, shown = [len(b.y) for b in batches], probed(batches)
     size = max(sizes)
-    coupling = coupling or measure_coupling(model, shown, seed=seed)
+    coupling = coupling or coupling_in(model, batches, seed=seed)
     if coupling.stateful and stateful == "refuse":
         raise ValueError(
-            "a forward pass in this mode changes the model's buffers, so that a verdict depends on what was asked before; "
-            "evaluate in eval mode, or pass stateful='restore' to put the buffers back after each pass, or stateful='sequence' to "
+            "a forward pass in this mode changes the model's buffers, or tensors that it holds, so that a verdict depends on what was "
+            "asked before; evaluate in eval mode, or pass stateful='restore' to put them back after each pass, or stateful='sequence' to "
             "keep what each attacked batch leaves"
         )
     predictor.adjust(coupling)

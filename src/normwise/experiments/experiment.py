@@ -40,7 +40,7 @@ from ..utils.run_folder import check_folder, keep_settings, same_settings
 from ..utils.workers import check_devices, here
 from . import substitutes
 from .cards import card
-from .columns import Columns, beside, check_columns, completed
+from .columns import Columns, beside, check_columns, completed, groups_in
 from .patterns import with_patterns
 from .together import joined
 
@@ -235,7 +235,8 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
 def evaluated(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
     verdict = _judged(e, model, report, name)
-    return completed(verdict.evaluation, model, verdict.batches, e.threat, report=report)
+    groups = groups_in(e.data, verdict.evaluation.n)
+    return completed(verdict.evaluation, model, verdict.batches, e.threat, report=report, groups=groups)
 
 
 def _judged(e: Experiment, model: nn.Module, report: Report, name: str) -> Verdict:
@@ -258,7 +259,8 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent)
         return read_result(folder / RESULT)
     fitted, said = train(e, folder, report)
     verdict = _judged(e, fitted.model, report, name)
-    evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report)
+    groups = groups_in(e.data, verdict.evaluation.n)
+    evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report, groups=groups)
     several = beside(e.columns, verdict, fitted.model, _plan(e), report=report)
     doubts = (*evaluation.checks, *sanity_checks.of_training(fitted.training))
     evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
-from torch import Generator
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ..types import Batch, Data
 from ..utils.batches import Rows, amiss, as_batches
@@ -41,10 +43,43 @@ class Loader:
         return []
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A Dataset of single rows as the training images of `fit`: shuffled, and read anew, in every epoch.
+
+    Batches are of the schedule's size; a last one of one row is left out, since batch statistics need two.
+    """
+
+    name: ClassVar[str] = "dataset"
+
+    rows: Any
+
+    def train_batches(self, batch_size: int) -> int:
+        """Count the batches of one epoch. Raises ValueError where there is none."""
+        full, rest = divmod(len(self.rows), batch_size)
+        if not full + (rest > 1):
+            raise ValueError(f"cannot train: got {len(self.rows)} images; batch statistics need two")
+        return full + (rest > 1)
+
+    def train(self, *, batch_size: int, generator: Generator) -> Iterator[Batch]:
+        """Go once through the images. Raises ValueError as `Loader.train`."""
+        order = DataLoader(self.rows, batch_size=batch_size, shuffle=True, generator=generator)
+        return islice(Loader(order).train(batch_size=batch_size, generator=generator), self.train_batches(batch_size))
+
+    def validation(self, *, batch_size: int) -> Sequence[Batch]:
+        """No rows."""
+        return []
+
+
 def as_data(rows: Data | Rows) -> Any:
-    """A data set as it is; a DataLoader, a list of batches or two tensors as one. Raises ValueError for anything else."""
+    """A data set as it is; else training images alone: batches as they come, single rows as `Drawn`. Raises ValueError for anything else."""
     if hasattr(rows, "train_batches"):
         return rows
-    if not isinstance(rows, tuple | list) and isinstance(rows, Iterable) and hasattr(rows, "__len__"):
+    if isinstance(rows, tuple | list) and len(rows) == 2 and all(isinstance(one, Tensor) for one in rows):
+        if len(rows[0]) == len(rows[1]):
+            return Drawn(TensorDataset(*rows))
+    elif isinstance(rows, Dataset) and hasattr(rows, "__len__"):
+        return Drawn(rows)
+    elif not isinstance(rows, tuple | list) and isinstance(rows, Iterable) and hasattr(rows, "__len__"):
         return Loader(rows)
     return Loader(as_batches(rows))

@@ -61,8 +61,9 @@ def fit(
 ) -> Fitted:
     """Train a copy of the model as the recipe says, on the model's device; the model given stays as it is.
 
-    `data` is a data set, or only training images: a DataLoader, pairs (images, labels), or two tensors, pixels in [0, 1].
-    Without validation images the last epoch is kept.
+    `data` is a data set, or only training images, pixels in [0, 1]: a DataLoader or a list of pairs (images, labels), whose batches are
+    taken as they are; or a Dataset or two tensors, from which batches are drawn anew in each epoch. Without validation images the
+    last epoch is kept.
 
     The checkpoint is chosen on validation images (cut from the training set), never on test images. Recipes that train against
     an attack use accuracy under a short PGD, the others clean accuracy. The last checkpoint within a standard error of the
@@ -81,16 +82,16 @@ def fit(
     processes also if they get different batches, if one of them has ended, and for norms that cannot be synchronized (see `convert_sync`).
     """
     check_threat(threat)
-    data = as_data(data)
-    run = _Run(recipe.prepare(model), data, recipe, threat, schedule, seed, device_of(model), options)
-    watching = options.folder if options.tensorboard and run.crew.first else None
-    with watched(run.model, watching, run.state.epoch) as watch:
-        while run.state.epoch < schedule.epochs:
-            line = run.epoch()
-            watch(line)  # before it is saved: an epoch that is done again takes its events back, and none is lost
-            run.save(line)
-            run.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
-    return run.finish()
+    with torch.inference_mode(False), torch.enable_grad():
+        run = _Run(recipe.prepare(model), as_data(data), recipe, threat, schedule, seed, device_of(model), options)
+        watching = options.folder if options.tensorboard and run.crew.first else None
+        with watched(run.model, watching, run.state.epoch) as watch:
+            while run.state.epoch < schedule.epochs:
+                line = run.epoch()
+                watch(line)  # before it is saved: an epoch that is done again takes its events back, and none is lost
+                run.save(line)
+                run.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
+        return run.finish()
 
 
 @dataclass
@@ -167,7 +168,8 @@ class _Run:
                 try:
                     self._step(batch, rng)
                 except (RuntimeError, IndexError) as error:
-                    if state.epoch or state.step or isinstance(error, torch.OutOfMemoryError):
+                    late = (state.epoch or state.step) and "out of bounds" not in str(error)  # labels of a later batch
+                    if late or isinstance(error, torch.OutOfMemoryError):
                         raise
                     about = f"labels from {int(batch.y.min())} to {int(batch.y.max())}"
                     raise ValueError(f"cannot train, {about}: the model {misfit(self.model, batch.x, error)}") from error

@@ -35,5 +35,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
+        if self.folder is not None:
+            object.__setattr__(self, "folder", Path(self.folder))  # who gives text is understood
         if self.tensorboard and self.folder is None:
             raise ValueError("tensorboard is true, and there is no folder to write into; give folder too")

@@ -101,6 +101,8 @@ def beyond(x: Images) -> str:
     if low >= 0 and high <= 1:
         return ""
     mend = "divide by 255, put mean and std inside the model"
+    if low > -1e-3 and high < 1.001:
+        return f"pixels from {low:.9g} to {high:.9g}; expected [0, 1]: clamp them, x.clamp(0, 1)"
     if low < 0 and high < 20:
         mend = (
             "they look normalized: take Normalize(mean, std) out of the data and put it into the model, "
@@ -129,13 +131,11 @@ def amiss(batch: Batch) -> str:
 def misfit(model: nn.Module, x: Images, error: Exception) -> str:
     """What a network said of images (b, c, ...) that it cannot take, and how to mend it."""
     own = next((one.dtype for one in model.parameters() if one.is_floating_point()), x.dtype)
-    mend = "give it images of its own kind"
+    mend = "give it images of its own kind (on the command line: --data)"
     if own != x.dtype:
         mend = f"its weights are {own}: give images.float() and model.float()"
     elif "out of bounds" in str(error):
         mend = "labels count from 0 and stay below the number of the model's outputs"
-    elif tuple(x.shape[1:]) == (1, 8, 8):
-        mend = "if no data were named, these are the embedded digits; name yours as --data"
     elif x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         mend = "channels come second: images.permute(0, 3, 1, 2)"
     first = f"{type(error).__name__}: {error}".split("\n")[0]

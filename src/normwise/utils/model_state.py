@@ -120,7 +120,8 @@ def _put_back(modes: dict[nn.Module, bool]) -> None:
 def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Module]:
     """Let the model run without lasting effect: on copies of its buffers, a random state of its own, and modes put back.
 
-    The buffers themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the
+    So are tensors that modules hold as attributes, and attributes that are None until a pass makes a tensor of them. Buffers and
+    tensors themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the
     model (dropout, a random defence) is drawn from `generator`, and the global random states, those of torch, numpy and
     Python, are as they were afterwards. Raises ValueError for a model with a lazy layer that has seen no batch.
     """
@@ -128,32 +129,51 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
     modes = _modes(model)
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
+    loose = loose_tensors(model)
     devices = {p.device for p in model.parameters()}
     with drawing(draw(generator), devices):
         try:
             for module, name, buffer in held:
                 module._buffers[name] = copies[id(buffer)]
+            for own, name, value in loose:
+                own[name] = None if value is None else value.clone()
             yield model
         finally:
             for module, name, buffer in held:
                 module._buffers[name] = buffer
+            for own, name, value in loose:
+                if value is not None or isinstance(own.get(name), Tensor):
+                    own[name] = value
             _put_back(modes)
 
 
+Loose = list[tuple[dict[str, Any], str, Tensor | None]]
+
+
+def loose_tensors(model: nn.Module) -> Loose:
+    """Attributes of modules that are tensors, and no parameters or buffers, or None: (the module's attributes, name, value)."""
+    every = ((vars(module), name, value) for module in model.modules() for name, value in vars(module).items())
+    return [one for one in every if one[2] is None or isinstance(one[2], Tensor)]
+
+
 def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> None:
-    """Let the model see a batch and keep what that does to its buffers; in all else as `untouched`."""
+    """Let the model see a batch and keep what that does to its buffers and to tensors that it holds; in all else as `untouched`."""
     with torch.no_grad(), untouched(model, generator):
         model(x.clone())
-        kept = [(module, dict(module._buffers)) for module in model.modules()]
+        kept, loose = [(module, dict(module._buffers)) for module in model.modules()], loose_tensors(model)
     for module, buffers in kept:
         module._buffers.update(buffers)
+    for own, name, value in loose:
+        own[name] = value
 
 
 def refuse_lazy(model: Any) -> None:
-    """Raise ValueError for what is no network, and for a lazy layer that has seen no batch."""
+    """Raise ValueError for what is no network, one that has no gradients, and a lazy layer that has seen no batch."""
     if not isinstance(model, nn.Module):
         built = "; build the network, then net.load_state_dict(weights)" if isinstance(model, dict) else ""
         raise ValueError(f"the model is of type {type(model).__name__}; give a torch.nn.Module{built}")
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("the model was built under torch.inference_mode, and has no gradients; build it outside")
     for path, module in model.named_modules():
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
             raise ValueError(

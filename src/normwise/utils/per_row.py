@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from ..types import Batch, Images, PerRow
 
 def flat(x: Tensor) -> Tensor:
     """View the batch as (b, d)."""
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def linf(x: Images) -> PerRow:

@@ -14,6 +14,7 @@ from ...evaluation.predictor import Predictor, classes_of
 from ...seeding import generator
 from ...threats import Linf
 from ...types import Attack
+from ...utils.model_state import running
 from ..broken_defenses import Scale
 from .case import GAP, Case, Found, found, question
 
@@ -56,8 +57,9 @@ def losses(case: Case) -> Found:
     """PGD-50 on cross-entropy, margin, DLR (which does not change with the scale of the logits), and on logits rescaled."""
     values = {loss: case.accuracy(PGD(steps=50, loss=loss), called=f"pgd-50 on {loss}") for loss in ("ce", "margin", "dlr")}
     batch = case.first()
-    size = float(Predictor(case.model, case.seed).answers(batch.x, batch.y)[1].abs().median())
-    rescaled = nn.Sequential(case.model, Scale(1 / max(size, 1e-12))).eval()
+    with running(case.model, "eval"):
+        size = float(Predictor(case.model, case.seed).answers(batch.x, batch.y)[1].abs().median())
+    rescaled = nn.Sequential(case.model, Scale(1 / max(size, 1e-12)))
     values["ce, median margin scaled to 1"] = case.accuracy(
         PGD(steps=50), craft_on=rescaled, called="pgd-50 on rescaled logits"
     )

@@ -37,7 +37,7 @@ class Sampling:
     def places(self, length: int) -> list[int]:
         """The frames, by number, of a video of so many frames: clip after clip, each in the order of time.
 
-        Without a stride, the middles of `frames` equal parts of the video, and several clips evenly between each other. With one,
+        Without a stride, the middles of `frames` equal parts of the video, rounded down, and several clips evenly between each other. With one,
         clips of frames so far apart, evenly over the video; one that is too short starts again.
 
         >>> Sampling(frames=4, stride=0, views=1, size=8, resize=0, channels=3).places(16)
@@ -83,13 +83,23 @@ def decode(file: Path, sampling: Sampling) -> NDArray[np.uint8]:
 def _length(file: Path) -> int:
     """Count the frames. Raises ValueError as `decode` does."""
     with _opened(file) as (container, stream):
-        length = pixels = 0
+        length, pixels, times = 0, 0, list[float]()
         for frame in container.decode(stream):
             length, pixels = length + 1, pixels + frame.width * frame.height
+            times += [frame.time] if frame.time is not None else []
             if pixels > VIDEO:
                 raise ValueError(f"more than {VIDEO:,} pixels in all its frames")
         if not length or length < (1 - LOST) * stream.frames:
             raise ValueError(f"{length} frames of the {stream.frames} that it promises")
+        if (
+            not stream.frames and container.duration and len(container.streams) == 1
+        ):  # Matroska says how long it is, not of how many frames
+            promised, shown = (
+                container.duration / 1e6,
+                (max(times, default=0) - min(times, default=0)) * length / max(length - 1, 1),
+            )
+            if shown < (1 - LOST) * promised:
+                raise ValueError(f"{shown:.1f} s of the {promised:.1f} s that it promises")
         return length
 
 
@@ -121,12 +131,13 @@ def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _pixels(frame: Any, sampling: Sampling) -> NDArray[np.uint8]:
-    """One frame as (c, h, w): made smaller or larger, then its middle."""
+    """One frame as (c, h, w): made smaller or larger, turned as players turn it, then its middle."""
     size, grey = sampling.size, sampling.channels == 1
     scale = max(sampling.resize, size) / min(frame.width, frame.height)
     width, height = (max(size, round(side * scale)) for side in (frame.width, frame.height))
     if width * height > PICTURE:
         raise ValueError(f"frames of {frame.width} x {frame.height}, whose shorter side is too short")
     whole = frame.to_ndarray(format="gray" if grey else "rgb24", width=width, height=height, interpolation="AREA")
-    top, left = (height - size) // 2, (width - size) // 2
-    return whole.reshape(height, width, -1)[top : top + size, left : left + size].transpose(2, 0, 1)
+    whole = np.rot90(whole.reshape(height, width, -1), frame.rotation // 90)
+    top, left = ((side - size) // 2 for side in whole.shape[:2])
+    return whole[top : top + size, left : left + size].transpose(2, 0, 1)

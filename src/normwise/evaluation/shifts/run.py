@@ -33,7 +33,7 @@ from ...utils.model_state import digest, moved, set_mode
 from ...utils.per_row import bits
 from ...utils.run import check_running, place
 from ...utils.run_folder import check_folder, keep_settings
-from ..coupling import measure_coupling, probed
+from ..coupling import coupling_in
 from ..predictor import Predictor, check_network
 from . import summary
 from .metrics import Answers, damage
@@ -186,7 +186,7 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
 def predicting(model: nn.Module, batches: Sequence[Batch], seed: int) -> tuple[Predictor, bool]:
     """The predictor of a network in evaluation mode, and whether rows are coupled."""
     predictor = Predictor(set_mode(model, "eval"), seed)
-    coupling = measure_coupling(model, probed(batches), seed=seed)
+    coupling = coupling_in(model, batches, seed=seed)
     predictor.adjust(coupling)
     return predictor, coupling.coupled
 
