@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import normwise as nw
 from normwise.attacks import STRONGEST
+from normwise.data import CORRUPTIONS
 from normwise.utils import batches
 from normwise.utils.batches import as_batches
 from normwise.utils.model_state import refuse_lazy
@@ -152,7 +153,8 @@ WRONG = {  # what newcomers give: images, labels, and what they are told, by eva
 @pytest.mark.parametrize(("x", "y", "told"), WRONG.values(), ids=WRONG)
 def test_what_cannot_be_right_is_one_clear_line(x, y, told):
     schedule = nw.Schedule(epochs=1, validate_every=0)
-    for use in (nw.evaluate, nw.audit, lambda *given: nw.fit(given[0], given[1], nw.Standard(), given[2], schedule, seed=0)):
+    fit = lambda *given: nw.fit(given[0], given[1], nw.Standard(), given[2], schedule, seed=0)  # noqa: E731
+    for use in (nw.evaluate, nw.audit, fit, lambda net, *given: nw.diagnose({"net": net}, *given, [])):
         with pytest.raises(ValueError, match=told):
             use(trained(), (x, y), nw.Linf(0.1))
 
@@ -160,3 +162,110 @@ def test_what_cannot_be_right_is_one_clear_line(x, y, told):
 def test_weights_are_no_network():
     with pytest.raises(ValueError, match=r"of type OrderedDict.*load_state_dict"):
         refuse_lazy(trained().state_dict())
+
+
+class Adapts(nn.Module):
+    """Follows the mean of what it sees: in a tensor that is no buffer, or None at first."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.inner, self.seen = balanced(), first
+
+    def forward(self, x):
+        self.seen = 0.5 * (x.mean() if self.seen is None else self.seen) + 0.5 * x.mean().detach()
+        return self.inner(x - self.seen)
+
+
+class Keeps(nn.Module):
+    """Leaves a picture of what it saw, which nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.picture = balanced(), torch.zeros(1)
+
+    def forward(self, x):
+        self.picture = x.mean((2, 3)).detach()
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("first", [torch.zeros(()), None], ids=["tensor", "none"])
+def test_a_network_that_remembers_without_buffers_is_seen_and_left_as_it_was(first):
+    model = Adapts(first)
+    with pytest.raises(ValueError, match="buffers, or tensors that it holds"):
+        nw.evaluate(model, (X, Y), THREAT, nw.FGSM())
+    plan = nw.AttackPlan(THREAT, (nw.FGSM(),), stateful="restore")
+    found = [nw.evaluate(model, (X, Y), plan).evaluation for _ in range(2)]
+    assert found[0].coupling["stateful"]
+    assert found[0].robust_accuracy == found[1].robust_accuracy
+    assert model.seen is first
+    kept = nw.evaluate(quiet := Keeps(), (X, Y), THREAT, nw.FGSM()).evaluation
+    assert not kept.coupling["stateful"]
+    assert not quiet.picture.any()
+
+
+class Crowd(nn.Module):
+    """Reads the batch where it is large enough to trust."""
+
+    def __init__(self, least):
+        super().__init__()
+        self.inner, self.least = balanced(), least
+
+    def forward(self, x):
+        return self.inner(x - x.mean(0, keepdim=True) if len(x) >= self.least else x)
+
+
+def test_rows_that_are_coupled_in_large_batches_alone_are_found():
+    rows = images(80)
+    found = nw.evaluate(Crowd(65), [(rows, MODEL(rows).argmax(1))], THREAT, nw.FGSM()).evaluation
+    assert (found.coupled, found.coupling["rows"]) == (True, 80)
+    assert not nw.evaluate(Crowd(81), [(rows, MODEL(rows).argmax(1))], THREAT, nw.FGSM()).evaluation.coupled
+
+
+@pytest.mark.parametrize("form", ["dataset", "tensors"])
+def test_single_rows_are_shuffled_in_batches_of_the_schedule_and_read_anew(form):
+    seen = []
+
+    class Seen(nw.Standard):
+        def loss(self, model, x, y, threat, *, generator):
+            seen.append(x)
+            return super().loss(model, x, y, threat, generator=generator)
+
+    nw.fit(trained(), FORMS[form](), Seen(), THREAT, nw.Schedule(epochs=2, batch_size=16), seed=0)
+    assert [len(x) for x in seen] == [16, 16, 8] * 2
+    first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
+    assert not torch.equal(first, second)
+    assert torch.equal(first.flatten(1).sum(1).sort()[0], second.flatten(1).sum(1).sort()[0])
+
+
+def test_an_audit_leaves_the_mode_and_refuses_a_claim_that_is_no_share():
+    model = trained().train()
+    nw.audit(model, (X, Y), THREAT, options=nw.AuditOptions(budget=0.02, twin=None))
+    assert model.training
+    for claim in (50, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="give the claimed robust accuracy as a share"):
+            nw.audit(model, (X, Y), THREAT, claim=claim)
+
+
+def test_pixels_are_checked_wherever_images_are_made():
+    draws = nw.generator(0)
+    for use in (
+        lambda x: CORRUPTIONS["contrast"](x, 3, generator=draws),
+        lambda x: nw.Universal(updates=1).fit(trained(), [(x, Y)], nw.Patch(size=2), generator=draws),
+    ):
+        with pytest.raises(ValueError, match=r"in \[0, 1\]; got pixels from"):
+            use(255 * X)
+    with pytest.raises(ValueError, match=r"to 1.00000012; expected \[0, 1\]: clamp them"):
+        nw.evaluate(MODEL, (X * 1.0000001, Y), THREAT)
+
+
+def test_batches_of_other_shapes_and_networks_without_gradients_are_refused():
+    large = nn.functional.interpolate(X, size=(8, 8))
+    for other in (large, X.double()):
+        with pytest.raises(ValueError, match=r"in batch 1, and .* in the first; give images of one shape and dtype"):
+            nw.evaluate(MODEL, [(X, Y), (other, Y)], THREAT, nw.FGSM())
+    with torch.inference_mode():
+        born = trained()
+    with pytest.raises(ValueError, match=r"built under torch\.inference_mode"):
+        nw.evaluate(born, (X, Y), THREAT)
+    with torch.no_grad():
+        assert nw.fit(trained(), (X, Y), nw.Standard(), THREAT, nw.Schedule(epochs=1), seed=0).training.epochs == 1

@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import shutil
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -199,6 +200,30 @@ def test_a_bad_clip_is_named_and_left_out_on_request_alone(root: Path) -> None:
         ValueError, match=r"lacks 2 of 13 videos; got first .*s1_left2.mkv"
     ):  # what was kept is no way around
         VideoFolder(root=str(root), **SMALL).test(batch_size=2)
+
+
+def test_a_video_that_ends_early_is_damaged_and_a_turned_one_is_read_upright(tmp_path: Path) -> None:
+    """Matroska says how long a video is, not how many frames it has. A phone held upright writes a video that lies, and an angle."""
+    file = film(tmp_path / "long.mkv", np.random.default_rng(0).integers(0, 255, (40, 32, 32), np.uint8))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    sampling = Sampling(frames=2, stride=0, views=1, size=8, resize=0, channels=1)
+    with pytest.raises(ValueError, match=r"got 0\.\d s of the 1\.6 s that it promises"):
+        decoding.decode(file, sampling)
+    lying = np.zeros((4, 16, 24), np.uint8)
+    lying[:, :8] = 255  # white above
+    with av.open(str(tmp_path / "turned.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "yuv420p"
+        for picture in lying:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    content = bytearray((tmp_path / "turned.mp4").read_bytes())
+    place = content.find(b"tkhd") + 44  # the matrix of the track
+    content[place : place + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 16 * 65536, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    frame = decoding.decode(tmp_path / "turned.mp4", sampling)[0, 0]
+    assert frame[:, 5:].mean() > 240  # white at the right
+    assert frame[:, :3].mean() < 15
 
 
 HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -154,15 +154,14 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
 
 
 def _remembers(model: nn.Module, x: Images, seed: int, tolerance: float) -> bool:
-    """Whether the next answer is another one with the tensors that a pass leaves in the modules, and the same without them."""
-    answers: list[Tensor] = []
+    """Whether tensors that a pass over other images leaves in the modules change the answer, which is else the same again."""
 
-    def ask(then: Callable[[], None] = lambda: None) -> None:
+    def ask(before: Images | None = None) -> Tensor:
         with torch.no_grad(), untouched(model, generator(seed, "coupling", 0)):
-            answers.append(logits_of(model, x.clone()).double())
-            then()
+            if before is not None:
+                logits_of(model, before)
+            with untouched(model, generator(seed, "coupling", 0)):  # the same draws, whatever was drawn before
+                return logits_of(model, x.clone()).double()
 
-    ask(then=ask)
-    ask()
-    with_them, without = (float(apart(one, answers[0]).amax()) for one in answers[1:])
-    return with_them > tolerance >= without
+    fresh, after, again = ask(), ask(1 - x), ask()
+    return float(apart(after, fresh).amax()) > tolerance >= float(apart(again, fresh).amax())
