@@ -23,12 +23,16 @@ def some(names, *few):
     return [name if name in few else rest[name] for name in names]
 
 
-def crossed(ones, others, one, *few):
-    """Pairs, of which `make test` takes all of `one`, and all with these few; `make test-all` takes every one."""
+def across(ones, others, one, *few):
+    """The pairs that stand for all: those of `one` with every other, and those of every one with these few."""
     assert one in ones
     assert set(few) <= set(others)
-    quick = [(a, b) for a in ones for b in others if a == one or b in few]
-    return some([(a, b) for a in ones for b in others], *quick)
+    return [(a, b) for a in ones for b in others if a == one or b in few]
+
+
+def crossed(ones, others, one, *few):
+    """Pairs, of which `make test` takes those that stand for all, and `make test-all` every one."""
+    return some([(a, b) for a in ones for b in others], *across(ones, others, one, *few))
 
 
 class Linear(nn.Module):
