@@ -1,8 +1,18 @@
 """One thread: tests are small, and sums must not depend on the machine's cores. And every call into normwise is checked."""
 
+import pytest
 import torch
+from jaxtyping import config
 
 import typechecker
 
 torch.set_num_threads(1)
 typechecker.install()
+
+
+@pytest.fixture(autouse=True)
+def unchecked(request):
+    """Calls go unchecked in tests marked `slow`, whose promises have representatives that are checked."""
+    config.update("jaxtyping_disable", request.node.get_closest_marker("slow") is not None)
+    yield
+    config.update("jaxtyping_disable", False)

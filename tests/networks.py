@@ -27,18 +27,23 @@ def images(rows: int = 12, seed: int = 0) -> Tensor:
 class Kind(NamedTuple):
     """A kind of network. `refused`: how the one line begins or goes on, where it cannot be asked at all.
 
-    `blind`: no gradient reaches the pixels; `coupled`: its rows depend on each other; `apart`: how much logits may differ
-    after surgery that leaves the function, relative to the largest.
+    `refuses`: the surgery that it refuses, by its names in test_networks. `blind`: no gradient reaches the pixels; `coupled`: its
+    rows depend on each other; `apart`: how much logits may differ after surgery that leaves the function, relative to the largest.
     """
 
     make: Callable[[], nn.Module]
     refused: str = ""
+    refuses: tuple[str, ...] = ()
     blind: bool = False
     coupled: bool = False
     apart: float = 1e-4
 
 
 KINDS: dict[str, Kind] = {}
+SEALED = ("bn", "sync", "affine", "share", "insert", "gn", "rnt", "recalibrate", "head", "abnn", "alone")  # no layer is seen
+WITHOUT_NORMS = ("bn", "affine", "share", "gn", "rnt", "recalibrate")
+WITHOUT_STATISTICS = ("bn", "share", "recalibrate")
+OF_ITS_OWN = ("bn", "sync", "share", "gn", "rnt")  # norms that do more than their class
 FEW = (  # what makes kinds differ, once each
     "plain",
     "subtracts_in_place",
@@ -220,7 +225,7 @@ class Tied(Plain):
         return self.linear(y.mean((2, 3)))
 
 
-@kind()
+@kind(refuses=("abnn",))
 def one_layer_twice():
     return settled(Tied())
 
@@ -255,7 +260,7 @@ class Activated(nn.BatchNorm2d):
         return super().forward(x).relu()
 
 
-@kind()
+@kind(refuses=OF_ITS_OWN)
 def a_norm_that_activates():
     return settled(Plain(Activated))
 
@@ -297,7 +302,7 @@ class Split(nn.BatchNorm2d):
         return torch.cat([super().forward(first), self.aux[0](second)])
 
 
-@kind()
+@kind(refuses=OF_ITS_OWN)
 def a_norm_within_a_norm():
     return settled(Plain(Split))
 
@@ -305,7 +310,7 @@ def a_norm_within_a_norm():
 # not yet, or no longer, plain modules
 
 
-@kind()
+@kind(refuses=("insert", "abnn", "alone"))
 def lazy_and_known():
     model = nn.Sequential(
         nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(3)
@@ -318,38 +323,38 @@ def lazy_and_unknown():
     return nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(3))
 
 
-@kind()
+@kind(refuses=SEALED)
 def scripted():
     return torch.jit.script(plain())
 
 
-@kind()
+@kind(refuses=SEALED)
 def traced():
     return torch.jit.trace(plain(), images(2))
 
 
-@kind()
+@kind(refuses=SEALED)
 def scripted_and_frozen():
     return torch.jit.freeze(torch.jit.script(plain()))
 
 
-@kind()
+@kind(refuses=SEALED)
 def exported():
     batch = torch.export.Dim("batch")
     return torch.export.export(plain(), (images(4),), dynamic_shapes=({0: batch},)).module()
 
 
-@kind()
+@kind(refuses=("insert", "abnn", "alone"))
 def compiled_eagerly():
     return torch.compile(plain(), backend="eager")
 
 
-@kind(apart=1e-3)
+@kind(apart=1e-3, refuses=("share", "insert", "gn", "rnt", "recalibrate", "abnn", "alone"))
 def compiled_ahead_of_time():
     return torch.compile(settled(ViT()), backend="aot_eager")
 
 
-@kind(blind=True, coupled=True, apart=0.02)
+@kind(blind=True, coupled=True, apart=0.02, refuses=("head",))
 def quantized():
     """The scale of the features is the batch's: who else is in it decides how they are rounded."""
     return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear}, torch.qint8)
@@ -548,7 +553,7 @@ class Functional(Plain):
         return self.linear(y.mean((2, 3)))
 
 
-@kind()
+@kind(refuses=WITHOUT_NORMS)
 def functional_norms():
     return settled(Functional())
 
@@ -560,7 +565,7 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-@kind()
+@kind(refuses=WITHOUT_STATISTICS)
 def layernorm_of_channels():
     return settled(Plain(LayerNorm2d))
 
@@ -570,12 +575,12 @@ class RMS(nn.RMSNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-@kind()
+@kind(refuses=("bn", "share", "gn", "rnt", "recalibrate"))
 def rmsnorm_of_channels():
     return settled(Plain(RMS))
 
 
-@kind()
+@kind(refuses=WITHOUT_NORMS)
 def no_norm():
     return settled(Plain(lambda channels: nn.Identity()))
 
@@ -585,7 +590,7 @@ def momentum_of_none():
     return settled(Plain(lambda channels: nn.BatchNorm2d(channels, momentum=None)))
 
 
-@kind(coupled=True)
+@kind(coupled=True, refuses=WITHOUT_STATISTICS)
 def statistics_of_the_batch():
     return settled(Plain(lambda channels: nn.BatchNorm2d(channels, track_running_stats=False)))
 
@@ -607,7 +612,7 @@ def buffers_that_are_not_saved():
     return settled(model)
 
 
-@kind()
+@kind(refuses=("share",))
 def instance_norm():
     return settled(Plain(lambda channels: nn.InstanceNorm2d(channels, affine=True, track_running_stats=True)))
 
@@ -626,7 +631,7 @@ class ViT(nn.Module):
         return self.linear(self.layers(torch.cat([self.token.expand(len(y), -1, -1), y], 1))[:, 0])
 
 
-@kind(apart=1e-3)
+@kind(apart=1e-3, refuses=("share", "gn", "rnt", "recalibrate", "abnn", "alone"))
 def vision_transformer():
     return settled(ViT())
 
@@ -661,7 +666,7 @@ class Locked(Plain):
         self.lines = (line for line in "abc")
 
 
-@kind()
+@kind(refuses=(*SEALED, "fold", "straight"))
 def holds_what_cannot_be_copied():
     return settled(Locked())
 

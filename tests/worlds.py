@@ -23,12 +23,16 @@ def some(names, *few):
     return [name if name in few else rest[name] for name in names]
 
 
-def crossed(ones, others, one, *few):
-    """Pairs, of which `make test` takes all of `one`, and all with these few; `make test-all` takes every one."""
+def across(ones, others, one, *few):
+    """The pairs that stand for all: those of `one` with every other, and those of every one with these few."""
     assert one in ones
     assert set(few) <= set(others)
-    quick = [(a, b) for a in ones for b in others if a == one or b in few]
-    return some([(a, b) for a in ones for b in others], *quick)
+    return [(a, b) for a in ones for b in others if a == one or b in few]
+
+
+def crossed(ones, others, one, *few):
+    """Pairs, of which `make test` takes those that stand for all, and `make test-all` every one."""
+    return some([(a, b) for a in ones for b in others], *across(ones, others, one, *few))
 
 
 class Linear(nn.Module):
@@ -276,11 +280,3 @@ def balanced():
         model.linear.weight.mul_(5)
         model.linear.bias.sub_(model(images(40)).mean(0))
     return model
-
-
-def undecided():
-    """A small network, images and its own answers, such that every class wins somewhere."""
-    model, x = trained(), images(40)
-    with torch.no_grad():
-        model.linear.bias.sub_(model(x).mean(0))
-        return model, x, model(x).argmax(1)

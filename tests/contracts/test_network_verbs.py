@@ -17,9 +17,12 @@ from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest
 from worlds import some
 
-pytestmark = pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, and of what torch.compile looks at
-    r"ignore:quantized..linear_dynamic. an autograd kernel:UserWarning",
-    r"ignore:The .grad attribute of a Tensor:UserWarning",
+pytestmark = (
+    pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, what torch.compile looks at, exported copies
+        r"ignore:quantized..linear_dynamic. an autograd kernel:UserWarning",
+        r"ignore:The .grad attribute of a Tensor:UserWarning",
+        r"ignore:.isinstance.treespec, LeafSpec.:FutureWarning",
+    )
 )
 SHORT = ["--device", "cpu", "--threat.eps", "0.05"]
 SEARCH = ["--attacks", "[{name: pgd, steps: 2}]", "--strongest", "[{name: square, steps: 5}]"]
@@ -35,6 +38,9 @@ TRAINED = [
 ]
 COMPILED = "compiled_eagerly"
 FEW = ("plain", "bfloat16", "scripted", "quantized", "lazy_and_unknown")
+ASKED = [*FEW, *(name for name, kind in KINDS.items() if kind.refused and name not in FEW)]  # test_networks asks all of them
+UNTESTED = {"quantized": "the gradient is cut", "holds_what_cannot_be_copied": "cannot be copied"}  # so the self-test says
+ASKED += ["methods_that_return_nothing", "holds_what_cannot_be_copied", "exported"]  # a verb loads, moves and copies
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def run(capsys, *words, statuses=(0, 2)):
     return status, (last or [""])[0], told.out
 
 
-@pytest.mark.parametrize("name", some(KINDS, *FEW))
+@pytest.mark.parametrize("name", some(ASKED, *FEW))
 def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
     kind = KINDS[name]
     search = ["--attacks", "[{name: square, steps: 5}]", "--strongest", "[]"] if kind.blind else SEARCH
@@ -75,7 +81,7 @@ def test_evaluate_and_diagnose(name, data, tmp_path, capsys):
     assert run(capsys, "diagnose", *given, *few, "--out", str(tmp_path / "d"))[0] == 0
 
 
-@pytest.mark.parametrize("name", some(KINDS, *FEW))
+@pytest.mark.parametrize("name", some(ASKED, *FEW))
 def test_attack_shifts_and_selftest(name, data, tmp_path, capsys):
     kind = KINDS[name]
     given = [f"networks:{name}", "--data", data, "--device", "cpu", "--batch_size", "8"]
@@ -89,10 +95,15 @@ def test_attack_shifts_and_selftest(name, data, tmp_path, capsys):
         status, line, _ = run(capsys, verb, *given, *settings, "--out", str(tmp_path / verb), statuses=(0, 1, 2))
         if kind.refused:
             assert (status, (tmp_path / verb).exists()) == (2, False), line
-        else:
-            assert status == 0 or verb == "selftest", (
-                line
-            )  # which may find, or have to say, that the attack cannot work there
+        elif verb != "selftest":
+            assert status == 0, line
+        elif name in UNTESTED:
+            assert status == 2
+            assert UNTESTED[name] in line
+        else:  # five queries are too few for a planted image, and nothing else is wrong
+            found = json.loads((tmp_path / verb / "selftest.json").read_text())["checks"]
+            assert [check["name"] for check in found if check["status"] == "fail"] == ["planted image"]
+            assert status == 1
 
 
 @pytest.mark.parametrize(

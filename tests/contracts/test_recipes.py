@@ -1,6 +1,7 @@
 """What every recipe promises."""
 
 import dataclasses
+from itertools import product
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from normwise.training.recipes import RECIPES
 from normwise.training.schedule import Schedule
 from normwise.types import Recipe
 from normwise.utils.model_state import digest, frozen
-from worlds import Stripes, crossed, images, labels, trained
+from worlds import Stripes, across, images, labels, some, trained
 
 QUICK = Schedule(epochs=2, batch_size=16, lr=0.05, decay="constant")
 
@@ -86,7 +87,12 @@ def test_preparing_returns_a_copy(recipe):
     assert digest(model) == before
 
 
-@pytest.mark.parametrize(("recipe", "norm"), crossed(RECIPES, NORMS, "standard", "bn", "none", "mbn"), indirect=["recipe"])
+TRIED = across(RECIPES, NORMS, "standard", "bn", "none", "mbn")
+MORE = [("multibn", "multibn"), *product(["nofrost", "nofrost-star"], ["dyt", "derf"])]  # what these take beside
+MORE += product(["adversarial", "mixed", "trades"], ["bnwot", "frn"])  # a norm that reads the batch, one with a threshold
+
+
+@pytest.mark.parametrize(("recipe", "norm"), some([*TRIED, *MORE], *TRIED), indirect=["recipe"])
 def test_the_loss_falls_on_sixteen_images_and_trains_what_may_train(recipe, norm):
     begun = fitting(recipe, NORMS[norm]())
     if begun is None:

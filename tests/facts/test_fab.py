@@ -13,7 +13,7 @@ from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L1, L2, Linf
 from normwise.types import Search
-from worlds import Linear, Neighbours, images, labels, trained, undecided
+from worlds import Linear, Neighbours, decided, images, labels, trained
 
 
 def linear_programme(x, w, gap):
@@ -139,7 +139,7 @@ def fallen(model, proposal, y):
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.02), L2(eps=0.15), L1(eps=1)], ids=str)
 def test_untargeted_targeted_and_restarted_searches_agree(threat):
-    model, x, y = undecided()
+    model, x, y = decided()
     counts = [
         fallen(
             model, attack(model, x, y, threat, generator=generator(0), search=Search(independent=True, give_up=give_up)), y
@@ -155,7 +155,7 @@ def test_untargeted_targeted_and_restarted_searches_agree(threat):
 
 
 def test_rows_that_fell_are_not_paid_for_again_and_hopeless_targets_are_left():
-    model, x, y = undecided()
+    model, x, y = decided()
     whole = FAB(steps=40)(model, x, y, Linf(eps=0.001), generator=generator(0))
     stubborn = FAB(steps=40)(
         model, x, y, Linf(eps=0.001), generator=generator(0), search=Search(independent=True, give_up=False)
@@ -170,7 +170,7 @@ def test_rows_that_fell_are_not_paid_for_again_and_hopeless_targets_are_left():
 
 
 def test_coupled_rows_fall_in_a_batch_that_the_model_saw():
-    inner, x, _ = undecided()
+    inner, x, _ = decided()
 
     class Watched(Neighbours):
         def forward(self, x):

@@ -38,8 +38,12 @@ def images_for(name):
     return torch.rand(2, 3, *[8] * getattr(MODELS[name], "clips", False), side, side)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", [name for name in MODELS if getattr(MODELS[name], "normalizes", True)])
+NORMALIZE = [name for name in MODELS if getattr(MODELS[name], "normalizes", True)]
+KINDS = ("resnet", "resnet3d", "vit", "convnext")  # what makes networks differ for a norm: these take all, the others two
+TRIED = [(name, norm) for name in NORMALIZE for norm in NORMS if name in KINDS or norm in ("bn", "gn")]
+
+
+@pytest.mark.parametrize(("name", "norm"), TRIED)
 def test_every_network_takes_every_norm_and_gives_logits(name, norm):
     model = MODELS[name](**small(name))(NORMS[norm](), classes=7, **COLOUR)
     if (name, norm) in [("convnext", "in"), *(("vit", positions) for positions in ("frn", "grn", "evonorm-s0"))]:

@@ -8,7 +8,7 @@ from normwise.attacks.pruning import FASTER, LEFT, Pace
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Search
-from worlds import some, undecided
+from worlds import decided, some
 
 
 def test_a_row_is_left_when_five_times_its_pace_would_not_do():
@@ -37,7 +37,7 @@ LONG = [APGD(steps=100), APGD(steps=100, targets=2), Square(steps=1000), FAB(ste
 
 @pytest.mark.parametrize("attack", some(LONG, LONG[0], LONG[-1]), ids=lambda attack: attack.label)
 def test_leaving_hopeless_rows_pays_and_the_same_rows_fall(attack):
-    model, x, y = undecided()
+    model, x, y = decided()
 
     def searched(eps, **how):
         found = attack(model, x, y, Linf(eps=eps), generator=generator(0), search=Search(independent=True, **how))
@@ -54,7 +54,7 @@ def test_leaving_hopeless_rows_pays_and_the_same_rows_fall(attack):
 
 
 def test_short_searches_leave_nobody():
-    model, x, y = undecided()
+    model, x, y = decided()
     for attack in (APGD(steps=99), Square(steps=999)):
         found = [
             attack(
