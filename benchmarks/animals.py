@@ -18,9 +18,9 @@ from normwise.auditing.broken_defenses import BENIGN_CONTROLS, BROKEN, TWO_FACED
 from normwise.data import Cifar10, Digits
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
+from normwise.experiments.papers.cell_store import OldCellStore
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
-from normwise.experiments.papers.workshop import History
 from normwise.experiments.presets import DIGITS
 from normwise.models import NFResNet, ResNet
 from normwise.models.abnn import Adaptive, abnn, fixed_at
@@ -183,14 +183,14 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
         resnet20(checkpoints / "akamaster_resnet20_cifar10.th"),
         cnn_a(checkpoints / "cnn_a_adv_cifar10.pth"),
     )
-    shop = History(CELLS, cpu(), cells, silent)
+    store = OldCellStore(CELLS, cpu(), cells, silent)
     claims = {"logits times 100": plain_pgd, "probabilities": plain_pgd}
     yield "batch statistics", lambda: convert(published, BNwoT()), None, False, 8 / 255
     for name, make in BROKEN.items():
         yield name, lambda make=make: make(published), claims.get(name), False, 8 / 255
     yield "eps in normalized units", lambda: published, in_normalized_units(data), False, 2 / 255
     both, once = Mixed(label_smoothing=0.5, steps=2), Adversarial(steps=1, relative_step=1.0)
-    smoothed = partial(grown, folder / "smoothed", shop.network("bn-standard", 0), both, 4 / 255, 5)
+    smoothed = partial(grown, folder / "smoothed", store.network("bn-standard", 0), both, 4 / 255, 5)
     one_step = partial(grown, folder / "one-step", untrained(), once, 16 / 255, 20)
     yield "label smoothing, mixed", smoothed, plain_pgd, False, 4 / 255
     yield "one-step training", one_step, fgsm, False, 16 / 255
@@ -204,5 +204,5 @@ def second_zoo(checkpoints: Path, cells: Path, folder: Path):
     yield "standard BN, published", lambda: published, carefully, True, 1 / 255
     yield "AT without norms, published", lambda: no_norm, carefully, True, 2 / 255
     for name, (cell, claim, honest, eps) in made.items():
-        if shop.record(cell, 0) is not None:
-            yield name, lambda cell=cell: shop.network(cell, 0), claim, honest, eps
+        if store.record(cell, 0) is not None:
+            yield name, lambda cell=cell: store.network(cell, 0), claim, honest, eps

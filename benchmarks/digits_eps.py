@@ -26,7 +26,7 @@ def main(path: Path, preset: str) -> None:
     started, rows = time.perf_counter(), []
     for seed in range(3):
         e = dataclasses.replace(presets.PRESETS[preset](), seed=seed)
-        start = moved(experiment.build(e), experiment.place(e))
+        start = moved(experiment.build(e), experiment.set_up_device(e))
         model = fit(start, e.data, e.recipe, e.threat, e.schedule, seed=seed).model
         for eps in CANDIDATES:
             found = verdict.evaluate(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from normwise.experiments.papers.cell_store import CellStore
 from normwise.experiments.papers.claims_large import claims_of
 from normwise.experiments.papers.decide import Claim
 from normwise.experiments.papers.inference import detectable, estimate, spent
@@ -23,7 +24,6 @@ from normwise.experiments.papers.judging import PATCHED
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.run import Reproduce, planned
 from normwise.experiments.papers.scale import HISTORY, SCALES, Scale
-from normwise.experiments.papers.workshop import Workshop
 from normwise.models import ResNet
 from normwise.seeding import generator
 from normwise.threats import Linf
@@ -39,7 +39,7 @@ FLOOR = 0.01  # of a seed's: three seeds may be alike by chance
 
 def effects() -> Iterator[str]:
     """Each claim with its effect and the smallest one that each size detects with 80%, at Holm's last and first step."""
-    seeds = Workshop(CELLS, HISTORY["cpu"](), ROOT / "results/reproduce/cpu", silent).records()
+    seeds = CellStore(CELLS, HISTORY["cpu"](), ROOT / "results/reproduce/cpu", silent).records()
     seeds = {seed: {name: one[old] for name, old in STAND_INS.items() if old in one} | one for seed, one in seeds.items()}
     sizes = [("S", SCALES["s"]()), ("M", SCALES["m"]())]
     looks = [(name, look, scale) for name, scale in sizes for look in scale.looks]
@@ -118,8 +118,8 @@ def budget(preset: str, timed: bool, seconds: float) -> Iterator[str]:
 
 def _epochs(name: str, scale: Scale) -> tuple[int, int]:
     """Epochs of a training, and of the search: every rate of the list, and one beyond."""
-    shop = Workshop(CELLS, scale, Path(), silent)
-    whole = shop.schedule(CELLS[name]).epochs
+    store = CellStore(CELLS, scale, Path(), silent)
+    whole = store.schedule(CELLS[name]).epochs
     return whole, (len(scale.rates) + 1) * scale.tuning.epochs(whole) if scale.tuning else 0
 
 

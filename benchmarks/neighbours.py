@@ -9,9 +9,9 @@ from pathlib import Path
 from normwise.attacks import PGD
 from normwise.evaluation.batch_attacks import peers, single
 from normwise.evaluation.plan import AttackPlan
+from normwise.experiments.papers.cell_store import OldCellStore
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
-from normwise.experiments.papers.workshop import History
 from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
 from normwise.types import silent
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1] / "results" / "reproduce" / "cpu"
 
 def main(out: str) -> None:
     scale, found = cpu(), []
-    shop = History(CELLS, scale, ROOT, silent)
+    store = OldCellStore(CELLS, scale, ROOT, silent)
     for name in ("bnwot", "bn-standard"):
-        model = shop.network(name, 0)
+        model = store.network(name, 0)
         for share in (0.1, 0.5):
             reached = peers(model, scale.data.test(batch_size=100)[:2], PGD(steps=50), share=share)
             found.append({"network": name, "malicious": share, **reached._asdict()})

@@ -7,7 +7,7 @@ from torch import nn
 
 from normwise.auditing.broken_defenses import Noise
 from normwise.models import ResNet, ResNet18, Standardize
-from normwise.models.checkpoints import give, weights
+from normwise.models.checkpoints import load_into, weights
 from normwise.norms import BN
 from normwise.types import silent
 
@@ -21,7 +21,7 @@ def small(channels: int, features: int) -> nn.Module:
 def _in_order(model: nn.Module, path: Path) -> nn.Module:
     """Give weights by order, whatever their names."""
     found = weights(path)
-    give(model, found._replace(state=dict(zip(model.state_dict(), found.state.values(), strict=True))))
+    load_into(model, found._replace(state=dict(zip(model.state_dict(), found.state.values(), strict=True))))
     return model
 
 
@@ -44,7 +44,7 @@ def mnist(path: Path) -> nn.Module:
 def resnet20(path: Path) -> nn.Module:
     """Trained on CIFAR-10 without a defence; option A shortcuts."""
     net = ResNet(depth=20, shortcut="pad")(BN(), classes=10, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    give(net, weights(path))
+    load_into(net, weights(path))
     return net.eval()
 
 
@@ -59,11 +59,11 @@ def resnet18() -> nn.Module:
 
 def _reproduced(name: str) -> nn.Module:
     """A network of `normwise reproduce --preset cpu`, seed 0, as results/ holds it; run from the repository's root."""
+    from normwise.experiments.papers.cell_store import OldCellStore
     from normwise.experiments.papers.papers import CELLS
     from normwise.experiments.papers.scale import cpu
-    from normwise.experiments.papers.workshop import History
 
-    return History(CELLS, cpu(), Path("results/reproduce/cpu"), silent).network(name, 0)
+    return OldCellStore(CELLS, cpu(), Path("results/reproduce/cpu"), silent).network(name, 0)
 
 
 def resnet8_bn() -> nn.Module:

@@ -13,9 +13,9 @@ from statistics import mean
 
 import torch
 
+from normwise.experiments.papers.cell_store import CellStore
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import s
-from normwise.experiments.papers.workshop import Workshop
 from normwise.records import provenance, to_json, write
 from normwise.types import silent
 
@@ -42,14 +42,14 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    ours = Workshop(CELLS, s(), given.records, silent)
+    ours = CellStore(CELLS, s(), given.records, silent)
     pairs = {}
     for seed in given.seeds:
         if (made := ours.record(CELL, seed)) is None:
             raise SystemExit(f"{given.records} has no record of {CELL} with seed {seed}; make it first: normwise reproduce")
         schedule = replace(s().robust, precision="fp32", lr=made["training"]["lr"])
-        shop = Workshop(CELLS, replace(s(), robust=schedule, tuning=None), given.folder, silent)
-        pairs[seed] = {"bf16": figures(made), "fp32": figures(shop.make(CELL, seed))}
+        store = CellStore(CELLS, replace(s(), robust=schedule, tuning=None), given.folder, silent)
+        pairs[seed] = {"bf16": figures(made), "fp32": figures(store.make(CELL, seed))}
         print(seed, pairs[seed])
     lost = mean(pair["fp32"]["robust"] - pair["bf16"]["robust"] for pair in pairs.values())
     write(given.out, to_json({**provenance(), "seeds": pairs, "lost": lost, "accepted": lost < MOST}))

@@ -27,9 +27,9 @@ from animals import FEW, ROWS, faces, first_zoo, second_zoo, trained
 from normwise.auditing.auditor import audit
 from normwise.auditing.options import AuditOptions
 from normwise.data import Cifar10, Digits
+from normwise.experiments.papers.cell_store import OldCellStore
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import cpu
-from normwise.experiments.papers.workshop import History
 from normwise.norms import BN
 from normwise.records import provenance, write
 from normwise.threats import Linf
@@ -127,7 +127,7 @@ def main() -> None:
         few = given.rows or FEW
         batches = Cifar10(test_limit=few).test(batch_size=few // 2)
         animals = list(second_zoo(given.checkpoints, given.cells, given.folder / "grown"))
-        twin = History(CELLS, cpu(), given.cells, silent).network("bn-standard", 1)
+        twin = OldCellStore(CELLS, cpu(), given.cells, silent).network("bn-standard", 1)
     paths = {one[0]: given.folder / "animals" / f"{one[0].replace(' ', '-').replace(',', '')}.json" for one in animals}
     rows, (first, count) = sum(len(batch.y) for batch in batches), given.part
     for animal in [one for one in animals if given.only in one[0]][first - 1 :: count]:

@@ -27,5 +27,5 @@ def rnt() -> nn.Module:
 def _cell(norm: str) -> nn.Module:
     scale, path = cpu(), CELLS / f"{norm}-standard-seed0" / "model.safetensors"
     model = scale.model(NORMS.make(norm), classes=10, mean=scale.data.mean, std=scale.data.std)
-    checkpoints.give(model, checkpoints.weights(path))
+    checkpoints.load_into(model, checkpoints.weights(path))
     return model.eval()

@@ -167,7 +167,7 @@ def _number(value: Any) -> Any:
 DIGEST_VERSION = 2  # of digests and random draws: raise it where a default, or what an option does, changes
 
 
-def brief(value: Any) -> Any:
+def without_defaults(value: Any) -> Any:
     """The same as `plain`, with only the options that differ from their default: what digests and random draws stand on.
 
     So an option that is added with a default changes none of them. What cannot be told so is told by its name.
@@ -176,25 +176,27 @@ def brief(value: Any) -> Any:
         given = {
             field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _is_default(value, field)
         }
-        return {"name": getattr(value, "name", type(value).__name__)} | {name: brief(item) for name, item in given.items()}
+        return {"name": getattr(value, "name", type(value).__name__)} | {
+            name: without_defaults(item) for name, item in given.items()
+        }
     if isinstance(value, Mapping):
-        return {str(key): brief(item) for key, item in value.items()}
+        return {str(key): without_defaults(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [brief(item) for item in value]
+        return [without_defaults(item) for item in value]
     value = _number(value)
     return (
         value if value is None or isinstance(value, bool | int | float | str) else str(getattr(value, "label", type(value)))
     )
 
 
-def stable(value: Any) -> str:
+def digest_text(value: Any) -> str:
     """A choice as one line that an option added with a default leaves as it is.
 
     >>> from normwise.attacks import PGD
     >>> stable(PGD(steps=5, restarts=1))
     '{"name": "pgd", "steps": 5}'
     """
-    return json.dumps(brief(value), sort_keys=True)
+    return json.dumps(without_defaults(value), sort_keys=True)
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -224,10 +226,10 @@ def changed(before: Any, now: Any, name: str = "") -> str:
     if isinstance(before, list) and isinstance(now, tuple | list) and len(before) == len(now):
         found = (changed(one, other) for one, other in zip(before, now, strict=True))
         return f"{name[1:]} was {_short(before)}, not {_short(plain(now))}" if any(found) else ""
-    return difference(before, kept(now), name)
+    return difference(before, as_json(now), name)
 
 
-def kept(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Plain data as JSON reads it back. Raises ValueError for what JSON cannot hold."""
     try:
         return json.loads(json.dumps(plain(value)))

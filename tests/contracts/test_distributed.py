@@ -17,7 +17,7 @@ from normwise.norms import MBN, NORMS, MultiBN, NoNorm
 from normwise.norms.surgery.conversion import convert, convert_sync
 from normwise.seeding import Slice, generator, sharing
 from normwise.threats import THREATS, Linf
-from normwise.training.loop import _Run, crew_of, fit
+from normwise.training.loop import _Run, fit, processes_of
 from normwise.training.options import FitOptions
 from normwise.training.recipes import RECIPES, Adversarial, Standard
 from normwise.training.schedule import Schedule
@@ -110,7 +110,7 @@ def given(attack, model, x, y, threat, *, generator, search=None):
 
 def gradients(model, recipe, dtype):
     """What one step would go along, on images that are given."""
-    crew = crew_of(torch.device("cpu"), FitOptions())
+    crew = processes_of(torch.device("cpu"), FitOptions())
     model = crew.ready(recipe.prepare(model.to(dtype))).train()
     (batch,) = rows(13, dtype=dtype)
     with patch.object(BaseAttack, "__call__", given), crew.share(batch, 0) as (own, share):
@@ -180,7 +180,7 @@ def test_processes_train_in_bfloat16_as_one_and_draw_noise_of_their_own(both):
 
 def noise():
     """What is drawn inside a model while a batch is shared."""
-    with crew_of(torch.device("cpu"), FitOptions()).share(rows(4)[0], 0):
+    with processes_of(torch.device("cpu"), FitOptions()).share(rows(4)[0], 0):
         return torch.rand(9)
 
 

@@ -355,7 +355,7 @@ def test_weights_are_found_whatever_is_around_them_and_it_is_said(kind: str, fil
     else:
         save_file({key: value.detach().contiguous().clone() for key, value in saved.items()}, tmp_path / file)
     model = trained()
-    notes = checkpoints.give(model, checkpoints.weights(tmp_path / file))
+    notes = checkpoints.load_into(model, checkpoints.weights(tmp_path / file))
     if said is None:
         torch.testing.assert_close(model.conv1.weight, STATE["conv1.weight"], rtol=1e-3, atol=1e-3)
     else:
@@ -368,7 +368,7 @@ def test_weights_are_found_whatever_is_around_them_and_it_is_said(kind: str, fil
 def test_a_compiled_or_parallel_network_takes_plain_weights(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "w.pt")
     for model in (nn.DataParallel(trained()), torch.compile(trained())):
-        checkpoints.give(model, checkpoints.weights(tmp_path / "w.pt"))
+        checkpoints.load_into(model, checkpoints.weights(tmp_path / "w.pt"))
         inner = model.module if isinstance(model, nn.DataParallel) else model._orig_mod
         assert digest(inner) == digest(trained(seed=3))
 
@@ -444,7 +444,7 @@ def test_what_is_no_weights_file_or_another_network_s_is_called_what_it_is(
     monkeypatch.chdir(tmp_path)
     build(tmp_path / name)
     with pytest.raises(ValueError, match=";") as error:
-        checkpoints.give(trained(), checkpoints.weights(tmp_path / name))
+        checkpoints.load_into(trained(), checkpoints.weights(tmp_path / name))
     refused(error, name, *words)
     assert not Path("PWNED").exists()
     if kind in ("garbage", "text", "another shape"):

@@ -19,7 +19,7 @@ from normwise.experiments.papers.scale import Scale
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.records import Result, Several, Substitute, Training, provenance, read_result, to_json, write
-from normwise.registry import DIGEST_VERSION, Registry, changed, kept, plain
+from normwise.registry import DIGEST_VERSION, Registry, as_json, changed, plain
 from normwise.threats import THREATS, Linf
 from normwise.training.recipes import RECIPES
 from normwise.training.schedule import Schedule
@@ -180,7 +180,9 @@ def defaults():
     kinds += [Schedule, Speed, Cell, Scale]
     given = {
         f"{kind.__module__.removeprefix('normwise.')}.{kind.__name__}": {
-            field.name: kept(field.default) for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING
+            field.name: as_json(field.default)
+            for field in dataclasses.fields(kind)
+            if field.default is not dataclasses.MISSING
         }
         for kind in kinds
     }

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from normwise.__main__ import main
+from normwise.experiments.papers.cell_store import CellStore
 from normwise.experiments.papers.papers import CELLS
 from normwise.experiments.papers.scale import HISTORY, SCALES
-from normwise.experiments.papers.workshop import Workshop
 from normwise.records import read_results
 from normwise.report import audit
 from normwise.types import silent
@@ -123,6 +123,6 @@ def test_kept_weights_fit_their_networks(name):
     folder = (RESULTS / name).parent
     cell, seed = re.fullmatch(r"(.+)-seed(\d+)(?:-\w+)?", folder.name).groups()
     scale = (SCALES | HISTORY)[folder.parents[1].name]()
-    shop = Workshop(CELLS, replace(scale, data=Unread()), folder.parents[1], silent)
-    shop.place = lambda name, seed: folder
-    assert not shop.network(cell, int(seed)).training
+    store = CellStore(CELLS, replace(scale, data=Unread()), folder.parents[1], silent)
+    store.place = lambda name, seed: folder
+    assert not store.network(cell, int(seed)).training

@@ -11,6 +11,7 @@ import pytest
 from normwise import BNwoT, convert
 from normwise.attacks import PGD
 from normwise.experiments.papers.cell import Cell
+from normwise.experiments.papers.cell_store import CellStore
 from normwise.experiments.papers.claims import CLAIMS
 from normwise.experiments.papers.claims_large import LARGE
 from normwise.experiments.papers.decide import (
@@ -43,8 +44,7 @@ from normwise.experiments.papers.papers import CELLS, SYSTEMS
 from normwise.experiments.papers.premises import calibrated, close, fragile, gap, trains, unfit
 from normwise.experiments.papers.run import Reproduce, decided, wanted
 from normwise.experiments.papers.scale import EIGHTH, WHOLE, s, smoke
-from normwise.experiments.papers.tables import beside
-from normwise.experiments.papers.workshop import Workshop
+from normwise.experiments.papers.tables import extra_tables
 from normwise.report.claims import figure as written
 from normwise.types import silent
 
@@ -289,7 +289,7 @@ def test_equal_clean_accuracy_is_drawn_between_two_networks():
 
 def test_seeds_that_decide_are_judged_whole_where_claims_are_decided_and_in_part_on_the_curve():
     scale = replace(smoke(), curve=25)
-    model = Workshop(CELLS, scale, Path("nowhere"), silent).untrained("bn-standard", 1)
+    model = CellStore(CELLS, scale, Path("nowhere"), silent).untrained("bn-standard", 1)
     whole, part = (measured(CELLS["bn-standard"], model, one, 1) for one in (replace(scale, curve=0), scale))
     assert whole.keys() - part.keys() == {"legacy"}
     assert part["clean"] == whole["clean"]
@@ -360,14 +360,14 @@ def test_of_corruptions_the_kept_share_of_clean_accuracy_is_compared():
 def test_what_a_cell_is_judged_under_counts_in_its_digest():
     cell = Cell(name="a", system="nofrost", about="", begin=lambda scale: None, extras=("drift",))
     others = [replace(cell, extras=()), replace(cell, under="patch"), replace(cell, under="corruptions")]
-    digests = {Workshop({"a": one}, SIZE, Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
+    digests = {CellStore({"a": one}, SIZE, Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
     assert len(digests) == 4
 
 
 def test_how_cells_are_attacked_counts_in_the_digests_of_those_cells_alone():
-    shops = [Workshop(CELLS, size, Path(), lambda *told: None) for size in (SIZE, replace(SIZE, patches=PGD()))]
+    stores = [CellStore(CELLS, size, Path(), lambda *told: None) for size in (SIZE, replace(SIZE, patches=PGD()))]
     same = {
-        name: len({shop.digest(name, 1) for shop in shops}) == 1
+        name: len({store.digest(name, 1) for store in stores}) == 1
         for name in ("bn-standard", "bn-standard-columns", "bn-standard-patch")
     }
     assert same == {"bn-standard": True, "bn-standard-columns": True, "bn-standard-patch": False}
@@ -448,13 +448,15 @@ def test_beside_the_claims_stands_what_training_cost_what_weaker_attackers_saw_a
     abnn = {"training": trained, "figures": {"paper": seen, "strongest": seen, "detached": {"0.0313725": 0.5}}}
     slower = {**abnn, "training": {**trained, "seconds": 500.0, "lr": 0.01}}
     patched = {"training": None, "figures": {"paper": {"0": 0.6, "2": 0.4}, "strongest": {"0": 0.6, "2": 0.3}}}
-    tables = {table.title: table for table in beside({"abnn": [abnn, slower], "bn-standard-patch": [patched]}, tuple(CELLS))}
+    tables = {
+        table.title: table for table in extra_tables({"abnn": [abnn, slower], "bn-standard-patch": [patched]}, tuple(CELLS))
+    }
     assert tables["Training"].rows == [("abnn", "20", "400", "20", "5,000", "50", "1.23", "0.003, 0.01", "1,234")]
     assert tables["Weaker attackers of ABNN"].rows == [("abnn", "gradient of the target alone", "50.0 / 10.0")]
     assert tables["Under patches"].rows == [("bn-standard-patch", "60.0", "40.0 / 30.0")]
     assert len(tables["Not made yet"].rows) == len(CELLS) - 2
     later = {"training": None, "figures": {"paper": {"0": 0.8, "3": 0.2}, "strongest": {"0": 0.8, "3": 0.1}}}
-    (both,) = (one for one in beside({"bn-standard-patch": [patched, later]}) if one.title == "Under patches")
+    (both,) = (one for one in extra_tables({"bn-standard-patch": [patched, later]}) if one.title == "Under patches")
     assert both.rows == [("bn-standard-patch", "70.0", "40.0 / 30.0", "20.0 / 10.0")]  # each size of the seeds that have it
     assert "RobustNorm's own protocol" not in tables
 
@@ -462,7 +464,7 @@ def test_beside_the_claims_stands_what_training_cost_what_weaker_attackers_saw_a
 def test_what_differs_between_cells_is_in_their_digest():
     cell = Cell(name="a", system="fragile-features", about="", begin=lambda scale: None)
     others = [replace(cell, decayed=False), replace(cell, stream=1), replace(cell, part=0.5), replace(cell, published=20)]
-    made = {Workshop({"a": one}, SIZE, Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
+    made = {CellStore({"a": one}, SIZE, Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
     assert len(made) == 5
 
 
@@ -470,7 +472,7 @@ def test_how_an_arm_is_tuned_is_in_its_digest_and_which_seeds_decide_is_not():
     cell = Cell(name="a", system="fragile-features", about="", begin=lambda scale: None)
 
     def digest(scale, seed=1):
-        return Workshop({"a": cell}, scale, Path(), lambda *told: None).digest("a", seed)
+        return CellStore({"a": cell}, scale, Path(), lambda *told: None).digest("a", seed)
 
     ours = digest(SIZE)
     assert len({ours, digest(replace(SIZE, rates=(1e-3,))), digest(replace(SIZE, tuning=replace(SIZE.tuning, most=4)))}) == 3
@@ -478,9 +480,9 @@ def test_how_an_arm_is_tuned_is_in_its_digest_and_which_seeds_decide_is_not():
 
 
 def test_every_seed_has_images_of_its_own_and_the_first_is_judged_on_other_ones():
-    shop = Workshop(CELLS, SIZE, Path(), lambda *told: None)
-    data = [shop.scale_of(CELLS["bn-standard"], seed).data for seed in (0, 1, 2)]
+    store = CellStore(CELLS, SIZE, Path(), lambda *told: None)
+    data = [store.scale_of(CELLS["bn-standard"], seed).data for seed in (0, 1, 2)]
     assert [(one.split_seed, one.test_from, one.test_limit) for one in data] == [(0, 2000, 2000), (1, 0, 2000), (2, 0, 2000)]
-    assert shop.scale_of(CELLS["bn-foreign"], 1).data.split_seed == 10_001  # another seed's images, the same test rows
-    assert shop.scale_of(CELLS["bn-foreign"], 1).data.test_from == 0
-    assert [shop.scale_of(CELLS["bn-standard"], seed).curve for seed in (0, 1)] == [0, 500]
+    assert store.scale_of(CELLS["bn-foreign"], 1).data.split_seed == 10_001  # another seed's images, the same test rows
+    assert store.scale_of(CELLS["bn-foreign"], 1).data.test_from == 0
+    assert [store.scale_of(CELLS["bn-standard"], seed).curve for seed in (0, 1)] == [0, 500]

@@ -9,7 +9,7 @@ from torch import nn
 from normwise import PGD, FitOptions, Linf, Schedule, evaluate, fit, fold
 from normwise.evaluation.acceleration import FAST, faster
 from normwise.training.recipes import Adversarial
-from normwise.utils.fidelity import unlike
+from normwise.utils.fidelity import difference_from
 from normwise.utils.model_state import copied
 from worlds import THREAT, Stripes, agreeing, balanced, batches, images, trained
 
@@ -62,12 +62,12 @@ def test_logits_and_gradients_are_compared(make, told):
     model = trained()
     before = images(8)
     x = before.clone()
-    assert bool(unlike(model, make(model), x, 0)) == bool(told)
-    assert re.search(told, unlike(model, make(model), x, 0))
+    assert bool(difference_from(model, make(model), x, 0)) == bool(told)
+    assert re.search(told, difference_from(model, make(model), x, 0))
     assert torch.equal(x, before)
     masked = (nn.Sequential(one, nn.ConstantPad1d((0, 1), -1e9)) for one in (model, make(model)))
-    assert bool(unlike(*masked, x, 0)) == bool(told)
-    assert unlike(cut(model), cut(model), x, 0) == ""
+    assert bool(difference_from(*masked, x, 0)) == bool(told)
+    assert difference_from(cut(model), cut(model), x, 0) == ""
 
 
 @pytest.mark.parametrize("wrong", [Off, Misled])

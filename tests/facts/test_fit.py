@@ -228,7 +228,7 @@ def test_the_average_of_a_converted_network_knows_what_training_found_out(buffer
     fitted = fit(model, DATA, Standard(), Linf(), schedule, seed=0, options=FitOptions(folder=tmp_path)).model
     assert not unmapped(fitted)
     again = trained(RNT())
-    checkpoints.give(again, checkpoints.weights(tmp_path / "model.safetensors"))
+    checkpoints.load_into(again, checkpoints.weights(tmp_path / "model.safetensors"))
     torch.testing.assert_close(again(images()), fitted(images()))
 
 
@@ -318,7 +318,7 @@ def test_weights_of_every_kind_are_read(tmp_path, suffix):
     else:
         torch.save({"state_dict": state, "epoch": 3}, path)
     model = trained(seed=1)
-    checkpoints.give(model, checkpoints.weights(path))
+    checkpoints.load_into(model, checkpoints.weights(path))
     assert digest(model) == digest(trained())
 
 
@@ -346,7 +346,7 @@ def test_weights_files_that_are_not_are_refused_and_run_nothing(tmp_path, monkey
         ("part.pt", "lacks conv1.weight"),
     ]:
         with pytest.raises(ValueError, match=told) as caught:
-            checkpoints.give(trained(), checkpoints.weights(tmp_path / name))
+            checkpoints.load_into(trained(), checkpoints.weights(tmp_path / name))
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "evil").exists()
 

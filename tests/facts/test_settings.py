@@ -17,7 +17,7 @@ from normwise.data import DATA
 from normwise.evaluation.acceleration import Speed
 from normwise.models import MODELS
 from normwise.norms import NORMS
-from normwise.registry import kept, plain, stable
+from normwise.registry import as_json, digest_text, plain
 from normwise.threats import THREATS
 from normwise.training.recipes import RECIPES, Standard
 from normwise.utils.batches import as_batches
@@ -69,7 +69,7 @@ class Undeclared:
 def test_numbers_of_numpy_and_torch_are_plain_settings(number, tmp_path):
     """Else a folder takes every radius for the same."""
     assert plain(Linf(number(0.5))) == {"name": "linf", "eps": 0.5}
-    assert stable(PGD(steps=np.int64(5))) == stable(PGD(steps=5))
+    assert digest_text(PGD(steps=np.int64(5))) == digest_text(PGD(steps=5))
     model, rows = trained(), batches()
     evaluate(model, rows, Linf(number(0.0)), [FGSM()], folder=tmp_path)
     with pytest.raises(ValueError, match=r"whose plan\.threat\.eps was 0\.0, not 0\.5"):
@@ -80,7 +80,7 @@ def test_settings_that_no_folder_can_keep_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"Undeclared is not JSON serializable.*; give frozen dataclasses"):
         evaluate(trained(), batches(), THREAT, [Undeclared(0)], folder=tmp_path)
     with pytest.raises(ValueError, match="give frozen dataclasses"):
-        kept({"attack": Undeclared(0)})
+        as_json({"attack": Undeclared(0)})
 
 
 class Signed(nn.Module):

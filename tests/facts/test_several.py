@@ -9,8 +9,8 @@ import torch
 from normwise.attacks import APGD, FGSM, PGD
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
-from normwise.evaluation.several import together
-from normwise.experiments.columns import Columns, beside
+from normwise.evaluation.several import mean_and_union
+from normwise.experiments.columns import Columns, evaluate_columns
 from normwise.norms import MultiBN
 from normwise.norms.surgery.conversion import convert
 from normwise.records import Check, Several
@@ -31,7 +31,7 @@ def test_a_row_counts_in_the_union_only_if_it_stands_under_all():
     model = balanced()
     parts = agreeing(model, batches(size=20))
     found = verdicts(model, parts, FIRST, SECOND)
-    several = together(found)
+    several = mean_and_union(found)
     one, other = (verdict.correct for verdict in found.values())
     assert 0 < int((one & other).sum()) < min(int(one.sum()), int(other.sum()))  # there is something to tell apart
     assert several.union.value == pytest.approx(float((one & other).double().mean()))
@@ -48,20 +48,20 @@ def test_of_coupled_rows_the_attacker_has_one_batch_and_one_kind():
     model = Neighbours(balanced())
     parts = agreeing(model, batches(size=20))
     found = verdicts(model, parts, FIRST, SECOND)
-    several = together(found)
+    several = mean_and_union(found)
     counts = torch.stack([verdict.correct.view(4, 20).sum(1) for verdict in found.values()])
     assert several.union.unit == "batches"
     assert several.union.value == pytest.approx(float(counts.amin(0).sum()) / 80)
     assert several.protocol_union is None
     few = [batch._replace(x=batch.x[:4], y=batch.y[:4], ids=batch.ids[:4]) for batch in parts[:2]]
     columns, verdict = Columns(kinds=("roa",), steps=1, search=0), evaluate(model, few, FIRST)
-    roa = beside(columns, verdict, model, FIRST).evaluations["roa"]
+    roa = evaluate_columns(columns, verdict, model, FIRST).evaluations["roa"]
     assert roa.single.rows > 0  # one image among clean ones, under this attacker
-    both = beside(columns, verdict, model, FIRST)
+    both = evaluate_columns(columns, verdict, model, FIRST)
     each = [verdict.evaluation.headline.value, roa.headline.value]
     assert both.union.value <= min(each)
     assert both.mean.value == pytest.approx(sum(each) / 2)
-    together_alone = beside(dataclasses.replace(columns, alone=False), verdict, model, FIRST).evaluations["roa"]
+    together_alone = evaluate_columns(dataclasses.replace(columns, alone=False), verdict, model, FIRST).evaluations["roa"]
     assert together_alone.single is None
     assert together_alone.robust_accuracy == roa.robust_accuracy
 
@@ -71,7 +71,7 @@ def test_columns_are_attacked_in_their_own_way_and_an_oracle_is_told_apart(tmp_p
     parts = agreeing(model, batches(count=2, size=6))
     columns = Columns(kinds=("roa", "af", "spa"), search=2, repeats=1, queries=5, oracle=True)
     verdict = evaluate(model, parts, FIRST)
-    several = beside(columns, verdict, model, FIRST, folder=tmp_path)
+    several = evaluate_columns(columns, verdict, model, FIRST, folder=tmp_path)
     threats = [one.threat["name"] for one in several.evaluations.values()]
     assert threats == ["patch", "frame", "spa"]
     assert [[one["name"] for one in e.strongest] for e in several.evaluations.values()] == [
@@ -80,10 +80,10 @@ def test_columns_are_attacked_in_their_own_way_and_an_oracle_is_told_apart(tmp_p
         ["sigma_zero", "sparse_rs"],
     ]
     assert list(several.oracle) == ["clean", "linf", "roa"]
-    again = beside(dataclasses.replace(columns, oracle=False), verdict, model, FIRST, folder=tmp_path)
+    again = evaluate_columns(dataclasses.replace(columns, oracle=False), verdict, model, FIRST, folder=tmp_path)
     assert again.union == several.union
     assert again.oracle == {}
-    assert beside(Columns(), verdict, model, FIRST) is None
+    assert evaluate_columns(Columns(), verdict, model, FIRST) is None
 
 
 def test_the_page_shows_each_column_with_its_card_and_says_what_an_oracle_is(tmp_path):

@@ -77,7 +77,7 @@ def test_the_networks_own_parametrizations_are_trained_and_saved_as_they_are(tmp
 
     fitted = fit(own(), Stripes(), Standard(), Linf(), HARSH, seed=0, options=FitOptions(folder=tmp_path)).model
     saved = own()
-    checkpoints.give(saved, checkpoints.weights(tmp_path / "model.safetensors"))
+    checkpoints.load_into(saved, checkpoints.weights(tmp_path / "model.safetensors"))
     assert digest(saved) == digest(fitted)
 
 

@@ -25,6 +25,7 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.experiments.papers import figures
 from normwise.experiments.papers.attackers import ATTACKERS, GROWING, NORMALIZED, TARGET
 from normwise.experiments.papers.cell import built
+from normwise.experiments.papers.cell_store import CellStore
 from normwise.experiments.papers.claims_large import claims_of
 from normwise.experiments.papers.judging import measured
 from normwise.experiments.papers.papers import CELLS
@@ -32,10 +33,9 @@ from normwise.experiments.papers.published import file_of
 from normwise.experiments.papers.run import Reproduce, _before, planned, reproduce
 from normwise.experiments.papers.scale import HISTORY, SCALES, smoke
 from normwise.experiments.papers.starts import inflated, pictures
-from normwise.experiments.papers.tables import beside
-from normwise.experiments.papers.workshop import Workshop
+from normwise.experiments.papers.tables import extra_tables
 from normwise.norms import BN, GN
-from normwise.registry import stable
+from normwise.registry import digest_text
 from normwise.training.loop import fit
 from normwise.types import Batch, silent
 from normwise.utils.model_state import digest
@@ -51,7 +51,7 @@ def say(*words: object) -> tuple[int, str, str]:
 
 def cell(folder: Path, name: str) -> Path:
     """The folder of a cell of the smallest size."""
-    return Workshop(CELLS, smoke(), folder, silent).place(name, 0)
+    return CellStore(CELLS, smoke(), folder, silent).place(name, 0)
 
 
 def record_of(folder: Path, name: str) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def test_every_arm_is_tuned_and_its_record_says_how(folder):
     figures = record["figures"]
     assert (figures["classes"], len(figures["labels"].split())) == (10, len(figures["rows"]["paper"]["0"]))
     assert 1 <= figures["answered"] <= 10
-    shop = Workshop(CELLS, smoke(), folder, silent)
-    assert shop._search(CELLS["bn-standard"], shop.scale.tuning).told() == {
+    store = CellStore(CELLS, smoke(), folder, silent)
+    assert store._search(CELLS["bn-standard"], store.scale.tuning).told() == {
         key: value for key, value in search.items() if key != "seed"
     }  # found, not made again
 
@@ -127,8 +127,8 @@ def test_a_record_without_weights_trains_again_where_another_cell_needs_it(tmp_p
 
 
 def test_the_seed_that_tunes_is_judged_on_rows_of_its_own_and_its_rate_serves_the_others(tmp_path):
-    shop = Workshop(CELLS, replace(smoke(), first=1), tmp_path, silent)
-    tuning, deciding = (shop.make("bn-eighth", seed) for seed in (0, 1))
+    store = CellStore(CELLS, replace(smoke(), first=1), tmp_path, silent)
+    tuning, deciding = (store.make("bn-eighth", seed) for seed in (0, 1))
     assert tuning["training"]["search"] == deciding["training"]["search"]
     assert tuning["figures"]["labels"] != deciding["figures"]["labels"]
     assert [one["scale"]["data"]["split_seed"] for one in (tuning, deciding)] == [0, 1]
@@ -144,7 +144,7 @@ def test_a_published_network_is_known_by_its_file(tmp_path):
 def test_too_few_validation_rows_choose_no_rate(tmp_path):
     few = replace(smoke(), tuning=replace(smoke().tuning, rows=1000))
     with pytest.raises(ValueError, match="on 1000 validation rows or more; the data has 200"):
-        Workshop(CELLS, few, tmp_path, silent).make("bn-eighth", 0)
+        CellStore(CELLS, few, tmp_path, silent).make("bn-eighth", 0)
 
 
 def test_a_cell_of_a_later_seed_waits_for_the_seed_that_tunes_it():
@@ -158,28 +158,30 @@ def test_networks_for_clips_are_made_at_the_size_that_has_clips(tmp_path):
     claims = {preset: next(one for one in claims_of(preset) if one.number == "12") for preset in ("smoke", "s", "m")}
     assert claims["smoke"].cells == claims["s"].cells == ("abnn-clips", "bn-clips")
     assert claims["m"].measure is None
-    shop = Workshop(CELLS, smoke(), tmp_path, silent)
-    clips = shop.scale_of(CELLS["bn-clips"]).data.test(batch_size=2)[0].x
-    assert shop.untrained("bn-clips", 0).eval()(clips).shape == (2, 4)
-    network = inflated(shop.scale_of(CELLS["abnn-clips"]), pictures(4)(shop.scale))
+    store = CellStore(CELLS, smoke(), tmp_path, silent)
+    clips = store.scale_of(CELLS["bn-clips"]).data.test(batch_size=2)[0].x
+    assert store.untrained("bn-clips", 0).eval()(clips).shape == (2, 4)
+    network = inflated(store.scale_of(CELLS["abnn-clips"]), pictures(4)(store.scale))
     assert network.eval()(clips).shape == (2, 4)
     with pytest.raises(ValueError, match="bn-clips is made of clips, and this size has none"):
-        Workshop(CELLS, SCALES["m"](), tmp_path, silent).schedule(CELLS["bn-clips"])
-    assert [shop.scale_of(CELLS[name]).data.axis for name in ("bn-clips", "bn-clips-other")] == ["horizontal", "vertical"]
+        CellStore(CELLS, SCALES["m"](), tmp_path, silent).schedule(CELLS["bn-clips"])
+    assert [store.scale_of(CELLS[name]).data.axis for name in ("bn-clips", "bn-clips-other")] == ["horizontal", "vertical"]
 
 
 @pytest.mark.parametrize("name", ["bn-standard-columns", "bn-clips-columns"])
 def test_columns_hold_each_attacker_their_mean_and_their_union(name, tmp_path):
-    shop = Workshop(CELLS, replace(smoke(), batch_size=10), tmp_path, silent)
-    scale = shop.scale_of(CELLS[name])
-    found = measured(CELLS[name], shop.untrained(CELLS[name].needs[0], 0), replace(scale, batch_size=10), 0)
+    store = CellStore(CELLS, replace(smoke(), batch_size=10), tmp_path, silent)
+    scale = store.scale_of(CELLS[name])
+    found = measured(CELLS[name], store.untrained(CELLS[name].needs[0], 0), replace(scale, batch_size=10), 0)
     columns = found["columns"]
     assert list(columns) == ["linf", "l2", "multav", "roa", "af", "spa", "mean", "union"]
     assert all(one["strongest"] <= one["protocol"] <= found["clean"] for one in columns.values())
     each = [one["strongest"] for kind, one in columns.items() if kind not in ("mean", "union")]
     assert columns["mean"]["strongest"] == pytest.approx(sum(each) / 6)
     assert columns["union"]["strongest"] <= min(each)
-    (table,) = (one for one in beside({name: [{"training": None, "figures": found}]}) if one.title == "Several attackers")
+    (table,) = (
+        one for one in extra_tables({name: [{"training": None, "figures": found}]}) if one.title == "Several attackers"
+    )
     assert len(table.rows[0]) == len(table.heads) == 11
 
 
@@ -188,8 +190,8 @@ def test_a_corrupted_cell_holds_what_the_network_answers(folder):
     assert {kind: list(each) for kind, each in figures["corruptions"].items()} == {
         kind: list("12345") for kind in CORRUPTIONS
     }
-    shop = Workshop(CELLS, smoke(), folder, silent)
-    network, (first, *_) = shop.network("bn-standard", 0), shop.scale.data.test(batch_size=50)
+    store = CellStore(CELLS, smoke(), folder, silent)
+    network, (first, *_) = store.network("bn-standard", 0), store.scale.data.test(batch_size=50)
     for bits, batch in (
         (figures["rows"]["clean"], first),
         (figures["rows"]["corruptions"]["fog"]["3"], corrupted(first, CORRUPTIONS["fog"], 3)),
@@ -303,12 +305,12 @@ def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tm
         assert {p.device for p in model.parameters()} == {torch.device("meta")}
         raise Stopped
 
-    monkeypatch.setattr("normwise.experiments.papers.run.place", lambda settings: torch.device("meta"))
-    monkeypatch.setattr("normwise.experiments.papers.workshop.fit", watched)
+    monkeypatch.setattr("normwise.experiments.papers.run.set_up_device", lambda settings: torch.device("meta"))
+    monkeypatch.setattr("normwise.experiments.papers.cell_store.fit", watched)
     for name in ("bn-eighth", "affine-random"):  # one that trains whole, one of which a part trains
         with pytest.raises(Stopped):
             reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, silent)
-    here, there = (Workshop(CELLS, smoke(), tmp_path, lambda *told: None, device) for device in ("cpu", "meta"))
+    here, there = (CellStore(CELLS, smoke(), tmp_path, lambda *told: None, device) for device in ("cpu", "meta"))
     assert here.digest("bnwot", 0) == there.digest("bnwot", 0)
 
 
@@ -317,8 +319,8 @@ def test_what_a_stopped_process_trained_counts_in_a_cells_seconds(monkeypatch, t
         fitted = fit(*args, **options)
         return fitted._replace(training=replace(fitted.training, seconds=1000 + fitted.training.seconds))
 
-    monkeypatch.setattr("normwise.experiments.papers.workshop.fit", resumed)
-    record = Workshop(CELLS, smoke(), tmp_path, silent).make("bn-eighth", 0)
+    monkeypatch.setattr("normwise.experiments.papers.cell_store.fit", resumed)
+    record = CellStore(CELLS, smoke(), tmp_path, silent).make("bn-eighth", 0)
     assert 1000 < record["training"]["seconds"] < record["seconds"] < 1200
 
 
@@ -350,12 +352,12 @@ def test_controls_that_no_claim_needs_are_made_once():
 
 def test_records_of_before_are_read_as_history_and_never_taken_for_cells_of_today():
     kept = Path(__file__).parents[2] / "results/reproduce/cpu"
-    shop = Workshop(CELLS, HISTORY["cpu"](), kept, silent)
+    store = CellStore(CELLS, HISTORY["cpu"](), kept, silent)
     paths = list(kept.glob("cells/*/record.json"))
     assert len(paths) >= 17
-    found = {(name, seed) for seed, each in shop.records().items() for name in each}
+    found = {(name, seed) for seed, each in store.records().items() for name in each}
     assert len(found) == len(paths)
-    assert not [one for one in found if shop.record(*one) is not None]
+    assert not [one for one in found if store.record(*one) is not None]
 
 
 def test_a_record_of_before_is_shown_and_a_cell_is_made_beside_it(folder, tmp_path):
@@ -366,11 +368,11 @@ def test_a_record_of_before_is_shown_and_a_cell_is_made_beside_it(folder, tmp_pa
     del record["digest_version"]
     record["figures"]["clean"] = 0.123
     (old / "record.json").write_text(json.dumps(record))
-    shop = Workshop(CELLS, smoke(), tmp_path, silent)
-    assert shop.record("bn-standard", 0) is None
-    assert shop.records()[0]["bn-standard"]["figures"]["clean"] == 0.123
+    store = CellStore(CELLS, smoke(), tmp_path, silent)
+    assert store.record("bn-standard", 0) is None
+    assert store.records()[0]["bn-standard"]["figures"]["clean"] == 0.123
     shutil.copytree(cell(folder, "bn-standard"), cell(tmp_path, "bn-standard"))
-    assert shop.records()[0]["bn-standard"]["figures"] == record_of(folder, "bn-standard")["figures"]
+    assert store.records()[0]["bn-standard"]["figures"] == record_of(folder, "bn-standard")["figures"]
     assert json.loads((old / "record.json").read_text()) == record
 
 
@@ -385,7 +387,7 @@ def test_an_option_that_is_added_with_a_default_moves_no_digest_and_no_draw():
         return longer(**{field.name: getattr(value, field.name) for field in dataclasses.fields(kind)} | changes)
 
     def digest_of(cell, scale):
-        return Workshop({**CELLS, "bn-at": cell}, scale, Path(), silent).digest("bn-at", 0)
+        return CellStore({**CELLS, "bn-at": cell}, scale, Path(), silent).digest("bn-at", 0)
 
     scale, now = smoke(), CELLS["bn-at"]
     attacks = {"paper": more(scale.paper), "strongest": tuple(map(more, scale.strongest))}
@@ -396,7 +398,7 @@ def test_an_option_that_is_added_with_a_default_moves_no_digest_and_no_draw():
     assert digest_of(later, more(then, sparkle=8)) != ours
     assert digest_of(replace(now, begin=built(GN())), scale) != ours
     attack, model, parts = more(PGD(steps=3)), balanced(), batches()
-    assert stable(attack) == stable(PGD(steps=3)) != stable(PGD(steps=4))
+    assert digest_text(attack) == digest_text(PGD(steps=3)) != digest_text(PGD(steps=4))
     assert torch.equal(*(evaluate(model, parts, THREAT, one).x_adv for one in (PGD(steps=3), attack)))
 
 
@@ -405,17 +407,17 @@ def test_cells_of_other_data_are_made_only_when_named_and_say_what_is_missing(tm
     asked = planned(Reproduce(preset="s", only=("abnn-other",), seeds=1))
     assert asked == [("other-standard", 0), ("abnn-other", 0), ("other-standard", 1), ("abnn-other", 1)]
     monkeypatch.setenv("NORMWISE_DATA", str(tmp_path))
-    shop = Workshop(CELLS, SCALES["s"](), tmp_path, silent)
-    assert shop.scale_of(CELLS["other-standard"]).data.size == 32
-    assert shop.scale_of(CELLS["abnn-other"], 1).data == replace(shop.scale.data, split_seed=1)
+    store = CellStore(CELLS, SCALES["s"](), tmp_path, silent)
+    assert store.scale_of(CELLS["other-standard"]).data.size == 32
+    assert store.scale_of(CELLS["abnn-other"], 1).data == replace(store.scale.data, split_seed=1)
     for preset, reason in (("s", f"put it at {tmp_path / 'tiny-imagenet-20'}"), ("smoke", "no data but digits comes")):
         status, _, err = say("abnn", "--preset", preset, "--only", "[abnn-other]", "--out", tmp_path / preset)
         assert (status, reason in err) == (2, True), err
-    before = shop.digest("other-standard", 0)
+    before = store.digest("other-standard", 0)
     (tmp_path / "elsewhere/tiny-imagenet-20").mkdir(parents=True)
     monkeypatch.setenv("NORMWISE_DATA", str(tmp_path / "elsewhere"))
-    assert shop.digest("other-standard", 0) == before  # where data lies is no setting
-    assert shop.digest("abnn-other", 0) != shop.digest("abnn", 0)
+    assert store.digest("other-standard", 0) == before  # where data lies is no setting
+    assert store.digest("abnn-other", 0) != store.digest("abnn", 0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from normwise.attacks import APGD, PGD
-from normwise.auditing.auditor import Audit, audit, claimed
+from normwise.auditing.auditor import Audit, audit, read_claim
 from normwise.auditing.broken_defenses import BROKEN, Cut, before
 from normwise.auditing.checks import CHECKS, Case, cutting_layers, neighbours
 from normwise.auditing.options import AuditOptions
@@ -287,13 +287,13 @@ def test_one_row_and_neighbours_matter_exactly_where_rows_are_coupled():
 @pytest.mark.parametrize("text", ["much", "1.5", "-0.1", "nan"])
 def test_a_claim_that_is_no_share_is_refused(text):
     with pytest.raises(ValueError, match="give the claimed robust accuracy as a share"):
-        claimed(text)
+        read_claim(text)
 
 
 def test_a_record_says_its_protocol_and_what_it_declares(tmp_path):
     record = result("bnwot")
     path = write(tmp_path / "result.json", to_json(record))
-    claim = claimed(str(path))
+    claim = read_claim(str(path))
     assert (claim.share, claim.data) == (record.evaluation.robust_accuracy.value, "digits")
     assert claim.under["threat"] == record.evaluation.threat
     assert claim.declares == ("coupled",)

@@ -55,7 +55,7 @@ def test_checks_warn_of_what_they_should_and_of_nothing_else():
     ],
 )
 def test_a_network_is_dead_if_almost_all_images_get_one_class(answers, labels, status):
-    assert dead.look(torch.tensor(answers), torch.tensor(labels)).status == status
+    assert dead.check_decision(torch.tensor(answers), torch.tensor(labels)).status == status
 
 
 @pytest.mark.parametrize("before", [lambda x: x / 255, lambda x: (x + 1) / 2], ids=["0 to 255", "-1 to 1"])

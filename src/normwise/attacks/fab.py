@@ -92,12 +92,15 @@ class FAB(BaseAttack):
             for restart in range(self.restarts):
                 rows = best.standing
                 if len(rows):
-                    around, left = region.select(rows), _Left(rows, x[rows], y[rows], None if goal is None else goal[rows])
+                    around, left = (
+                        region.select(rows),
+                        _RemainingRows(rows, x[rows], y[rows], None if goal is None else goal[rows]),
+                    )
                     start = (left.x + around.start()) / 2 if restart else left.x
                     self._approach(oracle, around, left, start, best)
         return best.x_adv, best.first_hit
 
-    def _approach(self, oracle: Oracle, region: Region, left: _Left, now: Images, best: Best) -> None:
+    def _approach(self, oracle: Oracle, region: Region, left: _RemainingRows, now: Images, best: Best) -> None:
         """One search from the images `now`, for one target, over the rows that are left."""
         rows, x, y, goal = left
         nearest, least = now.clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
@@ -172,7 +175,7 @@ class FAB(BaseAttack):
         best.offer(rows, x_adv, oracle.margin(logits, y), oracle.reached(logits, y), step)
 
 
-class _Left(NamedTuple):
+class _RemainingRows(NamedTuple):
     """Rows that are still searched: their indices, clean images, labels, and the classes to go to (None: the nearest)."""
 
     rows: Tensor

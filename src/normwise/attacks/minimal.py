@@ -15,7 +15,7 @@ from ..types import WHOLE, Images, Labels, Logits, PerRow, Region, Search, Threa
 from ..utils.per_row import over
 from .base import BaseAttack
 from .best_iterate import Best
-from .oracle import Look, Oracle
+from .oracle import LossAndGradient, Oracle
 
 TINY = 1e-6  # keeps a distance of 0 from being divided by
 
@@ -129,7 +129,7 @@ class Walk:
 
     def look(
         self, points: Images, loss: Callable[..., Tensor], *state: Tensor, more: tuple[Tensor, ...] = ()
-    ) -> tuple[Look, Tensor, list[Tensor]]:
+    ) -> tuple[LossAndGradient, Tensor, list[Tensor]]:
         """Look at `loss(logits, y, *more)` from these points: the look, which are misclassified, and the rest of the state.
 
         Rows that are done leave: all that is returned belongs to the rows that stay.
@@ -138,7 +138,7 @@ class Walk:
         look = self.track.oracle.gradient(points, self.y, loss, self.region.victims, *more)
         wrong, done = self.see(points, look.logits)
         grad, per_row, logits, wrong, *state_left = self.leave(done, *look, wrong, *state)
-        return Look(grad, per_row, logits), wrong, state_left
+        return LossAndGradient(grad, per_row, logits), wrong, state_left
 
     def last(self, points: Images) -> None:
         """Look at points from which no step is made any more."""

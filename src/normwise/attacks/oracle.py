@@ -16,7 +16,7 @@ from ..utils.per_row import over
 T = TypeVar("T", bound="tuple[Tensor, ...]")
 
 
-class Look(NamedTuple):
+class LossAndGradient(NamedTuple):
     """One look at the loss from a point: the gradient in pixels, the loss per row, the logits."""
 
     grad: Images
@@ -64,7 +64,7 @@ class Oracle:
 
     def gradient(
         self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool = True
-    ) -> Look:
+    ) -> LossAndGradient:
         """The gradient in pixels of `loss(logits, y, *more)` summed over the victims; `more` has one value per row each.
 
         `fallen=False`: rows that have reached the goal need no gradient; where they are many it is 0, and not paid for.
@@ -73,7 +73,7 @@ class Oracle:
         is not finite: an attack that goes on without a gradient only seems to be defended against.
         """
 
-        def work(x: Images, y: Labels, victims: Rows, *more: Tensor) -> Look:
+        def work(x: Images, y: Labels, victims: Rows, *more: Tensor) -> LossAndGradient:
             return self._look(x, y, loss, victims, *more, fallen=fallen)
 
         look = self._pass(work, x, y, victims, *more)
@@ -88,12 +88,14 @@ class Oracle:
         """An oracle that answers with means over so many draws of noise inside the model, or of the rows beside a row."""
         return self if draws == 1 else Averaged(self, draws, x if over == "peers" else None, generator)
 
-    def _look(self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool) -> Look:
+    def _look(
+        self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool
+    ) -> LossAndGradient:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = self._forward(x)
             per_row = loss(logits, y, *more)
-        look = Look(torch.zeros_like(x), per_row.detach().to(_like(x)), _as_pixels(logits.detach(), x))
+        look = LossAndGradient(torch.zeros_like(x), per_row.detach().to(_like(x)), _as_pixels(logits.detach(), x))
         if not fallen:
             stands = ~self.reached(look.logits, y)
             if 3 * stands.sum() < 2 * len(x):  # cheaper to look at these once more than to go back through all
@@ -152,12 +154,12 @@ class Averaged(Oracle):
 
     def gradient(
         self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool = True
-    ) -> Look:  # a row that falls in one draw may stand in the mean: it needs its gradient
-        def look(x: Images, kept: Rows) -> Look:
+    ) -> LossAndGradient:  # a row that falls in one draw may stand in the mean: it needs its gradient
+        def look(x: Images, kept: Rows) -> LossAndGradient:
             return self.oracle.gradient(x, y, loss, victims & kept, *more)
 
         looks = [self._mixed(x, look) for _ in range(self.draws)]
-        return Look(*(torch.stack(part).mean(0) for part in zip(*looks, strict=True)))
+        return LossAndGradient(*(torch.stack(part).mean(0) for part in zip(*looks, strict=True)))
 
     def _mixed(self, x: Images, ask: Callable[[Tensor, Tensor], T]) -> T:
         """Ask about all rows; with peers about each half beside clean images, and put the halves together."""

@@ -17,7 +17,7 @@ from .. import losses
 from ..seeding import by_row
 from ..threats.masked import MaskedRegion, PatchRegion, plane
 from ..types import WHOLE, Goal, Images, Labels, Region, ThreatModel
-from ..utils.batches import beyond
+from ..utils.batches import range_problem
 from ..utils.model_state import device_of
 from .base import BaseAttack, at_least, positive, restarted
 from .oracle import Oracle
@@ -105,7 +105,7 @@ class Universal(BaseAttack):
         while (left := self.updates - maker.update) > 0:
             before = seen
             for x, y, *_ in islice(batches, left):
-                if told := beyond(x):
+                if told := range_problem(x):
                     raise ValueError(f"{self.name} makes its pattern from images in [0, 1]; got {told}")
                 self._update(maker, model, x.to(where), y.to(where), threat, generator)
                 seen += len(y)

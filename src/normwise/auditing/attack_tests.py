@@ -19,7 +19,7 @@ from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan, check_attacks
 from ..evaluation.predictor import check_network
 from ..models import ResNet
-from ..models.loading import Loaded, load, told
+from ..models.loading import Loaded, load, report_notes
 from ..norms import BN
 from ..records import Check, provenance, to_json, write
 from ..registry import plain
@@ -32,7 +32,7 @@ from ..types import Attack, Batch, Data, Report, Search, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, moved, running, untouched
-from ..utils.run import check_running, place
+from ..utils.run import check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
 from .planted import planted_images
 
@@ -82,7 +82,7 @@ def run_selftest(settings: SelfTest, folder: Path, report: Report) -> list[Check
     Raises ValueError as `selftest` does, and for a folder that another run filled.
     """
     check_folder(settings, folder)
-    device, loaded = place(settings), list[Loaded]()
+    device, loaded = set_up_device(settings), list[Loaded]()
     x, y, ids = settings.data.test(batch_size=settings.rows)[0]
     batch = Batch(x.to(device), y.to(device), ids)
     check_attacks([settings.attack], settings.threat, batch)
@@ -95,7 +95,7 @@ def run_selftest(settings: SelfTest, folder: Path, report: Report) -> list[Check
             model = ResNet(depth=8)(BN(), classes=digits.classes, mean=digits.mean, std=digits.std).to(device)
         model, _ = fit(model, digits, Standard(), settings.threat, Schedule(epochs=1), seed=settings.seed)
     check_network(model, batch)
-    said = told(loaded, report)
+    said = report_notes(loaded, report)
     keep_settings(settings, folder)
     checks = selftest(model, batch, settings.threat, settings.attack, seed=settings.seed, report=report)
     write(

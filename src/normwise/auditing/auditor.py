@@ -22,7 +22,7 @@ from ..evaluation.forecast import forecast
 from ..evaluation.plan import check_attacks
 from ..evaluation.predictor import check_network
 from ..evaluation.store import PARTS, Shard
-from ..models.loading import check_named, load, told
+from ..models.loading import check_named, load, report_notes
 from ..records import Check, provenance, read_result, to_json, write
 from ..registry import plain
 from ..report.audit import RECORD
@@ -33,9 +33,9 @@ from ..utils.forward import in_time, until
 from ..utils.hashing import settings_of
 from ..utils.model_state import device_of, digest, moved
 from ..utils.per_row import first_rows
-from ..utils.run import check_running, place
+from ..utils.run import check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
-from ..utils.workers import check_devices, helped, one_of
+from ..utils.workers import check_devices, for_process, helped
 from .checks import CHECKS, Audited, Case, Found, conclude, copy_of, in_a_process
 from .checks.record import LATE, read
 from .options import DECLARABLE, AuditOptions, check_declares
@@ -99,7 +99,7 @@ class Audit:
             raise ValueError(f"rows is {self.rows}, victims {self.victims} and budget {self.budget}; give numbers above 0")
         check_named(self.model, "audit")
         check_declares(self.declares)
-        claimed(self.claim)
+        read_claim(self.claim)
 
 
 class Claim(NamedTuple):
@@ -111,7 +111,7 @@ class Claim(NamedTuple):
     declares: tuple[str, ...] = ()
 
 
-def claimed(text: str) -> Claim:
+def read_claim(text: str) -> Claim:
     """Read a claim: a share, or the `result.json` of a run, which says its protocol and what it measured. Raises ValueError."""
     if not text:
         return Claim()
@@ -144,9 +144,9 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
 
     Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
-    started, claim = time.monotonic(), claimed(settings.claim)
-    mine = one_of(settings, 0)
-    device = place(mine)
+    started, claim = time.monotonic(), read_claim(settings.claim)
+    mine = for_process(settings, 0)
+    device = set_up_device(mine)
     data = str(getattr(settings.data, "name", ""))
     if claim.data and claim.data != data:
         raise ValueError(
@@ -164,7 +164,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     _together(model, batches[0])
     check_attacks((), settings.threat, batches[0])
     twins = [load(settings.twin, views=named[2])] if settings.twin not in ("train", "none") else []
-    said = told([loaded, *twins], report)
+    said = report_notes([loaded, *twins], report)
     keep_settings(settings, folder)
     _foretell(settings, model, batches, report)
     options = AuditOptions(
@@ -224,12 +224,12 @@ def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], repor
 
 
 def _help(settings: Audit, number: int, folder: Path, options: AuditOptions) -> None:
-    device = place(settings)
+    device = set_up_device(settings)
     twin = settings.twin not in ("train", "none") and moved(load(settings.twin, views=_named(settings)[2]).model, device)
     share = Shard(folder / PARTS, number, settings.devices, whole=True)
     options = dataclasses.replace(options, share=share, twin=twin or trained_twin(settings, folder / PARTS, silent))
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
-    model, claim = moved(load(*_named(settings)).model, device), claimed(settings.claim).share
+    model, claim = moved(load(*_named(settings)).model, device), read_claim(settings.claim).share
     audit(model, batches, settings.threat, claim=claim, seed=settings.seed, options=options)
 
 

@@ -17,7 +17,7 @@ from ..training.recipes import Standard
 from ..training.schedule import Schedule
 from ..types import Report
 from ..utils.model_state import moved
-from ..utils.run import place
+from ..utils.run import set_up_device
 from .checks import CHECKS
 
 TWIN_PIXELS = 60_000 * 32 * 32  # that it sees in training, with repetitions
@@ -47,7 +47,7 @@ def trained_twin(settings: Any, folder: Path, report: Report) -> nn.Module | Non
         report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
 
     made = fit(
-        moved(small, place(settings)),
+        moved(small, set_up_device(settings)),
         data,
         Standard(),
         settings.threat,

@@ -29,7 +29,7 @@ from ..registry import plain
 from ..report.card import length
 from ..types import silent
 from ..utils.run_folder import nothing_left
-from ..utils.workers import here
+from ..utils.workers import current_rank
 from . import defaults, summaries
 from .audits import audit_networks
 from .listing import show_choices, show_status
@@ -42,9 +42,9 @@ from .working import working
 def run(verb: str, description: str, words: Sequence[str]) -> int:
     """Run one verb; returns the exit status: 1 where a self-test or a cell fails. Bad input: one line on stderr, status 2."""
     try:
-        if here().size > 1 and verb != "train":
+        if current_rank().size > 1 and verb != "train":
             raise ValueError(
-                f"{here().size} processes were started together, which normwise {verb} does not need; start it once"
+                f"{current_rank().size} processes were started together, which normwise {verb} does not need; start it once"
             )
         commit()  # of the code that runs, before anybody changes it
         return _VERBS[verb](description, ["--data.download=true" if word == "--download" else word for word in words]) or 0
@@ -92,7 +92,7 @@ def _bench(description: str, words: Sequence[str]) -> int:
 def _train(description: str, words: Sequence[str]) -> None:
     verb = Verb("train", f"{description}; PRESET: {', '.join(PRESETS)}", "runs/train", "[PRESET|MODEL]", 0, 1)
     e, _, out = parse(verb, Experiment, words, defaults.for_train)
-    e, rank = counted(e), here().rank
+    e, rank = counted(e), current_rank().rank
     if rank:  # of several processes that torchrun has started: the first one evaluates and reports
         if not experiment.finished(e, out):
             experiment.train(e, out, silent)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..records import write
 from ..types import Report, silent
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from .array_checks import need
 
 Kind = Literal["clips", "images"]
@@ -58,7 +58,7 @@ def holds(kind: Kind, folder: Path) -> bool:
     return (folder / f"{kind}.json").is_file()
 
 
-def place(kind: Kind, parent: Path, root: Path, listing: Listing, decoding: str) -> Path:
+def cache_folder(kind: Kind, parent: Path, root: Path, listing: Listing, decoding: str) -> Path:
     """The folder below `parent` for what is decoded: another one where a file, or how it is decoded, is another."""
     paths = [root / file for file in listing.files]  # a link may lead nowhere, which decoding tells
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in paths]
@@ -185,6 +185,6 @@ def read(kind: Kind, folder: Path) -> tuple[Listing, Tensor]:
                 raise ValueError(f"{pixels.name} with another checksum")
     except Exception as error:
         raise ValueError(
-            f"{folder} must hold {kind} ({format_of(kind)}); got {brief(error)}; delete it, and make it again"
+            f"{folder} must hold {kind} ({format_of(kind)}); got {one_line(error)}; delete it, and make it again"
         ) from None
     return listing, torch.from_file(str(pixels), shared=False, size=math.prod(shape), dtype=torch.uint8).view(shape)

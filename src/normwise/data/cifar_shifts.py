@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..registry import unknown
 from ..types import Batch
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from .array_checks import Arrays, need
 from .corruptions import CORRUPTIONS
 from .corruptions.kind import SEVERITIES, check_severity
@@ -33,7 +33,9 @@ def mapped(file: Path, kind: str) -> Iterator[NDArray[Any]]:
     try:
         yield np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:
-        raise ValueError(f"{file} must be {kind}; got {brief(error)}; fetch it again, or point at another place") from None
+        raise ValueError(
+            f"{file} must be {kind}; got {one_line(error)}; fetch it again, or point at another place"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import zlib
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from .array_checks import need
 
 
@@ -100,4 +100,4 @@ def _stream(url: str, checksum: str, path: Path) -> None:
 
 
 def _failed(url: str, error: Exception, advice: str) -> ValueError:
-    return ValueError(f"{url} must be downloaded; got {brief(error)}; try again, or {advice}")
+    return ValueError(f"{url} must be downloaded; got {one_line(error)}; try again, or {advice}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..limits import DATA, content
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from .tensors import TensorData
 
 
@@ -26,7 +26,7 @@ def reading(file: Path, kind: str, most: int = DATA) -> Iterator[bytes]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} must be {kind}; got {brief(error)}; replace it, or point at another place") from None
+        raise ValueError(f"{path} must be {kind}; got {one_line(error)}; replace it, or point at another place") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..seeding import generator
 from .array_checks import Arrays, need
-from .cache import Listing, holds, keep, place, read
+from .cache import Listing, cache_folder, holds, keep, read
 from .files import reading
 from .listing import PICTURES, Labelled, labelled, test_folder, train_folder, validation_folder
 from .tensors import TensorData, stratified
@@ -97,7 +97,7 @@ class ImageFolder(TensorData):
         y = torch.tensor([label for _, label in files])
         sides, first = [side for side, half in halves.items() for _ in half], self._image(files[0][0])
         listing = Listing(files=[*paths], labels=y.tolist(), sides=sides, names=names)
-        where = place("images", Path(self.cache).expanduser(), root, listing, f"{self.size} {self.channels}")
+        where = cache_folder("images", Path(self.cache).expanduser(), root, listing, f"{self.size} {self.channels}")
         if not holds("images", where):
             keep("images", where, listing, first.shape, lambda file: self._alike(paths[file], first, files[0][0]))
         sizes = [len(half) for half in halves.values()]

@@ -15,7 +15,7 @@ from ..data import DATA, Digits, find
 from ..diagnostics import DIAGNOSES
 from ..evaluation.coupling import coupling_in
 from ..evaluation.predictor import check_images, check_network
-from ..models.loading import check_models, is_function, load, told
+from ..models.loading import check_models, is_function, load, report_notes
 from ..norms import norm_reads
 from ..records import provenance, to_json, write
 from ..registry import plain
@@ -25,7 +25,7 @@ from ..types import Batch, Data, Report, ThreatModel, silent
 from ..utils.batches import Rows, as_batches
 from ..utils.model_state import device_of, digest, moved, refuse_lazy, running
 from ..utils.per_row import first_rows
-from ..utils.run import check_running, place
+from ..utils.run import check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
 from .table import Diagnosis, Table
 
@@ -98,14 +98,14 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     Raises ValueError for a network or data that cannot be used, and for a folder that another run filled.
     """
     check_folder(settings, folder)
-    device = place(settings)
+    device = set_up_device(settings)
     views = getattr(settings.data, "views", 1)
     loaded = {name: load(name, settings.weights if is_function(name) else "", views) for name in settings.models}
     models = {name: moved(one.model, device) for name, one in loaded.items()}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():
         check_all(name, model, batches)
-    said = told(loaded.values(), report)
+    said = report_notes(loaded.values(), report)
     keep_settings(settings, folder)
     each = diagnose(models, batches, settings.threat, settings.only, seed=settings.seed, report=report)
     found = Diagnosed(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..norms.surgery.folding import fold
 from ..registry import check_words
 from ..types import Images
-from ..utils.fidelity import unlike
+from ..utils.fidelity import difference_from
 from ..utils.layout import layout
 from ..utils.model_state import copied
 from ..utils.per_row import over
@@ -66,18 +66,18 @@ class Copies(NamedTuple):
     """The copies to search on, one or none, and why one that was made is not used."""
 
     made: tuple[nn.Module, ...] = ()
-    unlike: str = ""
+    difference: str = ""
 
 
 def faster(model: nn.Module, speed: Speed, x: Images, seed: int) -> Copies:
-    """A copy of the model to search on, if it can be made, and answers `x` alike up to rounding (see `fidelity.unlike`)."""
+    """A copy of the model to search on, if it can be made, and answers `x` alike up to rounding (see `fidelity.difference_from`)."""
     if speed == speed.on_the_model:
         return Copies()
     try:
         with torch.inference_mode(False):  # in which the copy could have no gradient
             made = _copy(model, speed, x)
-        differs = unlike(model, made, x, seed, speed.precision)
-        return Copies(unlike=differs) if differs else Copies((made,))
+        differs = difference_from(model, made, x, seed, speed.precision)
+        return Copies(difference=differs) if differs else Copies((made,))
     except TimeoutError:
         raise
     except Exception:  # a model that cannot be copied or asked this way is searched as it is

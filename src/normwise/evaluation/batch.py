@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..registry import DIGEST_VERSION, stable
+from ..registry import DIGEST_VERSION, digest_text
 from ..seeding import generator
 from ..types import Attack, Batch, Labels, PerRow, Proposal, Region, Rows
 from .predictor import Predictor, check_images
@@ -198,7 +198,7 @@ def _propose(
     """Run one attack on a batch, check that its images are allowed; returns them for all rows, the others untouched."""
     predictor, plan = prepared.predictor, prepared.plan
     chosen = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device) if only is None else only
-    rng, search = generator(plan.seed, stable(attack), DIGEST_VERSION, index), plan.search(only is not None, stops)
+    rng, search = generator(plan.seed, digest_text(attack), DIGEST_VERSION, index), plan.search(only is not None, stops)
     x, aim = batch.x[chosen], prepared.aims[index].to(batch.y)[chosen]
     proposal = attack(attacked, x, aim, plan.threat, generator=rng, search=search)
     predictor.forwards += proposal.forwards

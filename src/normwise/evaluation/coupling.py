@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..seeding import generator
 from ..types import Batch, Images
 from ..utils.batches import Rows, images_of
-from ..utils.fidelity import apart
+from ..utils.fidelity import logit_distance
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, digest, loose_tensors, modes_of, untouched
 from ..utils.per_row import over
@@ -30,7 +30,7 @@ class Coupling:
     random          the same batch gives other logits when the model's own random draws are others, wherever it draws them
     stateful        a forward pass, with a gradient asked for or without, changes a buffer, a parameter or a mode; or it
                     changes tensors that modules hold, and the next answer with them
-    largest_change  of a logit of an untouched row, as `utils.fidelity.apart` measures it
+    largest_change  of a logit of an untouched row, as `utils.fidelity.logit_distance` measures it
     tolerance       what repeating the same pass explains, in the same units
     flips           untouched rows whose decision changed with their neighbours, out of `rows`
     """
@@ -61,7 +61,7 @@ def coupling_in(model: nn.Module, batches: Sequence[Batch], *, seed: int = 0) ->
     whole = [batch.x for batch in batches if len(batch.y) == size][:2]
     with torch.no_grad(), untouched(model, generator(seed, "whole")):
         few, many = (logits_of(model, x.to(device_of(model)).clone()).double() for x in (shown[0], whole[0]))
-    same = float(apart(many[: len(few)], few).amax()) <= found.tolerance
+    same = float(logit_distance(many[: len(few)], few).amax()) <= found.tolerance
     return found if same else measure_coupling(model, whole, seed=seed)
 
 
@@ -115,7 +115,7 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
     halves = place % 2 == 0, place % 2 == 1
 
     def moved(answer: Tensor, expected: Tensor) -> float:
-        found = float(apart(answer, expected).amax()) if len(expected) else 0.0
+        found = float(logit_distance(answer, expected).amax()) if len(expected) else 0.0
         return math.inf if math.isnan(found) else found  # a row that neighbours turn into no number is not left alone
 
     base = None
@@ -164,4 +164,4 @@ def _remembers(model: nn.Module, x: Images, seed: int, tolerance: float) -> bool
                 return logits_of(model, x.clone()).double()
 
     fresh, after, again = ask(), ask(1 - x), ask()
-    return float(apart(after, fresh).amax()) > tolerance >= float(apart(again, fresh).amax())
+    return float(logit_distance(after, fresh).amax()) > tolerance >= float(logit_distance(again, fresh).amax())

@@ -18,16 +18,16 @@ FEW = 20  # images, below which chance may give most of them one class
 
 
 def asked(model: nn.Module, batches: Sequence[Batch], seed: int) -> Check:
-    """Ask a network, in evaluation mode, about images (see `look`)."""
+    """Ask a network, in evaluation mode, about images (see `check_decision`)."""
     with running(model, "eval"):
         predictor = Predictor(model, seed)
         answers = torch.cat(
             [predictor.answers(*(part.to(predictor.device) for part in (b.x, b.y)))[0].cpu() for b in batches]
         )
-    return look(answers, torch.cat([batch.y for batch in batches]))
+    return check_decision(answers, torch.cat([batch.y for batch in batches]))
 
 
-def look(answers: Tensor, labels: Tensor) -> Check:
+def check_decision(answers: Tensor, labels: Tensor) -> Check:
     """Warn if the most frequent answer's share exceeds that of the most frequent label by more than half of what is left to 1.
 
     `answers` and `labels` are classes, (n,) each.

@@ -208,7 +208,9 @@ class _Run:
         )
         if again:
             first = self.batches[prepared.batches[0]]
-            evaluation = annotate(evaluation, prepared.predictor.model, first, rows, plan.every, prepared.unlike, refused)
+            evaluation = annotate(
+                evaluation, prepared.predictor.model, first, rows, plan.every, prepared.difference, refused
+            )
         batches = Chosen(self.batches, self.mine)
         return Verdict(evaluation=evaluation, attacks=plan.every, rows=rows, batches=batches, adversarial=self._adversarial)
 

@@ -46,7 +46,7 @@ def _a_pass(model: nn.Module, x: Tensor, backward: bool) -> float:
     return seconds
 
 
-def foretell(
+def report_expected_time(
     model: nn.Module, batches: Sequence[Batch], attacks: Sequence[Any], processes: int, budget: float, report: Report
 ) -> None:
     """Tell how long it can take, if that is minutes, or longer than a budget (in minutes; 0: none)."""

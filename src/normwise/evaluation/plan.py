@@ -73,7 +73,7 @@ class AttackPlan:
         """What an attack may count on."""
         return Search(independent=independent, stops=stops, give_up=self.speed.give_up, goal=self.goal)
 
-    def aims(self, batches: Sequence[Batch], classes: int) -> list[Labels]:
+    def labels_to_attack(self, batches: Sequence[Batch], classes: int) -> list[Labels]:
         """Per batch what attacks are given as `y`: the labels, or the classes to reach. Raises ValueError for classes that cannot be."""
         if not self.targeted:
             return [batch.y for batch in batches]

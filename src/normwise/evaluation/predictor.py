@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..losses import margin
 from ..seeding import generator
 from ..types import Batch, Images, Labels, Logits, Mode
-from ..utils.batches import amiss, misfit
+from ..utils.batches import batch_problem, input_mismatch
 from ..utils.forward import NoLogits, in_parts, in_time, logits_of
 from ..utils.model_state import device_of, running, untouched
 from .coupling import Coupling
@@ -74,7 +74,7 @@ class Predictor:
 
 def check_images(batch: Batch, classes: int | None = None) -> None:
     """Refuse images and labels that cannot be, for a model of so many classes. Raises ValueError."""
-    y, problem = batch.y, amiss(batch)
+    y, problem = batch.y, batch_problem(batch)
     if not problem and classes and (y.min() < 0 or y.max() >= classes):
         problem = (
             f"labels from {int(y.min())} to {int(y.max())}; expected 0 to {classes - 1}, as the model has {classes} classes"
@@ -99,4 +99,4 @@ def classes_of(predictor: Predictor, x: Images, called: str = "model") -> int:
     except (TimeoutError, NoLogits):
         raise
     except Exception as error:
-        raise ValueError(f"the {called} {misfit(predictor.model, x, error)}") from None
+        raise ValueError(f"the {called} {input_mismatch(predictor.model, x, error)}") from None

@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
     batches: list[int]
     size: int
     aims: list[Labels]  # per batch, what attacks are given as y
-    unlike: str  # why a faster copy that was made is not searched
+    difference: str  # why a faster copy that was made is not searched
 
     def digests(self) -> list[str]:
         """Of the model whose answers count, then of those that are searched: what no attack may change."""
@@ -70,7 +70,7 @@ def prepare(
             f"the {CRAFTED} has {found} classes, the model {predictor.classes}; use a surrogate with the same classes"
         )
     check_trained(model)
-    aims = plan.aims(batches, predictor.classes)
+    aims = plan.labels_to_attack(batches, predictor.classes)
     check_attacks(plan.every, plan.threat, batches[0], plan.goal)
     sizes, shown = [len(b.y) for b in batches], probed(batches)
     size = max(sizes)
@@ -93,4 +93,4 @@ def prepare(
             f"batches of coupled rows are of {sorted(set(sizes))} rows; give one size, but for a shorter last one"
         )
     whole = [i for i, one in enumerate(sizes) if one == size or not coupling.coupled]
-    return Prepared(predictor, replace(plan, speed=speed), attacked, coupling, whole, size, aims, copies.unlike)
+    return Prepared(predictor, replace(plan, speed=speed), attacked, coupling, whole, size, aims, copies.difference)

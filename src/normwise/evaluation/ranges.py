@@ -50,7 +50,7 @@ def told(right: dict[str, float], x: Images) -> str:
     return f"pixels from {float(x.min()):.3g} to {float(x.max()):.3g}; accuracy: {each}"
 
 
-def look(logits: Callable[[Images], Logits], x: Images, y: Labels) -> Check:
+def check_range(logits: Callable[[Images], Logits], x: Images, y: Labels) -> Check:
     """Warn if the network is better in another range by 20 points, of few images by more than chance gives, and if pixels span little."""
     right = accuracies(logits, x, y, len(y))
     gain = max(right.values()) - right["as they are"]

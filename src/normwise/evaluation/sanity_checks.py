@@ -32,7 +32,7 @@ def annotate(
     batch: Batch,
     rows: RowOutcomes,
     attacks: Sequence[Attack] = (),
-    unlike: str = "",
+    difference: str = "",
     refused: str = "",
 ) -> Evaluation:
     """Return the evaluation with its checks. One that has checks is returned as it is.
@@ -40,13 +40,13 @@ def annotate(
     `batch` is one of the batches it was made on, `rows` what became of all.
 
     Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
-    they seem to. `unlike`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one look, forward and backward, at 64 rows at most, and four forward.
+    they seem to. `difference`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one look, forward and backward, at 64 rows at most, and four forward.
     `evaluate` has done this.
     """
     if evaluation.checks:
         return evaluation
     found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
-    found += [dead.look(rows.clean_predictions, rows.y)]
+    found += [dead.check_decision(rows.clean_predictions, rows.y)]
     found += _batches(evaluation) + _idle(attacks) + _masked(evaluation, attacks)
     with (
         running(model, "eval" if evaluation.mode == "eval" else "train"),
@@ -56,9 +56,9 @@ def annotate(
         x, y = (part[:ROWS].to(device_of(model)).clone() for part in (batch.x, batch.y))
         oracle = Oracle(model, Search(independent=not evaluation.coupled))
         logits, gradient = _look(oracle, x, y)
-        pixels = ranges.look(oracle.logits, x, y)
+        pixels = ranges.check_range(oracle.logits, x, y)
     found += [_probabilities(logits), gradient, pixels, *_fallbacks(attacks, logits.shape[1])]
-    found += [_copy(unlike)] if unlike else []
+    found += [_copy(difference)] if difference else []
     found += [_refused(refused)] if refused else []
     return dataclasses.replace(evaluation, checks=tuple(found))
 
@@ -187,9 +187,9 @@ def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
     )
 
 
-def _copy(unlike: str) -> Check:
+def _copy(difference: str) -> Check:
     why = "searches usually run on a faster, folded copy that gives the same answers; here they ran on the network itself"
-    return check("faster copy", True, f"not used: {unlike}", why, None)
+    return check("faster copy", True, f"not used: {difference}", why, None)
 
 
 def _refused(error: str) -> Check:

@@ -13,7 +13,7 @@ from ..utils import intervals
 from .verdict import Verdict
 
 
-def together(verdicts: Mapping[str, Verdict]) -> Several:
+def mean_and_union(verdicts: Mapping[str, Verdict]) -> Several:
     """The mean and the union of evaluations of one network on the same batches, the first of them the network's own.
 
     Independent rows: a row counts in the union only if it stands under all. Coupled rows: the attacker has one batch and chooses one of the

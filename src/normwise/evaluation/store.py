@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..limits import SETTINGS, check_tensors, from_json
 from ..records import write
-from ..registry import changed, kept
+from ..registry import as_json, changed
 from ..utils.forward import in_time
 from .batch import Outcome, RowOutcomes
 
@@ -59,7 +59,7 @@ class BatchStore:
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.folder, self._held = folder, dict[int, Outcome]()
-        self._key = kept(key)
+        self._key = as_json(key)
         if folder is not None and (folder / KEY).is_file():
             before = from_json(folder / KEY, SETTINGS)
             if told := changed(before, key):

@@ -15,7 +15,7 @@ from ..attacks.base import at_least
 from ..evaluation import batch_attacks, sanity_checks
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan
-from ..evaluation.several import together
+from ..evaluation.several import mean_and_union
 from ..evaluation.store import Shard
 from ..evaluation.verdict import Verdict
 from ..norms import on_route
@@ -88,7 +88,7 @@ def check_columns(columns: Columns, threat: ThreatModel) -> None:
         )
 
 
-def beside(
+def evaluate_columns(
     columns: Columns,
     verdict: Verdict,
     model: nn.Module,
@@ -114,7 +114,7 @@ def beside(
             one = dataclasses.replace(one, evaluation=whole)
         found[kind] = one
     return dataclasses.replace(
-        together(found), oracle=_oracle(model, batches, {"linf": plan, **plans}) if columns.oracle else {}
+        mean_and_union(found), oracle=_oracle(model, batches, {"linf": plan, **plans}) if columns.oracle else {}
     )
 
 

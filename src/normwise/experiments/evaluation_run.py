@@ -21,24 +21,24 @@ from ..data import DATA, Digits, find
 from ..evaluation import curves, sanity_checks
 from ..evaluation.acceleration import Speed
 from ..evaluation.evaluator import evaluate
-from ..evaluation.forecast import foretell
+from ..evaluation.forecast import report_expected_time
 from ..evaluation.plan import AttackPlan, Stateful, check_attacks
 from ..evaluation.predictor import check_network
 from ..evaluation.sanity_checks import ROWS
 from ..evaluation.store import PARTS, Shard
 from ..evaluation.verdict import Verdict
 from ..models.abnn import detached
-from ..models.loading import Loaded, check_named, load, told
+from ..models.loading import Loaded, check_named, load, report_notes
 from ..records import Result, read_result, to_json, write
 from ..registry import plain
 from ..threats import THREATS, Linf
 from ..types import Attack, Batch, Data, Goal, Report, ThreatModel, silent
 from ..utils.forward import until
 from ..utils.model_state import device_of, digest, moved
-from ..utils.run import RESULT, check_running, place
+from ..utils.run import RESULT, check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
-from ..utils.workers import check_devices, helped, one_of
-from .columns import Columns, beside, check_columns, completed, groups_in, share
+from ..utils.workers import check_devices, for_process, helped
+from .columns import Columns, check_columns, completed, evaluate_columns, groups_in, share
 from .experiment import labelled
 from .patterns import with_patterns
 
@@ -138,7 +138,7 @@ def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[
 
 def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdict]:
     check_folder(e, folder)
-    model, crafted_on, loaded = _networks(one_of(e, 0))
+    model, crafted_on, loaded = _networks(for_process(e, 0))
     batches = e.data.test(batch_size=e.batch_size)
     first = Batch(*(tensor[:ROWS].to(device_of(model)) for tensor in batches[0]))
     check_network(model, first)
@@ -148,21 +148,21 @@ def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdi
     plans += [curves.at(own, over, value) for over, values in wanted.items() for value in values]
     for its in plans:
         check_attacks(its.every, its.threat, first, e.goal)
-    said = told(loaded, report)
+    said = report_notes(loaded, report)
     with suppress(ValueError):
         if read_result(folder / RESULT).evaluation.digest_before != digest(model):
             report(f"result: {folder} holds that of other weights, which will be replaced", 0, 0)
     keep_settings(e, folder)
     given, e = e, with_patterns(e, crafted_on or model, report, folder / PARTS)
     every = [attack for its in plans for attack in its.every]
-    foretell(crafted_on or model, batches, every, e.devices, e.budget, report)
+    report_expected_time(crafted_on or model, batches, every, e.devices, e.budget, report)
     ours, parts = plan_of(e), folder / PARTS
     shard = Shard(parts, 0, e.devices, whole=e.devices > 1)
     with helped(e, min(e.devices, len(batches)), partial(_help, folder=parts), lambda text: report(text, 0, 0)):
         neighbours = sanity_checks.beside_malicious(model, batches, e.seed)  # this process has begun before the others
         verdict = evaluate(model, batches, ours, craft_on=crafted_on, folder=shard, report=report)
         verdict = verdict.named(e.model, plain(e.data))
-        several = beside(e.columns, verdict, model, ours, crafted_on, shard, report)
+        several = evaluate_columns(e.columns, verdict, model, ours, crafted_on, shard, report)
     found = [
         curves.curve(model, batches, ours, over, values, craft_on=crafted_on, report=report)
         for over, values in wanted.items()
@@ -187,7 +187,7 @@ def clear(folder: Path) -> None:
 
 def _networks(e: Evaluate) -> tuple[nn.Module, nn.Module | None, list[Loaded]]:
     """The network that is evaluated, the one that is attacked instead, and both as they were loaded."""
-    there = place(e)
+    there = set_up_device(e)
     views = getattr(e.data, "views", 1)
     loaded = [load(e.model, e.weights, views), *([load(e.craft_on, views=views)] if e.craft_on else [])]
     model, *others = [moved(one.model, there) for one in loaded]

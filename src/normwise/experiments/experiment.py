@@ -23,7 +23,7 @@ from ..evaluation.verdict import Verdict
 from ..models import MODELS, ResNet, loading
 from ..models.abnn import Adaptive, abnn
 from ..norms import BN, NORMS
-from ..norms.surgery.conversion import convert, knowing
+from ..norms.surgery.conversion import convert, with_known_statistics
 from ..records import Evaluation, Result, read_result, to_json, write
 from ..registry import plain
 from ..seeding import derive, drawing, generator
@@ -35,12 +35,12 @@ from ..training.schedule import Schedule, autocast
 from ..types import Attack, Data, Norm, Recipe, Report, ThreatModel, silent
 from ..utils.model_state import moved
 from ..utils.network_size import check_size
-from ..utils.run import RESULT, check_running, place
+from ..utils.run import RESULT, check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings, same_settings
-from ..utils.workers import check_devices, here
+from ..utils.workers import check_devices, current_rank
 from . import substitutes
 from .cards import card
-from .columns import Columns, beside, check_columns, completed, groups_in
+from .columns import Columns, check_columns, completed, evaluate_columns, groups_in
 from .patterns import with_patterns
 from .together import joined
 
@@ -160,7 +160,7 @@ def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
             loaded.append(loading.load(e.start, e.weights, getattr(e.data, "views", 1)))
             model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
             rows = e.data.train(batch_size=e.schedule.batch_size, generator=generator(e.seed, "statistics"))
-            model = knowing(model, rows)
+            model = with_known_statistics(model, rows)
         else:
             model = e.model(e.norm, **about)
         if not e.adapted:
@@ -180,7 +180,7 @@ def prepared(e: Experiment, report: Report = silent) -> tuple[nn.Module, dict[st
 
     Raises ValueError for whatever training would stumble over.
     """
-    device = place(e)
+    device = set_up_device(e)
     _check_kind(e)
     model, loaded = _built(e)
     moved(model, device)
@@ -196,7 +196,7 @@ def prepared(e: Experiment, report: Report = silent) -> tuple[nn.Module, dict[st
     if e.schedule.flip:
         check_flip(e.data)
     autocast(e.schedule, device)
-    return model, loading.told(loaded, report)
+    return model, loading.report_notes(loaded, report)
 
 
 def _check_kind(e: Experiment) -> None:
@@ -220,7 +220,7 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
 
     Where torchrun has started several processes, each calls this.
     """
-    first = here().rank == 0
+    first = current_rank().rank == 0
     if first:
         check_folder(e, folder)
     with joined(e, partial(train, folder=folder, report=silent)) as own:
@@ -261,13 +261,13 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent)
     verdict = _judged(e, fitted.model, report, name)
     groups = groups_in(e.data, verdict.evaluation.n)
     evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report, groups=groups)
-    several = beside(e.columns, verdict, fitted.model, _plan(e), report=report)
+    several = evaluate_columns(e.columns, verdict, fitted.model, _plan(e), report=report)
     doubts = (*evaluation.checks, *sanity_checks.of_training(fitted.training))
     evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)
     heard = None
     if e.substitute and e.adaptive.source != "plain":
         batches = e.data.test(batch_size=e.batch_size)
-        heard = substitutes.described(e.substitute, e.substitute_weights, e.data, batches, e.threat, place(e))
+        heard = substitutes.described(e.substitute, e.substitute_weights, e.data, batches, e.threat, set_up_device(e))
     result = Result(
         name=name or folder.name,
         experiment=labelled(e),

@@ -15,14 +15,14 @@ from ..config import choice
 from ..data import DATA, Digits, find
 from ..evaluation.coupling import measure_coupling
 from ..evaluation.predictor import check_network
-from ..models.loading import check_named, load, told
+from ..models.loading import check_named, load, report_notes
 from ..norms import reads, sites
 from ..records import provenance, to_json, write
 from ..registry import plain
 from ..types import Data, Report, silent
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from ..utils.extras import need
-from ..utils.fidelity import apart
+from ..utils.fidelity import logit_distance
 from ..utils.forward import logits_of
 from ..utils.model_state import moved
 from ..utils.per_row import first_rows
@@ -69,7 +69,7 @@ def run_export(settings: Export, file: Path, report: Report = silent) -> dict[st
         )
     file = file.with_suffix(suffix)
     loaded = load(settings.model, settings.weights)
-    said = told([loaded], report)
+    said = report_notes([loaded], report)
     model = moved(loaded.model, torch.device("cpu"))
     batches = first_rows(settings.data.test(batch_size=max(settings.rows // 2, 2)), settings.rows)
     x = torch.cat([batch.x for batch in batches])
@@ -141,7 +141,7 @@ def _onnx(name: str, model: nn.Module, x: Tensor) -> bytes:
 
 
 def _refused(name: str, what: str, error: Exception) -> ValueError:
-    return ValueError(f"{what} cannot write {name} with a free batch size ({brief(error)[:200]}); try the other format")
+    return ValueError(f"{what} cannot write {name} with a free batch size ({one_line(error)[:200]}); try the other format")
 
 
 def _ask_torch(content: bytes, batches: list[Tensor]) -> list[Tensor]:
@@ -157,12 +157,12 @@ def _ask_onnx(content: bytes, batches: list[Tensor]) -> list[Tensor]:
 
 
 def _compared(model: nn.Module, batches: list[Tensor], answers: list[Tensor]) -> dict[str, Any]:
-    """How far the logits (b, classes) of a program are from the network's, as `utils.fidelity.apart` measures it, over all batches."""
+    """How far the logits (b, classes) of a program are from the network's, as `utils.fidelity.logit_distance` measures it, over all batches."""
     with torch.no_grad():
         own = torch.cat([logits_of(model, x) for x in batches])
     other = torch.cat(answers).to(own)
     return {
-        "largest_difference": float(apart(other, own).amax()),
+        "largest_difference": float(logit_distance(other, own).amax()),
         "tolerance": min(ROUNDING * torch.finfo(own.dtype).eps, 0.05),
         "other_decisions": int((own.argmax(1) != other.argmax(1)).sum()),
         "batch_sizes": [len(x) for x in batches],

@@ -21,7 +21,7 @@ from ..evaluation import dead
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan
 from ..models.checkpoints import WEIGHTS
-from ..models.loading import check_named, is_function, load, told, weights_files
+from ..models.loading import check_named, is_function, load, report_notes, weights_files
 from ..records import Result, Training, provenance, to_json, write
 from ..registry import plain, unknown
 from ..threats import THREATS, Linf
@@ -30,7 +30,7 @@ from ..training.schedule import Schedule
 from ..types import Attack, Data, Report, ThreatModel, silent
 from ..utils.model_state import moved
 from ..utils.per_row import first_rows
-from ..utils.run import RESULT, check_running, place
+from ..utils.run import RESULT, check_running, set_up_device
 from ..utils.run_folder import CONFIG, check_folder, keep_settings, same_settings
 from .evaluation_run import clear
 from .experiment import Experiment, evaluated, labelled, prepared, run
@@ -121,13 +121,13 @@ def run_improve(s: Improve, folder: Path, report: Report) -> dict[str, Any]:
     check_folder(s, folder, agree=[one.name for one in fields(s) if one.name not in AFTERWARDS])
     asked = s
     loaded = load(s.model, s.weights)
-    start = moved(loaded.model, place(s))
+    start = moved(loaded.model, set_up_device(s))
     s = replace(s, data=with_validation(s.data))
     ways = [fitted(WAYS[name], start) for name in dict.fromkeys(s.ways)]
     for way in ways:
         if not why_not(way, start):
             prepared(experiment_of(s, way, s.rates[0]), report)  # what cannot run is refused before anything is written
-    said = told([loaded], report)
+    said = report_notes([loaded], report)
     data, validation = unseen(s.data, start, s.threat, s.batch_size)
     s = replace(s, data=data)
     keep_settings(asked, folder)
@@ -263,7 +263,7 @@ def _search(s: Improve, way: Way, folder: Path) -> Search:
 def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None) -> dict[str, Any]:
     """What a row of the record says of a network: on validation images, on test images, and what it cost."""
     rows = first_rows(s.data.validation(batch_size=s.batch_size), ROWS)
-    s = with_patterns(s, moved(model, place(s)))
+    s = with_patterns(s, moved(model, set_up_device(s)))
     plan = AttackPlan(s.threat, s.attacks, strongest=s.strongest, seed=s.seed)
     judged = evaluate(model, rows, plan)
     e, own, spent = result.evaluation, judged.evaluation, result.training

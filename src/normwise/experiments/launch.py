@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..utils.claims import Claims
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from .backends import Backend, Processes
 
 LOCKS = "locks"  # of the folder of a run: who makes what
@@ -95,10 +95,10 @@ def _watched(jobs: Sequence[Job], claims: Claims, crew: Crew, say: Say) -> Itera
                     raise why
                 if why and spare:
                     count, spare = count + 1, spare - 1
-                    say(f"a worker has died ({brief(why)[:80]}); another one starts")
+                    say(f"a worker has died ({one_line(why)[:80]}); another one starts")
                     running.more()
                 elif why and not count:
-                    raise ValueError(f"the workers keep dying ({brief(why)[:100]}); start again: finished work is kept")
+                    raise ValueError(f"the workers keep dying ({one_line(why)[:100]}); start again: finished work is kept")
             gone = count == 0  # asked before the folder is: what was made until then is found there
             for job in [job for job in left if job.made() or claims.failure(job.name) is not None]:
                 left.remove(job)

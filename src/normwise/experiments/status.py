@@ -29,9 +29,9 @@ from .experiment import Experiment
 from .grid import Bench, cells, pretrained
 from .improve import Improve
 from .launch import LOCKS
+from .papers.cell_store import CellStore
 from .papers.papers import CELLS
 from .papers.run import Reproduce, planned
-from .papers.workshop import Workshop
 
 State = Literal["done", "under way", "waiting", "failed"]
 LATER = {"goal", "backend", "budget", "pretrained"}  # settings that folders of earlier versions may lack
@@ -249,9 +249,9 @@ def _seconds_in(file: Path) -> float:
 
 
 def _cells(e: Any, folder: Path) -> list[Part]:
-    shop, found = Workshop(CELLS, e.scale, folder, silent), list[Part]()
+    store, found = CellStore(CELLS, e.scale, folder, silent), list[Part]()
     for name, seed in planned(e):
-        record, place, called = shop.record(name, seed), shop.place(name, seed), f"{name} seed {seed}"
+        record, place, called = store.record(name, seed), store.place(name, seed), f"{name} seed {seed}"
         if record is not None:
             says = f"clean {100 * record['figures']['clean']:.1f}%"
             found.append(Part(name=called, state="done", share=1.0, seconds=record["seconds"], says=says))

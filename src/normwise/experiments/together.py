@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..utils.errors import brief
-from ..utils.processes import Left
-from ..utils.workers import Place, here, launched, own_device, own_threads, take_place
+from ..utils.errors import one_line
+from ..utils.processes import ProcessGone
+from ..utils.workers import Rank, current_rank, launched, own_device, own_threads, take_place
 
 E = TypeVar("E", bound=Any)
 
 
 def counted(e: E) -> E:
     """The settings with the number of processes that torchrun has started, if it has."""
-    return dataclasses.replace(e, devices=here().size) if here().size > 1 else e
+    return dataclasses.replace(e, devices=current_rank().size) if current_rank().size > 1 else e
 
 
 @contextmanager
@@ -31,8 +31,8 @@ def joined(e: E, work: Callable[[E], object]) -> Iterator[E]:
     Where torchrun has started them, this one joins the others. Else the others are started here, do `work` (a function of a module)
     with the settings, and end with this one. Raises what another raised.
     """
-    if here().size > 1:
-        with _group(e, here()) as own:
+    if current_rank().size > 1:
+        with _group(e, current_rank()) as own:
             yield own
     elif e.devices == 1:
         yield e
@@ -41,17 +41,17 @@ def joined(e: E, work: Callable[[E], object]) -> Iterator[E]:
         store = _store(0)
         with launched(e.devices - 1) as workers:
             waiting = [
-                workers.submit(_other, partial(work, e), Place(rank, rank, e.devices, store.port))
+                workers.submit(_other, partial(work, e), Rank(rank, rank, e.devices, store.port))
                 for rank in range(1, e.devices)
             ]
             try:
                 _wait_for(store, waiting)
-                with _group(e, Place(size=e.devices), store) as own:
+                with _group(e, Rank(size=e.devices), store) as own:
                     yield own
-            except Left as left:
+            except ProcessGone as left:
                 found = [one.exception() for one in wait(waiting, timeout=2).done]
                 raise next(
-                    (why for why in found if isinstance(why, ValueError) and not isinstance(why, Left)), left
+                    (why for why in found if isinstance(why, ValueError) and not isinstance(why, ProcessGone)), left
                 ) from None
             for one in waiting:
                 one.result()
@@ -69,19 +69,19 @@ def _wait_for(store: Any, others: Sequence[Future[None]]) -> None:
     while not store.check([f"there {rank}" for rank in range(1, len(others) + 1)]):
         if ended := next((one for one in others if one.done()), None):
             why = ended.exception()
-            reason = brief(why)[:100] if why else "nobody knows why"
-            raise Left(f"a process ended before it joined the others ({reason}); start again, or with fewer devices")
+            reason = one_line(why)[:100] if why else "nobody knows why"
+            raise ProcessGone(f"a process ended before it joined the others ({reason}); start again, or with fewer devices")
         time.sleep(0.05)
 
 
-def _other(work: Callable[[], object], place: Place) -> None:
+def _other(work: Callable[[], object], place: Rank) -> None:
     """Do the work of another process than the first, in a process that was started for it."""
     take_place(place)
     work()
 
 
 @contextmanager
-def _group(e: E, place: Place, store: Any = None) -> Iterator[E]:
+def _group(e: E, place: Rank, store: Any = None) -> Iterator[E]:
     """Join torch's process group (nccl on CUDA devices, else gloo), and leave it afterwards."""
     from torch import distributed as dist
 

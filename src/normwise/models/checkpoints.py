@@ -24,7 +24,7 @@ from ..limits import SETTINGS, check_tensors, from_json
 from ..models import MODELS
 from ..norms import NORMS
 from ..records import write
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from ..utils.network_size import check_size
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -47,7 +47,7 @@ def card(folder: Path) -> dict[str, Any]:
     try:
         return dict(from_json(path, SETTINGS))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no card of a network ({brief(error)}); restore it, or train again") from None
+        raise ValueError(f"{path} is no card of a network ({one_line(error)}); restore it, or train again") from None
 
 
 def build(card: Mapping[str, Any], source: str) -> nn.Module:
@@ -59,7 +59,7 @@ def build(card: Mapping[str, Any], source: str) -> nn.Module:
         model: nn.Module = make(norm, **about)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"the {CARD} of {source} describes no network ({brief(error)}); restore it, or train again"
+            f"the {CARD} of {source} describes no network ({one_line(error)}); restore it, or train again"
         ) from None
     return model
 
@@ -138,7 +138,7 @@ def _read(path: Path) -> Any:
         if asked := named[1] if named else _named_by_a_pickle(path) if head.startswith(b"\x80") else "":
             raise ValueError(f"{path} was refused: {_code(path, asked)}; {_ADVICE}") from None
         if head.startswith(b"PK") or head[8:] == b"{":
-            reason = f"cannot be read as weights ({brief(error)[:120]}); it is truncated, or another kind of file: download it again"
+            reason = f"cannot be read as weights ({one_line(error)[:120]}); it is truncated, or another kind of file: download it again"
             raise ValueError(f"{path} {reason}") from None
         raise ValueError(f"{path} is not a weights file, or a damaged one; download it again, or {_ADVICE}") from None
 
@@ -222,7 +222,7 @@ def _holds(held: Any) -> bool:
     return named and any(isinstance(value, Tensor) for value in held.values())
 
 
-def give(model: nn.Module, found: Weights) -> tuple[str, ...]:
+def load_into(model: nn.Module, found: Weights) -> tuple[str, ...]:
     """Load a state dict into the model, every key and shape matching; returns what has to be said of how it was found.
 
     A prefix that is around the network's own keys (`module.`, `model.`, `_orig_mod.`, several of them) is taken off, or put

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from ..utils.extras import need
 from ..utils.run import RESULT
 from ..utils.run_folder import CONFIG
@@ -118,5 +118,5 @@ def _told(repository: str, error: Exception, errors: Any) -> str:
         return f"the hub refused {repository} (status {status}); try again later"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"{repository} is on the hub, and HF_HUB_OFFLINE forbids to ask there; give a folder that was pulled before"
-    why = brief(error)[:120]
+    why = one_line(error)[:120]
     return f"{repository}: the hub cannot be reached, or answers nonsense ({why}); check the network, or give a folder that was pulled"

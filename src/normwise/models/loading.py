@@ -17,7 +17,7 @@ from ..norms import NORMS
 from ..norms.layer import StatNorm
 from ..norms.surgery.conversion import convert
 from ..types import Report
-from ..utils.errors import brief
+from ..utils.errors import one_line
 from ..utils.model_state import set_mode
 from ..utils.run_folder import CONFIG
 from . import checkpoints, hub
@@ -62,7 +62,7 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
     unnamed = (
         f"no weights file was named for {spec}: the weights are those that it makes: random, unless it loads some itself"
     )
-    notes = checkpoints.give(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
+    notes = checkpoints.load_into(model, checkpoints.weights(Path(file))) if file else (unnamed,) * bool(model.state_dict())
     beside = Path(weights).parent
     if weights and is_function(spec) and (beside / CARD).is_file() and (beside / CONFIG).is_file():
         said = (
@@ -101,12 +101,12 @@ def _converted(model: nn.Module, found: Mapping[str, Any], spec: str) -> nn.Modu
             model = convert(model, norm)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"the {CARD} of {spec} says no norms to convert to ({brief(error)}); restore it, or train again"
+            f"the {CARD} of {spec} says no norms to convert to ({one_line(error)}); restore it, or train again"
         ) from None
     return model
 
 
-def told(loaded: Iterable[Loaded], report: Report) -> dict[str, str]:
+def report_notes(loaded: Iterable[Loaded], report: Report) -> dict[str, str]:
     """Report what has to be said of the weights of networks; returns it for the provenance of a record."""
     notes = list(dict.fromkeys(note for one in loaded for note in one.notes))
     for note in notes:
@@ -194,7 +194,7 @@ def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Modul
         return abnn(model, network, Adaptive(**options), shape=shape)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"the {CARD} of {spec} describes no adaptive layers ({brief(error)}); restore it, or train again"
+            f"the {CARD} of {spec} describes no adaptive layers ({one_line(error)}); restore it, or train again"
         ) from None
 
 
@@ -209,7 +209,7 @@ def _call(spec: str) -> nn.Module:
         if isinstance(error, ModuleNotFoundError) and error.name == "timm":
             raise ValueError(f"{spec} needs timm, which is not installed; pip install 'normwise[timm]'") from None
         raise ValueError(
-            f"{spec} gave no network ({brief(error)}); give package.module:function, importable from this "
+            f"{spec} gave no network ({one_line(error)}); give package.module:function, importable from this "
             "folder, that returns an nn.Module when called without arguments"
         ) from None
     finally:

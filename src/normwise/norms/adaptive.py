@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..registry import unknown
 from .layer import StatNorm
-from .moments import row_moments, together, wide
+from .moments import at_least_float32, pooled_moments, row_moments
 
 Source = Literal["features", "statistics", "constant", "fusion", "plain"]
 Scope = Literal["batch", "channel", "sample"]
@@ -157,7 +157,7 @@ class AdaptiveNorm(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             if h is None or self.source == "plain":
                 return self.norm(z)
-            return self._adapt(wide(z), wide(h)).to(z.dtype)
+            return self._adapt(at_least_float32(z), at_least_float32(h)).to(z.dtype)
 
     def divergence(self, z: Tensor, h: Tensor) -> Tensor:
         """How far the target's own statistics are from the delivered ones, one number >= 0, in nats.
@@ -167,10 +167,10 @@ class AdaptiveNorm(nn.Module):
         """
         self._check(z, h)
         if self.source not in ("statistics", "constant"):
-            return wide(z).new_zeros(())
+            return at_least_float32(z).new_zeros(())
         with torch.autocast(z.device.type, enabled=False):
-            mean, variance = self._moments(wide(z), "sample" if self.scope == "sample" else "channel")
-            centre, log_spread = self._delivered(wide(h))
+            mean, variance = self._moments(at_least_float32(z), "sample" if self.scope == "sample" else "channel")
+            centre, log_spread = self._delivered(at_least_float32(h))
             variance = variance + self.eps
             ratio = (variance + (mean - centre).square()) * (-log_spread).exp()
             return 0.5 * (log_spread - variance.log() + ratio - 1).mean()
@@ -197,7 +197,7 @@ class AdaptiveNorm(nn.Module):
     def _delivered(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and log of the squared spread, each (b or 1, channels)."""
         if self.source == "constant" and not self.training:
-            mean, variance = wide(self.running_mean)[None], wide(self.running_var)[None]
+            mean, variance = at_least_float32(self.running_mean)[None], at_least_float32(self.running_var)[None]
         else:
             mean, variance = self._moments(h, self.scope)
         centre, log_spread = self.map(torch.cat([mean, (variance + self.eps).sqrt()], 1)).chunk(2, 1)
@@ -243,7 +243,7 @@ def _of_scope(mean: Tensor, variance: Tensor, positions: int, scope: Scope, sync
     """
     if scope == "sample":
         return mean, variance
-    whole, spread = together(mean, variance, 0 if scope == "channel" else (0, 1))
+    whole, spread = pooled_moments(mean, variance, 0 if scope == "channel" else (0, 1))
     n = mean.numel() * positions
     if synchronized:
         from .synchronized import pooled

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..types import Site
 from .layer import StatNorm
 from .layout import along
-from .moments import wide
+from .moments import at_least_float32
 
 
 class BatchRenorm(StatNorm):
@@ -42,7 +42,7 @@ class BatchRenorm(StatNorm):
         d = ((centre.detach() - self.get_buffer("running_mean").to(centre)) / running).clamp(-self.d_max, self.d_max)
         shift = d if self.weight is None else d * self.weight
         shift = shift if self.bias is None else shift + self.bias
-        centred, scale = wide(x) - along(centre, x, 1), along(self._scale(spread) * r, x, 1)
+        centred, scale = at_least_float32(x) - along(centre, x, 1), along(self._scale(spread) * r, x, 1)
         return torch.addcmul(along(shift, x, 1), centred, scale).to(x.dtype)
 
     def extra_repr(self) -> str:

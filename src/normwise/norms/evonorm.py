@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..types import Site
 from .layout import along
-from .moments import row_moments, wide
+from .moments import at_least_float32, row_moments
 from .positions import PositionNorm
 from .sample import check_groups
 
@@ -26,9 +26,9 @@ class EvoNorm(PositionNorm):
         self.v = nn.Parameter(torch.ones(channels))
 
     def normalized(self, x: Tensor) -> Tensor:
-        root = (group_variance(wide(x), self.groups) + self.eps).rsqrt()  # (b, groups)
+        root = (group_variance(at_least_float32(x), self.groups) + self.eps).rsqrt()  # (b, groups)
         scale = root.repeat_interleave(len(self.weight) // self.groups, 1) * self.weight
-        active = wide(x) * torch.sigmoid(along(self.v, x, 1) * wide(x))
+        active = at_least_float32(x) * torch.sigmoid(along(self.v, x, 1) * at_least_float32(x))
         return torch.addcmul(along(self.bias, x, 1), active, scale.view(*scale.shape, *[1] * (x.ndim - 2)))
 
 

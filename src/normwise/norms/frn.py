@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..types import Site
 from .layout import along
-from .moments import wide
+from .moments import at_least_float32
 from .positions import PositionNorm
 
 
@@ -24,7 +24,7 @@ class FilterResponseNorm(PositionNorm):
         self.threshold = nn.Parameter(torch.zeros(channels))
 
     def normalized(self, x: Tensor) -> Tensor:
-        y = wide(x) * (mean_square(wide(x)) + self.eps).rsqrt()
+        y = at_least_float32(x) * (mean_square(at_least_float32(x)) + self.eps).rsqrt()
         y = torch.addcmul(along(self.bias, x, 1), y, along(self.weight, x, 1))
         return torch.maximum(y, along(self.threshold, x, 1))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..types import Site
 from .layout import along
-from .moments import wide
+from .moments import at_least_float32
 from .positions import PositionNorm
 
 
@@ -28,9 +28,9 @@ class GlobalResponseNorm(PositionNorm):
         nn.init.zeros_(self.weight)
 
     def normalized(self, x: Tensor) -> Tensor:
-        response = responses(wide(x))
+        response = responses(at_least_float32(x))
         share = response / (response.mean(1, keepdim=True) + self.eps)
-        return torch.addcmul(along(self.bias, x, 1), wide(x), 1 + along(self.weight, x, 1) * share)
+        return torch.addcmul(along(self.bias, x, 1), at_least_float32(x), 1 + along(self.weight, x, 1) * share)
 
 
 def responses(x: Tensor) -> Tensor:

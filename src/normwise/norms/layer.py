@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..registry import unknown
 from .layout import along, positions_as_rows
-from .moments import MEASURES, Read, wide
+from .moments import MEASURES, Read, at_least_float32
 
 
 class StatNorm(nn.Module):
@@ -120,7 +120,7 @@ class StatNorm(nn.Module):
             return self._normalize(x, *running)
         if self._native and self.centre_share == self.spread_share == 1 and x.numel() > x.shape[1]:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        batch = self._read(wide(x))
+        batch = self._read(at_least_float32(x))
         return self._normalize(
             x,
             torch.lerp(running[0].to(batch[0]), batch[0], self.centre_share),
@@ -128,7 +128,7 @@ class StatNorm(nn.Module):
         )
 
     def _train(self, x: Tensor) -> Tensor:
-        read = None if self._native else self._read(wide(x))
+        read = None if self._native else self._read(at_least_float32(x))
         if (x.numel() // x.shape[1] if read is None else read.n) == 1:
             raise ValueError(f"batch statistics need more than one value per channel; got shape {tuple(x.shape)}")
         first = self._unknown_spread  # nothing is known of it: the first batch counts whole
@@ -161,7 +161,7 @@ class StatNorm(nn.Module):
             return statistics(self._measure, x)
         return Read(*self._measure.of(x), x.numel() // x.shape[1])
 
-    def at_rest(self) -> tuple[Tensor, Tensor]:
+    def evaluation_affine(self) -> tuple[Tensor, Tensor]:
         """Centre and scale, (c,) each, of what it does in evaluation at shares 0: y = (x - centre) scale + bias."""
         return getattr(self, self._centre), self._scale(getattr(self, self._spread))
 
@@ -176,7 +176,7 @@ class StatNorm(nn.Module):
         return self._normalize(x, centre, spread)
 
     def _normalize(self, x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-        centred, scale = wide(x) - along(centre, x, 1), along(self._scale(spread), x, 1)
+        centred, scale = at_least_float32(x) - along(centre, x, 1), along(self._scale(spread), x, 1)
         y = centred * scale if self.bias is None else torch.addcmul(along(self.bias, x, 1), centred, scale)
         return y.to(x.dtype)
 

@@ -37,7 +37,7 @@ def mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     Measured from a channel's first activation, so that the variance of a constant channel is exactly 0.
     """
     first = x.detach()[:1, :, *[slice(1)] * (x.ndim - 2)]
-    mean, variance = together(*row_moments(x - first), 0)
+    mean, variance = pooled_moments(*row_moments(x - first), 0)
     return first.flatten() + mean[0], variance[0]
 
 
@@ -51,7 +51,7 @@ def row_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return found
 
 
-def together(mean: Tensor, variance: Tensor, over: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+def pooled_moments(mean: Tensor, variance: Tensor, over: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of parts of one size together, over these dimensions, which stay as 1."""
     whole = mean.mean(over, keepdim=True)
     return whole, (variance + (mean - whole).square()).mean(over, keepdim=True)
@@ -114,7 +114,7 @@ def shrunk(values: Tensor) -> Tensor:
     return values * (1 - factor * spread / torch.where(size > 0, size, 1))
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Statistics are computed in float32 at least: a range or a variance overflows half precision."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

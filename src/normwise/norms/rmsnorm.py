@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..types import Site
 from .layout import along
-from .moments import wide
+from .moments import at_least_float32
 
 
 class RMSNorm2d(nn.RMSNorm):
@@ -19,8 +19,8 @@ class RMSNorm2d(nn.RMSNorm):
     axis = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = mean_square(wide(x)).add(self.eps or torch.finfo(x.dtype).eps).rsqrt()
-        y = wide(x) * scale
+        scale = mean_square(at_least_float32(x)).add(self.eps or torch.finfo(x.dtype).eps).rsqrt()
+        y = at_least_float32(x) * scale
         return (y if self.weight is None else y * along(self.weight, x, 1)).to(x.dtype)
 
 

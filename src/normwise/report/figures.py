@@ -10,7 +10,7 @@ from typing import Any
 from ..records import Score
 from . import columns, curves
 from .cells import Cell, compared_with, references
-from .names import Point, place
+from .names import Point, draw_names
 from .plot_style import (
     FAINT,
     INK,
@@ -225,7 +225,7 @@ def _cost(found: Sequence[Cell]) -> Any:
         axes.set_xscale("log")
         top = 20 * math.ceil(max(p.high for p in points) / 20 + 0.1)
         axes.set_ylim(-0.04 * top, 1.02 * top)
-        place(axes, points, size=7.5, colour=INK, line=MUTED)
+        draw_names(axes, points, size=7.5, colour=INK, line=MUTED)
         axes.set_xticks(_round_times(*axes.get_xlim()))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g} s")
         axes.minorticks_off()

@@ -23,7 +23,7 @@ class Point(NamedTuple):
     of: int
 
 
-def place(axes: Any, points: Sequence[Point], *, size: float, colour: str, line: str) -> None:
+def draw_names(axes: Any, points: Sequence[Point], *, size: float, colour: str, line: str) -> None:
     """Name the points of a plot with logarithmic x, right of each group of points, thin lines leading there.
 
     A group ends where the next point is further away than a column of names is wide. Sets the x limits.

@@ -10,7 +10,7 @@ from torch import nn
 from ..types import Batch
 
 
-class Alone:
+class SingleProcess:
     """What `fit` asks of the processes that train together, answered by one; `distributed.Together` answers for several."""
 
     first = True  # of the processes: it alone writes and reports

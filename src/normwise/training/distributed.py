@@ -15,10 +15,10 @@ from ..types import Batch
 from ..utils.hashing import mark_of
 from ..utils.model_state import frozen
 from ..utils.processes import add, alone, from_first, gather
-from .alone import Alone
+from .alone import SingleProcess
 
 
-class Together(Alone):
+class ProcessGroup(SingleProcess):
     """The processes of torch's process group. Every one sees every batch, draws for all of its rows, and computes its own.
 
     Gradients are summed once per step, without DistributedDataParallel (docs/house.md says why). With `synchronized`, batch

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ..types import Batch, Data
-from ..utils.batches import Rows, amiss, as_batches
+from ..utils.batches import Rows, as_batches, batch_problem
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Loader:
         """Go once through the images. Raises ValueError for labels and pixels that cannot be, and for what is no pair of tensors."""
         for pair in self.rows:
             (batch,) = as_batches([pair])
-            if told := amiss(batch):
+            if told := batch_problem(batch):
                 raise ValueError(f"cannot train: got {told}")
             yield batch
 

@@ -22,12 +22,12 @@ from ..norms.surgery.unmapped import remarks
 from ..records import Training, write
 from ..seeding import derive, drawing, generator
 from ..types import Batch, Data, Recipe, ThreatModel, check_threat, silent
-from ..utils.batches import Rows, misfit
+from ..utils.batches import Rows, input_mismatch
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
 from ..utils.model_state import device_of, digest, moved, running, set_mode
 from . import schedule as scheduling
-from .alone import Alone
+from .alone import SingleProcess
 from .loaders import as_data
 from .options import FitOptions
 from .schedule import Schedule
@@ -113,7 +113,7 @@ class _Run:
             check_flip(self.data)
         self.layout = layout(self.model, device) if schedule.channels_last else torch.contiguous_format
         self.plain = moved(moved(self.model, device), memory_format=self.layout)
-        self.crew = crew_of(device, self.options)
+        self.crew = processes_of(device, self.options)
         self.model = self.crew.ready(self.plain)
         self.steps = self.data.train_batches(schedule.batch_size)
         self.optimizer = scheduling.optimizer(self.model, schedule)
@@ -172,7 +172,9 @@ class _Run:
                     if late or isinstance(error, torch.OutOfMemoryError):
                         raise
                     about = f"labels from {int(batch.y.min())} to {int(batch.y.max())}"
-                    raise ValueError(f"cannot train, {about}: the model {misfit(self.model, batch.x, error)}") from error
+                    raise ValueError(
+                        f"cannot train, {about}: the model {input_mismatch(self.model, batch.x, error)}"
+                    ) from error
                 text = f"epoch {state.epoch + 1}/{self.schedule.epochs}, loss {state.sums['loss'] / state.sums['rows']:.3f}"
                 self.report(text, state.epoch * self.steps + state.step, self.schedule.epochs * self.steps)
                 if self.options.folder and self.crew.first and time.monotonic() - self.saved > self.options.every:
@@ -276,13 +278,13 @@ class _Run:
         return parts | ({"average": self.average} if self.average else {})
 
 
-def crew_of(device: torch.device, options: FitOptions) -> Alone:
+def processes_of(device: torch.device, options: FitOptions) -> SingleProcess:
     """The processes that train: this one, or those of torch's process group."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return Alone()
-    from .distributed import Together
+        return SingleProcess()
+    from .distributed import ProcessGroup
 
-    return Together(device, options.stats == "synchronized")
+    return ProcessGroup(device, options.stats == "synchronized")
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

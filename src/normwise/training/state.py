@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from ..limits import check_tensors
 from ..records import write
-from ..registry import changed, kept
+from ..registry import as_json, changed
 
 FILE = "last.pt"
 
@@ -66,7 +66,7 @@ def save_state(folder: Path, about: Mapping[str, Any], state: State, parts: Mapp
     """Write all that is needed to resume: what is trained, how far it is, and the state of its parts."""
     buffer = io.BytesIO()
     states = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"about": kept(about), "state": asdict(state), **states}, buffer)
+    torch.save({"about": as_json(about), "state": asdict(state), **states}, buffer)
     write(folder / FILE, buffer.getvalue())
 
 

@@ -17,7 +17,7 @@ from ..types import Attack, Batch, Recipe, ThreatModel
 from ..utils.forward import logits_of
 from ..utils.model_state import running, untouched
 from . import schedule as scheduling
-from .alone import Alone
+from .alone import SingleProcess
 from .schedule import Schedule
 
 # The search that ranks checkpoints of robust recipes: short, since it only has to rank.
@@ -35,7 +35,7 @@ class Validation:
         schedule: Schedule,
         seed: int,
         device: torch.device,
-        crew: Alone,
+        crew: SingleProcess,
     ) -> None:
         self.batches, self.threat, self.schedule = batches, threat, schedule
         self.seed, self.device, self.crew = seed, device, crew

@@ -95,7 +95,7 @@ def images_of(rows: Rows) -> Iterable[Tensor]:
     return (one if isinstance(one, Tensor) else one[0] for one in rows)
 
 
-def beyond(x: Images) -> str:
+def range_problem(x: Images) -> str:
     """What is wrong with pixels outside [0, 1], and how to mend it; empty where none is."""
     low, high = float(x.min()), float(x.max())
     if low >= 0 and high <= 1:
@@ -111,7 +111,7 @@ def beyond(x: Images) -> str:
     return f"pixels from {low:g} to {high:g}; expected [0, 1]: {mend}"
 
 
-def amiss(batch: Batch) -> str:
+def batch_problem(batch: Batch) -> str:
     """What is wrong with images (b, c, ...) in [0, 1] and labels (b,), and how to mend it; empty if nothing is."""
     x, y, ids = batch
     if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
@@ -125,10 +125,10 @@ def amiss(batch: Batch) -> str:
         return f"images of dtype {x.dtype}; expected floats in [0, 1]: divide by 255"
     if not torch.isfinite(x).all():
         return f"images with {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected pixels in [0, 1]"
-    return beyond(x)
+    return range_problem(x)
 
 
-def misfit(model: nn.Module, x: Images, error: Exception) -> str:
+def input_mismatch(model: nn.Module, x: Images, error: Exception) -> str:
     """What a network said of images (b, c, ...) that it cannot take, and how to mend it."""
     own = next((one.dtype for one in model.parameters() if one.is_floating_point()), x.dtype)
     mend = "give it images of its own kind (on the command line: --data)"

@@ -12,12 +12,12 @@ from .forward import logits_of
 from .model_state import untouched
 from .per_row import l2
 
-LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference of a logit, `apart`
+LOGITS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # largest difference of a logit, `logit_distance`
 STEEPER = 10  # gradients may differ by so many times that share: a unit at its kink turns a few of their entries
 AT_MOST = 0.5  # and never by more than this
 
 
-def apart(answer: Logits, base: Logits) -> Tensor:
+def logit_distance(answer: Logits, base: Logits) -> Tensor:
     """How far each logit (b, classes) is from the base's, relative to the largest of its class in the batch, or to what decides:
     the largest of the first two of each row, where that is more.
 
@@ -28,10 +28,10 @@ def apart(answer: Logits, base: Logits) -> Tensor:
     return torch.where(answer == base, 0.0, (answer - base).abs() / scale)
 
 
-def unlike(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: str = "float32") -> str:
+def difference_from(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: str = "float32") -> str:
     """How a copy's answers to the images x (b, c, ...) differ from the model's, in words; empty where they agree.
 
-    Logits are compared by their distances from the largest of their row, as `apart` does; gradients in pixels (of the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks
+    Logits are compared by their distances from the largest of their row, as `logit_distance` does; gradients in pixels (of the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks
     are left as they were, and draw the same noise.
     """
     expected, slope = _look(model, x, None, seed)
@@ -39,7 +39,7 @@ def unlike(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: s
     gap = float("nan")
     if got.shape == expected.shape:
         most = expected.double().amax(1, keepdim=True)
-        gap = float(apart(got.double() - most, expected.double() - most).amax())
+        gap = float(logit_distance(got.double() - most, expected.double() - most).amax())
     if not gap <= LOGITS[precision]:
         return f"its logits differ by {100 * gap:.2g}% of their spread"
     if (slope is None) != (other is None):

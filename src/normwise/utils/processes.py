@@ -15,7 +15,7 @@ T = TypeVar("T")
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
-class Left(ValueError):
+class ProcessGone(ValueError):
     """Another process no longer answers."""
 
 
@@ -75,4 +75,4 @@ def _asked(ask: Callable[[], T]) -> T:
         return ask()
     except RuntimeError as error:
         reason = str(error).split("\n")[0][:100]
-        raise Left(f"another process no longer answers ({reason}); start again: finished work is kept") from None
+        raise ProcessGone(f"another process no longer answers ({reason}); start again: finished work is kept") from None

@@ -26,7 +26,7 @@ def check_threads(threads: int) -> None:
         raise ValueError(f"threads is {threads}; give a whole number from 0 (torch's choice) to {most}")
 
 
-def place(settings: Any) -> torch.device:
+def set_up_device(settings: Any) -> torch.device:
     """Set the number of threads and find the device. Raises ValueError for a device that is not there."""
     if settings.threads:
         torch.set_num_threads(settings.threads)

@@ -20,7 +20,7 @@ R = TypeVar("R")
 E = TypeVar("E", bound=Any)
 
 
-class Place(NamedTuple):
+class Rank(NamedTuple):
     """A process among those that train together: its number, that on its machine, how many there are.
 
     `port`: of this machine, where they meet; 0: where torchrun says.
@@ -32,22 +32,22 @@ class Place(NamedTuple):
     port: int = 0
 
 
-_PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+_PLACE: ContextVar[Rank | None] = ContextVar("place", default=None)
 
 
-def take_place(place: Place) -> None:
+def take_place(place: Rank) -> None:
     """Let this process be one of several from now on."""
     _PLACE.set(place)
 
 
-def here() -> Place:
+def current_rank() -> Rank:
     """Which process this is: the place it took, or what torchrun says by environment variables; else the only one."""
     if place := _PLACE.get():
         return place
     rank, local, size = (
         int(os.environ.get(name, other)) for name, other in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
     )
-    return Place(rank, local, size)
+    return Rank(rank, local, size)
 
 
 def own_device(device: str, rank: int) -> str:
@@ -66,7 +66,7 @@ def own_threads(e: Any) -> int:
     return int(e.threads or max(1, torch.get_num_threads() // e.devices))
 
 
-def one_of(e: E, number: int) -> E:
+def for_process(e: E, number: int) -> E:
     """The settings of one of the `e.devices` processes that share work: a device of its own, and its part of the threads."""
     if e.devices == 1:
         return e
@@ -78,7 +78,7 @@ def check_devices(devices: int, device: str) -> None:
     if devices < 1:
         raise ValueError(f"devices is {devices}; give a whole number >= 1")
     most = max(4, os.cpu_count() or 1, torch.cuda.device_count())  # a few more than cores do no harm
-    if devices > most and here().size == 1:
+    if devices > most and current_rank().size == 1:
         raise ValueError(f"devices is {devices}, more than this machine has; give at most {most}")
     if devices > 1 and device not in ("auto", "cpu", "cuda"):
         raise ValueError(
@@ -128,7 +128,7 @@ def helped(e: E, count: int, work: Callable[[E, int], object], told: Callable[[s
         return
     workers = Workers(count - 1)
     try:
-        helpers = [workers.submit(work, one_of(e, number), number) for number in range(1, count)]
+        helpers = [workers.submit(work, for_process(e, number), number) for number in range(1, count)]
         yield
         for error in filter(None, (one.exception() for one in helpers if one.done())):
             told(f"a process that helped has failed, and the others did its part: {error}")

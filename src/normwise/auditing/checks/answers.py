@@ -12,7 +12,7 @@ from ...evaluation.coupling import measure_coupling
 from ...evaluation.predictor import Predictor
 from ...seeding import generator
 from ...types import Batch
-from ...utils.fidelity import apart
+from ...utils.fidelity import logit_distance
 from ...utils.forward import in_time, logits_of
 from ...utils.model_state import device_of, running, untouched
 from .case import GAP, Case, Found, found, question
@@ -74,7 +74,7 @@ def batch_size(case: Case) -> Found:
                 )
                 return found(f"{wide} classes in batches of {other}, {usual.shape[1]} in {size}", len(x), fail=True)
             answers = torch.cat(parts)[: len(rows)]
-            moved = apart(answers, usual[: len(rows)]).amax(1) > ROUNDING
+            moved = logit_distance(answers, usual[: len(rows)]).amax(1) > ROUNDING
             changes[other] = int((moved & (answers.argmax(1) != usual[: len(rows)].argmax(1))).sum())
     told = ", ".join(f"{count} in batches of {other}" for other, count in changes.items() if count)
     if told and not case.random:

@@ -13,7 +13,7 @@ from ...evaluation.evaluator import searched
 from ...evaluation.plan import AttackPlan
 from ...seeding import generator
 from ...types import Attack, Batch, Images
-from ...utils.fidelity import apart
+from ...utils.fidelity import logit_distance
 from ...utils.forward import in_time, logits_in, logits_of
 from ...utils.model_state import device_of, running, untouched
 from .case import Case, Found, found, question
@@ -150,7 +150,7 @@ def _unlike(case: Case, way: Callable[[nn.Module, Images], Tensor], x: Images, c
         with torch.no_grad(), running(model, "eval"), untouched(model, generator(case.seed, "ways")):
             answers.append(one(model, x).detach().clone().double())
     usual, other = answers
-    gap = apart(other, usual).amax(1)
+    gap = logit_distance(other, usual).amax(1)
     if coarse:
         return int(((gap > COARSE) & (other.argmax(1) != usual.argmax(1))).sum())
     return int((gap > MOVED).sum())

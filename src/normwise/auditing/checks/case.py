@@ -20,7 +20,7 @@ from ...evaluation.plan import AttackPlan, Stateful
 from ...evaluation.store import Shard
 from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
-from ...registry import kept
+from ...registry import as_json
 from ...types import Attack, Batch, ThreatModel
 from ...utils.hashing import mark_of, settings_of
 from ...utils.model_state import device_of, digest
@@ -199,7 +199,7 @@ class Case:
         if share is None or plan.stateful == "sequence":
             return None
         networks = [f"{digest(one)} {settings_of(one)}" for one in (self.model, craft_on) if one is not None]
-        asked = json.dumps([kept({"plan": plan}), networks, [mark_of(batch) for batch in batches]])
+        asked = json.dumps([as_json({"plan": plan}), networks, [mark_of(batch) for batch in batches]])
         return replace(share, folder=share.folder and share.folder / hashlib.sha256(asked.encode()).hexdigest()[:16])
 
     def accuracy(self, *attacks: Attack, **options: Any) -> float:

@@ -13,7 +13,7 @@ from torch import Generator
 
 from ...seeding import draw
 from ...types import Images
-from ...utils.batches import beyond
+from ...utils.batches import range_problem
 from ..array_checks import need
 
 Picture = NDArray[np.float64]  # one image (h, w, c), pixels in [0, 1]
@@ -65,7 +65,7 @@ class Corruption:
         need(x.ndim == 4, f"{self.name} corrupts images (b, c, h, w)", shape, "give single frames in place of clips")
         need(min(shape[2:]) >= LEAST, f"{self.name} needs images of {LEAST} pixels a side", shape, "give larger images")
         need(x.is_floating_point(), f"{self.name} corrupts floats in [0, 1]", x.dtype, "divide by 255")
-        if told := beyond(x):
+        if told := range_problem(x):
             raise ValueError(f"{self.name} corrupts pixels in [0, 1]; got {told}")
         setting, scale = self.at(min(shape[2:]), severity)
         made = np.empty((len(x), *shape[2:], shape[1]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...utils.errors import brief
+from ...utils.errors import one_line
 
 PICTURE, VIDEO = 2**24, 2**37  # pixels of one frame, and of all frames of one video, that are decoded at most
 LOST = 0.1  # of the frames that a file promises, the share from which on it counts as damaged
@@ -125,7 +125,7 @@ def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
         raise
     except Exception as error:
         raise ValueError(
-            f"{file} must be a video that can be decoded; got {brief(error)}; replace it, move it away, or leave such files out "
+            f"{file} must be a video that can be decoded; got {one_line(error)}; replace it, move it away, or leave such files out "
             "with skip_bad"
         ) from None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...seeding import generator
 from ..array_checks import Arrays, need
-from ..cache import Listing, holds, keep, place, read
+from ..cache import Listing, cache_folder, holds, keep, read
 from ..listing import CLIPS, labelled, test_folder, train_folder, validation_folder
 from ..tensors import TensorData
 from .decoding import Sampling, decode
@@ -150,7 +150,7 @@ class VideoFolder(TensorData):
         self._sided(listing)  # who tests is settled before hours of decoding
         sampling = Sampling(**{one.name: getattr(self, one.name) for one in fields(Sampling)})
         parent = Path(self.cache).expanduser() if self.cache else root / ".normwise"
-        folder = place("clips", parent, root, listing, repr(sampling))
+        folder = cache_folder("clips", parent, root, listing, repr(sampling))
         if not holds("clips", folder):
             keep("clips", folder, listing, sampling.shape, lambda file: decode(root / file, sampling), skip=self.skip_bad)
         return self._whole(folder)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Generator, Tensor
 
-from ...utils.errors import brief
+from ...utils.errors import one_line
 from ..array_checks import need
 
 Groups = list[str | None]
@@ -30,7 +30,7 @@ def groups_of(files: Sequence[str], spec: str) -> Groups:
             held = dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(
-                f"groups must be a JSON file of groups by video; got {brief(error)} in {path}; repair it"
+                f"groups must be a JSON file of groups by video; got {one_line(error)} in {path}; repair it"
             ) from None
         keys = [file if file in held else PurePosixPath(file).stem for file in files]
         lost = [key for key in keys if key not in held]
@@ -71,7 +71,7 @@ def official(files: Sequence[str], folder: Path, number: int, skip: bool) -> lis
                     if flag in "12":
                         listed["train" if flag == "1" else "test"].add(_bare(f"{of}/{name}"))
     except (OSError, UnicodeDecodeError, TypeError) as error:
-        raise ValueError(f"{asked}; got {brief(error)}; replace them") from None
+        raise ValueError(f"{asked}; got {one_line(error)}; replace them") from None
     known = {_bare(file): file for file in files}
     lost = sorted((listed["train"] | listed["test"]) - known.keys())
     told = f"{lost[:1]} not there ({len(lost)} in all)"

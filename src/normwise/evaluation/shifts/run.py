@@ -22,7 +22,7 @@ from ...data.corruptions import corrupted
 from ...data.corruptions.kind import SEVERITIES, check_severity
 from ...data.corruptions.rows import strip
 from ...limits import from_json
-from ...models.loading import Loaded, check_models, check_once, is_function, load, told
+from ...models.loading import Loaded, check_models, check_once, is_function, load, report_notes
 from ...norms.surgery.adaptation import share_of, unshared, with_share
 from ...records import SCHEMA, provenance, to_json, write
 from ...registry import plain, unknown
@@ -31,7 +31,7 @@ from ...types import Batch, Data, Report, silent
 from ...utils.hashing import mark_of
 from ...utils.model_state import digest, moved, set_mode
 from ...utils.per_row import bits
-from ...utils.run import check_running, place
+from ...utils.run import check_running, set_up_device
 from ...utils.run_folder import check_folder, keep_settings
 from ..coupling import coupling_in
 from ..predictor import Predictor, check_network
@@ -117,14 +117,14 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = silent) -> dict[
     for networks or data that cannot be used, and for a folder that holds a run with other settings.
     """
     check_folder(settings, folder)
-    device, batches = place(settings), _whole(settings)
+    device, batches = set_up_device(settings), _whole(settings)
     networks, loaded = dict[str, list[_State]](), list[Loaded]()
     for name in dict.fromkeys((*settings.models, *[settings.baseline] * bool(settings.baseline))):
         loaded.append(load(name, settings.weights if is_function(name) and name in settings.models else ""))
         model = moved(loaded[-1].model, device)
         check_network(model, Batch(*(tensor.to(device) for tensor in batches[0])))
         networks[name] = _states(model, settings, batches)
-    said = told(loaded, report)
+    said = report_notes(loaded, report)
     deaf = [name for name, states in networks.items() if len(states) == 1 and states[0].alpha is None]
     if settings.adapt and deaf:
         said["adapt"] = (

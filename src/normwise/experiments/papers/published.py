@@ -37,7 +37,7 @@ def published(depth: int) -> Callable[[Scale], nn.Module]:
     def begin(scale: Scale) -> nn.Module:
         path = file_of(scale, depth)
         model: nn.Module = ResNet(depth=depth, shortcut="pad")(None, classes=scale.data.classes, mean=MEAN, std=STD)
-        checkpoints.give(model, checkpoints.weights(path))
+        checkpoints.load_into(model, checkpoints.weights(path))
         return model
 
     return begin

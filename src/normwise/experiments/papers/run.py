@@ -15,19 +15,19 @@ from ...records import provenance, to_json, write
 from ...registry import unknown
 from ...report.claims import Network, to_html, to_markdown
 from ...types import Report, silent
-from ...utils.run import check_threads, place
+from ...utils.run import check_threads, set_up_device
 from ...utils.run_folder import check_folder, keep_settings
 from ..backends import BACKENDS, Backend, Processes
 from ..launch import LOCKS, Crew, Job, launch
 from .cell import Cell
+from .cell_store import CellStore, recorded
 from .claims_large import claims_of
 from .decide import Claim, Size, decide
 from .origins import origins
 from .papers import CELLS, SYSTEMS
 from .published import file_of
 from .scale import HISTORY, SCALES, SIZES, Scale, size_of
-from .tables import beside
-from .workshop import Workshop, recorded
+from .tables import extra_tables
 
 Made = tuple[str, int]  # a cell and its seed
 TABLE = "claims.json"
@@ -178,13 +178,13 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     """
     check_folder(settings, folder, agree=("preset",), earlier=(TABLE, LOCKS))
     settings.backend.check()
-    device = place(settings)
+    device = set_up_device(settings)
     work = planned(settings)
     for depth in {CELLS[name].published for name, _ in work} - {0}:
         file_of(settings.scale, depth)  # is there, and the one that is meant
-    shop = Workshop(CELLS, settings.scale, folder, silent, device)
-    new = [job for job in work if shop.record(*job) is None]
-    left = [*_weightless(new, shop), *new]
+    store = CellStore(CELLS, settings.scale, folder, silent, device)
+    new = [job for job in work if store.record(*job) is None]
+    left = [*_weightless(new, store), *new]
     keep_settings(settings, folder)
 
     crew = Crew(settings.workers, settings.backend, 60 * settings.max_minutes or math.inf)
@@ -194,16 +194,16 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
         report(text, len(work) - len(left), len(work))
 
     def make(name: str, seed: int) -> dict[str, Any]:
-        shop.report = lambda text, step, steps: say(f"{name} {text.replace(': ', ' ')}")
-        return shop.make(name, seed)
+        store.report = lambda text, step, steps: say(f"{name} {text.replace(': ', ' ')}")
+        return store.make(name, seed)
 
     do = make if crew.here else partial(_make, settings, folder)
     asked = [
         Job(
             called,
             partial(do, *job),
-            partial(recorded, shop.place(*job), shop.digest(*job), job not in new),
-            _waits(job, left, shop.scale),
+            partial(recorded, store.place(*job), store.digest(*job), job not in new),
+            _waits(job, left, store.scale),
         )
         for called, job in jobs.items()
     ]
@@ -211,21 +211,21 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
         if error:
             raise error
         left.remove(job := jobs[called])
-        record = shop.record(*job)
+        record = store.record(*job)
         say(f"{job[0]} seed {job[1]}" + (f": {_sentence(record)}" if record else ""))
     if left:
         say(f"stopped after {settings.max_minutes:g} minutes: {len(left)} cells left")
     return decided(folder, settings.preset, system=settings.system)
 
 
-def _weightless(jobs: Sequence[Made], shop: Workshop) -> list[Made]:
+def _weightless(jobs: Sequence[Made], store: CellStore) -> list[Made]:
     """What these need, directly or through others, and what has its record without its weights; what comes first is first."""
     found: list[Made] = []
     for name, seed in jobs:
         for job in ((need, seed) for need in CELLS[name].needs):
-            gone = shop.record(*job) is not None and shop.weightless(*job)
+            gone = store.record(*job) is not None and store.weightless(*job)
             if gone or CELLS[job[0]].recipe is None:
-                found += [*_weightless([job], shop), *[job][: int(gone)]]
+                found += [*_weightless([job], store), *[job][: int(gone)]]
     return list(dict.fromkeys(found))
 
 
@@ -235,7 +235,7 @@ def _waits(job: Made, left: Sequence[Made], scale: Scale) -> tuple[str, ...]:
 
 
 def _make(settings: Reproduce, folder: Path, name: str, seed: int) -> dict[str, Any]:
-    return Workshop(CELLS, settings.scale, folder, silent, place(settings)).make(name, seed)
+    return CellStore(CELLS, settings.scale, folder, silent, set_up_device(settings)).make(name, seed)
 
 
 def decided(folder: Path, preset: str, out: Path | None = None, system: str = "all") -> list[dict[str, Any]]:
@@ -245,8 +245,8 @@ def decided(folder: Path, preset: str, out: Path | None = None, system: str = "a
     """
     out = out or folder
     scale = (SCALES | HISTORY)[preset]()
-    shop = Workshop(CELLS, scale, folder, silent)
-    seeds = shop.records()
+    store = CellStore(CELLS, scale, folder, silent)
+    seeds = store.records()
     table = decide(claims_of(preset), seeds, Size(SIZES.get(preset, preset), scale.looks, scale.first, scale.evidence))
     write(out / TABLE, to_json(table))
     networks, columns = _networks(seeds)
@@ -254,7 +254,7 @@ def decided(folder: Path, preset: str, out: Path | None = None, system: str = "a
     size = size_of(scale, trained.get("trained_parameters"))
     made = [name for name, cell in CELLS.items() if not cell.apart and (scale.clips or not cell.clips)]
     missing = () if preset in HISTORY else scale.cells or made
-    more = beside({name: [one[name] for one in seeds.values() if name in one] for name in CELLS}, missing)
+    more = extra_tables({name: [one[name] for one in seeds.values() if name in one] for name in CELLS}, missing)
     arisen = list(origins(claims_of(preset), seeds))
     write(out / "claims.md", to_markdown(table, networks, columns, more, arisen, (preset, size)))
     asked = [one for one in table if system in ("all", one["system"])]

@@ -9,7 +9,7 @@ from torch import nn
 
 from ...evaluation.evaluator import evaluate
 from ...evaluation.plan import AttackPlan
-from ...evaluation.several import together
+from ...evaluation.several import mean_and_union
 from ...evaluation.verdict import Verdict
 from ...threats import Linf
 from ...types import Batch
@@ -28,7 +28,7 @@ def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, rad
     own = AttackPlan(Linf(eps=radius), (scale.paper,), strongest=scale.strongest, seed=seed)
     plans = {"linf": own, **scale.columns.plans(own, some[0].x.shape[1:])}
     found = {kind: evaluate(model, some, plan) for kind, plan in plans.items()}
-    whole, first = together(found), found["linf"].evaluation
+    whole, first = mean_and_union(found), found["linf"].evaluation
     columns = {kind: _pair(verdict) for kind, verdict in found.items()}
     for name, protocol, strongest in (
         ("mean", whole.protocol_mean, whole.mean),

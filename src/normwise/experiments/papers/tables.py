@@ -9,7 +9,7 @@ from ...report.claims import Table
 from .papers import CELLS
 
 
-def beside(records: Mapping[str, Sequence[Mapping[str, Any]]], planned: Sequence[str] = ()) -> list[Table]:
+def extra_tables(records: Mapping[str, Sequence[Mapping[str, Any]]], planned: Sequence[str] = ()) -> list[Table]:
     """The tables that the records of these cells allow; those `planned` and not there are listed."""
     known = {name: list(records[name]) for name in CELLS if records.get(name)}
     made = [

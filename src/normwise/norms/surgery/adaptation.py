@@ -11,7 +11,7 @@ from ..adaptive import AdaptiveNorm
 from ..batch import BN
 from ..layer import StatNorm
 from ..site import reads
-from .conversion import exchange, places
+from .conversion import exchange, replaceable_norms
 from .transfer import take_settings
 from .unmapped import hidden, kind_of, norm_paths, remark
 
@@ -67,7 +67,7 @@ def unshared(model: nn.Module) -> str:
 
 def _stays(model: nn.Module) -> set[nn.Module]:
     """Norms that read running statistics and are neither ours nor a BatchNorm that is known to the letter."""
-    known = {layer for path in places(model) if isinstance(layer := model.get_submodule(path), _BatchNorm)}
+    known = {layer for path in replaceable_norms(model) if isinstance(layer := model.get_submodule(path), _BatchNorm)}
     return {module for module in _tracking(model) if not isinstance(module, StatNorm)} - known
 
 

@@ -49,7 +49,7 @@ def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
     4
     """
     made_by = NORMS.make(norm) if isinstance(norm, str) else norm
-    if not places(model):
+    if not replaceable_norms(model):
         kinds = sorted({kind_of(module) for module in model.modules()} - {kind_of(model)})
         raise ValueError(
             f"{kind_of(model)} has no norm layer to convert; it has: {', '.join(kinds) or 'no layers'}{hidden(model)}"
@@ -60,8 +60,8 @@ def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
         take_settings(new, old, made_by)
         return new
 
-    olds = {path: kind_of(model.get_submodule(path)) for path in places(model)}
-    left, new = set(norm_paths(model)) - places(model).keys(), exchange(model, made)
+    olds = {path: kind_of(model.get_submodule(path)) for path in replaceable_norms(model)}
+    left, new = set(norm_paths(model)) - replaceable_norms(model).keys(), exchange(model, made)
     for path, module in new.named_modules():
         if path in left:
             remark(module, f"{kind_of(module)} left as it is")
@@ -80,7 +80,7 @@ def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> 
     refuse_lazy(model)
     model = copied(model)
     olds = {
-        model.get_submodule(path): site for path, site in reversed(places(model).items())
+        model.get_submodule(path): site for path, site in reversed(replaceable_norms(model).items())
     }  # a tied one at its first path
     for old, site in reversed(olds.items()):
         new = make(site, old)
@@ -89,7 +89,7 @@ def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> 
     return model
 
 
-def places(model: nn.Module) -> dict[str, Site]:
+def replaceable_norms(model: nn.Module) -> dict[str, Site]:
     """The sites whose layers may be replaced, by path: of known kinds, and in nobody's hands.
 
     That is: not within a frozen substitute, a norm that stays, or a convolution or linear layer, which may read it by name.
@@ -107,7 +107,7 @@ def places(model: nn.Module) -> dict[str, Site]:
     }
 
 
-def knowing(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
+def with_known_statistics(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
     """The model itself if its norms know the running statistics that they read; else a copy, recalibrated on the first ten batches.
 
     Raises ValueError as `recalibrate` does.
@@ -235,7 +235,7 @@ def convert_sync(model: nn.Module) -> nn.Module:
     if hint := hidden(model):
         raise ValueError(f"{kind_of(model)} may hold norms that cannot be seen{hint}")
     within = {inner for module in model.modules() if isinstance(module, Routed) for inner in module.statistics}
-    fit = within | {model.get_submodule(path) for path in places(model)}
+    fit = within | {model.get_submodule(path) for path in replaceable_norms(model)}
     resting = {m for m in frozen(model) if not isinstance(m, _BatchNorm) or "batch" not in (reads(m) or ())}
     for path, module in model.named_modules():
         if isinstance(module, _BatchNorm | StatNorm | Routed) and module not in fit | resting:

@@ -188,7 +188,7 @@ def _numbers(norm: Any) -> tuple[Any, ...]:
     if isinstance(norm, ChannelAffine):
         return torch.zeros_like(norm.weight), torch.ones_like(norm.weight), 0.0, norm.weight, norm.bias
     if isinstance(norm, StatNorm) and not norm._is_batchnorm:
-        centre, scale = norm.at_rest()
+        centre, scale = norm.evaluation_affine()
         return centre, torch.ones_like(centre), 0.0, scale, norm.bias
     return norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
 

@@ -11,7 +11,7 @@ from ...norms.surgery.folding import fold
 from ...norms.surgery.unmapped import remark
 from ...seeding import rows_in_all
 from ...types import Attack, Images, Labels, Mode, Proposal, ThreatModel
-from ...utils.fidelity import unlike
+from ...utils.fidelity import difference_from
 from ...utils.model_state import running
 
 _ALIKE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether a network's folded copy was found to answer alike
@@ -39,7 +39,7 @@ def craft(
 
 def _alike(model: nn.Module, folded: nn.Module, x: Images) -> bool:
     with torch.autocast(x.device.type, enabled=False):  # bfloat16 rounds away more than folding does
-        differs = unlike(model, folded, x, seed=0)
+        differs = difference_from(model, folded, x, seed=0)
     if differs:
         remark(model, f"attacked itself in training, not its folded copy: {differs}")
     _ALIKE[model] = not differs

@@ -19,7 +19,7 @@ from ...models import checkpoints
 from ...norms import AdaptiveNorm, sites
 from ...norms.surgery.trainable import materialized
 from ...records import provenance, to_json, write
-from ...registry import DIGEST_VERSION, brief, plain
+from ...registry import DIGEST_VERSION, plain, without_defaults
 from ...seeding import derive, drawing
 from ...threats import Linf
 from ...training.loop import Diverged, Fitted, fit
@@ -49,7 +49,7 @@ LEFT_OUT_OF_SCALE = {"first": None, "looks": None, "cells": None, "published": N
 ASKED_UNDER = {"patches": "patch", "columns": "columns"}  # settings of a scale that are those of these cells alone
 
 
-class Workshop:
+class CellStore:
     """Where the cells of one scale and one folder are made, and on which device; that is no setting of theirs."""
 
     def __init__(
@@ -91,18 +91,18 @@ class Workshop:
     def digest(self, name: str, seed: int) -> str:
         """A hash of all that a cell's record follows from, by its settings: its own, the scale's, and those of what it needs."""
         cell, scale = self.cells[name], self.scale_of(self.cells[name], seed)
-        own = {key: value for key, value in brief(cell).items() if key not in LEFT_OUT}
+        own = {key: value for key, value in without_defaults(cell).items() if key not in LEFT_OUT}
         shared = {
             key: value
-            for key, value in brief(replace(scale, clips=None)).items()
+            for key, value in without_defaults(replace(scale, clips=None)).items()
             if ASKED_UNDER.get(key, cell.under) == cell.under
         }
-        begin = [cell.begin.__qualname__, brief(inspect.getclosurevars(inspect.unwrap(cell.begin)).nonlocals)]
+        begin = [cell.begin.__qualname__, without_defaults(inspect.getclosurevars(inspect.unwrap(cell.begin)).nonlocals)]
         settings = {
             "digest_version": DIGEST_VERSION,
             "cell": {**own, "begin": begin},
-            "recipe": brief(cell.recipe(scale)) if cell.recipe else None,
-            "scale": {**shared, **LEFT_OUT_OF_SCALE, "data": {**brief(scale.data), "root": None}},
+            "recipe": without_defaults(cell.recipe(scale)) if cell.recipe else None,
+            "scale": {**shared, **LEFT_OUT_OF_SCALE, "data": {**without_defaults(scale.data), "root": None}},
             "published": FILES[cell.published] if cell.published else None,
             "seed": seed,
             "needs": [self.digest(need, seed) for need in cell.needs],
@@ -143,7 +143,7 @@ class Workshop:
         if not path.exists():
             raise ValueError(f"{path} is not there; make the cell {name} first")
         model = materialized(cell.recipe(self._own(cell)).prepare(self.untrained(name, seed)))
-        checkpoints.give(model, checkpoints.weights(path))
+        checkpoints.load_into(model, checkpoints.weights(path))
         return set_mode(model, "eval")
 
     def make(self, name: str, seed: int) -> dict[str, Any]:
@@ -258,7 +258,7 @@ class Workshop:
         return fit(self.untrained(cell.name, seed), data, cell.recipe(scale), threat, schedule, seed=own, options=options)
 
 
-class History(Workshop):
+class OldCellStore(CellStore):
     """Cells from before digests had a version: their networks can be loaded, from `cells/NAME-seedN`."""
 
     def place(self, name: str, seed: int) -> Path:
