@@ -193,7 +193,7 @@ def digest_text(value: Any) -> str:
     """A choice as one line that an option added with a default leaves as it is.
 
     >>> from normwise.attacks import PGD
-    >>> stable(PGD(steps=5, restarts=1))
+    >>> digest_text(PGD(steps=5, restarts=1))
     '{"name": "pgd", "steps": 5}'
     """
     return json.dumps(without_defaults(value), sort_keys=True)

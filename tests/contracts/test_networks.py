@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from contextlib import suppress
 
 import pytest
 import torch
@@ -171,7 +172,10 @@ def operated(name, done, operation, batches):
         made.train(False)
         return answer(made, x[0])
 
-    if done not in KINDS[name].refuses:
+    if done in KINDS[name].may_refuse:
+        with suppress(ValueError):
+            return work()
+    if done not in (*KINDS[name].refuses, *KINDS[name].may_refuse):
         return work()
     with pytest.raises(
         ValueError, match=f"{REFUSALS[done]}|cannot be copied"

@@ -844,7 +844,7 @@ BAD = [
     ("evaluate nets:three", "the model has 3 classes"),
     ("evaluate nets:Words", "expected logits of shape (b, classes)"),
     ("export nets:Words", "expected logits of shape (b, classes)"),
-    ("export nets:coloured", "if no data were named, these are the embedded digits; name yours as --data"),
+    ("export nets:coloured", "give it images of its own kind (on the command line: --data)"),
     ("train nets:three", "labels from 0 to 9; expected 0 to 2, as the model has 3 classes"),
     ("train nets:Words", "expected logits of shape (b, classes)"),
     (f"{E} --data bytes.npz", "lie in [0, 1]"),

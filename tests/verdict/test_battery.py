@@ -3,6 +3,7 @@
 import copy
 import random
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -260,7 +261,9 @@ def test_noise_is_seen_wherever_it_is_drawn(draw):
     assert case.random
 
 
-def test_what_a_model_draws_is_drawn_again_and_leaves_no_trace():
+def test_what_a_model_draws_is_drawn_again_and_leaves_no_trace(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the run-time checker draws from Python's random state
+
     def drawn():
         return float(torch.rand(1)), float(np.random.rand()), random.random()  # noqa: NPY002
 

@@ -138,22 +138,21 @@ def completed(
     craft_on: nn.Module | None = None,
     report: Report = silent,
     neighbours: Check | None = None,
-    groups: int = 0,
 ) -> Evaluation:
     """Attach to a verdict what is left of single rows, where rows are coupled, what malicious neighbours do, and what ran.
 
-    `neighbours`: what they do, where it has been asked already (`sanity_checks.beside_malicious`). `groups`: in how many the rows
-    lie, where the data knows some (`groups_in`).
+    `neighbours`: what they do, where it has been asked already (`sanity_checks.beside_malicious`).
     """
     found = batch_attacks.with_single(found, model, batches, threat, craft_on, report)
     more = neighbours or sanity_checks.beside_malicious(model, batches, found.seed)
-    alike = [sanity_checks.in_groups(found.n, groups)] if 0 < groups < found.n else []
-    return dataclasses.replace(found, checks=(*found.checks, more, *alike), provenance=provenance())
+    return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 
-def groups_in(data: Any, rows: int) -> int:
-    """In how many groups the first test rows lie, such as patients; 0 where the data knows no groups."""
-    return int(data.test_groups(rows)) if hasattr(data, "test_groups") else 0
+def with_groups(found: Evaluation, data: Any) -> Evaluation:
+    """The same with a check that warns where the data knows groups of its rows, such as patients, and there are fewer of them."""
+    groups = data.test_groups(found.n) if hasattr(data, "test_groups") else found.n
+    alike = [sanity_checks.in_groups(found.n, groups)] if groups < found.n else []
+    return dataclasses.replace(found, checks=(*found.checks, *alike))
 
 
 def _oracle(model: nn.Module, batches: Sequence[Batch], plans: dict[str, AttackPlan]) -> dict[str, Score]:

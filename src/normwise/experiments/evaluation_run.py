@@ -38,7 +38,7 @@ from ..utils.model_state import device_of, digest, moved
 from ..utils.run import RESULT, check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
 from ..utils.workers import check_devices, for_process, helped
-from .columns import Columns, check_columns, completed, evaluate_columns, groups_in, share
+from .columns import Columns, check_columns, completed, evaluate_columns, share, with_groups
 from .experiment import labelled
 from .patterns import with_patterns
 
@@ -168,8 +168,8 @@ def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdi
         for over, values in wanted.items()
         if values
     ]
-    groups = groups_in(e.data, verdict.evaluation.n)
-    whole = completed(verdict.evaluation, model, batches, e.threat, crafted_on, report, neighbours, groups)
+    whole = completed(verdict.evaluation, model, batches, e.threat, crafted_on, report, neighbours)
+    whole = with_groups(whole, e.data)
     doubts = whole.checks
     if crafted_on is not None:
         on = e.craft_on or "the network itself, without the gradient through its substitute"

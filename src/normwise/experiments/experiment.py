@@ -40,7 +40,7 @@ from ..utils.run_folder import check_folder, keep_settings, same_settings
 from ..utils.workers import check_devices, current_rank
 from . import substitutes
 from .cards import card
-from .columns import Columns, check_columns, completed, evaluate_columns, groups_in
+from .columns import Columns, check_columns, completed, evaluate_columns, with_groups
 from .patterns import with_patterns
 from .together import joined
 
@@ -235,8 +235,7 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
 def evaluated(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
     verdict = _judged(e, model, report, name)
-    groups = groups_in(e.data, verdict.evaluation.n)
-    return completed(verdict.evaluation, model, verdict.batches, e.threat, report=report, groups=groups)
+    return with_groups(completed(verdict.evaluation, model, verdict.batches, e.threat, report=report), e.data)
 
 
 def _judged(e: Experiment, model: nn.Module, report: Report, name: str) -> Verdict:
@@ -259,8 +258,8 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent)
         return read_result(folder / RESULT)
     fitted, said = train(e, folder, report)
     verdict = _judged(e, fitted.model, report, name)
-    groups = groups_in(e.data, verdict.evaluation.n)
-    evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report, groups=groups)
+    evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report)
+    evaluation = with_groups(evaluation, e.data)
     several = evaluate_columns(e.columns, verdict, fitted.model, _plan(e), report=report)
     doubts = (*evaluation.checks, *sanity_checks.of_training(fitted.training))
     evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)

@@ -11,7 +11,7 @@ from ..types import Batch
 
 
 class SingleProcess:
-    """What `fit` asks of the processes that train together, answered by one; `distributed.Together` answers for several."""
+    """What `fit` asks of the processes that train together, answered by one; `distributed.ProcessGroup` answers for several."""
 
     first = True  # of the processes: it alone writes and reports
 

@@ -32,7 +32,7 @@ from .loaders import as_data
 from .options import FitOptions
 from .schedule import Schedule
 from .state import State, read_state, save_state
-from .validation import Validation, overfitted
+from .validation import Validation, overfitted, sentence
 from .watching import watched
 
 LOG = "log.jsonl"
@@ -84,13 +84,13 @@ def fit(
     check_threat(threat)
     with torch.inference_mode(False), torch.enable_grad():
         run = _Run(recipe.prepare(model), as_data(data), recipe, threat, schedule, seed, device_of(model), options)
-        watching = options.folder if options.tensorboard and run.crew.first else None
+        watching = options.folder if options.tensorboard and run.processes.first else None
         with watched(run.model, watching, run.state.epoch) as watch:
             while run.state.epoch < schedule.epochs:
                 line = run.epoch()
                 watch(line)  # before it is saved: an epoch that is done again takes its events back, and none is lost
                 run.save(line)
-                run.report(_sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
+                run.report(sentence(line, schedule.epochs), run.state.epoch * run.steps, schedule.epochs * run.steps)
         return run.finish()
 
 
@@ -113,16 +113,16 @@ class _Run:
             check_flip(self.data)
         self.layout = layout(self.model, device) if schedule.channels_last else torch.contiguous_format
         self.plain = moved(moved(self.model, device), memory_format=self.layout)
-        self.crew = processes_of(device, self.options)
-        self.model = self.crew.ready(self.plain)
+        self.processes = processes_of(device, self.options.stats == "synchronized")
+        self.model = self.processes.ready(self.plain)
         self.steps = self.data.train_batches(schedule.batch_size)
         self.optimizer = scheduling.optimizer(self.model, schedule)
         self.rates = scheduling.learning_rate(self.optimizer, schedule, schedule.epochs * self.steps)
         self.average = scheduling.average(self.model, schedule)
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
         rows = self.data.validation(batch_size=250) if schedule.validate_every else []
-        self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device, self.crew)
-        self.report = self.options.report if self.crew.first else silent
+        self.validation = Validation(rows, self.recipe, self.threat, schedule, self.seed, device, self.processes)
+        self.report = self.options.report if self.processes.first else silent
         self.state, self.about = State(), dict[str, Any]()
         if self.options.folder:
             self.about = self._about()
@@ -177,7 +177,7 @@ class _Run:
                     ) from error
                 text = f"epoch {state.epoch + 1}/{self.schedule.epochs}, loss {state.sums['loss'] / state.sums['rows']:.3f}"
                 self.report(text, state.epoch * self.steps + state.step, self.schedule.epochs * self.steps)
-                if self.options.folder and self.crew.first and time.monotonic() - self.saved > self.options.every:
+                if self.options.folder and self.processes.first and time.monotonic() - self.saved > self.options.every:
                     state.keep_draws(rng, self.device)
                     self._save_state()
         loss, right, rows = (state.sums[name] for name in ("loss", "right", "rows"))
@@ -189,19 +189,19 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         for k, part in enumerate(_parts(batch, self.schedule.accumulate)):
             noise = derive(self.seed, "noise", state.epoch, state.step, k)
-            with self.crew.share(part, noise) as (own, share):
+            with self.processes.share(part, noise) as (own, share):
                 x, y = self._prepare(own, rng)
                 with scheduling.autocast(self.schedule, self.device):
                     cost = self.recipe.loss(self.model, x, y, self.threat, generator=rng)
                 right = int(losses.correct(cost.logits, y).sum())
-                sums = self.crew.total(cost.loss.item() * len(y), right, len(y), cost.forwards, cost.backwards)
+                sums = self.processes.total(cost.loss.item() * len(y), right, len(y), cost.forwards, cost.backwards)
                 if not math.isfinite(sums[0]):
                     raise Diverged(self._diverged(sums[0]))
                 self.scaler.scale(cost.loss * (share * len(part.y) / len(batch.y))).backward()
             for name, value in zip(("loss", "right", "rows"), sums, strict=False):
                 state.sums[name] = state.sums.get(name, 0.0) + value
             state.forwards, state.backwards = state.forwards + int(sums[3]), state.backwards + int(sums[4])
-        self.crew.combine(self.model)
+        self.processes.combine(self.model)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.rates.step()
@@ -245,7 +245,7 @@ class _Run:
 
     def save(self, line: Mapping[str, Any]) -> None:
         """Write what is needed to resume, the best model so far, and the log."""
-        if not (folder := self.options.folder) or not self.crew.first:
+        if not (folder := self.options.folder) or not self.processes.first:
             return
         if self.state.best_epoch == self.state.epoch:
             checkpoints.save(materialized(self.current), folder, self.options.card)
@@ -278,27 +278,16 @@ class _Run:
         return parts | ({"average": self.average} if self.average else {})
 
 
-def processes_of(device: torch.device, options: FitOptions) -> SingleProcess:
-    """The processes that train: this one, or those of torch's process group."""
+def processes_of(device: torch.device, synchronized: bool) -> SingleProcess:
+    """The processes that train: this one, or those of torch's process group, with `synchronized` batch statistics or each its own."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return SingleProcess()
     from .distributed import ProcessGroup
 
-    return ProcessGroup(device, options.stats == "synchronized")
+    return ProcessGroup(device, synchronized)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
     """A batch in so many parts, or as many as it has rows."""
     count = min(count, len(batch.y))
     return [Batch(*part) for part in zip(*(tensor.tensor_split(count) for tensor in batch), strict=True)]
-
-
-def _sentence(line: Mapping[str, Any], epochs: int) -> str:
-    """Put a log line in words."""
-    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, training {100 * line['train_accuracy']:.1f}%"
-    for name in ("clean", "robust"):
-        if f"validation_{name}" in line:
-            text += f", validation {name} {100 * line[f'validation_{name}']:.1f}%"
-    if overfitted({name: line.get(f"validation_{name}", 0.0) for name in ("clean", "one_step", "robust")}):
-        text += f": overfitted to one step, which leaves {100 * line['validation_one_step']:.1f}%"
-    return text

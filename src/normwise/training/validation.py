@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Generator, nn
@@ -87,3 +88,14 @@ def overfitted(scores: Mapping[str, float]) -> bool:
     """
     clean, one, many = (scores.get(name, 0.0) for name in ("clean", "one_step", "robust"))
     return one >= clean / 2 and many < one / 2 and one - many > 0.1
+
+
+def sentence(line: Mapping[str, Any], epochs: int) -> str:
+    """Put a log line in words."""
+    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, training {100 * line['train_accuracy']:.1f}%"
+    for name in ("clean", "robust"):
+        if f"validation_{name}" in line:
+            text += f", validation {name} {100 * line[f'validation_{name}']:.1f}%"
+    if overfitted({name: line.get(f"validation_{name}", 0.0) for name in ("clean", "one_step", "robust")}):
+        text += f": overfitted to one step, which leaves {100 * line['validation_one_step']:.1f}%"
+    return text

@@ -41,6 +41,8 @@ def _text(value: Any, depth: int = 4) -> str:
         return repr(value)
     if isinstance(value, Tensor):
         return f"{tuple(value.shape)} {bytes_of(value).hex() if value.numel() <= FEW else ''}"
+    if isinstance(value, FunctionType) and _is_known(value.__module__):
+        return f"{value.__module__}.{value.__qualname__}"
     if depth and isinstance(value, FunctionType):
         return f"{_code(value.__code__)} {_text([value.__defaults__, *map(_content, value.__closure__ or ())], depth - 1)}"
     if depth and isinstance(value, partial):
@@ -54,9 +56,13 @@ def _text(value: Any, depth: int = 4) -> str:
     return type(value).__qualname__
 
 
+def _is_known(module: str | None) -> bool:
+    return (module or "").split(".")[0] in ("torch", "normwise", "builtins")
+
+
 @cache
 def _code_of_class(kind: type) -> str:
-    own = [one for one in kind.__mro__ if one.__module__.split(".")[0] not in ("torch", "normwise", "builtins")]
+    own = [one for one in kind.__mro__ if not _is_known(one.__module__)]
     return " ".join(_code(held.__code__) for one in own for held in vars(one).values() if isinstance(held, FunctionType))
 
 

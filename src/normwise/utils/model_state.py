@@ -168,12 +168,10 @@ def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> 
 
 
 def refuse_lazy(model: Any) -> None:
-    """Raise ValueError for what is no network, one that has no gradients, and a lazy layer that has seen no batch."""
+    """Raise ValueError for what is no network, and for a lazy layer that has seen no batch."""
     if not isinstance(model, nn.Module):
         built = "; build the network, then net.load_state_dict(weights)" if isinstance(model, dict) else ""
         raise ValueError(f"the model is of type {type(model).__name__}; give a torch.nn.Module{built}")
-    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
-        raise ValueError("the model was built under torch.inference_mode, and has no gradients; build it outside")
     for path, module in model.named_modules():
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
             raise ValueError(
