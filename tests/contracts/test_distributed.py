@@ -110,7 +110,7 @@ def given(attack, model, x, y, threat, *, generator, search=None):
 
 def gradients(model, recipe, dtype):
     """What one step would go along, on images that are given."""
-    crew = processes_of(torch.device("cpu"), FitOptions())
+    crew = processes_of(torch.device("cpu"), True)
     model = crew.ready(recipe.prepare(model.to(dtype))).train()
     (batch,) = rows(13, dtype=dtype)
     with patch.object(BaseAttack, "__call__", given), crew.share(batch, 0) as (own, share):
@@ -180,7 +180,7 @@ def test_processes_train_in_bfloat16_as_one_and_draw_noise_of_their_own(both):
 
 def noise():
     """What is drawn inside a model while a batch is shared."""
-    with processes_of(torch.device("cpu"), FitOptions()).share(rows(4)[0], 0):
+    with processes_of(torch.device("cpu"), True).share(rows(4)[0], 0):
         return torch.rand(9)
 
 

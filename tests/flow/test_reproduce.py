@@ -124,6 +124,7 @@ def test_a_record_without_weights_trains_again_where_another_cell_needs_it(tmp_p
             assert path.read_bytes() == old
     again = json.loads((cell(tmp_path, "abnn-foreign") / "again.json").read_text())
     assert again["loss"] == again["recorded"]
+    assert not CellStore(CELLS, smoke(), tmp_path, silent).records()[0]["abnn-foreign"]["again"]
 
 
 def test_the_seed_that_tunes_is_judged_on_rows_of_its_own_and_its_rate_serves_the_others(tmp_path):

@@ -34,7 +34,7 @@ from .judging import measured
 from .published import FILES
 from .scale import OTHER, STREAM, Scale, check_other, other
 
-RECORD, WEIGHTS, SEARCH = "record.json", "model.safetensors", "search.json"
+RECORD, WEIGHTS, SEARCH, AGAIN = "record.json", "model.safetensors", "search.json", "again.json"
 TUNED = 0  # the seed on which every arm chooses its learning rate
 LEFT_OUT = (
     "system",
@@ -124,6 +124,7 @@ class CellStore:
             if record and (name := record["cell"]) in self.cells:
                 seed, history = record["seed"], "digest_version" not in record
                 record["place"] = path.name
+                record["again"] = (path / AGAIN).exists() and from_json(path / AGAIN)["loss"] != record["training"]["loss"]
                 if history or (record["digest"] == self.digest(name, seed) and path == self.place(name, seed)):
                     found.setdefault(seed, {})[name] = record
         return found
@@ -220,7 +221,7 @@ class CellStore:
         ran, cell, folder = provenance(), self.cells[name], self.place(name, seed)
         schedule = replace(self.schedule(cell), lr=recorded["lr"])
         loss = self._fit(cell, seed, schedule, folder / "again").training.loss
-        write(folder / "again.json", to_json({**ran, "loss": loss, "recorded": recorded["loss"]}))
+        write(folder / AGAIN, to_json({**ran, "loss": loss, "recorded": recorded["loss"]}))
         (folder / "again" / WEIGHTS).replace(folder / WEIGHTS)
 
     def schedule(self, cell: Cell) -> Schedule:

@@ -53,10 +53,13 @@ def _columns(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             kinds = list(each[0])
             clean = f"{100 * _mean(records, lambda one: one['figures']['clean']):.1f}"
             figures = (f"{_side(each, kind, 'protocol')} / {_side(each, kind, 'strongest')}" for kind in kinds)
-            rows.append((CELLS[name].needs[0], f"{len(records)}", clean, *figures))
+            network = CELLS[name].needs[0]
+            again = any(one.get("again") for one in known.get(network, ()))
+            rows.append((network + " (again)" if again else network, f"{len(records)}", clean, *figures))
     return Table(
         "Several attackers",
-        "Accuracy in percent under the protocol / under stronger searches too, on the first images. linf has half the radius of training, and the other attackers are scaled to it. Union: right under all of them.",
+        "Accuracy in percent under the protocol / under stronger searches too, on the first images. linf has half the radius of training, and the other attackers are scaled to it. Union: right under all of them. "
+        "Again: the weights of the recorded network were not kept, and it was trained again; its loss is not quite that of the record.",
         ("network", "seeds", "clean", *kinds),
         rows,
     )
