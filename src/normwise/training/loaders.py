@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..types import Batch, Data
 from ..utils.batches import Rows, as_batches, batch_problem
@@ -78,7 +78,7 @@ def as_data(rows: Data | Rows) -> Any:
     if isinstance(rows, tuple | list) and len(rows) == 2 and all(isinstance(one, Tensor) for one in rows):
         if len(rows[0]) == len(rows[1]):
             return Drawn(TensorDataset(*rows))
-    elif isinstance(rows, Dataset) and hasattr(rows, "__len__"):
+    elif isinstance(rows, Dataset) and not isinstance(rows, IterableDataset) and hasattr(rows, "__len__"):
         return Drawn(rows)
     elif not isinstance(rows, tuple | list) and isinstance(rows, Iterable) and hasattr(rows, "__len__"):
         return Loader(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,8 @@ class Sampling:
     def places(self, length: int) -> list[int]:
         """The frames, by number, of a video of so many frames: clip after clip, each in the order of time.
 
-        Without a stride, the middles of `frames` equal parts of the video, rounded down, and several clips evenly between each other. With one,
-        clips of frames so far apart, evenly over the video; one that is too short starts again.
+        Without a stride, the middles of `frames` equal parts of the video, rounded down, and several clips evenly between each other.
+        With one, clips of frames so far apart, evenly over the video; one that is too short starts again.
 
         >>> Sampling(frames=4, stride=0, views=1, size=8, resize=0, channels=3).places(16)
         [2, 6, 10, 14]
@@ -91,16 +91,16 @@ def _length(file: Path) -> int:
                 raise ValueError(f"more than {VIDEO:,} pixels in all its frames")
         if not length or length < (1 - LOST) * stream.frames:
             raise ValueError(f"{length} frames of the {stream.frames} that it promises")
-        if (
-            not stream.frames and container.duration and len(container.streams) == 1
-        ):  # Matroska says how long it is, not of how many frames
-            promised, shown = (
-                container.duration / 1e6,
-                (max(times, default=0) - min(times, default=0)) * length / max(length - 1, 1),
-            )
+        if not stream.frames and len(container.streams) == 1:  # Matroska says how long it is, not of how many frames
+            promised, shown = (container.duration or 0) / 1e6, _seconds(times)
             if shown < (1 - LOST) * promised:
                 raise ValueError(f"{shown:.1f} s of the {promised:.1f} s that it promises")
         return length
+
+
+def _seconds(times: Sequence[float]) -> float:
+    """How long frames are shown that begin at these times, the last one as long as the others in the mean."""
+    return (max(times) - min(times)) * len(times) / (len(times) - 1) if len(times) > 1 else 0.0
 
 
 @contextmanager
