@@ -209,6 +209,7 @@ def test_a_video_that_ends_early_is_damaged_and_a_turned_one_is_read_upright(tmp
     sampling = Sampling(frames=2, stride=0, views=1, size=8, resize=0, channels=1)
     with pytest.raises(ValueError, match=r"got 0\.\d s of the 1\.6 s that it promises"):
         decoding.decode(file, sampling)
+    assert decoding.decode(film(tmp_path / "one.mkv", ramp(1)), sampling).shape == (1, 2, 8, 8)  # one picture is a video
     lying = np.zeros((4, 16, 24), np.uint8)
     lying[:, :8] = 255  # white above
     with av.open(str(tmp_path / "turned.mp4"), "w") as container:

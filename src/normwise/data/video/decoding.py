@@ -91,7 +91,9 @@ def _length(file: Path) -> int:
                 raise ValueError(f"more than {VIDEO:,} pixels in all its frames")
         if not length or length < (1 - LOST) * stream.frames:
             raise ValueError(f"{length} frames of the {stream.frames} that it promises")
-        if not stream.frames and len(container.streams) == 1:  # Matroska says how long it is, not of how many frames
+        if (
+            not stream.frames and len(container.streams) == 1 and len(times) > 1
+        ):  # Matroska says how long it is, not of how many frames
             promised, shown = (container.duration or 0) / 1e6, _seconds(times)
             if shown < (1 - LOST) * promised:
                 raise ValueError(f"{shown:.1f} s of the {promised:.1f} s that it promises")
@@ -99,8 +101,8 @@ def _length(file: Path) -> int:
 
 
 def _seconds(times: Sequence[float]) -> float:
-    """How long frames are shown that begin at these times, the last one as long as the others in the mean."""
-    return (max(times) - min(times)) * len(times) / (len(times) - 1) if len(times) > 1 else 0.0
+    """How long two frames or more are shown that begin at these times, the last one as long as the others in the mean."""
+    return (max(times) - min(times)) * len(times) / (len(times) - 1)
 
 
 @contextmanager
