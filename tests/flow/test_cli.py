@@ -440,7 +440,7 @@ def test_an_abnn_is_built_again_with_norms_converted_before_and_after():
         shutil.rmtree("OUT/again")
 
 
-def test_a_run_that_began_with_other_weights_is_not_taken_for_this_one():
+def test_a_run_that_began_with_other_weights_or_code_is_not_taken_for_this_one():
     import nets
 
     words = ["train", "nets:net", "--weights", "OUT/w.pt", *SMALL[2:], "--out", "OUT/run"]
@@ -449,9 +449,15 @@ def test_a_run_that_began_with_other_weights_is_not_taken_for_this_one():
     torch.save(nets.net().state_dict(), "OUT/w.pt")
     done(*words)
     done(*words)  # the same weights
+    code = Path(nets.__file__)
+    before = code.read_text()
+    code.write_text(before + "\nWIDTH = 2\n")
+    said = say(*words)
+    assert (said.status, f"began with another network: {code} has changed since" in said.err) == (2, True), said.err
+    code.write_text(before)
     keep_settings(improve, Path("OUT/improve"))
     torch.save({name: tensor * 2 for name, tensor in nets.net().state_dict().items()}, "OUT/w.pt")
-    said, why = say(*words), "began with other weights: OUT/w.pt has changed since"
+    said, why = say(*words), "began with another network: OUT/w.pt has changed since"
     assert (said.status, why in said.err) == (2, True), said.err
     with pytest.raises(ValueError, match=why):
         run_improve(improve, Path("OUT/improve"), silent)

@@ -98,8 +98,8 @@ class Experiment:
 
     @property
     def files(self) -> dict[str, Path]:
-        """The weights that training begins with, and those of the substitute."""
-        return loading.weights_files(start=(self.start, self.weights), substitute=(self.substitute, self.substitute_weights))
+        """What makes the network that training begins with, and the substitute."""
+        return loading.network_files(start=(self.start, self.weights), substitute=(self.substitute, self.substitute_weights))
 
     def __post_init__(self) -> None:
         check_running(self)

@@ -21,7 +21,7 @@ from ..evaluation import dead
 from ..evaluation.evaluator import evaluate
 from ..evaluation.plan import AttackPlan
 from ..models.checkpoints import WEIGHTS
-from ..models.loading import check_named, is_function, load, report_notes, weights_files
+from ..models.loading import check_named, is_function, load, network_files, report_notes
 from ..records import Result, Training, provenance, to_json, write
 from ..registry import plain, unknown
 from ..threats import THREATS, Linf
@@ -90,8 +90,8 @@ class Improve:
 
     @property
     def files(self) -> dict[str, Path]:
-        """The weights of the network."""
-        return weights_files(model=(self.model, self.weights))
+        """What makes the network."""
+        return network_files(model=(self.model, self.weights))
 
     def __post_init__(self) -> None:
         check_running(self)

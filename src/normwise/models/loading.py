@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,15 +76,34 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
     return Loaded(set_mode(model, "eval"), found, notes)
 
 
-def weights_files(**named: tuple[str, str]) -> dict[str, Path]:
-    """The files of this machine that hold the weights of these networks and weights, where there are some. A network of the hub is none of
-    them: its name says which it is."""
-    found = {
-        option: Path(weights or _weights_at(Path(spec)))
-        for option, (spec, weights) in named.items()
-        if spec and not spec.startswith(hub.PREFIX)
-    }
+def network_files(**named: tuple[str, str]) -> dict[str, Path]:
+    """The files of this machine that make these networks: their weights, and the code of those that a function returns.
+
+    A network of the hub has none: its name says which it is. What the code imports in turn is not looked at.
+    """
+    found: dict[str, Path] = {}
+    for option, (spec, weights) in named.items():
+        if spec and not spec.startswith(hub.PREFIX):
+            found[option] = Path(weights or _weights_at(Path(spec)))
+            found[f"code of {option}"] = Path(_code_at(spec)) if is_function(spec) else Path()
     return {option: path for option, path in found.items() if path.is_file()}
+
+
+def _code_at(spec: str) -> str:
+    """The file of a function's module; empty where there is none."""
+    with _importing_from_here(), suppress(Exception):
+        return importlib.util.find_spec(spec.partition(":")[0]).origin or ""  # type: ignore[union-attr]
+    return ""
+
+
+@contextmanager
+def _importing_from_here() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def _weights_at(path: Path) -> str:
@@ -200,11 +220,10 @@ def _adapted(model: nn.Module, around: Mapping[str, Any], spec: str) -> nn.Modul
 
 def _call(spec: str) -> nn.Module:
     module, _, function = spec.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
-        model = _standardized(found.create_model(function)) if module == "timm" else _made(getattr(found, function))
+        with _importing_from_here():
+            found = importlib.import_module(module)
+            return _standardized(found.create_model(function)) if module == "timm" else _made(getattr(found, function))
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "timm":
             raise ValueError(f"{spec} needs timm, which is not installed; pip install 'normwise[timm]'") from None
@@ -212,9 +231,6 @@ def _call(spec: str) -> nn.Module:
             f"{spec} gave no network ({one_line(error)}); give package.module:function, importable from this "
             "folder, that returns an nn.Module when called without arguments"
         ) from None
-    finally:
-        sys.path.remove(here)
-    return model
 
 
 def _made(found: Any) -> nn.Module:

@@ -18,7 +18,7 @@ from .hashing import digest_of_file
 from .leftovers import sweep
 
 CONFIG = "config.yaml"
-BEGAN = "began.json"  # digests of the weights that a run began with
+BEGAN = "began.json"  # digests of the files of the networks that a run began with
 PRETRAINED = "pretrained"  # in the folder of a bench: networks that its rows start from or listen to, by name and seed
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -66,7 +66,7 @@ def nothing_left(folder: Path) -> Iterator[None]:
 
 
 def keep_settings(e: Any, folder: Path) -> None:
-    """Write `config.yaml`, which `--config` reads back; and which weights the run begins with, where `e.files` names some."""
+    """Write `config.yaml`, which `--config` reads back; and which files make the network that the run begins with, where `e.files` names some."""
     write(folder / CONFIG, to_yaml(e))
     if digests := _digests(e):
         write(folder / BEGAN, json.dumps(digests, indent=2) + "\n")
@@ -77,7 +77,7 @@ def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
 
     A number or a list that `e.grows` names may have been smaller. The files that `e.files` names hold the same as then.
     """
-    return not _other_settings(e, folder, agree) and not _other_weights(e, folder)
+    return not _other_settings(e, folder, agree) and not _other_network(e, folder)
 
 
 def _other_settings(e: Any, folder: Path, agree: Sequence[str]) -> str:
@@ -105,8 +105,8 @@ def _digests(e: Any) -> dict[str, str]:
     return {option: digest_of_file(path) for option, path in getattr(e, "files", {}).items()}
 
 
-def _other_weights(e: Any, folder: Path) -> str:
-    """Which file holds other weights than when the run began; empty: none that is known."""
+def _other_network(e: Any, folder: Path) -> str:
+    """Which file has changed since the run began; empty: none that is known."""
     if not (folder / BEGAN).is_file():  # of before it was kept, or nothing is begun with
         return ""
     held = None
@@ -138,9 +138,9 @@ def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[
     if (folder / CONFIG).exists():
         if what := _other_settings(e, folder, agree):
             raise ValueError(f"{folder} holds a run with other settings ({what}); give another --out, or delete it")
-        if file := _other_weights(e, folder):
+        if file := _other_network(e, folder):
             raise ValueError(
-                f"{folder} holds a run that began with other weights: {file} has changed since; give another --out, or delete it"
+                f"{folder} holds a run that began with another network: {file} has changed since; give another --out, or delete it"
             )
     elif folder.is_dir() and not any((folder / one).exists() for one in earlier):
         held = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
