@@ -120,6 +120,27 @@ def test_the_map_is_the_house():
     assert {room for level in FLOORS for room in level} | {"__main__", ""} == set(ROOM.values())
 
 
+def test_the_repository_holds_what_the_product_needs_and_no_large_file():
+    """What tools leave behind is none of it; weights that a later step needs stay under 1.5 MB."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    names = listed.stdout.strip("\0").split("\0")
+    places = {"benchmarks", "docs", "examples", "results", "src", "tests", ".ci"}
+    single = {
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "constraints.txt",
+        "pyproject.toml",
+        ".gitignore",
+    }
+    assert {name.split("/")[0] for name in names} <= places | single
+    assert not [name for name in names if (ROOT / name).is_file() and (ROOT / name).stat().st_size > 1.5e6]
+
+
 def test_no_file_is_long():
     long = {
         str(path.relative_to(SOURCE)): n
