@@ -10,7 +10,7 @@ from normwise.attacks import STRONGEST
 from normwise.data import CORRUPTIONS
 from normwise.utils import batches
 from normwise.utils.batches import as_batches
-from normwise.utils.model_state import refuse_lazy
+from normwise.utils.model_state import refuse_lazy, untouched
 from worlds import THREAT, Stripes, balanced, images, trained
 
 X = images(40)
@@ -201,6 +201,34 @@ def test_a_network_that_remembers_without_buffers_is_seen_and_left_as_it_was(fir
     kept = nw.evaluate(quiet := Keeps(), (X, Y), THREAT, nw.FGSM()).evaluation
     assert not kept.coupling["stateful"]
     assert not quiet.picture.any()
+
+
+class Writes(nn.Module):
+    def __init__(self, page):
+        super().__init__()
+        self.page = page
+
+    def forward(self, x):
+        self.page.copy_(x.detach().mean((1, 2, 3))[:, None][:1])
+        return x
+
+
+class Reads(Writes):
+    def forward(self, x):
+        return balanced()(x) + self.page
+
+
+@pytest.mark.parametrize("registered", [False, True], ids=["attributes", "buffer"])
+def test_modules_that_share_a_tensor_share_its_copy(registered):
+    model = nn.Sequential(Writes(page := torch.zeros(1, 1)), Reads(page))
+    if registered:
+        del model[0].page
+        model[0].register_buffer("page", page)
+    x = images(1)
+    with torch.no_grad(), untouched(model, nw.generator(0)):
+        inside = model(x)
+    assert not page.any()
+    assert torch.equal(inside, balanced()(x) + x.mean())
 
 
 class Crowd(nn.Module):

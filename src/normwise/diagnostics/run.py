@@ -104,7 +104,7 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
     models = {name: moved(one.model, device) for name, one in loaded.items()}
     batches = first_rows(settings.data.test(batch_size=settings.batch_size), settings.rows)
     for name, model in models.items():
-        check_all(name, model, batches)
+        _check_all(name, model, batches)
     said = report_notes(loaded.values(), report)
     keep_settings(settings, folder)
     each = diagnose(models, batches, settings.threat, settings.only, seed=settings.seed, report=report)
@@ -137,7 +137,7 @@ def diagnose(
     batches = as_batches(batches)
     for name, model in models.items():
         refuse_lazy(model)
-        check_all(name, model, batches)
+        _check_all(name, model, batches)
     each, total, done = [], len(models) * len(diagnoses), 0
     for name, model in models.items():
         tables, seconds = dict[str, Table](), dict[str, float]()
@@ -158,7 +158,7 @@ def diagnose(
     return each
 
 
-def check_all(name: str, model: nn.Module, batches: Sequence[Batch]) -> None:
+def _check_all(name: str, model: nn.Module, batches: Sequence[Batch]) -> None:
     """Refuse a network, images and labels that do not go together. Raises ValueError that names the network."""
     device = device_of(model)
     try:

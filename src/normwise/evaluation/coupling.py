@@ -16,7 +16,7 @@ from ..types import Batch, Images
 from ..utils.batches import Rows, images_of
 from ..utils.fidelity import logit_distance
 from ..utils.forward import logits_of
-from ..utils.model_state import device_of, digest, loose_tensors, modes_of, untouched
+from ..utils.model_state import device_of, digest, modes_of, unregistered_tensors, untouched
 from ..utils.per_row import over
 
 PROBED = 64  # images of a batch on which coupling is measured, at most
@@ -104,7 +104,7 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
             logits = logits_of(model, images.clone().requires_grad_(graph))
             coarse.add(logits.dtype)
             stateful = stateful or (digest(model), modes_of(model)) != before
-            holds = holds or any(value is not None for *_, value in loose_tensors(model))
+            holds = holds or any(value is not None for *_, value in unregistered_tensors(model))
         return logits.detach().double()
 
     rng = generator(seed, "peers")

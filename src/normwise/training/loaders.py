@@ -44,7 +44,7 @@ class Loader:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ShuffledDataset:
     """A Dataset of single rows as the training images of `fit`: shuffled, and read anew, in every epoch.
 
     Batches are of the schedule's size; a last one of one row is left out, since batch statistics need two.
@@ -72,14 +72,14 @@ class Drawn:
 
 
 def as_data(rows: Data | Rows) -> Any:
-    """A data set as it is; else training images alone: batches as they come, single rows as `Drawn`. Raises ValueError for anything else."""
+    """A data set as it is; else training images alone: batches as they come, single rows as `ShuffledDataset`. Raises ValueError for anything else."""
     if hasattr(rows, "train_batches"):
         return rows
     if isinstance(rows, tuple | list) and len(rows) == 2 and all(isinstance(one, Tensor) for one in rows):
         if len(rows[0]) == len(rows[1]):
-            return Drawn(TensorDataset(*rows))
+            return ShuffledDataset(TensorDataset(*rows))
     elif isinstance(rows, Dataset) and not isinstance(rows, IterableDataset) and hasattr(rows, "__len__"):
-        return Drawn(rows)
+        return ShuffledDataset(rows)
     elif not isinstance(rows, tuple | list) and isinstance(rows, Iterable) and hasattr(rows, "__len__"):
         return Loader(rows)
     return Loader(as_batches(rows))

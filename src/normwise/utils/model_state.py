@@ -128,29 +128,29 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
     refuse_lazy(model)
     modes = _modes(model)
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
-    copies: dict[int, Tensor | None] = {id(buffer): None if buffer is None else buffer.clone() for *_, buffer in held}
-    loose = loose_tensors(model)
+    others = unregistered_tensors(model)
+    both = [*(one for *_, one in held), *(one for *_, one in others)]
+    copies: dict[int, Tensor | None] = {
+        id(one): None if one is None else one.clone() for one in both
+    }  # what is shared stays so
     devices = {p.device for p in model.parameters()}
     with drawing(draw(generator), devices):
         try:
             for module, name, buffer in held:
                 module._buffers[name] = copies[id(buffer)]
-            for own, name, value in loose:
-                own[name] = None if value is None else value.clone()
+            for own, name, value in others:
+                own[name] = copies[id(value)]
             yield model
         finally:
             for module, name, buffer in held:
                 module._buffers[name] = buffer
-            for own, name, value in loose:
+            for own, name, value in others:
                 if value is not None or isinstance(own.get(name), Tensor):
                     own[name] = value
             _put_back(modes)
 
 
-Loose = list[tuple[dict[str, Any], str, Tensor | None]]
-
-
-def loose_tensors(model: nn.Module) -> Loose:
+def unregistered_tensors(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor | None]]:
     """Attributes of modules that are tensors, and no parameters or buffers, or None: (the module's attributes, name, value)."""
     every = ((vars(module), name, value) for module in model.modules() for name, value in vars(module).items())
     return [one for one in every if one[2] is None or isinstance(one[2], Tensor)]
@@ -160,10 +160,10 @@ def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> 
     """Let the model see a batch and keep what that does to its buffers and to tensors that it holds; in all else as `untouched`."""
     with torch.no_grad(), untouched(model, generator):
         model(x.clone())
-        kept, loose = [(module, dict(module._buffers)) for module in model.modules()], loose_tensors(model)
+        kept, others = [(module, dict(module._buffers)) for module in model.modules()], unregistered_tensors(model)
     for module, buffers in kept:
         module._buffers.update(buffers)
-    for own, name, value in loose:
+    for own, name, value in others:
         own[name] = value
 
 
