@@ -29,15 +29,15 @@ RESULTS = "results.json"  # all records of a bench in one file
 class Score:
     """A share of rows, with its 95% interval.
 
-    `n` counts what was drawn independently: rows (Wilson interval), or whole batches where rows are coupled (bootstrap).
-    `rows` is the number of rows behind the share either way.
+    `n` counts what was drawn independently: rows (Wilson interval), groups where rows come in groups (Wilson interval for as many rows
+    as these are worth), or whole batches where rows are coupled (bootstrap). `rows` is the number of rows behind the share.
     """
 
     value: float
     low: float
     high: float
     n: int
-    unit: str  # "rows" or "batches"
+    unit: str  # "rows", "groups" or "batches"
     rows: int
 
     def __str__(self) -> str:

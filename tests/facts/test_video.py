@@ -388,6 +388,14 @@ def test_a_run_answers_several_clips_of_each_video_by_their_mean(root: Path, tmp
     ]
     assert main(["train", "--data", str(root), *words, "--out", str(run)]) == 0
     assert main(["evaluate", str(run), "--data.views", "3", "--out", str(tmp_path / "views")]) == 0
+    assert json.loads((tmp_path / "views" / "result.json").read_text())["evaluation"]["clean_accuracy"]["unit"] == "rows"
+    grouped = ["--data.groups", "(s[0-9])_", "--data.folds", "3", "--eps_curve", "[1/255]", "--columns.kinds", "[l2]"]
+    assert main(["evaluate", str(run), *grouped, "--out", str(tmp_path / "grouped")]) == 0
+    result = json.loads((tmp_path / "grouped" / "result.json").read_text())
+    found, several = result["evaluation"], result["several"]
+    shares = [found["clean_accuracy"], found["robust_accuracy"], found["curves"][0]["scores"][0]]
+    shares += [several["union"], several["evaluations"]["l2"]["robust_accuracy"]]
+    assert [(one["n"], one["unit"], one["rows"]) for one in shares] == 5 * [(1, "groups", 4)]
     batch = VideoFolder(root=str(root), **SMALL, views=3).test(batch_size=2)[0]
     clip, video = load(run).model, load(run, views=3).model
     parts = torch.stack([clip(part) for part in batch.x.split(4, 2)])

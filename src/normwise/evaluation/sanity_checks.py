@@ -257,12 +257,6 @@ def crafted_elsewhere(on: str) -> Check:
     return check(ELSEWHERE, False, f"crafted on {on}", why, None)
 
 
-def in_groups(rows: int, groups: int) -> Check:
-    """Rows of one group, such as one patient's, are alike: they say less than as many independent ones."""
-    why = "intervals take every row for an independent one; rows of one group are alike, so that intervals are too narrow"
-    return check("rows of one group", False, f"{rows} rows of {groups} groups", why, rows)
-
-
 def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:
     """Do rows that nobody touched change their class when the other half of their batch is malicious?
 

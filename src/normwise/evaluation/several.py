@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..records import Score, Several
 from ..utils import intervals
+from . import groups
 from .verdict import Verdict
 
 
@@ -26,11 +27,15 @@ def mean_and_union(verdicts: Mapping[str, Verdict]) -> Several:
     sizes = [len(batch.y) for batch in first.batches]
     left = torch.stack([one.correct for one in each])
     alone = any(one.evaluation.single for one in each)  # one image among clean neighbours was attacked too
-    protocol = None if coupled else torch.stack([_under_protocol(one) for one in each])
+    protocol = None if coupled else torch.stack([one.under_protocol for one in each])
 
     def score(rows: Tensor) -> Score:
         if not coupled:
-            return intervals.of_rows(float(rows.sum()), len(rows))
+            plain = intervals.of_rows(float(rows.sum()), len(rows))
+            if first.groups is None:
+                return plain
+            worth = groups.effective_rows([rows.double().numpy()], first.groups)
+            return groups.with_intervals(plain, worth, int(first.groups.max()) + 1)
         return intervals.of_batches([float(part.sum()) for part in rows.split(sizes)], sizes[0])
 
     fewest = left.all(0)
@@ -52,9 +57,3 @@ def _middle(scores: Sequence[Score]) -> Score:
     """The mean of scores, and of the ends of their intervals."""
     value, low, high = (sum(getattr(one, end) for one in scores) / len(scores) for end in ("value", "low", "high"))
     return replace(scores[0], value=value, low=low, high=high)
-
-
-def _under_protocol(verdict: Verdict) -> Tensor:
-    """Which independent rows stand under the protocol: what broke a row first is among its attacks, or is not."""
-    by = verdict.rows.broken_by
-    return (by == -1) | (by >= len(verdict.evaluation.attacks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..records import Evaluation, Score
 from ..types import Attack, Batch, Images
+from . import groups
 from .batch import RowOutcomes, labels
 
 
@@ -20,7 +21,7 @@ class Verdict:
     """The record, and the outcome of each image.
 
     `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `RowOutcomes`), without images. Images are read batch by
-    batch with `images()`; `x` and `x_adv` read them all.
+    batch with `images()`; `x` and `x_adv` read them all. `groups`: the rows' groups as numbers, where `by_group` was told of some.
     """
 
     evaluation: Evaluation
@@ -28,6 +29,7 @@ class Verdict:
     rows: RowOutcomes
     batches: Sequence[Batch]
     adversarial: Callable[[int], Tensor]  # of the batch with this number
+    groups: groups.Groups | None = None
 
     def images(self) -> Iterator[tuple[Images, Images]]:
         """The clean images and the worst case found, batch by batch."""
@@ -37,6 +39,28 @@ class Verdict:
     def named(self, model: str, data: Mapping[str, Any]) -> Verdict:
         """The same with the model's name and the data set's settings in the record."""
         return replace(self, evaluation=replace(self.evaluation, model=model or self.evaluation.model, data=dict(data)))
+
+    def by_group(self, of: Sequence[Hashable]) -> Verdict:
+        """The same with intervals for rows that come in groups, such as clips of one patient: `of` names each row's, in the order of the batches.
+
+        Shares get Wilson's interval for as many independent rows as these count in the least favourable of three: clean, under the
+        protocol, and in the worst case (see `groups.effective_rows`). Coupled rows keep their intervals over batches, with a check
+        that warns. Raises ValueError where there is not one group for each row.
+        """
+        numbers = groups.numbered(of, self.evaluation.n)
+        if (count := int(numbers.max()) + 1) == self.evaluation.n:
+            return self
+        if self.evaluation.coupled:
+            return replace(self, evaluation=groups.of_coupled(self.evaluation, count))
+        answers = [self.rows.clean_predictions == self.rows.y, self.under_protocol, self.correct]
+        rows = groups.effective_rows([right.double().numpy() for right in answers], numbers)
+        return replace(self, evaluation=groups.with_intervals(self.evaluation, rows, count), groups=numbers)
+
+    @property
+    def under_protocol(self) -> Tensor:
+        """Which independent rows stand under the protocol: what broke a row first is among its attacks, or is not."""
+        by = self.rows.broken_by
+        return (by == -1) | (by >= len(self.evaluation.attacks))
 
     @property
     def correct(self) -> Tensor:

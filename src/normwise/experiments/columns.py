@@ -112,7 +112,7 @@ def evaluate_columns(
         if columns.alone:
             whole = batch_attacks.with_single(one.evaluation, model, batches, its.threat, craft_on, report)
             one = dataclasses.replace(one, evaluation=whole)
-        found[kind] = one
+        found[kind] = one if verdict.groups is None else one.by_group(verdict.groups.tolist())
     return dataclasses.replace(
         mean_and_union(found), oracle=_oracle(model, batches, {"linf": plan, **plans}) if columns.oracle else {}
     )
@@ -148,11 +148,9 @@ def completed(
     return dataclasses.replace(found, checks=(*found.checks, more), provenance=provenance())
 
 
-def with_groups(found: Evaluation, data: Any) -> Evaluation:
-    """The same with a check that warns where the data knows groups of its rows, such as patients, and there are fewer of them."""
-    groups = data.test_groups(found.n) if hasattr(data, "test_groups") else found.n
-    alike = [sanity_checks.in_groups(found.n, groups)] if groups < found.n else []
-    return dataclasses.replace(found, checks=(*found.checks, *alike))
+def by_group(verdict: Verdict, data: Any) -> Verdict:
+    """The same with intervals by group, where the data know groups of their rows, such as patients."""
+    return verdict.by_group(data.test_groups(verdict.evaluation.n)) if hasattr(data, "test_groups") else verdict
 
 
 def _oracle(model: nn.Module, batches: Sequence[Batch], plans: dict[str, AttackPlan]) -> dict[str, Score]:

@@ -38,7 +38,7 @@ from ..utils.model_state import device_of, digest, moved
 from ..utils.run import RESULT, check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
 from ..utils.workers import check_devices, for_process, helped
-from .columns import Columns, check_columns, completed, evaluate_columns, share, with_groups
+from .columns import Columns, by_group, check_columns, completed, evaluate_columns, share
 from .experiment import labelled
 from .patterns import with_patterns
 
@@ -161,20 +161,22 @@ def _evaluated(e: Evaluate, folder: Path, report: Report) -> tuple[Result, Verdi
     with helped(e, min(e.devices, len(batches)), partial(_help, folder=parts), lambda text: report(text, 0, 0)):
         neighbours = sanity_checks.beside_malicious(model, batches, e.seed)  # this process has begun before the others
         verdict = evaluate(model, batches, ours, craft_on=crafted_on, folder=shard, report=report)
+        found = tuple(
+            curves.curve(model, batches, ours, over, values, craft_on=crafted_on, report=report)
+            for over, values in wanted.items()
+            if values
+        )
         verdict = verdict.named(e.model, plain(e.data))
+        verdict = by_group(
+            dataclasses.replace(verdict, evaluation=dataclasses.replace(verdict.evaluation, curves=found)), e.data
+        )
         several = evaluate_columns(e.columns, verdict, model, ours, crafted_on, shard, report)
-    found = [
-        curves.curve(model, batches, ours, over, values, craft_on=crafted_on, report=report)
-        for over, values in wanted.items()
-        if values
-    ]
     whole = completed(verdict.evaluation, model, batches, e.threat, crafted_on, report, neighbours)
-    whole = with_groups(whole, e.data)
     doubts = whole.checks
     if crafted_on is not None:
         on = e.craft_on or "the network itself, without the gradient through its substitute"
         doubts = (sanity_checks.crafted_elsewhere(on), *doubts)
-    evaluation = dataclasses.replace(whole, checks=doubts, curves=tuple(found), provenance=whole.provenance | said)
+    evaluation = dataclasses.replace(whole, checks=doubts, provenance=whole.provenance | said)
     result = Result(name=folder.name, experiment=labelled(given), training=None, evaluation=evaluation, several=several)
     write(folder / RESULT, to_json(result))
     return result, dataclasses.replace(verdict, evaluation=evaluation)

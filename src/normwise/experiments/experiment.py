@@ -40,7 +40,7 @@ from ..utils.run_folder import check_folder, keep_settings, same_settings
 from ..utils.workers import check_devices, current_rank
 from . import substitutes
 from .cards import card
-from .columns import Columns, check_columns, completed, evaluate_columns, with_groups
+from .columns import Columns, by_group, check_columns, completed, evaluate_columns
 from .patterns import with_patterns
 from .together import joined
 
@@ -235,12 +235,13 @@ def train(e: Experiment, folder: Path, report: Report) -> tuple[Fitted, dict[str
 def evaluated(e: Experiment, model: nn.Module, report: Report, name: str = "") -> Evaluation:
     """Evaluate on the test rows of `e.data` with the threat model, attacks, seed and batch size of `e`; attach the checks."""
     verdict = _judged(e, model, report, name)
-    return with_groups(completed(verdict.evaluation, model, verdict.batches, e.threat, report=report), e.data)
+    return completed(verdict.evaluation, model, verdict.batches, e.threat, report=report)
 
 
 def _judged(e: Experiment, model: nn.Module, report: Report, name: str) -> Verdict:
     made = _plan(with_patterns(e, model, report))
-    return evaluate(model, e.data.test(batch_size=e.batch_size), made, report=report).named(name, plain(e.data))
+    verdict = evaluate(model, e.data.test(batch_size=e.batch_size), made, report=report)
+    return by_group(verdict.named(name, plain(e.data)), e.data)
 
 
 def _plan(e: Experiment) -> AttackPlan:
@@ -259,7 +260,6 @@ def run(e: Experiment, folder: Path, *, name: str = "", report: Report = silent)
     fitted, said = train(e, folder, report)
     verdict = _judged(e, fitted.model, report, name)
     evaluation = completed(verdict.evaluation, fitted.model, verdict.batches, e.threat, report=report)
-    evaluation = with_groups(evaluation, e.data)
     several = evaluate_columns(e.columns, verdict, fitted.model, _plan(e), report=report)
     doubts = (*evaluation.checks, *sanity_checks.of_training(fitted.training))
     evaluation = dataclasses.replace(evaluation, checks=doubts, provenance=evaluation.provenance | said)

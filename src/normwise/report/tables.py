@@ -166,6 +166,7 @@ _STRONGEST = f"{_WORST}; stronger attacks searched on the images that the protoc
 _JOINT = "Coupled images: all images of a batch attacked together"
 _SINGLE = "Coupled images: one image attacked among clean neighbours, one after the other, under the same eps"
 _LOWER = "; for coupled images the lower of Joint and Single"
+_INTERVALS = {"rows": "Wilson interval", "groups": "Wilson interval by groups", "batches": "bootstrap over batches"}
 _CARD = "The threat model and attacks of this row: the threat cards are below the table"
 _COST = (
     Column("Train time", "number", "Wall-clock time of the whole training", headline=True),
@@ -231,7 +232,7 @@ def _number(number: float | None) -> Value:
 def _score(score: Score | None, which: str = "") -> Value:
     if score is None:
         return Value("–")
-    kind = "Wilson interval" if score.unit == "rows" else "bootstrap over batches"
+    kind = _INTERVALS[score.unit]
     whole = f"{percent(score.value)} of {score.rows} images; 95% interval {interval(score)}% ({kind}, n = {score.sample})"
     line = f"{percent(score.value)} ({interval(score)}{', ' * bool(which)}{which})"
     small = (interval(score), score.sample, *[which] * bool(which))

@@ -16,18 +16,24 @@ DRAWS, CHUNK = 2000, 100  # of several figures at once: how many, and how many o
 
 
 def of_rows(successes: float, n: int) -> Score:
-    """Share of independent rows with its Wilson interval.
+    """Share of independent rows with its Wilson interval. Raises ValueError for no rows."""
+    if n < 1:
+        raise ValueError("an accuracy needs at least one row; got none")
+    low, high = wilson(successes / n, n)
+    return Score(value=successes / n, low=low, high=high, n=n, unit="rows", rows=n)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """The ends of the Wilson interval of a share p of n independent rows.
 
         (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),   z the 97.5% quantile of the normal law
 
-    By formula: importing scipy.stats takes longer than many an evaluation. Source: Wilson 1927. Raises ValueError for no rows.
+    By formula: importing scipy.stats takes longer than many an evaluation. Source: Wilson 1927.
     """
-    if n < 1:
-        raise ValueError("an accuracy needs at least one row; got none")
-    p, z = successes / n, NormalDist().inv_cdf(0.975)
-    centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    z = NormalDist().inv_cdf(0.975)
+    centre, half = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     low, high = ((centre + side * half) / (1 + z * z / n) for side in (-1, 1))
-    return Score(value=p, low=max(low, 0.0), high=min(high, 1.0), n=n, unit="rows", rows=n)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def above(one: Score, other: Score, tests: int = 1) -> bool:

@@ -119,10 +119,10 @@ class VideoFolder(TensorData):
         rows = self._on("test")
         return rows[torch.randperm(len(rows), generator=generator(0, "test order"))]
 
-    def test_groups(self, rows: int) -> int:
-        """In how many groups the first so many test rows lie."""
+    def test_groups(self, rows: int) -> list[str | int]:
+        """The groups of the first so many test rows; a row of unknown group is one of its own."""
         order = self.test_order(torch.empty(0))[self.test_from :][:rows].tolist()
-        return len({self._sides[1][row] or row for row in order})
+        return [row if (group := self._sides[1][row]) is None else group for row in order]
 
     def held(self, y: Tensor, rows: Tensor) -> Tensor:
         """Choose those of the rows of a split that are held back for validation: whole groups."""
