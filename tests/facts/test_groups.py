@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from normwise.attacks import FGSM
+from normwise.auditing.auditor import audit
+from normwise.auditing.options import AuditOptions
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.groups import effective_rows
 from normwise.evaluation.plan import AttackPlan
@@ -69,3 +71,11 @@ def test_coupled_rows_keep_intervals_over_batches_with_a_warning():
     found = evaluate(Neighbours(balanced()), batches(size=20), Linf(eps=0.02), FGSM()).by_group([0] * 80)
     assert found.clean_accuracy.unit == "batches"
     assert [(one.name, one.status) for one in found.evaluation.checks][-1] == ("rows of one group", "warn")
+
+
+def test_an_audit_counts_groups():
+    model, parts = balanced(), batches(size=20)
+    options = AuditOptions(budget=0.1, groups=[row // 8 for row in range(80)])
+    told, plain = (audit(model, parts, Linf(eps=0.02), options=one) for one in (options, AuditOptions(budget=0.1)))
+    assert (told.drawn, told.n, plain.drawn) == ("10 groups", 80, "80 rows")
+    assert told.interval[1] - told.interval[0] > plain.interval[1] - plain.interval[0]

@@ -19,6 +19,7 @@ from ..attacks import AutoAttack
 from ..config import choice
 from ..data import DATA, Digits, find
 from ..evaluation.forecast import forecast
+from ..evaluation.groups import groups_of
 from ..evaluation.plan import check_attacks
 from ..evaluation.predictor import check_network
 from ..evaluation.store import PARTS, Shard
@@ -146,8 +147,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     """
     started, claim = time.monotonic(), read_claim(settings.claim)
     mine = for_process(settings, 0)
-    device = set_up_device(mine)
-    data = str(getattr(settings.data, "name", ""))
+    device, data = set_up_device(mine), str(getattr(settings.data, "name", ""))
     if claim.data and claim.data != data:
         raise ValueError(
             f"the claim {settings.claim} was measured on {claim.data}, not on {data}; audit with --data {claim.data}"
@@ -174,6 +174,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         elsewhere=partial(in_a_process, named, str(device), about["digest"]),
         budget=settings.budget - (time.monotonic() - started) / 60,
         at_once=settings.at_once,
+        groups=groups_of(settings.data, sum(len(batch.y) for batch in batches)),
         share=Shard(folder / PARTS, 0, settings.devices, whole=True),
         report=report,
     )
@@ -185,11 +186,10 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         lambda text: report(text, len(CHECKS), len(CHECKS)),
     ):
         made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
-    under = dict(claim.under) or made.claimed_under
     described: dict[str, Any] = about | {
         "model": settings.model,
         "data": data,
-        "claimed_under": under,
+        "claimed_under": dict(claim.under) or made.claimed_under,
         "provenance": provenance() | said,
     }
     made = dataclasses.replace(made, **described, seconds=time.monotonic() - started)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class AuditOptions:
     elsewhere  runs the same network in a separate process: batches of images in, logits out; None: that check is left out
     budget     minutes; a third is kept for the last check, the strongest search
     at_once    images searched at a time, where they are independent of each other
+    groups     the group of each row, such as its patient; empty: all rows are independent
     share      where finished batches are kept, and which of several processes that make this audit this is; None: nowhere
     report     is called before every check with its name, the checks done, and the checks in all
 
@@ -39,6 +40,7 @@ class AuditOptions:
     elsewhere: Elsewhere | None = None
     budget: float = 30.0
     at_once: int = 256
+    groups: Sequence[Hashable] = ()
     share: Shard | None = None
     report: Report = silent
 

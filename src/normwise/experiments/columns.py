@@ -14,6 +14,7 @@ from ..attacks import APGD, PGD, PatchAttack, SigmaZero, SparseRS
 from ..attacks.base import at_least
 from ..evaluation import batch_attacks, sanity_checks
 from ..evaluation.evaluator import evaluate
+from ..evaluation.groups import groups_of
 from ..evaluation.plan import AttackPlan
 from ..evaluation.several import mean_and_union
 from ..evaluation.store import Shard
@@ -150,7 +151,8 @@ def completed(
 
 def by_group(verdict: Verdict, data: Any) -> Verdict:
     """The same with intervals by group, where the data know groups of their rows, such as patients."""
-    return verdict.by_group(data.test_groups(verdict.evaluation.n)) if hasattr(data, "test_groups") else verdict
+    groups = groups_of(data, verdict.evaluation.n)
+    return verdict.by_group(groups) if groups else verdict
 
 
 def _oracle(model: nn.Module, batches: Sequence[Batch], plans: dict[str, AttackPlan]) -> dict[str, Score]:

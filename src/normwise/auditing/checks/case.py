@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ from ...attacks import PGD
 from ...evaluation.batch import label
 from ...evaluation.coupling import Coupling
 from ...evaluation.evaluator import evaluate
+from ...evaluation.groups import effective_rows, numbered, with_intervals
 from ...evaluation.plan import AttackPlan, Stateful
 from ...evaluation.store import Shard
 from ...evaluation.verdict import Verdict
@@ -115,6 +117,7 @@ class Case:
         self.check = ""
         self.clean: Clean | None = None
         self.through: Score | None = None
+        self._groups = numbered(options.groups, len(ids)) if len(options.groups) else None
         self._asked: dict[str, tuple[Evaluation, nn.Module | None]] = {}
 
     @property
@@ -246,7 +249,12 @@ class Case:
 
     def bound(self) -> tuple[Score, dict[str, int]] | None:
         """The upper bound of robust accuracy known so far, and the rows each attack was the first to break."""
-        return self.ledger.bound(self.coupled)
+        known = self.ledger.bound(self.coupled)
+        if known is None or self._groups is None or self.coupled:
+            return known
+        ids = torch.cat([batch.ids for batch in self.batches]).tolist()
+        stands = np.array([float(one not in self.ledger.first) for one in ids])
+        return with_intervals(known[0], effective_rows([stands], self._groups), int(self._groups.max()) + 1), known[1]
 
     def _learn(self, verdict: Verdict, called: str) -> None:
         rows, score = verdict.rows, verdict.evaluation.robust_accuracy
