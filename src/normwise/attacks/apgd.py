@@ -97,27 +97,7 @@ class APGD(BaseAttack):
 
 
 class _Climb:
-    """One search from one random start, over the rows that still stand."""
-
-    # what has a value per row, and shrinks when rows leave
-    PER_ROW: tuple[str, ...] = (
-        "rows",
-        "y",
-        "goal",
-        "x",
-        "previous",
-        "grad",
-        "loss",
-        "before",
-        "size",
-        "rises",
-        "halved",
-        "top",
-        "top_then",
-        "top_x",
-        "top_grad",
-        "gap",
-    )
+    """One search from one random start, over the rows that still stand. Every tensor it holds has one entry per row."""
 
     x: Images
     previous: Images
@@ -187,8 +167,8 @@ class _Climb:
         if which.any():
             self.region = self.region.select(~which)
             self.pace.keep(~which)
-            for name in self.PER_ROW:
-                if (value := getattr(self, name)) is not None:
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
                     setattr(self, name, value[~which])
 
     def _check(self, steps: int) -> None:
@@ -208,7 +188,6 @@ class _Climb:
 class _SparseClimb(_Climb):
     """In l1: through balls of 3, 2 and 1 radii, by steps that are shared by few pixels, ever fewer."""
 
-    PER_ROW = (*_Climb.PER_ROW, "pixels", "pixels_then")
     STAGES = (3, 0.3), (2, 0.6), (1, 1.0)  # radii, and the share of the steps after which the ball shrinks
     region: L1Region
 
