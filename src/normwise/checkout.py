@@ -22,7 +22,7 @@ def commit(folder: Path = Path(__file__).parent) -> str | None:
         return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
     last = git("log", "-1", "--format=%H") if shutil.which("git") else ""
-    return last + "-dirty" * bool(git("status", "--porcelain")) if last else None
+    return last + ("-dirty" if git("status", "--porcelain") else "") if last else None
 
 
 def processor() -> str:

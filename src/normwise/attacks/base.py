@@ -117,7 +117,7 @@ class BaseAttack(ABC):
                 )
             if part.kinds and region.kind not in part.kinds:
                 *most, last = part.kinds
-                raise ValueError(f"{part.name} needs {', '.join(most)}{' or ' * bool(most)}{last}; got {region.kind}")
+                raise ValueError(f"{part.name} needs {', '.join(most)}{' or ' if most else ''}{last}; got {region.kind}")
 
     @abstractmethod
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:

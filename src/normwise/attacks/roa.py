@@ -66,7 +66,7 @@ class ROA(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         best = Best(x, region.victims, oracle.how)
-        inside = [APGD(steps=self.steps)] + [APGD(steps=self.steps, targets=self.targets)] * bool(self.targets)
+        inside = [APGD(steps=self.steps)] + ([APGD(steps=self.steps, targets=self.targets)] if self.targets else [])
         places = self._rated(oracle, region, x, y, best) if isinstance(region, PatchRegion) else None
         for repeat in range(self.repeats):
             for part in inside:

@@ -176,7 +176,7 @@ def _robust(model: nn.Module, batch: Batch, threat: ThreatModel, attacks: Sequen
 
 
 def _radius_one(model: nn.Module, batch: Batch, attack: Attack, seed: int) -> Check:
-    attacks = [Corner(), *[attack] * ("linf" in (getattr(attack, "kinds", ()) or ("linf",)))]
+    attacks = [Corner(), *([attack] if "linf" in (getattr(attack, "kinds", ()) or ("linf",)) else [])]
     left = _robust(model, batch, Linf(eps=1.0), attacks, seed)
     noise = torch.rand(batch.x.shape, generator=generator(seed, "noise")).to(device_of(model))
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(seed, "radius one")):

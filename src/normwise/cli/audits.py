@@ -30,7 +30,10 @@ def audit_networks(description: str, words: Sequence[str]) -> int:
     for check in found.checks:
         rows = f" (n = {check.n})" if check.n is not None else ""
         status = "does not apply" if check.status == "pass" and check.n is None else check.status
-        print(f"{status:16}{check.name}{rows}: {check.measured}" + f"; {check.why}" * (check.status in ("warn", "fail")))
+        print(
+            f"{status:16}{check.name}{rows}: {check.measured}"
+            + (f"; {check.why}" if check.status in ("warn", "fail") else "")
+        )
     path = write(out / page.PAGE, page.to_html([{"model": settings.model} | plain(found)], out))
     clear(out)
     print(found.sentence)

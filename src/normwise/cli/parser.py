@@ -33,7 +33,7 @@ class Verb(NamedTuple):
     def usage(self) -> str:
         """How to write it."""
         return " ".join(
-            ["normwise", self.name, *[self.takes] * bool(self.takes), *[f"[--out {self.makes}]"] * bool(self.out)]
+            ["normwise", self.name, *([self.takes] if self.takes else []), *([f"[--out {self.makes}]"] if self.out else [])]
         )
 
 
@@ -166,7 +166,7 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
     for key in values:
         if key not in [field.name for field in fields]:
             raise unknown(f"setting of {verb.name}", key, [field.name for field in fields])
-    usage = verb.usage + " [--option VALUE ...]" * bool(fields)
+    usage = verb.usage + (" [--option VALUE ...]" if fields else "")
     parser = ArgumentParser(
         usage=usage, description=verb.description, epilog=shown, exit_on_error=False, formatter_class=Help
     )

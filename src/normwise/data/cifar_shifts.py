@@ -56,7 +56,7 @@ class _Published(StoredData):
         files = next(iter(self.layouts.values()))
         looked = ", ".join(str(folder) for folder in self._candidates())
         return (
-            f"{self.name} needs {files[0]}, {files[1]}{' and the like' * (len(files) > 2)}; looked in {looked}; "
+            f"{self.name} needs {files[0]}, {files[1]}{' and the like' if len(files) > 2 else ''}; looked in {looked}; "
             f"put {self.origin} into {target}, or set root or $NORMWISE_DATA"
         )
 

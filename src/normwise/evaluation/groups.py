@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import Check, Evaluation, Score
+from ..records import Evaluation, Score
 from ..utils.intervals import wilson
 
 Groups = NDArray[np.int64]  # (n,): the group of each row, numbered from 0
@@ -73,15 +73,3 @@ def with_intervals(record: Any, rows: float, groups: int) -> Any:
         changed = {one.name: with_intervals(getattr(record, one.name), rows, groups) for one in fields(record)}
         return replace(record, **changed | ({"standing": ""} if isinstance(record, Evaluation) else {}))
     return record
-
-
-def of_coupled(e: Evaluation, groups: int) -> Evaluation:
-    """The same with a warning: rows are coupled, so intervals are over batches, and do not know of groups."""
-    check = Check(
-        name="rows of one group",
-        status="warn",
-        measured=f"{e.n} rows of {groups} groups",
-        why="the images are coupled, so that intervals count whole batches; rows of one group are alike, and intervals may be too narrow",
-        n=e.n,
-    )
-    return replace(e, checks=(*e.checks, check))

@@ -44,7 +44,7 @@ class Predictor:
         """The model's logits (b, classes), float32 at least. Raises ValueError where it answers anything else."""
         in_time()
         self.forwards += len(x)
-        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge", *[draw] * (draw > 0))):
+        with torch.no_grad(), untouched(self.model, generator(self.seed, "judge", *([draw] if draw > 0 else []))):
             x = x.to(self.device)
             ask = in_parts if self.divisible else lambda model, work, x: work(x)
             logits = ask(self.model, lambda part: _Answer(logits_of(self.model, part)), x).logits

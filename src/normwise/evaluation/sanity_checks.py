@@ -58,8 +58,10 @@ def annotate(
         logits, gradient = _look(oracle, x, y)
         pixels = ranges.check_range(oracle.logits, x, y)
     found += [_probabilities(logits), gradient, pixels, *_fallbacks(attacks, logits.shape[1])]
-    found += [_copy(difference)] if difference else []
-    found += [_refused(refused)] if refused else []
+    if difference:
+        found.append(_copy(difference))
+    if refused:
+        found.append(_refused(refused))
     return dataclasses.replace(evaluation, checks=tuple(found))
 
 
@@ -242,19 +244,25 @@ def of_training(training: Training) -> tuple[Check, ...]:
     if "one_step" not in training.validation:
         return remarked
     one, many = (100 * training.validation[name] for name in ("one_step", "robust"))
-    kept = f"in the kept epoch {training.best_epoch} one step leaves {one:.1f}% of the validation images correct, many steps {many:.1f}%"
-    first = training.overfitted_epoch
-    measured = f"many steps left less than half of what one step left, first in epoch {first} of {training.epochs}; " * bool(
-        first
-    )
+    measured = f"in the kept epoch {training.best_epoch} one step leaves {one:.1f}% of the validation images correct, many steps {many:.1f}%"
+    if first := training.overfitted_epoch:
+        measured = (
+            f"many steps left less than half of what one step left, first in epoch {first} of {training.epochs}; {measured}"
+        )
     why = "training with one step can overfit to that step (catastrophic overfitting): the figures are then those of an earlier epoch, or of a model that is not robust"
-    return (*remarked, check("no overfitting to one step", not first, measured + kept, why, None))
+    return (*remarked, check("no overfitting to one step", not first, measured, why, None))
 
 
 def crafted_elsewhere(on: str) -> Check:
     """Images made on another network say little about the robustness of this one."""
     why = "an attacker on another network, or with only a part of the gradient, is weaker: this is no robust accuracy"
     return check(ELSEWHERE, False, f"crafted on {on}", why, None)
+
+
+def in_groups(rows: int, groups: int) -> Check:
+    """Intervals of coupled rows count batches, and do not know of groups, such as clips of one patient."""
+    why = "the images are coupled, so that intervals count whole batches; rows of one group are alike, and intervals may be too narrow"
+    return check("rows of one group", False, f"{rows} rows of {groups} groups", why, rows)
 
 
 def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..records import Evaluation, Score
 from ..types import Attack, Batch, Images
-from . import groups
+from . import groups, sanity_checks
 from .batch import RowOutcomes, labels
 
 
@@ -51,7 +51,8 @@ class Verdict:
         if (count := int(numbers.max()) + 1) == self.evaluation.n:
             return self
         if self.evaluation.coupled:
-            return replace(self, evaluation=groups.of_coupled(self.evaluation, count))
+            checks = (*self.evaluation.checks, sanity_checks.in_groups(self.evaluation.n, count))
+            return replace(self, evaluation=replace(self.evaluation, checks=checks))
         answers = [self.rows.clean_predictions == self.rows.y, self.under_protocol, self.correct]
         rows = groups.effective_rows([right.double().numpy() for right in answers], numbers)
         return replace(self, evaluation=groups.with_intervals(self.evaluation, rows, count), groups=numbers)
@@ -84,7 +85,8 @@ class Verdict:
         of = f"{e.n} images" + (f" of {e.data['name']}" if e.data.get("name") else "")
         threat = ", ".join(f"{key} {value:g}" if isinstance(value, float) else str(value) for key, value in e.threat.items())
         names = labels(self.attacks)
-        threat += f", goal {e.goal}" * (e.goal != "misclassified")
+        if e.goal != "misclassified":
+            threat += f", goal {e.goal}"
         coupled = "coupled: whole batches were attacked" if e.coupled else "independent"
         figures = {"clean accuracy": str(self.clean_accuracy), "robust accuracy": str(self.robust_accuracy)}
         doubts = [

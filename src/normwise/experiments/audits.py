@@ -65,7 +65,7 @@ def cells(settings: Audits) -> Mapping[str, Audit]:
     for model in settings.models:
         name = re.sub(r"[^\w.-]+", "-", Path(model).name).strip("-.") or "network"
         same = sum(re.fullmatch(re.escape(name) + r"(~\d+)?", other) is not None for other in found)
-        found[name + f"~{same + 1}" * bool(same)] = Audit(**shared | {"model": model})
+        found[name + (f"~{same + 1}" if same else "")] = Audit(**shared | {"model": model})
     return found
 
 

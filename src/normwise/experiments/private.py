@@ -46,10 +46,10 @@ def _paths(value: Any) -> Iterator[str]:
             yield from _paths(inner)
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            if isinstance(inner, str) and (name in _OWN or _is_network(name, value)):
-                yield from [inner] * bool(inner)
-            else:
+            if not isinstance(inner, str) or not (name in _OWN or _is_network(name, value)):
                 yield from _paths(inner)
+            elif inner:
+                yield inner
 
 
 def _is_network(name: str, record: Mapping[str, Any]) -> bool:

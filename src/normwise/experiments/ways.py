@@ -94,7 +94,7 @@ def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float, ways
     for the number of `ways` that were tried.
     """
     if one.get("dead") or before.get("dead"):
-        return "it gives almost all images one class" * bool(one.get("dead"))
+        return "it gives almost all images one class" if one.get("dead") else ""
     old, new = before["validation"], one["validation"]
     lost = old["clean"]["value"] - new["clean"]["value"]
     if lost > lose + 1e-9:

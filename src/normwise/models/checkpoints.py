@@ -159,7 +159,8 @@ def _named_by_a_pickle(path: Path) -> str:
             if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
                 named = ".".join(str(argument).split() if opcode.name == "GLOBAL" else texts[-2:])
                 return "".join(c if c.isprintable() else "?" for c in named[:100])
-            texts += [argument] if isinstance(argument, str) else []
+            if isinstance(argument, str):
+                texts.append(argument)
     return ""
 
 
@@ -196,7 +197,7 @@ def _opened(held: Any, source: str) -> Weights:
                 f"{source} holds several state dicts ({_some(inside)}), and it is not clear which to read; save one alone"
             )
         others = [one for one in inside if one != key]
-        notes.append(f"{source}: its entry {key} was read" + f", and not {_some(others)}" * bool(others))
+        notes.append(f"{source}: its entry {key} was read" + (f", and not {_some(others)}" if others else ""))
         held = held[key]
     if not _holds(held):
         told = f", but {_some(list(map(str, held)))}" if isinstance(held, Mapping) and held else ""
@@ -242,10 +243,12 @@ def load_into(model: nn.Module, found: Weights) -> tuple[str, ...]:
         for key, value in state.items()
         if key in shapes and shapes[key] != value.shape
     ]
-    problems = [f"has other shapes: {_some(wrong)}"] * bool(wrong)
+    problems = [f"has other shapes: {_some(wrong)}"] if wrong else []
     if not wrong:
         missing, unexpected = model.load_state_dict(state, strict=False)
-        problems = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(unexpected)}"] * bool(unexpected)
+        problems = ([f"lacks {_some(missing)}"] if missing else []) + (
+            [f"has unknown {_some(unexpected)}"] if unexpected else []
+        )
     if problems:
         raise ValueError(
             f"{found.source} does not fit {type(model).__name__}: it {' and '.join(problems)}; its own keys are "
@@ -253,7 +256,7 @@ def load_into(model: nn.Module, found: Weights) -> tuple[str, ...]:
         )
     first = next(iter(mine), "")
     around = given[first].removesuffix(first[len(prefix) :]) if first else ""
-    notes = [f"{found.source}: the prefix {around} was taken off its keys"] * bool(around)
+    notes = [f"{found.source}: the prefix {around} was taken off its keys"] if around else []
     if left := [kept for key, kept in given.items() if key not in mine]:
         notes.append(f"{found.source}: {_some(left)} beside {prefix} was left out")
     return (*found.notes, *notes)

@@ -129,7 +129,11 @@ class Routed(nn.Module):
 
     def extra_repr(self) -> str:
         told = f"{self.num_features}, routes={self.routes}, share={self.share!r}, route={self.route}"
-        return told + f", of={self.of!r}" * (self.of != "bn") + f", soup={self.soup}" * (self.soup is not None)
+        return (
+            told
+            + (f", of={self.of!r}" if self.of != "bn" else "")
+            + (f", soup={self.soup}" if self.soup is not None else "")
+        )
 
 
 @contextmanager

@@ -45,9 +45,11 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
         findings = _single(found[0])
     findings += _pair(found) + _norm_or_recipe(columns) + _cost(columns) + of_coupled(found)
     untouched = malicious_neighbours.sentences(found)
-    findings += [("Clean images beside malicious ones", untouched)] * bool(untouched)
+    if untouched:
+        findings.append(("Clean images beside malicious ones", untouched))
     dead = [f"{before.how(cell)}: {cell.worst} in the worst case." for cell in found if cell.dead]
-    findings += [("Almost all images get one class: never the most robust", dead)] * (0 < len(dead) < len(found))
+    if 0 < len(dead) < len(found):
+        findings.append(("Almost all images get one class: never the most robust", dead))
     lead, rest = _lead(found, columns)
     beside = [(column.name, cell, column.reference) for column, cell in _gains(columns)]
     told = before.cautions(found) + cautions(found, failures, bool(_compared(columns)))
@@ -116,7 +118,7 @@ def _norms(found: Sequence[Cell], columns: Sequence[_Column]) -> tuple[str, str]
         name = compared_with(found)
         none = f"None of {others} alternatives to {name} is" if others > 1 else f"The alternative to {name} is not"
         lead = f"{none} measurably more robust by {100 * MATTERS:.0f} points or more with the same training"
-        return f"{lead}{f', with {len(gains)} exception' * bool(gains)}{'s' * (len(gains) > 1)}.", rest
+        return f"{lead}{f', with {len(gains)} exception' if gains else ''}{'s' if len(gains) > 1 else ''}.", rest
     column, cell = max(above, key=lambda pair: _gain(pair[1], pair[0].reference))
     doubt = " A sanity check warns about it." if cell.doubts else ""
     lead = f"{cell.norm} is more robust than {compared_with(column.cells)} with {column.name}: "
@@ -134,7 +136,8 @@ def _single(cell: Cell) -> list[tuple[str, list[str]]]:
     if len(cell.results) == 1:
         lines += [f"{name.upper()}: {score}" for name, score in cell.results[0].evaluation.per_attack.items()]
     lines += [f"Protocol, all of these together: {cell.protocol}"] * cell.paired
-    lines += [f"Joint: {cell.joint}", f"Single: {cell.single}"] if cell.single else []
+    if cell.single:
+        lines += [f"Joint: {cell.joint}", f"Single: {cell.single}"]
     findings = [("Accuracy, with 95% intervals", [*lines, f"Worst case: {cell.worst}"])]
     if cell.seconds and cell.images:
         cost = f"Trained in {duration(cell.seconds)}, with {count(cell.images)} images forward and back."
@@ -173,7 +176,7 @@ def _pair(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     cell = max(paired, key=lambda cell: cell.protocol.value - cell.joint.value)
     if cell.protocol.value == cell.joint.value:
         return [("Protocol and strongest attack", [f"{strongest} broke no image that {protocol} left correct."])]
-    text = f"{strongest}, after {protocol}, lowered the accuracy by {'up to ' * (len(paired) > 1)}"
+    text = f"{strongest}, after {protocol}, lowered the accuracy by {'up to ' if len(paired) > 1 else ''}"
     text += f"{100 * (cell.protocol.value - cell.joint.value):.1f} points: {percent(cell.joint.value)} instead of "
     name = where(cell.norm, training(cell.recipe) if cell.seconds else "")
     return [("Protocol and strongest attack", [f"{text}{percent(cell.protocol.value)} ({name})."])]

@@ -153,7 +153,7 @@ def _lines(audits: Sequence[Told]) -> list[tuple[str, str]]:
     images = [one.n for one in audits]
     counted = f"{min(images)} to {max(images)}" if len(set(images)) > 1 else str(images[0])
     told = f"For each of {len(audits)} networks the accuracy claimed under attack with what the attacks of all checks leave"
-    apart = " The threat models differ: compare within a row." * (len({one.threat for one in audits}) > 1)
+    apart = " The threat models differ: compare within a row." if len({one.threat for one in audits}) > 1 else ""
     means = audit_words.means(dict.fromkeys(one.verdict for one in audits))
     trust = f"Intervals cover other test images, not other trainings. {audit_words.BOUND}"
     return [("Compared", f"{told}, on {counted} test images.{apart}"), *means, ("How far to trust it", trust)]

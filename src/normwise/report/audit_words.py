@@ -49,7 +49,8 @@ def opening(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     compared = f"The claim: {claimed} of test images stay right under attack{f' ({under})' if under else ''}. {_source(one)}"
     compared += f" Against it: the attacks of {plural(sum(_status(each) != LEFT_OUT for each in one['checks']), 'check')} that apply, on {one['n']} test images{_data(one)}."
     clean = without_attack(one)
-    compared += f" Without an attack {percent(clean)} of them are right." if clean is not None else ""
+    if clean is not None:
+        compared += f" Without an attack {percent(clean)} of them are right."
     excess = 100 * (one["claimed_accuracy"] - one["upper_bound"])
     here = f" (here {excess:.1f})" if one["n"] and excess > 0 and one["verdict"] != "not established" else ""
     return [
@@ -76,7 +77,7 @@ def _source(one: Mapping[str, Any]) -> str:
         return f"No claim was given: it is what the first attack leaves, {_first(one)}."
     if "n" in (one.get("claimed_under") or {}):
         return f"It was given to the audit, as what {_first(one)} leaves."
-    return "It was given to the audit." * ("--claim" in _command(one))
+    return "It was given to the audit." if "--claim" in _command(one) else ""
 
 
 def own(one: Mapping[str, Any]) -> str:
@@ -109,7 +110,9 @@ def _trust(one: Mapping[str, Any]) -> str:
     told = []
     for kind, word in _CALLED.items():
         names = joined([f'"{check["name"]}"' for check, its in zip(checks, status, strict=True) if its == kind] or [""])
-        told += [f"{status.count(kind)} {word}" + f" ({names})" * (kind in ("fail", "warn"))] * (kind in status)
+        told += (
+            [f"{status.count(kind)} {word}" + (f" ({names})" if kind in ("fail", "warn") else "")] if kind in status else []
+        )
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
     interval = f"For other images like these, {100 * low:.1f}–{100 * high:.1f}% may be left (95% interval, n = {one['n']}). "
     counted = f" Of {plural(len(checks), 'check')} {joined(told)}." if told else ""

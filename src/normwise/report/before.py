@@ -52,7 +52,7 @@ def findings(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
         if after:
             lines = [f"{how(new)}: {_figures(new)}." for new in after]
             told.append((f"Before and after: {old.norm}", [f"Before: {_figures(old)}.", *lines]))
-    return [*told, *[("As given", alone)] * bool(alone)]
+    return [*told, *([("As given", alone)] if alone else [])]
 
 
 def _pairs(found: Sequence[Cell]) -> list[tuple[Cell, list[Cell]]]:

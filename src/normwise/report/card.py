@@ -45,7 +45,7 @@ class Card(NamedTuple):
             ("The attacker changes", list(self.changes)),
             ("The evaluation fixes", [self.fixed]),
             ("Checked on", [self.judged]),
-            *[("Oracle, no defence that can be used", [self.oracle])] * bool(self.oracle),
+            *([("Oracle, no defence that can be used", [self.oracle])] if self.oracle else []),
         ]
 
 
@@ -95,7 +95,11 @@ def subtitle(found: Sequence[Cell]) -> str:
         [
             plural(len(results), "network"),
             joined(data),
-            joined(_unique(radius(r.evaluation.threat) + ", targeted" * (r.evaluation.goal == "targeted") for r in results)),
+            joined(
+                _unique(
+                    radius(r.evaluation.threat) + (", targeted" if r.evaluation.goal == "targeted" else "") for r in results
+                )
+            ),
         ]
     )
 
@@ -107,7 +111,8 @@ def compared(found: Sequence[Cell]) -> tuple[str, str]:
     what = (
         [joined(_unique(cell.norm for cell in given)) if len(given) < 4 else plural(len(given), "network")] if given else []
     )
-    what += [_trained(trained)] if trained else []
+    if trained:
+        what.append(_trained(trained))
     images, data, under = (
         joined(_unique(part))
         for part in (
@@ -119,7 +124,8 @@ def compared(found: Sequence[Cell]) -> tuple[str, str]:
     protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
     further = f" (the protocol), then by the stronger {strongest}" * any(cell.paired for cell in found)
     told = f"{', and '.join(what)}. On {images} test images of {data}, attacked by {protocol}{further}. {capital(under)}."
-    told += " Worst case: right under all of them." * (protocol != "no attack")
+    if protocol != "no attack":
+        told += " Worst case: right under all of them."
     return ("Compared" if len(found) > 1 else "Evaluated"), told
 
 
@@ -128,7 +134,7 @@ def _trained(found: Sequence[Cell]) -> str:
     norms, recipes = (_unique(part) for part in ((cell.norm for cell in found), (training(cell.recipe) for cell in found)))
     what = plural(len(norms), "normalization") if len(norms) > 1 else norms[0]
     networks = _unique(_architecture(r) for cell in found for r in cell.results)
-    each = "each " * (len(norms) > 1)
+    each = "each " if len(norms) > 1 else ""
     if len(norms) == len(networks) == 1:
         return f"{networks[0]} with {what} after {joined(recipes)}"
     place = f" in {networks[0]}" if len(networks) == 1 else ""
@@ -139,7 +145,7 @@ def _architecture(result: Result) -> str:
     """The name of a network, with its options."""
     model = result.experiment.get("model") or result.experiment.get("start")
     options = _options(model) if isinstance(model, Mapping) else ""
-    return f"{label(model, result.evaluation.model)}{f' ({options})' * bool(options)}"
+    return f"{label(model, result.evaluation.model)}{f' ({options})' if options else ''}"
 
 
 def radius(threat: Mapping[str, Any]) -> str:
@@ -161,7 +167,7 @@ def moves(threat: Mapping[str, Any]) -> str:
     name, eps = threat.get("name", ""), threat.get("eps")
     if name not in _BALLS or not isinstance(eps, int | float):
         return ""
-    return f"{_BALLS[name]} {length(threat, eps)}{' of its range' * (name == 'linf')}"
+    return f"{_BALLS[name]} {length(threat, eps)}{' of its range' if name == 'linf' else ''}"
 
 
 def allowed(threat: Mapping[str, Any], data: str = "") -> str:
@@ -191,7 +197,7 @@ def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _threat(result: Result) -> str:
-    targeted = "; only the class to reach counts as success" * (result.evaluation.goal == "targeted")
+    targeted = "; only the class to reach counts as success" if result.evaluation.goal == "targeted" else ""
     return allowed(result.evaluation.threat, label(result.evaluation.data, "")) + targeted
 
 
@@ -233,7 +239,8 @@ def network(result: Result) -> str:
     """The network, and how it was trained."""
     model = result.experiment.get("model")
     name = f"network: {label(model, result.evaluation.model)}"
-    name += f" ({_options(model)})" if isinstance(model, Mapping) and len(model) > 1 else ""
+    if isinstance(model, Mapping) and len(model) > 1:
+        name += f" ({_options(model)})"
     if not result.training:
         return f"{name}, as given"
     settings = result.experiment.get("schedule") or result.experiment.get("training") or {}

@@ -105,7 +105,7 @@ def _under(record: Mapping[str, Any], more: str) -> list[tuple[str, str]]:
     settings, models = record["settings"], record["models"]
     reads = [one["norm_reads"].items() or [("", 0)] for one in models]
     reads = [
-        joined(f"{count} norm layers{f' that read {_READ.get(what, what)}' * bool(what)}" for what, count in each)
+        joined(f"{count} norm layers{f' that read {_READ.get(what, what)}' if what else ''}" for what, count in each)
         for each in reads
     ]
     names = labels([one["model"] for one in models])
@@ -117,7 +117,7 @@ def _under(record: Mapping[str, Any], more: str) -> list[tuple[str, str]]:
     trust = f"These {plural(len(models), 'network')} and {plural(record['n'], 'image')} alone, one seed, no intervals: a few images more or less say nothing."
     return [
         ("Compared", f"{compared}."),
-        *[("Also found", more)] * bool(more),
+        *([("Also found", more)] if more else []),
         ("How far to trust it", f"{trust} To swap statistics is an experiment; it proves nothing of other networks."),
     ]
 
@@ -147,7 +147,7 @@ def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     judged = f"{rows(record['n'], settings['data'], settings['batch_size'])}, the networks in eval mode"
     threat = allowed(record["threat"], label(settings["data"]))
     changes = tuple(
-        (JOINT if each else ALONE) + f" ({'coupled' if each else 'independent'} images)" * (len(coupled) > 1)
+        (JOINT if each else ALONE) + (f" ({'coupled' if each else 'independent'} images)" if len(coupled) > 1 else "")
         for each in coupled
     )
     names = labels([one["model"] for one in models])

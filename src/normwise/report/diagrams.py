@@ -47,7 +47,7 @@ def _drift(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
                 mark(axes, step, mean, f"{side.model}, {plural(step, 'step')}: {mean:.3g} deviations")
         axes.set_xticks(sorted({row["steps"] for side in group for row in side.rows if row["steps"] is not None}))
         axes.set_xlabel("steps of PGD")
-        axes.set_ylabel("mean moved, in deviations" + f"\n({joined(reference)})" * (len(alike) > 1))
+        axes.set_ylabel("mean moved, in deviations" + (f"\n({joined(reference)})" if len(alike) > 1 else ""))
         bare(axes, grid="y")
     lines = [axes.get_legend_handles_labels() for axes in panels]
     _legend(figure, tuple([one for line in lines for one in line[part]] for part in (0, 1)))

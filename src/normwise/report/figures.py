@@ -86,7 +86,7 @@ def _accuracy(found: Sequence[Cell]) -> Any:
         for y, cell in enumerate(panel):
             with belonging(axes, found.index(cell), _values(cell), y):
                 _line(axes, y, cell, colour)
-        axes.set_yticks(range(len(panel)), [f"{'! ' * bool(cell.doubts)}{short(cell.norm)}" for cell in panel])
+        axes.set_yticks(range(len(panel)), [f"{'! ' if cell.doubts else ''}{short(cell.norm)}" for cell in panel])
         for cell, name in zip(panel, axes.get_yticklabels(), strict=True):
             belong(found.index(cell), [name])
         axes.set_ylim(len(panel) - 0.4, -0.6)
@@ -166,7 +166,7 @@ def keys(coupled: Iterable[bool], paired: bool, reference: str = "") -> list[Any
     bar = Line2D([], [], color=MUTED, linewidth=2.2, label="95% intervals")
     band = Patch(color=MUTED, alpha=0.2, label=f"95% interval of {reference}")
     kept = [clean, *_marks(coupled, "worst case under attack"), *[protocol] * paired, bar]
-    return [*kept, *[band] * bool(reference)]
+    return [*kept, *([band] if reference else [])]
 
 
 def legend(figure: Any, keys: Sequence[Any]) -> None:

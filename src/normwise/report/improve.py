@@ -47,22 +47,24 @@ def _under(record: Mapping[str, Any], measured: Sequence[Row]) -> list[tuple[str
     """What stands under the headline, as (what, words)."""
     settings, (before, *ways) = record["settings"], measured
     what = f"The network {label(settings['model'])} as it was given"
-    what += f", and trained further: {'; '.join('{name}: {says}'.format(**one) for one in ways)}" * bool(ways)
+    if ways:
+        what += f", and trained further: {'; '.join('{name}: {says}'.format(**one) for one in ways)}"
     by = [joined(map(attacker, settings[part])) for part in ("attacks", "strongest") if settings.get(part)]
     compared = f"{what}. On {before['worst']['rows']} test images of {label(settings['data'])}"
     compared += (
-        f", attacked by {' (the protocol), then by the stronger '.join(by)}" * bool(by)
-        + ". Worst case: right under every attack."
-    )
+        f", attacked by {' (the protocol), then by the stronger '.join(by)}" if by else ""
+    ) + ". Worst case: right under every attack."
     compared += "".join(f" {capital(text)}." for text in [moves(settings["threat"])] if text)
     late = [one["name"] for one in record["ways"] if one["state"] != "tried"]
     there = joined(f"{one['name']} {_share(one['validation']['worst'])}%" for one in measured)
     decided = f"{before['validation']['n']} validation images decided, not the test images of the figure. Under attack there: {there}"
     trust = ["One training each (one seed)", decided]
     known = record.get("validation") or {}
-    trust += ["The network as given may know them"] * (bool(known.get("learned")) and known.get("from") == "own")
+    if known.get("learned") and known.get("from") == "own":
+        trust.append("The network as given may know them")
     trust += _doubts(before, record)
-    trust += [f"Not tried: {joined(late)}"] if late else []
+    if late:
+        trust.append(f"Not tried: {joined(late)}")
     trust += ["A stronger attack can only lower a worst case."]
     why = [] if record["chosen"] or not ways else [("Why not", _nearest(ways))]
     return [("Compared", compared), *why, ("How far to trust it", ". ".join(trust))]

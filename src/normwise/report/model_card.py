@@ -53,7 +53,7 @@ def _network(result: Result) -> str:
     settings = result.experiment
     parts = [("Norm", settings.get("norm")), ("Recipe", settings.get("recipe")), ("Data", result.evaluation.data)]
     lines = [card.network(result).capitalize(), *(f"{what}: {label(value, 'its own')}" for what, value in parts)]
-    lines += [f"Trained from: {settings['start']}"] * bool(settings.get("start")) + [
+    lines += ([f"Trained from: {settings['start']}"] if settings.get("start") else []) + [
         f"One training, seed {settings.get('seed')}"
     ]
     told = "A network that was trained and attacked with normwise, which measures robustness to adversarial images.\n\n"

@@ -53,7 +53,7 @@ def write(
         "page.html",
         title=title,
         answer=said,
-        under=[compared(found), *said.exceptions, *[("How far to trust it", trust)] * bool(trust)],
+        under=[compared(found), *said.exceptions, *([("How far to trust it", trust)] if trust else [])],
         docs=docs(out),
         pictures=_pictures(found, results, examples),
         failures=failed,
@@ -139,7 +139,8 @@ def _reads(found: Sequence[cells.Cell]) -> dict[str, list[str]]:
     for cell in found:
         what = tables.reading(cell.results[0].evaluation.norm_reads)
         names = reads.setdefault(_READ.get(what, what), [])
-        names += [cell.norm] * (cell.norm not in names)
+        if cell.norm not in names:
+            names.append(cell.norm)
     return reads if len(reads) > 1 else {}
 
 

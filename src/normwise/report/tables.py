@@ -234,8 +234,8 @@ def _score(score: Score | None, which: str = "") -> Value:
         return Value("–")
     kind = _INTERVALS[score.unit]
     whole = f"{percent(score.value)} of {score.rows} images; 95% interval {interval(score)}% ({kind}, n = {score.sample})"
-    line = f"{percent(score.value)} ({interval(score)}{', ' * bool(which)}{which})"
-    small = (interval(score), score.sample, *[which] * bool(which))
+    line = f"{percent(score.value)} ({interval(score)}{', ' if which else ''}{which})"
+    small = (interval(score), score.sample, *([which] if which else []))
     return Value(percent(score.value), small, whole, score.value, line)
 
 
@@ -251,8 +251,10 @@ def _coupled(result: Result) -> Value:
     c = result.evaluation.coupling
     change = f"{c['largest_change']:.1e}" if "largest_change" in c else "not recorded"
     whole = f"largest change of an unchanged image's logits: {change} of the largest logit"
-    whole += f" (tolerance {c['tolerance']:.1e})" if "tolerance" in c else ""
-    whole += f"; {c['flips']} of {c['rows']} unchanged images got another class" if "flips" in c and "rows" in c else ""
+    if "tolerance" in c:
+        whole += f" (tolerance {c['tolerance']:.1e})"
+    if "flips" in c and "rows" in c:
+        whole += f"; {c['flips']} of {c['rows']} unchanged images got another class"
     extra = tuple(word for word in ("random", "stateful") if c.get(word))
     answer = "yes" if result.evaluation.coupled else "no"
     return Value(answer, extra, whole, answer)

@@ -145,7 +145,7 @@ def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[
     elif folder.is_dir() and not any((folder / one).exists() for one in earlier):
         held = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
         if held:
-            some = ", ".join(held[:3]) + f" and {len(held) - 3} more" * (len(held) > 3)
+            some = ", ".join(held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
             raise ValueError(f"{folder} holds files of something else ({some}); give a new or an empty folder as --out")
 
 

@@ -119,7 +119,7 @@ def run_shifts(settings: Shifts, folder: Path, report: Report = silent) -> dict[
     check_folder(settings, folder)
     device, batches = set_up_device(settings), _whole(settings)
     networks, loaded = dict[str, list[_State]](), list[Loaded]()
-    for name in dict.fromkeys((*settings.models, *[settings.baseline] * bool(settings.baseline))):
+    for name in dict.fromkeys((*settings.models, *([settings.baseline] if settings.baseline else []))):
         loaded.append(load(name, settings.weights if is_function(name) and name in settings.models else ""))
         model = moved(loaded[-1].model, device)
         check_network(model, Batch(*(tensor.to(device) for tensor in batches[0])))
@@ -174,7 +174,7 @@ def _states(model: nn.Module, settings: Shifts, batches: list[Batch]) -> list[_S
             'say --adapt "[]" and no prior'
         )
     size = len(batches[0].y)
-    asked = [*settings.adapt, *[size / (settings.prior + size)] * bool(settings.prior)]
+    asked = [*settings.adapt, *([size / (settings.prior + size)] if settings.prior else [])]
     shares = [share for share in dict.fromkeys(asked) if own is not None and share != own]
     alpha = None if own is None or math.isnan(own) else own
     made: list[_State] = []

@@ -31,7 +31,7 @@ def conditions(kinds: Sequence[str], severities: Sequence[int], side: int, made_
 def averages(kinds: Sequence[str], severities: Sequence[int]) -> str:
     """Say over what a mean goes: "15 kinds, severities 1, 3, 5"."""
     listed = ", ".join(map(str, severities))
-    return f"{len(kinds)} kind{'s' * (len(kinds) > 1)}, severit{'ies' if len(severities) > 1 else 'y'} {listed}"
+    return f"{len(kinds)} kind{'s' if len(kinds) > 1 else ''}, severit{'ies' if len(severities) > 1 else 'y'} {listed}"
 
 
 def called(kinds: Sequence[str], severities: Sequence[int]) -> str:

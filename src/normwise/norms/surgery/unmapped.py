@@ -30,7 +30,7 @@ def unmapped(model: nn.Module) -> dict[str, str]:
     found = {}
     for path, module in model.named_modules():
         unknown = sorted(module.unknown) if isinstance(module, StatNorm) else []
-        said = [f"{', '.join(unknown)} unknown"] * bool(unknown) + [*getattr(module, REMARKS, ())]
+        said = ([f"{', '.join(unknown)} unknown"] if unknown else []) + [*getattr(module, REMARKS, ())]
         if untrained(module):
             said.append(f"{getattr(module, BEFORE)} before, another function now: fine-tune it")
         if said:
@@ -74,7 +74,7 @@ def kind_of(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return f"scripted {module.original_name}"
     kind = type_before_parametrizations(module)
-    return "altered " * (kind in KNOWN and known(module) is None) + kind.__name__
+    return ("altered " if kind in KNOWN and known(module) is None else "") + kind.__name__
 
 
 def hidden(model: nn.Module) -> str:
