@@ -98,6 +98,7 @@ def told(result: dict[str, Any]) -> dict[str, Any]:
         "one image among clean ones": score(own["single"]),
         **{key: score(several[key]) for key in ("protocol_mean", "protocol_union", "mean", "union")},
         "threats": {kind: one["threat"] for kind, one in columns.items()},
+        "beyond gradients": {kind: one["beyond_gradients"] for kind, one in columns.items()},
         "training": {key: training[key] for key in ("loss", "seconds", "forwards", "backwards")},
     }
 

@@ -95,7 +95,9 @@ class Evaluation:
     `broken_by` counts, per attack (or part of one), the rows that it was the first to break. `goal`: "misclassified", or
     "targeted": a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
     `forwards` and `backwards` count images through the network, attacks and checks together. `norm_reads` and `norms` count its norm
-    layers by what they read and by kind; `norms` is empty where it normalizes nothing, and where nobody counted. `standing` has one
+    layers by what they read and by kind; `norms` is empty where it normalizes nothing, and where nobody counted. `beyond_gradients` counts, per search without gradients, the
+    rows that it broke and no search by gradient did (of coupled rows, by how many fell in the best batch); empty unless both kinds
+    searched. `standing` has one
     character per image in the order of the batches, 1 where it is robust and 0 where not; empty for coupled images, and beyond 10,000.
     """
 
@@ -129,6 +131,7 @@ class Evaluation:
     provenance: dict[str, Any] = field(default_factory=dict)
     goal: str = "misclassified"
     norms: dict[str, int] = field(default_factory=dict)
+    beyond_gradients: dict[str, int] = field(default_factory=dict)
     standing: str = ""
 
     def __post_init__(self) -> None:

@@ -37,7 +37,8 @@ class Proposal(NamedTuple):
 
     `first_hit` is, per row, the gradient step at which the search first saw the row fall (-1: never, or it did not look).
     `forwards` and `backwards` count images through the network. `part` is, per row, which of the attack's `parts` found
-    the image (an attack without parts is its own part 0).
+    the image (an attack without parts is its own part 0). `fallen`, of an attack with parts: how many rows had fallen in the images
+    kept after each part.
     """
 
     x_adv: Images
@@ -45,6 +46,7 @@ class Proposal(NamedTuple):
     forwards: int
     backwards: int
     part: Int[Tensor, b] | None = None
+    fallen: Int[Tensor, parts] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

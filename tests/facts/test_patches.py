@@ -40,6 +40,18 @@ class Misleading(torch.nn.Module):
         return logits.detach() + 1e-9 * (x - x.detach()).flatten(1).sum(1)[:, None] * torch.tensor([0.9, 1.0])
 
 
+class Leaning(torch.nn.Module):
+    """Logits with a little of the batch's mean: rows are coupled, and hardly ever change their class by it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        logits = self.inner(x)
+        return logits + 0.01 * logits.mean(0)
+
+
 def fallen(attack, model, x, y, threat, search=ALONE):
     x_adv = attack(model, x, y, threat, generator=generator(0), search=search).x_adv
     assert threat.around(x, generator=generator(0)).contains(x_adv).all()
@@ -110,21 +122,26 @@ def test_settings_that_were_not_published_are_in_its_label():
         ATTACKS.make({"name": "patchattack", "version": "plus"})
 
 
+@pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize(
-    "attacks",
-    [(PatchAttack(steps=5, repeats=1, queries=400),), (PGD(steps=5), SparseRS(steps=400))],
-    ids=["parts", "attacks"],
+    ("attacks", "strongest"),
+    [
+        ((PatchAttack(steps=5, repeats=1, queries=400),), ()),
+        ((PGD(steps=5), SparseRS(steps=400)), ()),
+        ((PGD(steps=5),), (SparseRS(steps=400),)),
+        ((PGD(steps=5),), (PatchAttack(steps=5, repeats=1, queries=400),)),
+    ],
+    ids=["parts", "attacks", "strongest", "parts-of-strongest"],
 )
-def test_the_record_says_where_a_search_without_gradients_finds_much_more(attacks):
+def test_the_record_says_where_a_search_without_gradients_finds_much_more(attacks, strongest, coupled):
     x = 0.2 * images(8, (1, 6, 6))
     data = [Batch(x, torch.ones(8, dtype=torch.long), torch.arange(8))]
-    threat = Frame(width=1)
-    for model, status in ((Misleading(Corner(size=1)), "warn"), (Corner(size=1), "pass")):
-        (found,) = [
-            one
-            for one in evaluate(model.eval(), data, AttackPlan(threat, attacks)).evaluation.checks
-            if one.name == "gradients are not masked"
-        ]
+    plan = AttackPlan(Frame(width=1), attacks, strongest=strongest)
+    for inner, status in ((Misleading(Corner(size=1)), "warn"), (Corner(size=1), "pass")):
+        model = Leaning(inner) if coupled else inner
+        e = evaluate(model.eval(), data, plan).evaluation
+        assert e.coupled == coupled
+        (found,) = [one for one in e.checks if one.name == "gradients are not masked"]
         assert found.status == status, found.measured
         assert "sparse_rs-400" in found.measured
 

@@ -9,6 +9,8 @@ import pickle
 import re
 import shutil
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -301,6 +303,27 @@ def test_only_the_rows_in_use_are_in_memory(tmp_path: Path) -> None:
     (tmp_path / "clips.json").write_text(json.dumps(about))
     before, data = own_memory(), find(str(tmp_path))
     assert max(own_memory() for _ in data.test(batch_size=2)) - before < 2**25
+
+
+COUNTED = """
+import torch, normwise as nw
+parts = nw.MovingDigits(test_limit=200).test(batch_size=4)
+made, own = [0] * 50, type(parts).made
+mean = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(parts[0].x[0].numel(), 4)).eval()
+def counted(self, number):
+    made[number] += 1
+    return own(self, number)
+type(parts).made = counted
+nw.evaluate(mean, parts, nw.Linf(eps=0.1), [nw.FGSM()], folder="parts")
+print(made)
+"""
+
+
+def test_an_evaluation_makes_the_images_of_a_batch_once(tmp_path: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", COUNTED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    first, second, *others = json.loads(told.stdout)  # the type checker of these tests looks at batches too: not there
+    assert others == [1] * 48
+    assert max(first, second) < 10  # these show how rows are coupled
 
 
 def own_memory() -> int:

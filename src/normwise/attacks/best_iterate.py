@@ -36,6 +36,11 @@ class Best:
         """Indices of the rows still worth attacking: where rows leave, those that have not fallen, else all."""
         return torch.nonzero(self.first_hit < 0 if self.leaves else self.first_hit >= -1).squeeze(1)
 
+    @property
+    def fallen(self) -> int:
+        """How many rows fell in the images kept."""
+        return int(self._fell.sum()) if self.independent else max(0, self._batch[0])
+
     def offer(self, rows: Tensor, x_adv: Images, loss: PerRow, fallen: Rows, step: int | Tensor, part: int = 0) -> None:
         """Consider the images `x_adv` of the rows with indices `rows`, seen at gradient step `step` (of all, or of each)."""
         if self.independent:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from ..registry import check_words
@@ -33,14 +34,15 @@ class Ensemble(BaseAttack):
         """The attacks, in order."""
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
-        best = Best(x, region.victims, oracle.how)
+        best, fallen = Best(x, region.victims, oracle.how), []
         for number, part in enumerate(self.parts_in(region.kind)):
             left = best.standing
             if len(left) == 0:
                 break
             found = part.search(oracle, region.select(left), x[left], y[left])
             best.take(oracle, left, y[left], found, getattr(part, "steps", 1), number)
-        return best.x_adv, best.first_hit, best.part
+            fallen.append(best.fallen)
+        return best.x_adv, best.first_hit, best.part, torch.tensor(fallen, dtype=torch.long)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from ..registry import plain
 from ..report.audit import RECORD
 from ..threats import THREATS, Linf, Normalized
 from ..types import Batch, Data, Report, ThreatModel, check_threat, silent
-from ..utils.batches import Rows, as_batches
+from ..utils.batches import Rows, as_batches, sizes_of
 from ..utils.forward import in_time, until
 from ..utils.hashing import settings_of
 from ..utils.model_state import device_of, digest, moved
@@ -174,7 +174,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         elsewhere=partial(in_a_process, named, str(device), about["digest"]),
         budget=settings.budget - (time.monotonic() - started) / 60,
         at_once=settings.at_once,
-        groups=groups_of(settings.data, sum(len(batch.y) for batch in batches)),
+        groups=groups_of(settings.data, sum(sizes_of(batches))),
         share=Shard(folder / PARTS, 0, settings.devices, whole=True),
         report=report,
     )
@@ -214,7 +214,7 @@ def _named(settings: Audit) -> tuple[str, str, int]:
 
 def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], report: Report) -> None:
     """Tell if the strongest search may need more than the budget has for it."""
-    rows = sum(len(batch.y) for batch in batches)
+    rows = sum(sizes_of(batches))
     some = batches[0]._replace(x=batches[0].x[: settings.at_once])  # as many as are searched at once, for the memory's sake
     needed = forecast(model, some, [AutoAttack()], rows) / 60 / settings.devices
     if needed > KEPT * settings.budget:

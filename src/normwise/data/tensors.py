@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from ..registry import check_words
 from ..seeding import generator as seeded
-from ..types import Batch
+from ..types import Batch, Labels
 from ..utils.batches import Made
 from .array_checks import Arrays, check_arrays, need
 
@@ -42,6 +42,9 @@ class Batches(Made):
         rows = self._rows[number]
         x = self._x[rows]
         return Batch(x.float().div_(255) if x.dtype == torch.uint8 else x, self._y[rows], rows.clone())
+
+    def labels(self, number: int) -> Labels:
+        return self._y[self._rows[number]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..registry import DIGEST_VERSION, digest_text
 from ..seeding import generator
 from ..types import Attack, Batch, Labels, PerRow, Proposal, Region, Rows
+from .blind import beyond_gradients
+from .naming import label, labels
 from .predictor import Predictor, check_images
 from .preflight import Prepared
 
@@ -40,25 +42,18 @@ class RowOutcomes(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of the rows, how many that survive each attack, what it cost in images, and whether an earlier call made it."""
+    """What became of the rows, how many survive each attack, what it cost in images, and whether an earlier call made it.
+
+    `beyond`: how many rows each search without gradients broke beyond those by gradient (see `blind.beyond_gradients`).
+    """
 
     rows: RowOutcomes
     survivors: dict[str, int]
     forwards: int
     backwards: int
     seconds: float
+    beyond: dict[str, int]
     earlier: bool = False
-
-
-def label(attack: Attack) -> str:
-    """How an attack is called in tables."""
-    return str(getattr(attack, "label", attack.name))
-
-
-def labels(attacks: Sequence[Attack]) -> list[str]:
-    """Call each attack by its label; equal labels of other options are told apart by a number."""
-    names = list(map(label, attacks))
-    return [f"{name}~{same + 1}" if (same := names[:i].count(name)) else name for i, name in enumerate(names)]
 
 
 def broken_by(attacks: Sequence[Attack], rows: RowOutcomes) -> list[str]:
@@ -80,8 +75,8 @@ class Candidate(NamedTuple):
     source: Tensor
 
 
-def attack_batch(prepared: Prepared, batch: Batch, index: int) -> tuple[RowOutcomes, dict[str, int]]:
-    """Let each attack of the plan try, and check its images; returns the worst case and how many rows survive each attack.
+def attack_batch(prepared: Prepared, batch: Batch, index: int) -> tuple[RowOutcomes, dict[str, int], dict[str, int]]:
+    """Let each attack of the plan try, and check its images; returns the worst case, how many rows survive each attack, and `Outcome.beyond`.
 
     Of independent rows the strongest attacks see those alone that all others left correct (unless `speed` drops none); of coupled
     rows every batch whole, and one more candidate is checked as it is: each row's most damaging image of all batches. How many
@@ -127,7 +122,9 @@ def attack_batch(prepared: Prepared, batch: Batch, index: int) -> tuple[RowOutco
     counts = dict(zip([CLEAN, *labels(plan.attacks)], survivors[:ours].tolist(), strict=True))
     counts[PROTOCOL] = int(protocol)
     counts[WORST] = int((~wrong[worst, rows]).sum())
-    return RowOutcomes(*(tensor.cpu() for tensor in outcomes)), counts
+    proposals = [one.proposal for one in tried[1:searched]]
+    beyond = beyond_gradients(plan.every, proposals, wrong[1:searched] & (right | coupled), coupled)
+    return RowOutcomes(*(tensor.cpu() for tensor in outcomes)), counts, beyond
 
 
 def _mixed(predictor: Predictor, attacks: Sequence[Attack], tried: Sequence[Candidate], aim: Labels) -> Candidate:
@@ -215,4 +212,4 @@ def _propose(
         raise ValueError(
             f"{label(attack)} left {plan.threat.name}: {outside} of {len(chosen)} rows of batch {index}; fix its projection"
         )
-    return Proposal(x_adv, first_hit, 0, 0, part)
+    return Proposal(x_adv, first_hit, 0, 0, part, proposal.fallen)

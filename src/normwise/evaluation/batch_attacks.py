@@ -17,6 +17,7 @@ from ..threats import Linf
 from ..threats.masked import MaskedRegion
 from ..types import Attack, Batch, Images, Region, Report, ThreatModel, silent
 from ..utils import intervals
+from ..utils.batches import Chosen, sizes_of
 from ..utils.forward import logits_of
 from ..utils.model_state import running
 from .coupling import Coupling
@@ -52,7 +53,7 @@ def with_single(
     """
     if not e.coupled or e.goal != "misclassified":
         return e
-    whole = [batch for batch in batches if len(batch.y) == e.batch_size]
+    whole = Chosen(batches, [number for number, size in enumerate(sizes_of(batches)) if size == e.batch_size])
     plan, coupling = AttackPlan(threat, (ONE_ROW,), seed=e.seed), Coupling(**e.coupling)
     try:
         found = single(model, whole, plan, craft_on=craft_on, coupling=coupling, report=report)

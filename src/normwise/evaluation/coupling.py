@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..seeding import generator
 from ..types import Batch, Images
-from ..utils.batches import Rows, images_of
+from ..utils.batches import Rows, images_of, sizes_of
 from ..utils.fidelity import logit_distance
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, digest, modes_of, unregistered_tensors, untouched
@@ -47,18 +47,19 @@ class Coupling:
 def probed(batches: Sequence[Batch]) -> list[Images]:
     """The images that show how rows of these batches are coupled: up to 64 of the first batch of the largest size and, if it is
     as large, of the one after it. A row alone has no neighbours that it could show."""
-    sizes = [len(batch.y) for batch in batches]
+    sizes = sizes_of(batches)
     first = sizes.index(max(sizes))
     return [batch.x[:PROBED] for batch in batches[first : first + 2] if len(batch.y) == sizes[first]]
 
 
 def coupling_in(model: nn.Module, batches: Sequence[Batch], *, seed: int = 0) -> Coupling:
     """How rows of these batches are coupled: measured on `probed` rows, and on whole batches where rows answer otherwise in these."""
-    shown, size = probed(batches), max(len(batch.y) for batch in batches)
+    shown, sizes = probed(batches), sizes_of(batches)
     found = measure_coupling(model, shown, seed=seed)
-    if found.coupled or found.random or size <= PROBED:
+    if found.coupled or found.random or max(sizes) <= PROBED:
         return found
-    whole = [batch.x for batch in batches if len(batch.y) == size][:2]
+    largest = [number for number, size in enumerate(sizes) if size == max(sizes)]
+    whole = [batches[number].x for number in largest[:2]]
     with torch.no_grad(), untouched(model, generator(seed, "whole")):
         few, many = (logits_of(model, x.to(device_of(model)).clone()).double() for x in (shown[0], whole[0]))
     same = float(logit_distance(many[: len(few)], few).amax()) <= found.tolerance

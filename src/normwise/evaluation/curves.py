@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..records import Curve, Score
 from ..types import Batch, Report, silent
 from ..utils import intervals
-from ..utils.batches import Rows, as_batches
+from ..utils.batches import Masked, Rows, as_batches, sizes_of
 from .coupling import Coupling
 from .evaluator import searched
 from .plan import AttackPlan
@@ -27,7 +27,7 @@ class Survivors(NamedTuple):
     per row of these, in their order.
     """
 
-    batches: list[Batch]
+    batches: Sequence[Batch]
     clean: Tensor
     correct: list[Tensor]
     coupling: Coupling
@@ -56,7 +56,7 @@ def survivors(
         if found is None:
             verdict = searched(model, batches, plan, craft_on=craft_on)
             clean, coupling = verdict.rows.clean_predictions == verdict.rows.y, Coupling(**verdict.evaluation.coupling)
-            found = Survivors(list(verdict.batches), clean, [verdict.correct], coupling)
+            found = Survivors(verdict.batches, clean, [verdict.correct], coupling)
         else:
             known = found.correct[-1] if number else torch.ones_like(found.clean)
             known = known if earlier is None else _fewer(known, earlier.correct[number], found)
@@ -70,22 +70,16 @@ def _attacked(model: nn.Module, plan: AttackPlan, found: Survivors, known: Tenso
     """Which rows stay correct under a plan, of those that did so far; of coupled rows of all in the batches that hold any."""
     coupled, alive = found.coupling.coupled, torch.zeros_like(known)
     there = torch.cat([part.any().expand_as(part) if coupled else part for part in _parts(known, found.batches)])
-    if some := chosen(found.batches, there):
+    if some := Masked(found.batches, _parts(there, found.batches)):
         classes = [one for one, kept in zip(plan.classes, there.tolist(), strict=False) if kept]
         mine = replace(plan, classes=classes)
         alive[there] = searched(model, some, mine, craft_on=craft_on, coupling=found.coupling).correct
     return alive
 
 
-def chosen(batches: Sequence[Batch], rows: Tensor) -> list[Batch]:
-    """These rows of the batches, without batches that hold none."""
-    marked = zip(batches, _parts(rows, batches), strict=True)
-    return [Batch(*(part[mask.to(part.device)] for part in batch)) for batch, mask in marked if mask.any()]
-
-
 def _parts(rows: Tensor, batches: Sequence[Batch]) -> tuple[Tensor, ...]:
     """One answer per row, batch by batch."""
-    return rows.split([len(batch.y) for batch in batches])
+    return rows.split(sizes_of(batches))
 
 
 def _fewer(one: Tensor, other: Tensor, found: Survivors) -> Tensor:

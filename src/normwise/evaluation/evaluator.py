@@ -24,8 +24,9 @@ from ..utils.batches import Chosen, Rows, as_batches
 from ..utils.hashing import mark_of, settings_of
 from ..utils.model_state import answer_for_good, copied, digest, running
 from ..utils.per_row import bits
-from .batch import CLEAN, PROTOCOL, WORST, Outcome, RowOutcomes, attack_batch, broken_by, labels
+from .batch import CLEAN, PROTOCOL, WORST, Outcome, RowOutcomes, attack_batch, broken_by
 from .coupling import Coupling
+from .naming import labels
 from .plan import AttackPlan, planned
 from .preflight import CRAFTED, Prepared, prepare
 from .sanity_checks import annotate
@@ -33,7 +34,7 @@ from .store import BatchStore, Shard
 from .verdict import Verdict
 
 STANDING = 10_000  # images of which a record says one by one what became of them
-AT_ONCE = 2**28  # bytes of images that are held to be shuffled
+AT_ONCE = 2**25  # bytes of images that are held to be shuffled
 
 
 def evaluate(
@@ -132,6 +133,7 @@ class _Run:
     before: str
     held: list[str]
     mine: list[int] = field(default_factory=list)
+    kind: tuple[tuple[int, ...], torch.dtype] = ((), torch.float32)  # of the first batch: shape of an image, dtype
     found: list[Outcome] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)  # of all batches, without images
     first: dict[int, int] = field(default_factory=dict)  # of each batch, the place of its first row there
@@ -141,6 +143,8 @@ class _Run:
         """Attack batch after batch; what an earlier call left in the folder is read."""
         share = folder if isinstance(folder, Shard) else Shard(folder, 0, 1)
         self.mine = share.of(self.prepared.batches)
+        first = self.batches[self.prepared.batches[0]].x
+        self.kind = tuple(first.shape[1:]), first.dtype
         in_sequence = self.plan.stateful == "sequence"
         if in_sequence and share.count > 1:
             raise ValueError("batches in sequence cannot be shared out; give the folder itself")
@@ -173,7 +177,9 @@ class _Run:
                 f"the model was changed while it was evaluated (digest {self.held[0]}, then {after[0]}); attack a model that does not "
                 "change"
             )
-        earlier = [one for one in found if one.earlier]
+        earlier, beyond = [one for one in found if one.earlier], Counter[str]()
+        for one in found:
+            beyond.update(one.beyond)
         evaluation = Evaluation(
             model=type(prepared.predictor.model).__name__,
             mode=plan.mode,
@@ -204,6 +210,7 @@ class _Run:
             digest_before=self.before,
             digest_after=self.before if plan.stateful == "sequence" else after[0],
             broken_by=dict(Counter(name for name in broken_by(plan.every, rows) if name)),
+            beyond_gradients=dict(beyond),
             standing="" if prepared.coupling.coupled or len(rows.y) > STANDING else bits(rows.broken_by == -1),
         )
         if again:
@@ -224,20 +231,20 @@ class _Run:
     def _outcome(self, index: int) -> Outcome:
         """What becomes of one batch, now or in an earlier call; its images are in the store."""
         predictor, batch = self.prepared.predictor, self.batches[index]
-        mark, first = mark_of(batch), self.batches[self.prepared.batches[0]].x
-        if (batch.x.shape[1:], batch.x.dtype) != (first.shape[1:], first.dtype):
+        mark, kind = mark_of(batch), (tuple(batch.x.shape[1:]), batch.x.dtype)
+        if kind != self.kind:
             raise ValueError(
-                f"cannot evaluate: got images of shape {tuple(batch.x.shape[1:])} and {batch.x.dtype} in batch {index}, and "
-                f"{tuple(first.shape[1:])} and {first.dtype} in the first; give images of one shape and dtype"
+                f"cannot evaluate: got images of shape {kind[0]} and {kind[1]} in batch {index}, and {self.kind[0]} and {self.kind[1]} "
+                "in the first; give images of one shape and dtype"
             )
         if self.store.holds(index, mark):
             outcome = self.store.get(index)._replace(earlier=True)
         else:
             then, forwards, backwards = time.perf_counter(), predictor.forwards, predictor.backwards
             there = Batch(*(tensor.to(predictor.device) for tensor in batch))
-            rows, survivors = attack_batch(self.prepared, there, index)
+            rows, survivors, beyond = attack_batch(self.prepared, there, index)
             spent = predictor.forwards - forwards, predictor.backwards - backwards, time.perf_counter() - then
-            outcome = Outcome(rows, survivors, *spent)
+            outcome = Outcome(rows, survivors, *spent, beyond)
             self.store.put(index, mark, outcome)
         return outcome
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..seeding import generator
 from ..types import Batch, Report
+from ..utils.batches import sizes_of
 from ..utils.forward import logits_of
 from ..utils.model_state import device_of, running, untouched
 
@@ -50,7 +51,7 @@ def report_expected_time(
     model: nn.Module, batches: Sequence[Batch], attacks: Sequence[Any], processes: int, budget: float, report: Report
 ) -> None:
     """Tell how long it can take, if that is minutes, or longer than a budget (in minutes; 0: none)."""
-    rows = sum(len(batch.y) for batch in batches)
+    rows = sum(sizes_of(batches))
     seconds = forecast(model, batches[0], attacks, rows) / processes
     late = 0 < 60 * budget < seconds
     if late or seconds > WORTH:

@@ -12,6 +12,7 @@ from ..attacks import FGSM, PGD, STRONGEST
 from ..registry import check_words
 from ..seeding import generator
 from ..types import Attack, Batch, Goal, Labels, Mode, Search, ThreatModel, check_threat
+from ..utils.batches import labels_of
 from .acceleration import FAST, Speed
 
 Stateful = Literal["refuse", "restore", "sequence"]  # what becomes of a model that a forward pass changes
@@ -75,20 +76,21 @@ class AttackPlan:
 
     def labels_to_attack(self, batches: Sequence[Batch], classes: int) -> list[Labels]:
         """Per batch what attacks are given as `y`: the labels, or the classes to reach. Raises ValueError for classes that cannot be."""
+        own = labels_of(batches)
         if not self.targeted:
-            return [batch.y for batch in batches]
+            return own
         if not self.classes:
-            return [(batch.y + 1) % classes for batch in batches]
-        sizes = [len(batch.y) for batch in batches]
+            return [(y + 1) % classes for y in own]
+        sizes = [len(y) for y in own]
         if len(self.classes) != sum(sizes):
             raise ValueError(f"{len(self.classes)} classes to reach for {sum(sizes)} images; give one per image, or none")
         wanted = torch.tensor(self.classes).split(sizes)
-        for batch, aim in zip(batches, wanted, strict=True):
-            if (aim == batch.y.cpu()).any() or aim.min() < 0 or aim.max() >= classes:
+        for y, aim in zip(own, wanted, strict=True):
+            if (aim == y.cpu()).any() or aim.min() < 0 or aim.max() >= classes:
                 raise ValueError(
                     f"a class to reach must be from 0 to {classes - 1}, and not the image's own label; correct `classes`"
                 )
-        return [aim.to(batch.y) for batch, aim in zip(batches, wanted, strict=True)]
+        return [aim.to(y) for y, aim in zip(own, wanted, strict=True)]
 
 
 def planned(threat: ThreatModel | AttackPlan, attacks: Sequence[Attack] | Attack | None) -> AttackPlan:

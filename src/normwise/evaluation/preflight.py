@@ -72,7 +72,7 @@ def prepare(
     check_trained(model)
     aims = plan.labels_to_attack(batches, predictor.classes)
     check_attacks(plan.every, plan.threat, batches[0], plan.goal)
-    sizes, shown = [len(b.y) for b in batches], probed(batches)
+    sizes, shown = [len(y) for y in aims], probed(batches)
     size = max(sizes)
     coupling = coupling or coupling_in(model, batches, seed=seed)
     if coupling.stateful and stateful == "refuse":

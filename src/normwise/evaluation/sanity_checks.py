@@ -17,7 +17,8 @@ from ..seeding import generator
 from ..types import Attack, Batch, Search
 from ..utils.model_state import device_of, running, untouched
 from . import batch_attacks, dead, ranges
-from .batch import RowOutcomes, label, labels
+from .batch import RowOutcomes
+from .naming import label
 from .predictor import Predictor
 
 ENOUGH_BATCHES = 20  # for a bootstrap over batches
@@ -47,7 +48,7 @@ def annotate(
         return evaluation
     found = [_independence(evaluation), _randomness(evaluation), _memory(evaluation), _order(evaluation)]
     found += [dead.check_decision(rows.clean_predictions, rows.y)]
-    found += _batches(evaluation) + _idle(attacks) + _masked(evaluation, attacks)
+    found += _batches(evaluation) + _idle(attacks) + _masked(evaluation)
     with (
         running(model, "eval" if evaluation.mode == "eval" else "train"),
         torch.inference_mode(False),
@@ -65,7 +66,7 @@ def annotate(
     return dataclasses.replace(evaluation, checks=tuple(found))
 
 
-ELSEWHERE = "attacked itself"
+ELSEWHERE, MASKED = "attacked itself", "gradients are not masked"
 
 
 def check(name: str, good: bool, measured: str, why: str, n: int | None) -> Check:
@@ -145,28 +146,14 @@ def _idle(attacks: Sequence[Attack]) -> list[Check]:
     return [check("attacks search", False, measured, "without a search this is no robust accuracy", None)]
 
 
-def _masked(e: Evaluation, attacks: Sequence[Attack]) -> list[Check]:
-    """How many points more the searches without gradients find than those with: as attacks side by side, and as parts, which see what is left."""
-    beyond = dict[str, float]()
-    named = dict(zip(labels(attacks), attacks, strict=True))
-    blind = {name for name, one in named.items() if getattr(one, "black_box", False)}
-    seeing = [score.value for name, score in e.per_attack.items() if name not in blind]
-    for name, one in named.items():
-        if name in blind and name in e.per_attack and seeing:
-            beyond[name] = min(seeing) - e.per_attack[name].value
-        elif not e.coupled:  # a batch of coupled rows is put down to one part as a whole
-            parts = getattr(one, "parts", (one,)) if name not in blind else ()
-            known = [part for part in parts if getattr(part, "black_box", False)]
-            if len(known) < len(parts):
-                beyond |= {
-                    called: e.broken_by.get(called, 0) / e.n for called in (f"{name}/{label(part)}" for part in known)
-                }
-    if not beyond:
+def _masked(e: Evaluation) -> list[Check]:
+    """How many points more the searches without gradients find than those with."""
+    if not e.beyond_gradients:
         return []
-    most = max(beyond, key=lambda name: beyond[name])
-    measured = f"{most}, without gradients, finds {100 * beyond[most]:+.1f} points beside the searches by gradient"
+    name, rows = max(e.beyond_gradients.items(), key=lambda one: one[1])
+    measured = f"{name}, without gradients, finds {100 * rows / e.n:+.1f} points beside the searches by gradient"
     why = f"more than {100 * BEYOND:.0f} points are a sign of masked gradients: the searches by gradient are then too weak"
-    return [check("gradients are not masked", beyond[most] <= BEYOND, measured, why, e.n)]
+    return [check(MASKED, rows <= BEYOND * e.n, measured, why, e.n)]
 
 
 def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..records import Score, Several
 from ..utils import intervals
+from ..utils.batches import sizes_of
 from . import groups
 from .verdict import Verdict
 
@@ -24,7 +25,7 @@ def mean_and_union(verdicts: Mapping[str, Verdict]) -> Several:
     """
     each = list(verdicts.values())
     first, coupled = each[0], any(one.evaluation.coupled for one in each)
-    sizes = [len(batch.y) for batch in first.batches]
+    sizes = sizes_of(first.batches)
     left = torch.stack([one.correct for one in each])
     alone = any(one.evaluation.single for one in each)  # one image among clean neighbours was attacked too
     protocol = None if coupled else torch.stack([one.under_protocol for one in each])

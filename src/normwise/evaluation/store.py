@@ -14,6 +14,7 @@ from ..limits import SETTINGS, check_tensors, from_json
 from ..records import write
 from ..registry import as_json, changed
 from ..utils.forward import in_time
+from ..utils.memory import release_free_memory
 from .batch import Outcome, RowOutcomes
 
 PARTS = "parts"  # of the folder of a run: where its finished batches are
@@ -75,6 +76,8 @@ class BatchStore:
             about = self._about(index)
         except Exception:  # torn: it is made anew
             return False
+        if not about.keys() >= set(Outcome._fields[1:]):  # of an earlier version: so is it
+            return False
         if about["mark"] != mark:
             raise ValueError(
                 f"{self.folder} holds part of an evaluation on other data (batch {index} differs); give another folder, or "
@@ -109,6 +112,7 @@ class BatchStore:
         about = {**outcome._asdict(), "mark": mark}
         tensors = {name: tensor.contiguous() for name, tensor in about.pop("rows")._asdict().items()}
         write(self._path(index), save(tensors, {"about": json.dumps(about)}))
+        release_free_memory()
 
     @contextmanager
     def claimed(self, index: int, patient: bool) -> Iterator[bool]:

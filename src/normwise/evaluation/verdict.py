@@ -13,7 +13,8 @@ from torch import Tensor
 from ..records import Evaluation, Score
 from ..types import Attack, Batch, Images
 from . import groups, sanity_checks
-from .batch import RowOutcomes, labels
+from .batch import RowOutcomes
+from .naming import labels
 
 
 @dataclass(frozen=True, kw_only=True)

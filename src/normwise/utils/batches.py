@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..types import Batch, Images
+from ..types import Batch, Images, Labels
 
 Rows = Any  # Batch, (images, labels), or an iterable of these, such as a DataLoader; or a Dataset of single rows
 
@@ -30,6 +30,8 @@ def as_batches(rows: Rows) -> Sequence[Batch]:
     >>> [len(batch.y) for batch in as_batches((torch.rand(250, 3, 4, 4), torch.zeros(250, dtype=torch.long)))]
     [100, 100, 50]
     """
+    if isinstance(rows, Made):
+        return rows
     if isinstance(rows, Sequence) and all(isinstance(one, Batch) for one in rows) and not isinstance(rows, Batch):
         return rows
     if isinstance(rows, Batch):
@@ -57,6 +59,10 @@ class Made(Sequence[Batch]):
     def made(self, number: int) -> Batch:
         """The batch with this number, 0 or more."""
 
+    def labels(self, number: int) -> Labels:
+        """The labels of the batch with this number."""
+        return self.made(number).y
+
     @overload
     def __getitem__(self, index: int) -> Batch: ...
     @overload
@@ -77,6 +83,42 @@ class Chosen(Made):
 
     def made(self, number: int) -> Batch:
         return self._batches[self._numbers[number]]
+
+    def labels(self, number: int) -> Labels:
+        return _labels(self._batches, self._numbers[number])
+
+
+class Masked(Made):
+    """Some rows of each of the batches, without batches that have none of them: `masks` say which, a mask (b,) for each."""
+
+    def __init__(self, batches: Sequence[Batch], masks: Sequence[Tensor]) -> None:
+        self._batches, self._masks = batches, masks
+        self._numbers = [number for number, mask in enumerate(masks) if mask.any()]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def made(self, number: int) -> Batch:
+        batch, mask = self._batches[self._numbers[number]], self._masks[self._numbers[number]]
+        return Batch(*(part[mask.to(part.device)] for part in batch))
+
+    def labels(self, number: int) -> Labels:
+        y = _labels(self._batches, self._numbers[number])
+        return y[self._masks[self._numbers[number]].to(y.device)]
+
+
+def labels_of(batches: Sequence[Batch]) -> list[Labels]:
+    """The labels of each batch; images that are made when asked for are not made."""
+    return [_labels(batches, number) for number in range(len(batches))]
+
+
+def sizes_of(batches: Sequence[Batch]) -> list[int]:
+    """How many rows each batch has."""
+    return [len(y) for y in labels_of(batches)]
+
+
+def _labels(batches: Sequence[Batch], number: int) -> Labels:
+    return batches.labels(number) if isinstance(batches, Made) else batches[number].y
 
 
 def images_of(rows: Rows) -> Iterable[Tensor]:

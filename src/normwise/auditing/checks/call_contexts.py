@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...attacks import PGD, Square
-from ...evaluation.batch import label
 from ...evaluation.evaluator import searched
+from ...evaluation.naming import label
 from ...evaluation.plan import AttackPlan
 from ...seeding import generator
 from ...types import Attack, Batch, Images

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from ...attacks import PGD
-from ...evaluation.batch import label
 from ...evaluation.coupling import Coupling
 from ...evaluation.evaluator import evaluate
 from ...evaluation.groups import effective_rows, numbered, with_intervals
+from ...evaluation.naming import label
 from ...evaluation.plan import AttackPlan, Stateful
 from ...evaluation.store import Shard
 from ...evaluation.verdict import Verdict

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ...attacks.bpda import Pass
-from ...evaluation.batch import label
+from ...evaluation.naming import label
 from ...types import WHOLE, Attack, Batch, Images, Labels, Proposal, Region, Search, ThreatModel
 from ...utils.per_row import over
 

@@ -14,7 +14,7 @@ from ...data import CORRUPTIONS, corruptions
 from ...data.corruptions.kind import SEVERITIES
 from ...diagnostics.inputs import shuffled
 from ...evaluation.coupling import Coupling
-from ...evaluation.curves import Survivors, chosen
+from ...evaluation.curves import Survivors
 from ...evaluation.evaluator import searched
 from ...evaluation.plan import AttackPlan
 from ...evaluation.shifts.run import answered, predicting
@@ -24,6 +24,7 @@ from ...norms.moments import mean_and_variance
 from ...seeding import generator
 from ...threats import L2, Linf, Normalized
 from ...types import Attack, Batch, Search
+from ...utils.batches import Masked, sizes_of
 from ...utils.forward import logits_of
 from ...utils.model_state import copied, device_of, running, untouched
 from ...utils.per_row import bits
@@ -47,7 +48,7 @@ def last(
     """
     key = f"{radius:.6g}"
     after, by = torch.tensor([bit == "1" for bit in before[key]]), dict[str, int]()
-    if some := chosen(batches, after):
+    if some := Masked(batches, after.split(sizes_of(batches))):
         verdict = searched(model, some, AttackPlan(Linf(eps=radius), (attack,), seed=seed))
         after[after.clone()] = verdict.correct
         by = dict(verdict.evaluation.broken_by)

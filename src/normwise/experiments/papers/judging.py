@@ -90,7 +90,7 @@ class _Judged(NamedTuple):
 
     paper: figures.Standing
     strongest: figures.Standing
-    batches: list[Batch]
+    batches: Sequence[Batch]
     coupling: Coupling
 
 
@@ -127,4 +127,4 @@ def _under_linf(model: nn.Module, batches: Sequence[Batch], scale: Scale, seed: 
         {radius: bits + more.get(radius, "") for radius, bits in one.items()}
         for one, more in ((first.paper, rest.paper), (first.strongest, rest.strongest))
     )
-    return _Judged(paper, strongest, first.batches + rest.batches, first.coupling)
+    return _Judged(paper, strongest, [*first.batches, *rest.batches], first.coupling)

@@ -9,8 +9,9 @@ from torch import nn
 
 from ...evaluation.evaluator import evaluate
 from ...evaluation.plan import AttackPlan
+from ...evaluation.sanity_checks import MASKED
 from ...evaluation.several import mean_and_union
-from ...evaluation.verdict import Verdict
+from ...records import Evaluation
 from ...threats import Linf
 from ...types import Batch
 from .scale import Scale
@@ -29,7 +30,7 @@ def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, rad
     plans = {"linf": own, **scale.columns.plans(own, some[0].x.shape[1:])}
     found = {kind: evaluate(model, some, plan) for kind, plan in plans.items()}
     whole, first = mean_and_union(found), found["linf"].evaluation
-    columns = {kind: _pair(verdict) for kind, verdict in found.items()}
+    columns: dict[str, dict[str, Any]] = {kind: _told(verdict.evaluation) for kind, verdict in found.items()}
     for name, protocol, strongest in (
         ("mean", whole.protocol_mean, whole.mean),
         ("union", whole.protocol_union, whole.union),
@@ -45,6 +46,8 @@ def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, rad
     }
 
 
-def _pair(verdict: Verdict) -> dict[str, float | None]:
-    protocol, strongest = verdict.evaluation.pair
-    return {"protocol": protocol.value, "strongest": strongest.value}
+def _told(e: Evaluation) -> dict[str, Any]:
+    """What the protocol and what stronger searches leave, and the checks that speak of the attacks."""
+    protocol, strongest = e.pair
+    checks = {one.name: one.measured for one in e.checks if one.status != "pass" or one.name == MASKED}
+    return {"protocol": protocol.value, "strongest": strongest.value, "checks": checks}

@@ -1,0 +1,18 @@
+"""How attacks are called in tables and records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..types import Attack
+
+
+def label(attack: Attack) -> str:
+    """How an attack is called in tables."""
+    return str(getattr(attack, "label", attack.name))
+
+
+def labels(attacks: Sequence[Attack]) -> list[str]:
+    """Call each attack by its label; equal labels of other options are told apart by a number."""
+    names = list(map(label, attacks))
+    return [f"{name}~{same + 1}" if (same := names[:i].count(name)) else name for i, name in enumerate(names)]
