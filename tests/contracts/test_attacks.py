@@ -119,6 +119,11 @@ def test_images_that_cannot_hold_the_radius_are_refused(attack, home):
         attack(trained(NORMS["bn"]()), images().bfloat16(), labels(), home, generator=generator(0))
 
 
+def test_pixels_outside_their_range_are_refused(attack, home):
+    with pytest.raises(ValueError, match=r"cannot attack: pixels from -1 to .*expected \[0, 1\]"):
+        attack(trained(NORMS["bn"]()), 2 * images() - 1, labels(), home, generator=generator(0))
+
+
 def test_the_model_is_left_as_it_was_when_the_attack_fails(attack, home):
     class Breaks(Small):
         def forward(self, x):

@@ -5,6 +5,7 @@ import pytest
 
 from normwise.attacks import FGSM
 from normwise.auditing.auditor import audit
+from normwise.auditing.checks.ledger import Ledger
 from normwise.auditing.options import AuditOptions
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.groups import effective_rows
@@ -79,3 +80,9 @@ def test_an_audit_counts_groups():
     told, plain = (audit(model, parts, Linf(eps=0.02), options=one) for one in (options, AuditOptions(budget=0.1)))
     assert (told.drawn, told.n, plain.drawn) == ("10 groups", 80, "80 rows")
     assert told.interval[1] - told.interval[0] > plain.interval[1] - plain.interval[0]
+
+
+def test_an_audit_of_groups_that_contradicts_by_one_row_names_the_attack():
+    ledger = Ledger(20)
+    ledger.fell([3], "pgd-100", "strongest search")
+    assert ledger.told(False, lambda score: False) == "robust accuracy falls to 95.0% with pgd-100 (strongest search)"

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from normwise.attacks import APGD, ATTACKS, LOAP, PGD, ROA, PatchAttack, SigmaZero, SparseRS
+from normwise.attacks import APGD, ATTACKS, LOAP, PGD, ROA, PatchAttack, SigmaZero, SparseRS, Square, worst_case
 from normwise.data import Digits
+from normwise.evaluation.blind import beyond_gradients
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import SPA, Frame, Patch
-from normwise.types import Batch, Search
+from normwise.types import Batch, Proposal, Search
 from worlds import Linear, OverFrames, batches, images, trained
 
 ALONE = Search(independent=True)
@@ -186,3 +187,12 @@ def test_no_patch_attack_breaks_what_is_certified():
     assert 0.2 < safe.float().mean() <= found.robust_accuracy.value
     assert found.correct[safe].all()
     assert found.robust_accuracy.value < found.clean_accuracy.value - 0.1  # it does attack
+
+
+def test_a_batch_of_the_gradient_parts_own_is_not_put_down_to_the_search_before_it():
+    none = torch.zeros(8, dtype=torch.long)
+    proposal = Proposal(torch.zeros(8, 1, 2, 2), none, 0, 0, none, torch.tensor([5, 6]))
+    attack, fell = worst_case(Square(steps=5), APGD(steps=5)), torch.ones(1, 8, dtype=torch.bool)
+    assert list(beyond_gradients([attack], [proposal], fell, coupled=True).values()) == [0]
+    weaker = proposal._replace(fallen=torch.tensor([6, 6]))
+    assert list(beyond_gradients([attack], [weaker], fell, coupled=True).values()) == [6]

@@ -136,6 +136,9 @@ def test_no_source_is_on_two_sides(root: Path, groups: str) -> None:
         assert 0 not in [*held.tolist(), *test.tolist()] or not groups.endswith("json")
         tested += test.tolist()
     assert sorted(tested) == sorted(set(range(12)) - ({0} if groups.endswith("json") else set()))
+    given = VideoFolder(root=str(root), **SMALL, groups="(s[0-9])_", folds=2, validation_size=2, validation_from="test")
+    left = rows(given.test(batch_size=9))[2].tolist()
+    assert [given._clips[0].files[row].split("/")[1][:2] for row in left] == given.test_groups(9)
     with pytest.raises(ValueError, match="validation_size 7 takes whole groups, at most half of the videos"):
         dataclasses.replace(data, validation_size=7).validation(batch_size=9)
 

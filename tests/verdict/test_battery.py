@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from normwise.attacks import PGD
+from normwise.auditing.auditor import audit
 from normwise.auditing.broken_defenses import BROKEN, TWO_FACED, Cut, Noise, Remembers, Scale, after, before
 from normwise.auditing.checks import CHECKS, Case, conclude, parts, searches
 from normwise.auditing.checks.gradients import gradients_by_layer
@@ -378,3 +379,18 @@ def test_broken_defences_answer_clean_images_nearly_as_the_network_and_leave_it_
     assert all(torch.equal(value, keys[key]) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match="moves running statistics; got a network without any"):
         BROKEN["updates at test time"](Reader())
+
+
+class Settled(nn.Module):
+    """One class for all images in evaluation mode, another one for each in training mode."""
+
+    def forward(self, x):
+        logits = torch.zeros(len(x), 3) + torch.tensor([1.0, 0.0, 0.0]) + 0 * x.sum()
+        return logits + 9 * torch.rand(len(x), 3) if self.training else logits
+
+
+def test_every_check_asks_in_evaluation_mode_whatever_the_network_came_in():
+    model = Settled().train()
+    found = audit(model, BATCHES, WIDE, options=AuditOptions(budget=0.5))
+    assert {one.name: one.status for one in found.checks}["radius one"] == "warn"
+    assert model.training

@@ -575,3 +575,28 @@ def test_coupled_rows_have_a_class_to_reach_too():
     assert int((right & reached).sum()) > 0
     assert torch.equal(found.correct, right & ~reached)
     assert int(found.correct.sum()) == round(len(right) * found.robust_accuracy.value)
+
+
+class InPairs(nn.Module):
+    """Each row's logits lean on those of its partner, so that one row alone cannot be answered."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        logits = self.inner(x)
+        return (logits.view(len(x) // 2, 2, -1) + 0.1 * logits.view(len(x) // 2, 2, -1).flip(1)).view(logits.shape)
+
+
+def test_a_network_that_cannot_take_one_row_is_evaluated_all_the_same():
+    found = evaluate(InPairs(balanced()).eval(), batches(size=20), Linf(eps=0.01), FGSM()).evaluation
+    assert found.coupled
+    assert found.alone_accuracy is None
+
+
+def test_two_attacks_of_one_label_are_told_apart_in_what_broke_rows():
+    model = balanced()
+    weak, strong = PGD(steps=1, relative_step=1e-6), PGD(steps=1, relative_step=1.0)
+    found = evaluate(model, agreeing(model, batches()), AttackPlan(Linf(eps=0.05), (weak, strong), strongest=()))
+    assert found.evaluation.broken_by["pgd-1~2"] > found.evaluation.broken_by.get("pgd-1", 0)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from .. import losses
 from ..types import WHOLE, Goal, Images, Labels, Proposal, Region, Search, ThreatModel
+from ..utils.batches import range_problem
 from ..utils.model_state import untouched
 from .oracle import Oracle
 
@@ -80,13 +81,15 @@ class BaseAttack(ABC):
         """Search for images in `threat.around(x)` that the model misclassifies, or with the goal "targeted" classifies as y.
 
         x are images (b, c, ...) with pixels in [0, 1], y labels or classes to reach (b,); see `Search` for what it may count on.
-        An empty batch gives an empty proposal. Raises ValueError for a threat model or a goal that the attack is not defined for, and for
-        images in half precision.
+        An empty batch gives an empty proposal. Raises ValueError for a threat model or a goal that the attack is not defined for, for
+        pixels outside [0, 1], and for images in half precision.
         """
         if x.dtype.itemsize < 4:
             raise ValueError(
                 f"images of dtype {x.dtype} cannot hold eps exactly; give x.float(), and a model that takes it (torch.autocast inside)"
             )
+        if len(x) and (problem := range_problem(x)):
+            raise ValueError(f"cannot attack: {problem}")
         with self._facing(model, x, y, threat, generator, search) as (oracle, region, x, y):
             found = (x, y.new_empty(0)) if len(x) == 0 else self.search(oracle, region, x, y)
         return Proposal(found[0].detach(), found[1], oracle.forwards, oracle.backwards, *found[2:])

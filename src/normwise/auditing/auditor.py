@@ -32,7 +32,7 @@ from ..types import Batch, Data, Report, ThreatModel, check_threat, silent
 from ..utils.batches import Rows, as_batches, sizes_of
 from ..utils.forward import in_time, until
 from ..utils.hashing import settings_of
-from ..utils.model_state import device_of, digest, moved
+from ..utils.model_state import device_of, digest, moved, running
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
@@ -283,7 +283,7 @@ def audit(
         left = deadline - KEPT * 60 * budget - now  # without the last, the strongest search, nothing is trusted
         mine = deadline if one is CHECKS[-1] else now + SHARE * left
         try:
-            with until(mine):
+            with until(mine), running(model, "eval"):
                 in_time()
                 found = one.ask(case)
         except TimeoutError:

@@ -12,7 +12,7 @@ from ..registry import DIGEST_VERSION, digest_text
 from ..seeding import generator
 from ..types import Attack, Batch, Labels, PerRow, Proposal, Region, Rows
 from .blind import beyond_gradients
-from .naming import label, labels
+from .naming import label, labels, named_parts
 from .predictor import Predictor, check_images
 from .preflight import Prepared
 
@@ -58,12 +58,9 @@ class Outcome(NamedTuple):
 
 def broken_by(attacks: Sequence[Attack], rows: RowOutcomes) -> list[str]:
     """What broke each row: an attack's label, with its part after a slash; "clean": it was wrong untouched; "": nothing did."""
-    names = []
-    for attack in attacks:
-        parts = tuple(getattr(attack, "parts", (attack,)))
-        names.append([label(attack)] if parts == (attack,) else [f"{label(attack)}/{label(part)}" for part in parts])
+    parts = named_parts(attacks)
     found = zip(rows.broken_by.tolist(), rows.part.tolist(), strict=True)
-    return [names[by][part] if by >= 0 else "clean" if by == -2 else "" for by, part in found]
+    return [parts[by][part][0] if by >= 0 else "clean" if by == -2 else "" for by, part in found]
 
 
 class Candidate(NamedTuple):

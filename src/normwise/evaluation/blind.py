@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..types import Attack, Proposal
-from .naming import label, labels
+from .naming import named_parts
 
 
 def beyond_gradients(attacks: Sequence[Attack], found: Sequence[Proposal], fell: Tensor, coupled: bool) -> dict[str, int]:
@@ -17,7 +17,7 @@ def beyond_gradients(attacks: Sequence[Attack], found: Sequence[Proposal], fell:
     `found` is what each attack proposed, `fell` (attacks, b) whom it broke. An attack made of parts is looked at part by part. Of coupled
     rows whole batches are compared: how many more rows fell in its best batch than in the best one by gradient.
     """
-    searches = [_parts(attack, name) for attack, name in zip(attacks, labels(attacks), strict=True)]
+    searches = [[(name, bool(getattr(part, "black_box", False))) for name, part in parts] for parts in named_parts(attacks)]
     kinds = {blind for parts in searches for _, blind in parts}
     if len(kinds) < 2:
         return {}
@@ -34,25 +34,17 @@ def beyond_gradients(attacks: Sequence[Attack], found: Sequence[Proposal], fell:
     }
 
 
-def _parts(attack: Attack, name: str) -> list[tuple[str, bool]]:
-    """The parts of an attack: their names, and whether they ask for no gradient."""
-    parts = tuple(getattr(attack, "parts", (attack,)))
-    if parts == (attack,):
-        return [(name, bool(getattr(attack, "black_box", False)))]
-    return [(f"{name}/{label(part)}", bool(getattr(part, "black_box", False))) for part in parts]
-
-
 def _of_batch(searches: Sequence[Sequence[tuple[str, bool]]], found: Sequence[Proposal], fell: Tensor) -> dict[str, int]:
     """The same of coupled rows: by how many fell in the best batch of so many parts."""
     by_gradient, without = 0, dict[str, int]()
     for parts, one, broke in zip(searches, found, fell, strict=True):
-        best, seeing = 0, 0
+        best, seeing = 0, 0  # of coupled rows a rise is a batch of the part's own
         totals = [int(broke.sum())] if one.fallen is None else one.fallen.tolist()
         for (name, blind), total in zip(parts, totals, strict=False):
             if blind:
                 without[name] = total
-            else:
-                seeing += total - best
+            elif total > best:
+                seeing = total
             best = total
         by_gradient = max(by_gradient, seeing)
     return {name: max(0, total - by_gradient) for name, total in without.items()}

@@ -27,16 +27,17 @@ def asked(model: nn.Module, batches: Sequence[Batch], seed: int) -> Check:
     return check_decision(answers, torch.cat([batch.y for batch in batches]))
 
 
-def check_decision(answers: Tensor, labels: Tensor) -> Check:
+def check_decision(answers: Tensor, labels: Tensor, strict: bool = False) -> Check:
     """Warn if the most frequent answer's share exceeds that of the most frequent label by more than half of what is left to 1.
 
-    `answers` and `labels` are classes, (n,) each.
+    `strict`, for audits: also if it is more than twice that share. `answers` and `labels` are classes, (n,) each.
     """
     n = len(labels)
     if n < FEW:
         return Check(name=NAME, status="pass", measured=f"not measured: needs {FEW} images", why=WHY, n=n)
     said, labelled, measured = shares(answers, labels)
-    return Check(name=NAME, status="warn" if said > (1 + labelled) / 2 else "pass", measured=measured, why=WHY, n=n)
+    most = min((1 + labelled) / 2, 2 * labelled if strict else 1.0)
+    return Check(name=NAME, status="warn" if said > most else "pass", measured=measured, why=WHY, n=n)
 
 
 def shares(answers: Tensor, labels: Tensor) -> tuple[float, float, str]:

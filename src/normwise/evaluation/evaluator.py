@@ -284,7 +284,9 @@ class _Run:
                 for rows in order.split(size):
                     reached = predictor.reached(predictor.answers(x[rows], aim[rows])[0].cpu(), aim[rows])
                     left += int((~reached & ~lost[rows]).sum())
-            except ValueError as error:
+            except torch.OutOfMemoryError:
+                raise
+            except (ValueError, RuntimeError) as error:  # such as a network that takes rows in pairs
                 return None, str(error)
             held = []
         return left / sum(len(one.rows.y) for one in self.found), ""

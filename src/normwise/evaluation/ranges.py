@@ -11,7 +11,7 @@ from ..records import Check
 from ..types import Images, Labels, Logits
 
 NAME = "range of the pixels"
-CLEARLY, NARROW = 0.2, 0.5  # what another range must gain to be suspected; pixels that span less are suspected too
+CLEARLY, NARROW = 0.1, 0.5  # what another range must gain to be suspected; pixels that span less are suspected too
 WHY = (
     "eps is in pixels of [0, 1]: a network that expects another range is attacked where it does not work; normalize inside the "
     "model, by nw.Standardize(mean, std) in front of it; one that was trained on these pixels has learned too little"
@@ -39,6 +39,11 @@ def accuracies(logits: Callable[[Images], Logits], x: Images, y: Labels, size: i
     return right
 
 
+def better_elsewhere(right: dict[str, float], n: int) -> bool:
+    """Whether the accuracy of n images is clearly higher in another range, by more than chance gives where they are few."""
+    return max(right.values()) - right["as they are"] > max(CLEARLY, 2 * math.sqrt(0.5 / n))
+
+
 def narrow(x: Images) -> bool:
     """Whether the pixels span less than half of [0, 1], as if they were divided twice."""
     return float(x.max() - x.min()) < NARROW
@@ -51,8 +56,7 @@ def told(right: dict[str, float], x: Images) -> str:
 
 
 def check_range(logits: Callable[[Images], Logits], x: Images, y: Labels) -> Check:
-    """Warn if the network is better in another range by 20 points, of few images by more than chance gives, and if pixels span little."""
+    """Warn if the network is better in another range by 10 points, of few images by more than chance gives, and if pixels span little."""
     right = accuracies(logits, x, y, len(y))
-    gain = max(right.values()) - right["as they are"]
-    wrong = gain > max(CLEARLY, 2 * math.sqrt(0.5 / len(y))) or narrow(x)
+    wrong = better_elsewhere(right, len(y)) or narrow(x)
     return Check(name=NAME, status="warn" if wrong else "pass", measured=told(right, x), why=WHY, n=len(y))

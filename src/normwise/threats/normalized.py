@@ -1,4 +1,4 @@
-"""The units of older code: eps after normalization, clipped to what the batch happens to span."""
+"""The units of older code: eps after normalization."""
 
 from __future__ import annotations
 
@@ -9,37 +9,36 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from ..types import Images, PerRow, Region, Rows
+from ..types import Images, PerRow, Region
 from ..utils import per_row as rows
 from .lp import LinfRegion, check_eps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalized:
-    """Every normalized pixel (pixel - mean) / std may move by at most eps, within the least and the largest of the batch.
+    """Every normalized pixel (pixel - mean) / std may move by at most eps.
 
     In pixels that is eps * std: with the authors' std of about 0.2 a radius of 0.03 is 1.5/255, not 8/255. For comparison
     with figures that were published in these units, and for nothing else.
 
     Options
         eps     radius in normalized units
-        mean    per channel, or one number for all
         std     per channel, or one number for all
 
-    Raises ValueError for an eps that is no radius, a std not above 0, and numbers of channels that do not fit.
-    Source: the authors' code of Awais et al. 2020, arXiv:2006.11007. Differs: images stay within [0, 1] too.
+    Raises ValueError for an eps that is no radius, a std not above 0, and a number of channels that does not fit.
+    Source: the authors' code of Awais et al. 2020, arXiv:2006.11007. Differs: images stay within [0, 1], where
+    that code clips them to what the batch happens to span.
     """
 
     name: ClassVar[str] = "normalized"
 
     eps: float = 0.03
-    mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2023, 0.1994, 0.2010)
 
     def __post_init__(self) -> None:
         check_eps(self.name, self.eps, math.inf, "")
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise ValueError(f"normalized needs one mean and one std > 0 per channel; got {self.mean} and {self.std}")
+        if not self.std or not all(s > 0 for s in self.std):
+            raise ValueError(f"normalized needs a std > 0 per channel, or one for all; got {self.std}")
 
     def around(self, x: Images, *, generator: Generator) -> Region:
         if len(self.std) not in (1, x.shape[1]):
@@ -47,21 +46,18 @@ class Normalized:
                 f"normalized has std for {len(self.std)} channels; images have {x.shape[1]}; give so many, or one"
             )
         shape = [1, -1] + [1] * (x.ndim - 2)
-        mean, std = (torch.tensor(value).to(x).view(shape) for value in (self.mean, self.std))
-        z = (x - mean) / std
-        bounds = (z.amin() * std + mean).clamp_min(0), (z.amax() * std + mean).clamp_max(1)
-        return NormalizedRegion(x, self.eps, generator, std, bounds)
+        return NormalizedRegion(x, self.eps, generator, torch.tensor(self.std).to(x).view(shape))
 
 
 class NormalizedRegion(LinfRegion):
-    """|x_adv - x| <= eps std in every pixel, between bounds per channel."""
+    """|x_adv - x| <= eps std in every pixel, and 0 <= x_adv <= 1."""
 
     kind = "normalized"
 
-    def __init__(self, x: Tensor, eps: float, generator: Generator, std: Tensor, bounds: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, x: Tensor, eps: float, generator: Generator, std: Tensor) -> None:
         super().__init__(x, eps, generator)
-        self.std, self.bounds = std, bounds
-        self.low, self.high = torch.maximum(x - eps * std, bounds[0]), torch.minimum(x + eps * std, bounds[1])
+        self.std = std
+        self.low, self.high = (x - eps * std).clamp_(min=0), (x + eps * std).clamp_(max=1)
 
     def start(self) -> Images:
         return self.project(self.x + self.radius * self.std * self._noise("uniform"))
@@ -72,10 +68,5 @@ class NormalizedRegion(LinfRegion):
     def distance(self, x_adv: Images) -> PerRow:
         return rows.linf((x_adv - self.x) / self.std)
 
-    def contains(self, x_adv: Images) -> Rows:
-        slack = 4 * torch.finfo(x_adv.dtype).eps
-        inside = rows.flat((x_adv >= self.bounds[0] - slack) & (x_adv <= self.bounds[1] + slack)).all(1)
-        return inside & super().contains(x_adv)
-
     def select(self, rows: Tensor) -> Region:
-        return NormalizedRegion(self.x[rows], self.radius, self.generator, self.std, self.bounds)
+        return NormalizedRegion(self.x[rows], self.radius, self.generator, self.std)

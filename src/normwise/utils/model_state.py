@@ -133,7 +133,7 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
     copies: dict[int, Tensor | None] = {
         id(one): None if one is None else one.clone() for one in both
     }  # what is shared stays so
-    devices = {p.device for p in model.parameters()}
+    devices = {one.device for one in (*model.parameters(), *model.buffers())}
     with drawing(draw(generator), devices):
         try:
             for module, name, buffer in held:

@@ -141,8 +141,7 @@ def pixels(case: Case) -> Found:
     x, y = (torch.cat([getattr(batch, part) for batch in case.batches]) for part in ("x", "y"))
     with running(case.model, "eval"):
         right = ranges.accuracies(Predictor(case.model, case.seed).logits, x, y, len(case.batches[0].y))
-    fail = max(right.values()) > right["as they are"] + 2 * GAP
-    return found(ranges.told(right, x), len(y), fail=fail, warn=ranges.narrow(x))
+    return found(ranges.told(right, x), len(y), fail=ranges.better_elsewhere(right, len(y)), warn=ranges.narrow(x))
 
 
 @question(dead_decision.NAME, dead_decision.WHY)
@@ -151,8 +150,8 @@ def dead(case: Case) -> Found:
     batch = case.first(rows=512)
     with running(case.model, "eval"):
         answers = Predictor(case.model, case.seed).answers(batch.x, batch.y)[0]
-    said, labelled, measured = dead_decision.shares(answers, batch.y)
-    return found(measured, len(batch.y), warn=said > min(2 * labelled, (1 + labelled) / 2))
+    told = dead_decision.check_decision(answers, batch.y, strict=True)
+    return Found(told.status, told.measured, told.n)
 
 
 @question(

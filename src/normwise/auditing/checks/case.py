@@ -223,8 +223,9 @@ class Case:
         """
         excess = (self.claim or 0.0) - score.value
         half = score.high - score.value
-        if self.paired and score.unit == "rows" and score.rows == self.rows:
-            half = 1.96 * math.sqrt(max(0.0, excess * (1 - excess)) / self.rows)
+        if self.paired and score.unit != "batches" and score.rows == self.rows:
+            paired = 1.96 * math.sqrt(max(0.0, excess * (1 - excess)) / self.rows)
+            half = paired if score.unit == "rows" else max(half, paired)  # rows of one group are alike
         return excess > max(GAP, half)
 
     def violated(self, name: str, text: str) -> None:

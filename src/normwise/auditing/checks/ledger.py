@@ -74,12 +74,13 @@ class Ledger:
         if coupled or not self.first:
             found = self.bound(coupled)
             return f"{self._named(next(iter(found[1])))} leaves {_percent(found[0])}" if found else ""
-        left, steps = self.rows, list[str]()
+        left, steps, contradicts = self.rows, list[str](), False
         for called, count in Counter(self.first.values()).items():
             left -= count
             score = intervals.of_rows(left, self.rows)
-            if exceeds(score):
-                steps.append(f"to {_percent(score)} with {self._named(called)}")
+            step = f"to {_percent(score)} with {self._named(called)}"
+            steps = [*steps, step] if contradicts else [step]
+            contradicts = contradicts or exceeds(score)
         return f"robust accuracy falls {', '.join(dict.fromkeys((steps[0], steps[-1])))}"
 
     def _named(self, called: str) -> str:

@@ -121,7 +121,7 @@ class VideoFolder(TensorData):
 
     def test_groups(self, rows: int) -> list[str | int]:
         """The groups of the first so many test rows; a row of unknown group is one of its own."""
-        order = self.test_order(torch.empty(0))[self.test_from :][:rows].tolist()
+        order = self._testing[0].rows[:rows].tolist()
         return [row if (group := self._sides[1][row]) is None else group for row in order]
 
     def held(self, y: Tensor, rows: Tensor) -> Tensor:
