@@ -13,7 +13,8 @@ def test_a_domain_chooses_data_methods_and_columns(domain, data, model):
     found = settings("bench", "--domain", domain)
     assert (found["data"]["name"], found["model"]["name"]) == (data, model)
     assert found["columns"]["kinds"] == ["l2", "multav", "roa", "af", "spa"]
-    assert [one["name"] for one in found["methods"]] == ["multibn", "abnn", "extra-bn", "fine-tuned"]
+    single = [f"at-{kind}" for kind in found["columns"]["kinds"]]
+    assert [one["name"] for one in found["methods"]] == ["multibn", "abnn", "extra-bn", "fine-tuned", *single]
     assert found["pretrained"] == [{"name": "other"} | ({"data": {"axis": "vertical"}} if domain == "video" else {})]
     assert settings("bench")["columns"]["kinds"] == []
 

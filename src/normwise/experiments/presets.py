@@ -85,6 +85,7 @@ BASELINES: dict[str, Any] = {
         {"name": "abnn", "substitute": "other", "recipe": "abnn"},
         {"name": "extra-bn", "adaptive": {"source": "plain"}, "recipe": "abnn"},
         {"name": "fine-tuned", "start": "other"},
+        *({"name": f"at-{kind}", "norm": "bn", "recipe": {"name": "multi", "kinds": [kind]}} for kind in KINDS[1:]),
     ],
     "columns": {"kinds": list(KINDS[1:])},
 }

@@ -51,7 +51,7 @@ class Multi(Crafting):
 
     @property
     def label(self) -> str:
-        return f"multi-attack {self.over}"
+        return f"{self.kinds[0]} adversarial" if len(self.kinds) == 1 else f"multi-attack {self.over}"
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = craft_each(self, self.kinds, model, x, y, threat, generator)
