@@ -226,6 +226,12 @@ def test_a_clip_is_drawn_frame_by_frame_and_moving():
     assert without.pictures[0].moving == ""
 
 
+def test_who_wants_no_motion_sees_the_frames_alone():
+    css = (Path(sheet.__file__).parent / "page.css").read_text()
+    (rules,) = re.findall(r"@media [^{]*prefers-reduced-motion: reduce[^{]*\{(.*?)\n\}", css, re.DOTALL)
+    assert re.search(r"\.film \.moving \{ display: none; \}", rules)
+
+
 def test_a_picture_from_elsewhere_is_left_out():
     outside = example() | {"clean_png": "https://evil.example/x.png", "adversarial_png": 'data:image/png;base64,"><script>'}
     (told,) = sheet.told([outside])
