@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from normwise.experiments.backends import Backend, Processes, Ray, Slurm
-from normwise.experiments.launch import LOCKS, Crew, Job, launch
+from normwise.experiments.launch import LOCKS, Job, Workers, launch
 from normwise.records import commit, provenance, to_json, write
 from normwise.utils.claims import Claims
 
@@ -48,7 +48,7 @@ def timed(backend: Backend, count: int, seconds: float, kill: bool = False) -> d
                         killed = who.pid
 
         work = jobs(folder, count, seconds)
-        for name, error in launch(work, Crew(2, backend), folder, look):
+        for name, error in launch(work, Workers(2, backend), folder, look):
             assert error is None, error
             ended.append(name)
         spent = time.monotonic() - first

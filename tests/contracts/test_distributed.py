@@ -110,13 +110,13 @@ def given(attack, model, x, y, threat, *, generator, search=None):
 
 def gradients(model, recipe, dtype):
     """What one step would go along, on images that are given."""
-    crew = processes_of(torch.device("cpu"), True)
-    model = crew.ready(recipe.prepare(model.to(dtype))).train()
+    processes = processes_of(torch.device("cpu"), True)
+    model = processes.ready(recipe.prepare(model.to(dtype))).train()
     (batch,) = rows(13, dtype=dtype)
-    with patch.object(BaseAttack, "__call__", given), crew.share(batch, 0) as (own, share):
+    with patch.object(BaseAttack, "__call__", given), processes.share(batch, 0) as (own, share):
         cost = recipe.loss(model, own.x, own.y, Linf(eps=0.05), generator=generator(0))
         (cost.loss * share).backward()
-    crew.combine(model)
+    processes.combine(model)
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from normwise.experiments.backends import Processes, Ray, Slurm
 from normwise.experiments.grid import Bench, run_bench
-from normwise.experiments.launch import ENGINE, LOCKS, Crew, Job, launch
+from normwise.experiments.launch import ENGINE, LOCKS, Job, Workers, launch
 from normwise.records import WRITER
 from normwise.types import silent
 from normwise.utils import claims as keeping
@@ -57,43 +57,43 @@ def begun(folder):
 def test_one_worker_works_here_in_order_and_leaves_no_claim(tmp_path):
     first, second = jobs(tmp_path, a="", b="")
     late = Job("a", first.work, first.made, after=("b",))
-    assert list(launch([late, second], Crew(1), tmp_path, quiet)) == [("b", None), ("a", None)]
+    assert list(launch([late, second], Workers(1), tmp_path, quiet)) == [("b", None), ("a", None)]
     assert f"b {os.getpid()}" in (tmp_path / "log").read_text()
     assert not (tmp_path / LOCKS).exists()
-    assert said(launch([late, second], Crew(1), tmp_path, quiet)) == {"a": None, "b": None}
+    assert said(launch([late, second], Workers(1), tmp_path, quiet)) == {"a": None, "b": None}
     assert begun(tmp_path) == ["b", "a"]  # made once
-    assert list(launch(jobs(tmp_path, c=""), Crew(1, seconds=-1), tmp_path, quiet)) == []
+    assert list(launch(jobs(tmp_path, c=""), Workers(1, seconds=-1), tmp_path, quiet)) == []
 
 
 def test_who_ends_first_leaves_the_claims_of_others_in_the_folder(tmp_path):
     others = Claims(tmp_path / LOCKS)
     with others.taken("b") as tries:
         assert tries == 1
-        assert list(launch(jobs(tmp_path, a=""), Crew(1), tmp_path, quiet)) == [("a", None)]
+        assert list(launch(jobs(tmp_path, a=""), Workers(1), tmp_path, quiet)) == [("a", None)]
         with Claims(tmp_path / LOCKS).taken("b") as again:
             assert again == 0
-    assert list(launch(jobs(tmp_path, b=""), Crew(1), tmp_path, quiet)) == [("b", None)]
+    assert list(launch(jobs(tmp_path, b=""), Workers(1), tmp_path, quiet)) == [("b", None)]
     assert not (tmp_path / LOCKS).exists()
 
 
 def test_a_job_that_fails_is_told_and_tried_again_the_next_time(tmp_path):
     ways = {"a": "fails", "b": ""}
     for _ in range(2):
-        assert said(launch(jobs(tmp_path, **ways), Crew(1), tmp_path, quiet)) == {"a": "no luck\ntoday", "b": None}
+        assert said(launch(jobs(tmp_path, **ways), Workers(1), tmp_path, quiet)) == {"a": "no luck\ntoday", "b": None}
         assert Claims(tmp_path / LOCKS).failure("a") == "no luck"
     assert begun(tmp_path) == ["a", "b", "a"]
 
 
 def test_a_dead_workers_job_is_done_again(tmp_path):
     told = []
-    assert said(launch(jobs(tmp_path, a="dies", b=""), Crew(2), tmp_path, told.append)) == {"a": None, "b": None}
+    assert said(launch(jobs(tmp_path, a="dies", b=""), Workers(2), tmp_path, told.append)) == {"a": None, "b": None}
     assert begun(tmp_path).count("b") == 1
     assert any("a worker has died" in text for text in told)
 
 
 @pytest.mark.slow  # four processes import torch
 def test_a_job_that_kills_every_worker_fails(tmp_path):
-    found = said(launch(jobs(tmp_path, a="kills", b=""), Crew(2), tmp_path, quiet))
+    found = said(launch(jobs(tmp_path, a="kills", b=""), Workers(2), tmp_path, quiet))
     assert found == {"a": "3 workers died over it, perhaps for lack of memory", "b": None}
     assert begun(tmp_path).count("a") == 3
 
@@ -177,7 +177,7 @@ def test_a_worker_that_cannot_even_start_ends_the_launch(tmp_path):
             return super().start(partial(os._exit, 3), count, folder)
 
     with pytest.raises(ValueError, match=r"the workers keep dying .*; start again"):
-        list(launch(jobs(tmp_path, a=""), Crew(2, Broken()), tmp_path, quiet))
+        list(launch(jobs(tmp_path, a=""), Workers(2, Broken()), tmp_path, quiet))
 
 
 @pytest.mark.parametrize(("backend", "module"), [(Ray(), "ray"), (Slurm(), "submitit")])
@@ -253,7 +253,7 @@ def test_an_engine_starts_workers_as_asked_and_another_for_one_that_died(backend
     kind, module = (StandInRay, "ray") if isinstance(backend, Ray) else (StandInSubmitit, "submitit")
     monkeypatch.setitem(sys.modules, module, engine := kind())
     told = []
-    assert said(launch(jobs(tmp_path, a="", b=""), Crew(2, backend), tmp_path, told.append)) == {"a": None, "b": None}
+    assert said(launch(jobs(tmp_path, a="", b=""), Workers(2, backend), tmp_path, told.append)) == {"a": None, "b": None}
     assert begun(tmp_path) == ["a", "b"]  # each once
     assert (len(engine.started), told[0]) == (3, "a worker has died (RuntimeError: the node is gone); another one starts")
     assert engine.options | asked == engine.options
@@ -302,8 +302,8 @@ def test_a_job_whose_need_has_failed_fails_with_it_and_is_done_when_that_works(t
         Job("row", lambda: done.append("row"), lambda: "row" in done, ("need",)),
         Job("need", need, lambda: "need" in done),
     ]
-    ended = dict(launch(jobs, Crew(1), tmp_path, lambda text: None))
+    ended = dict(launch(jobs, Workers(1), tmp_path, lambda text: None))
     assert (str(ended["row"]), done) == ("need, which it needs, has failed", [])
     works[0] = True
-    assert set(dict(launch(jobs, Crew(1), tmp_path, lambda text: None)).values()) == {None}
+    assert set(dict(launch(jobs, Workers(1), tmp_path, lambda text: None)).values()) == {None}
     assert done == ["need", "row"]

@@ -18,7 +18,7 @@ from ..utils import per_row as rows
 from .base import BaseAttack, at_least, check_draws, restarted
 from .best_iterate import Best
 from .oracle import Oracle
-from .pruning import Pace
+from .pruning import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class APGD(BaseAttack):
 
     Cost: steps + 1 forwards and backwards per image, restart and target (in l1 steps + 3; times draws, twice that with
     peers); independent rows stop as soon as they fall. In searches of 100 steps or more, but in l1, they are also left after a
-    quarter and half of the steps where they come down too slowly (`pruning.Pace.hopeless`); not with `Speed(give_up=False)`.
+    quarter and half of the steps where they come down too slowly (`pruning.Progress.hopeless`); not with `Speed(give_up=False)`.
     Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3; l1: Croce and Hein 2021, arXiv:2103.01208, with the
     constants of the authors' code. Differs: any region's steepest ascent and projection; coupled rows share one step and
     one decision, taken on the batch's mean loss (in l1 the mean number of pixels).
@@ -111,12 +111,12 @@ class _Climb:
         self.attack, self.oracle, self.best, self.region = attack, oracle, best, region
         self.y, self.rows, self.goal = y, rows, goal
         self.step, steps = 0, attack.steps
-        self.pace = Pace((steps // 4, steps // 2) if steps >= 100 and best.leaves and oracle.how.give_up else ())
+        self.progress = Progress((steps // 4, steps // 2) if steps >= 100 and best.leaves and oracle.how.give_up else ())
 
     def run(self) -> None:
         self._begin(self.region.start(), 2 * self.region.radius)
         checkpoints, last = _checkpoints(self.attack.steps), 0
-        self.pace.half(0, self.gap)
+        self.progress.at_half_time(0, self.gap)
         while self.step < self.attack.steps and len(self.rows):
             share = 0.75 if self.step else 1.0
             z = self.region.project(self.region.ascend(self.x, self.grad, self.size))
@@ -127,7 +127,7 @@ class _Climb:
             if self.step in checkpoints:
                 self._check(self.step - last)
                 last = self.step
-            if (slow := self.pace.hopeless(self.step, self.attack.steps, self.gap)) is not None:
+            if (slow := self.progress.hopeless(self.step, self.attack.steps, self.gap)) is not None:
                 self._leave(slow)
 
     def _begin(self, x: Images, size: float) -> None:
@@ -166,7 +166,7 @@ class _Climb:
         """Search on without these rows."""
         if which.any():
             self.region = self.region.select(~which)
-            self.pace.keep(~which)
+            self.progress.keep(~which)
             for name, value in vars(self).items():
                 if isinstance(value, Tensor):
                     setattr(self, name, value[~which])

@@ -16,7 +16,7 @@ from ..utils.per_row import flat, over, spend
 from .base import BaseAttack, at_least
 from .best_iterate import Best
 from .oracle import Oracle
-from .pruning import Pace
+from .pruning import Progress
 
 Points = Float[Tensor, "b d"]
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1}
@@ -104,7 +104,7 @@ class FAB(BaseAttack):
         """One search from the images `now`, for one target, over the rows that are left."""
         rows, x, y, goal = left
         nearest, least = now.clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-        pace = Pace(k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10)
+        progress = Progress(k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10)
         for step in range(self.steps):
             plane, logits = self._plane(oracle, region, now, y, goal)
             wrong, length = oracle.reached(logits, y), region.distance(now)
@@ -114,14 +114,14 @@ class FAB(BaseAttack):
                 fallen = wrong & (length <= region.radius)
                 best.offer(rows[fallen], now[fallen], oracle.margin(logits, y)[fallen], fallen[fallen], step)
                 stay = ~(fallen & best.leaves)
-                if oracle.how.give_up and (then := pace.half(step, least)) is not None:
+                if oracle.how.give_up and (then := progress.at_half_time(step, least)) is not None:
                     soonest = least * (least / then) ** (3 * math.log2(self.steps / step))  # nan, 0: no point was found
                     stay &= ~(soonest > 1.1 * region.radius)
                 if not stay.all():
                     rows, region, goal = rows[stay], region.select(stay), None if goal is None else goal[stay]
                     x, y, now, nearest, least, wrong = (part[stay] for part in (x, y, now, nearest, least, wrong))
                     plane = _Plane(*(part[stay] for part in plane))
-                    pace.keep(stay)
+                    progress.keep(stay)
                 if len(rows) == 0:
                     return
             back = torch.where(over(wrong, x), x + self.beta * (now - x), now)

@@ -21,7 +21,7 @@ class FGSM(BaseAttack):
         x_adv = project(x + ascend(grad_x loss(x, y), radius))
 
     Options
-        loss    what is raised: "ce" or "margin"
+        loss    what is raised: "ce", "dlr" or "margin"
 
     Cost: one forward and one backward per image.
     Source: Goodfellow et al. 2015, arXiv:1412.6572, sec. 4. Differs: any region's steepest ascent, not only linf's sign.

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..types import Images, Labels
 from .best_iterate import Best
 from .oracle import Oracle
-from .pruning import Pace
+from .pruning import Progress
 from .random_search import RandomSearch
 from .square_walks import WALKS, SquareWalk
 
@@ -43,7 +43,7 @@ class Square(RandomSearch):
     Cost: at most steps + 2 forwards per image and restart, no backwards. Independent rows stop as soon as they fall. In
     linf they are not asked about a patch that changes nothing, nor (with up to 4 channels) twice about the same patch
     while they have not moved: the answer is known, and up to a third of the forwards is saved. In searches of 1,000 queries or more
-    they are also left after an eighth, a quarter and half of them where they come down too slowly (`pruning.Pace.hopeless`); not
+    they are also left after an eighth, a quarter and half of them where they come down too slowly (`pruning.Progress.hopeless`); not
     with `Speed(give_up=False)`.
     Source: Andriushchenko et al. 2020, arXiv:1912.00049, alg. 1-3; l1: Croce and Hein 2021, arXiv:2103.01208.
     Sides in l2 and l1 are odd and at least 3, as in the authors' code. Differs: the outermost places of a patch are drawn half as often as the others (the authors' code never draws the
@@ -81,12 +81,12 @@ class Square(RandomSearch):
             walk.keep(~fallen)
             rows, y, loss, margin = rows[~fallen], y[~fallen], loss[~fallen], margin[~fallen]
         patient = self.steps < 1000 or not (best.leaves and oracle.how.give_up)
-        pace, gap = Pace(() if patient else (self.steps // share for share in (8, 4, 2))), -margin
+        progress, gap = Progress(() if patient else (self.steps // share for share in (8, 4, 2))), -margin
         for step in range(self.steps):
-            if (slow := pace.hopeless(step, self.steps, gap)) is not None:
+            if (slow := progress.hopeless(step, self.steps, gap)) is not None:
                 best.offer(rows[slow], walk.images[slow], -gap[slow], ~slow[slow], step)
                 walk.keep(~slow)
-                pace.keep(~slow)
+                progress.keep(~slow)
                 rows, y, loss, gap = rows[~slow], y[~slow], loss[~slow], gap[~slow]
             if len(rows) == 0:
                 return
@@ -106,7 +106,7 @@ class Square(RandomSearch):
                 stay = torch.ones_like(rows, dtype=torch.bool)
                 stay[gone] = False
                 walk.keep(stay)
-                pace.keep(stay)
+                progress.keep(stay)
                 rows, y, loss, gap = rows[stay], y[stay], loss[stay], gap[stay]
         if len(rows):
             _, fallen, margin = self._judge(oracle, walk.images, y)

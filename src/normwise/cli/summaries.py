@@ -50,7 +50,6 @@ def of_result(result: Result) -> None:
     scores[f"worst case{which}"] = e.headline
     scores |= {one.name: one.worst for one in under(result)}
     rows = [(name, percent(one.value), tables.interval(one), one.sample) for name, one in scores.items() if one]
-    images = "coupled" if e.coupled else "independent"
     images = f"{'coupled' if e.coupled else 'independent'} images"
     show((f"{radius(e.threat)}; {images}", "accuracy", "95% interval", "of"), rows, numbers=3)
 

@@ -19,7 +19,7 @@ from ..types import Report, silent
 from ..utils.run_folder import check_folder, keep_settings
 from .backends import BACKENDS, Backend, Processes
 from .evaluation_run import clear
-from .launch import Crew, Job, launch
+from .launch import Job, Workers, launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,8 @@ def run_audits(settings: Audits, folder: Path, report: Report) -> Finished:
     keep_settings(settings, folder)
     places = {name: folder / "cells" / name for name in grid}
     jobs = [Job(name, partial(_make, grid[name], there), partial(made, there)) for name, there in places.items()]
-    crew = Crew(settings.jobs, settings.backend)
-    for name, error in launch(jobs, crew, folder, lambda text: report(text, len(ended), len(grid))):
+    workers = Workers(settings.jobs, settings.backend)
+    for name, error in launch(jobs, workers, folder, lambda text: report(text, len(ended), len(grid))):
         ended[name] = (str(error).split("\n")[0] or type(error).__name__) if error else ""
         report(f"{name}: {'failed' if error else 'audited'}", len(ended), len(grid))
     audits = [audit.read(places[name] / audit.RECORD) for name in grid if ended.get(name) == ""]

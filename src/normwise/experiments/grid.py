@@ -26,7 +26,7 @@ from ..utils.run_folder import PRETRAINED, check_folder, keep_settings
 from .backends import BACKENDS, Backend, Processes
 from .columns import Columns
 from .experiment import Experiment, finished, prepared, run
-from .launch import Crew, Job, launch
+from .launch import Job, Workers, launch
 from .presets import DIGITS, DOMAINS, EPS
 
 APART = 10_000  # between the seeds of pretrained networks and of the rows
@@ -209,7 +209,7 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
     def say(text: str) -> None:
         report(text, sum(name in grid for name in (*results, *failures)), len(grid))
 
-    for name, error in launch(jobs, Crew(bench.jobs, bench.backend), folder, say):
+    for name, error in launch(jobs, Workers(bench.jobs, bench.backend), folder, say):
         if error is not None:
             failures[name] = str(error).split("\n")[0] or type(error).__name__
         elif name in grid:

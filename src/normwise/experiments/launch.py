@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Crew:
+class Workers:
     """How many workers there are, where they run, and for how many seconds they begin jobs."""
 
     workers: int
@@ -57,18 +57,18 @@ class Failed(ValueError):
     """A job has failed in another process; the text is that of its error."""
 
 
-def launch(jobs: Sequence[Job], crew: Crew, folder: Path, say: Say) -> Iterator[tuple[str, Exception | None]]:
+def launch(jobs: Sequence[Job], workers: Workers, folder: Path, say: Say) -> Iterator[tuple[str, Exception | None]]:
     """Do jobs, those first that come first; yields the name of each as it ends, and its error if it failed.
 
     What is made already is yielded at once. Whoever is in the same folder at the same time shares the work. When the time is over
     no more jobs begin, and those that are left are not yielded. Whoever stops it stops the workers too.
     Raises ValueError where workers keep dying, or an extra is not installed.
     """
-    claims = Claims(folder / LOCKS, crew.backend.across)
+    claims = Claims(folder / LOCKS, workers.backend.across)
     for job in jobs:
         claims.forgive(job.name)
     ended = failed = 0
-    for name, error in _worked(jobs, claims, crew.seconds, say) if crew.here else _watched(jobs, claims, crew, say):
+    for name, error in _worked(jobs, claims, workers.seconds, say) if workers.here else _watched(jobs, claims, workers, say):
         ended, failed = ended + 1, failed + (error is not None)
         yield name, error
     if ended == len(jobs) and not failed:
@@ -81,13 +81,15 @@ def _engine(claims: Claims) -> Path:
     return claims.folder / f"{ENGINE}-{os.getpid()}"
 
 
-def _watched(jobs: Sequence[Job], claims: Claims, crew: Crew, say: Say) -> Iterator[tuple[str, Exception | None]]:
+def _watched(jobs: Sequence[Job], claims: Claims, workers: Workers, say: Say) -> Iterator[tuple[str, Exception | None]]:
     """Start workers, and tell what they do."""
     left, spare = list(jobs), 2 * MOST
     claims.folder.mkdir(parents=True, exist_ok=True)
-    running = crew.backend.start(partial(_work, jobs, claims.folder, crew), min(crew.workers, len(jobs)), _engine(claims))
+    running = workers.backend.start(
+        partial(_work, jobs, claims.folder, workers), min(workers.workers, len(jobs)), _engine(claims)
+    )
     try:
-        count = min(crew.workers, len(jobs))
+        count = min(workers.workers, len(jobs))
         while left:
             for why in running.ended():
                 count -= 1
@@ -114,9 +116,9 @@ def _watched(jobs: Sequence[Job], claims: Claims, crew: Crew, say: Say) -> Itera
         running.end()
 
 
-def _work(jobs: Sequence[Job], folder: Path, crew: Crew) -> None:
+def _work(jobs: Sequence[Job], folder: Path, workers: Workers) -> None:
     """What a worker does, wherever it runs."""
-    for _ in _worked(jobs, Claims(folder, crew.backend.across), crew.seconds, lambda text: None):
+    for _ in _worked(jobs, Claims(folder, workers.backend.across), workers.seconds, lambda text: None):
         pass
 
 

@@ -65,7 +65,7 @@ def _store(port: int) -> Any:
 
 
 def _wait_for(store: Any, others: Sequence[Future[None]]) -> None:
-    """Wait until all others are there. Raises Left as soon as one of them has ended instead."""
+    """Wait until all others are there. Raises ProcessGone as soon as one of them has ended instead."""
     while not store.check([f"there {rank}" for rank in range(1, len(others) + 1)]):
         if ended := next((one for one in others if one.done()), None):
             why = ended.exception()

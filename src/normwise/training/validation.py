@@ -36,10 +36,10 @@ class Validation:
         schedule: Schedule,
         seed: int,
         device: torch.device,
-        crew: SingleProcess,
+        processes: SingleProcess,
     ) -> None:
         self.batches, self.threat, self.schedule = batches, threat, schedule
-        self.seed, self.device, self.crew = seed, device, crew
+        self.seed, self.device, self.processes = seed, device, processes
         self.rows = sum(len(batch.y) for batch in batches)
         self.attacks: dict[str, Attack] = {"robust": ATTACK} if recipe.robust else {}
         if getattr(recipe, "one_step", False):
@@ -54,8 +54,8 @@ class Validation:
         on = nullcontext() if self.route is None else routed(model, self.route)
         with on, running(model, "eval"), scheduling.autocast(self.schedule, self.device):
             for batch in self.batches:
-                with self.crew.share(batch, self.seed) as (own, _):
-                    *counts, there, back = self.crew.total(*self._counts(model, own, rng))
+                with self.processes.share(batch, self.seed) as (own, _):
+                    *counts, there, back = self.processes.total(*self._counts(model, own, rng))
                 right = [old + new for old, new in zip(right, counts, strict=True)]
                 forwards, backwards = forwards + int(there), backwards + int(back)
         named = zip(("clean", *self.attacks), right, strict=True)

@@ -37,19 +37,19 @@ def alone() -> Iterator[None]:
 def gather(x: Tensor) -> Tensor:
     """Tensors of one shape from all processes, stacked by rank: (processes, ...). Gradients go back to where each came from.
 
-    Every process has to call it, in the same order, forward and backward. Raises Left if another has ended.
+    Every process has to call it, in the same order, forward and backward. Raises ProcessGone if another has ended.
     """
     stacked: Tensor = _Gather.apply(x)
     return stacked
 
 
 def add(x: Tensor) -> None:
-    """Replace x by its sum over all processes, without a gradient. Raises Left if another has ended."""
+    """Replace x by its sum over all processes, without a gradient. Raises ProcessGone if another has ended."""
     _asked(lambda: dist.all_reduce(x))
 
 
 def from_first(x: Tensor) -> None:
-    """Replace x by what it is in the first process. Raises Left if another has ended."""
+    """Replace x by what it is in the first process. Raises ProcessGone if another has ended."""
     held = x.detach().contiguous()
     _asked(lambda: dist.broadcast(held, 0))
     with torch.no_grad():

@@ -1,8 +1,6 @@
 """The audit's checks, each a function of what is known so far. A new check is one function and its name in this list."""
 
-from . import answers, gradients, neighbours, parts, saturation, searches
-from . import call_contexts as looks
-from . import fresh_copy as anew
+from . import answers, call_contexts, fresh_copy, gradients, neighbours, parts, saturation, searches
 from .case import GAP, Case, Found, Question, found, question
 from .fresh_copy import in_a_process
 from .gradients import cutting_layers
@@ -41,9 +39,9 @@ CHECKS: tuple[
     searches.starts,
     searches.steps,
     searches.losses,
-    looks.grid,
-    anew.fresh_copy,
-    looks.ways,  # late, for what it asks in inference_mode may stay in a network's own caches
+    call_contexts.grid,
+    fresh_copy.fresh_copy,
+    call_contexts.ways,  # late, for what it asks in inference_mode may stay in a network's own caches
     searches.stronger,
 )
 

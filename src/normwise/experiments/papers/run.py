@@ -18,7 +18,7 @@ from ...types import Report, silent
 from ...utils.run import check_threads, set_up_device
 from ...utils.run_folder import check_folder, keep_settings
 from ..backends import BACKENDS, Backend, Processes
-from ..launch import LOCKS, Crew, Job, launch
+from ..launch import LOCKS, Job, Workers, launch
 from .cell import Cell
 from .cell_store import CellStore, recorded
 from .claims_large import claims_of
@@ -187,7 +187,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     left = [*_weightless(new, store), *new]
     keep_settings(settings, folder)
 
-    crew = Crew(settings.workers, settings.backend, 60 * settings.max_minutes or math.inf)
+    workers = Workers(settings.workers, settings.backend, 60 * settings.max_minutes or math.inf)
     jobs = {f"{name}-seed{seed}": (name, seed) for name, seed in left}
 
     def say(text: str) -> None:
@@ -197,7 +197,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
         store.report = lambda text, step, steps: say(f"{name} {text.replace(': ', ' ')}")
         return store.make(name, seed)
 
-    do = make if crew.here else partial(_make, settings, folder)
+    do = make if workers.here else partial(_make, settings, folder)
     asked = [
         Job(
             called,
@@ -207,7 +207,7 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
         )
         for called, job in jobs.items()
     ]
-    for called, error in launch(asked, crew, folder, say):
+    for called, error in launch(asked, workers, folder, say):
         if error:
             raise error
         left.remove(job := jobs[called])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...attacks import APGD, PGD, AutoAttack, PatchAttack
+from ...attacks import APGD, PGD, STRONGEST, AutoAttack, PatchAttack
 from ...data import Cifar10, Digits, ImageFolder, MovingDigits
 from ...models import PreActResNet18, ResNet, ResNet3D, ResNet18
 from ...training.schedule import Schedule
@@ -59,7 +59,7 @@ class Scale:
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     tuning: Tuning | None = None
     paper: Attack = PGD(steps=20, relative_step=0.1)
-    strongest: tuple[Attack, ...] = (APGD(steps=50), APGD(steps=30, targets=3))
+    strongest: tuple[Attack, ...] = STRONGEST
     patches: Attack = PatchAttack(steps=20, repeats=5, queries=1000)
     columns: Columns = Columns(kinds=("l2", "multav", "roa", "af", "spa"), search=20, repeats=3, queries=300)
     batch_size: int = 100

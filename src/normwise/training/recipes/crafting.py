@@ -15,7 +15,7 @@ from ...utils.fidelity import difference_from
 from ...utils.model_state import running
 
 _ALIKE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether a network's folded copy was found to answer alike
-FOLDS = 100_000  # pixels of a batch; folding takes some 10 ms, as long as an attack on fewer
+FOLDS = 100_000  # values of a batch; folding takes some 10 ms, as long as an attack on fewer
 
 
 def craft(
@@ -28,8 +28,8 @@ def craft(
     """
     with running(model, mode):
         attacked = model
-        pixels = x[0].numel() * rows_in_all(len(x))  # all processes decide alike
-        if mode == "eval" and x.device.type == "cpu" and pixels >= FOLDS and _ALIKE.get(model, True):
+        values = x[0].numel() * rows_in_all(len(x))  # all processes decide alike
+        if mode == "eval" and x.device.type == "cpu" and values >= FOLDS and _ALIKE.get(model, True):
             attacked = fold(model)
             attacked.requires_grad_(False)
             if model not in _ALIKE and not _alike(model, attacked, x):

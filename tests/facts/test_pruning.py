@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from normwise.attacks import APGD, FAB, Square
-from normwise.attacks.pruning import FASTER, LEFT, Pace
+from normwise.attacks.pruning import FASTER, LEFT, Progress
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Search
@@ -16,20 +16,20 @@ def test_a_row_is_left_when_five_times_its_pace_would_not_do():
     enough = 0.5 / (2 * FASTER)  # two doublings are left after a quarter
     now = torch.tensor([0.5, 0.5, LEFT - 0.01, 0.3])
     half[:2] = 0.5 + enough * torch.tensor([0.99, 1.01])
-    pace = Pace([8])
-    assert pace.hopeless(0, 32, first) is None
-    assert pace.hopeless(4, 32, half.clone()) is None
-    assert pace.hopeless(8, 32, now).tolist() == [True, False, False, True]
-    pace.keep(torch.tensor([False, True, False, True]))
-    assert pace.hopeless(8, 32, now[[1, 3]]).tolist() == [False, True]
+    progress = Progress([8])
+    assert progress.hopeless(0, 32, first) is None
+    assert progress.hopeless(4, 32, half.clone()) is None
+    assert progress.hopeless(8, 32, now).tolist() == [True, False, False, True]
+    progress.keep(torch.tensor([False, True, False, True]))
+    assert progress.hopeless(8, 32, now[[1, 3]]).tolist() == [False, True]
 
 
 def test_what_is_remembered_does_not_change_with_what_was_given():
-    pace, gap = Pace([2]), torch.ones(1)
-    pace.half(0, gap)
-    pace.half(1, gap)
+    progress, gap = Progress([2]), torch.ones(1)
+    progress.at_half_time(0, gap)
+    progress.at_half_time(1, gap)
     gap -= 0.5
-    assert pace.half(2, gap).tolist() == [1.0]
+    assert progress.at_half_time(2, gap).tolist() == [1.0]
 
 
 LONG = [APGD(steps=100), APGD(steps=100, targets=2), Square(steps=1000), FAB(steps=40)]
