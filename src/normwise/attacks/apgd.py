@@ -84,15 +84,15 @@ class APGD(BaseAttack):
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
         best = Best(x, region.victims, oracle.how)
-        goals: list[Labels | None] = [None]
+        targets: list[Labels | None] = [None]
         if self.targets:
-            goals = list(losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1))
+            targets = list(losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1))
         climb = _SparseClimb if isinstance(region, L1Region) else _Climb
-        for restart, goal in product(range(self.restarts), goals):
+        for restart, target in product(range(self.restarts), targets):
             left = best.standing
             if len(left):
                 around = restarted(region.select(left), restart)
-                climb(self, oracle, best, around, y[left], left, None if goal is None else goal[left]).run()
+                climb(self, oracle, best, around, y[left], left, None if target is None else target[left]).run()
         return best.x_adv, best.first_hit
 
 
@@ -106,10 +106,10 @@ class _Climb:
     allowed = True  # what is looked at lies in the threat model's region
 
     def __init__(
-        self, attack: APGD, oracle: Oracle, best: Best, region: Region, y: Labels, rows: Tensor, goal: Labels | None
+        self, attack: APGD, oracle: Oracle, best: Best, region: Region, y: Labels, rows: Tensor, target: Labels | None
     ) -> None:
         self.attack, self.oracle, self.best, self.region = attack, oracle, best, region
-        self.y, self.rows, self.goal = y, rows, goal
+        self.y, self.rows, self.target = y, rows, target
         self.step, steps = 0, attack.steps
         self.progress = Progress((steps // 4, steps // 2) if steps >= 100 and best.leaves and oracle.how.give_up else ())
 
@@ -143,8 +143,8 @@ class _Climb:
     def _look(self) -> None:
         """Look at the loss from the present point, remember the best, let fallen rows go."""
         label = self.y
-        raised = self.oracle.loss(self.attack.loss if self.goal is None else losses.targeted_dlr)
-        more = () if self.goal is None else (self.goal,)
+        raised = self.oracle.loss(self.attack.loss if self.target is None else losses.targeted_dlr)
+        more = () if self.target is None else (self.target,)
         leaves = self.best.leaves and self.allowed  # with the next look at what has fallen
         look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not leaves)
         fallen = self.oracle.reached(look.logits, label) & self.allowed

@@ -58,14 +58,14 @@ class DeepFool(MinimalNorm):
         if track.stops:
             track.enough = float("inf")
         logits = track.oracle.logits(track.x)
-        goals = losses.likely_wrong(logits, track.y, self.targets or logits.shape[1])
+        targets = losses.likely_wrong(logits, track.y, self.targets or logits.shape[1])
         walk = track.walk()
         z = walk.x
         for _ in range(self.steps):
-            look, wrong, (z, goals) = walk.look(z, losses.gap, z, goals, more=(goals[:, 0],))
+            look, wrong, (z, targets) = walk.look(z, losses.gap, z, targets, more=(targets[:, 0],))
             if len(walk) == 0:
                 return
-            far, grad = _nearest_plane(track, walk, z, goals, look.loss, look.grad)
+            far, grad = _nearest_plane(track, walk, z, targets, look.loss, look.grad)
             size = torch.where(
                 wrong, 0, ((1 + self.overshoot) * far).clamp_min(LEAST)
             )  # in a batch of coupled rows the fallen ones wait
@@ -73,12 +73,12 @@ class DeepFool(MinimalNorm):
         walk.last(z)
 
 
-def _nearest_plane(track: Track, walk: Walk, z: Images, goals: Tensor, gap: PerRow, grad: Images) -> tuple[PerRow, Images]:
-    """How far the nearest plane is, and the gradient that leads there; the first goal's gap and gradient are known."""
+def _nearest_plane(track: Track, walk: Walk, z: Images, targets: Tensor, gap: PerRow, grad: Images) -> tuple[PerRow, Images]:
+    """How far the nearest plane is, and the gradient that leads there; the first target's gap and gradient are known."""
     dual = l1 if walk.region.kind == "linf" else l2
     far = _way(gap, dual(grad))
-    for goal in goals.unbind(1)[1:]:
-        look = track.oracle.gradient(z, walk.y, losses.gap, walk.region.victims, goal)
+    for target in targets.unbind(1)[1:]:
+        look = track.oracle.gradient(z, walk.y, losses.gap, walk.region.victims, target)
         way = _way(look.loss, dual(look.grad))
         grad = torch.where(over(way < far, z), look.grad, grad)
         far = torch.minimum(way, far)

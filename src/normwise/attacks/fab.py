@@ -87,14 +87,14 @@ class FAB(BaseAttack):
         best = Best(x, region.victims, oracle.how)
         logits = oracle.logits(x)
         best.offer(best.standing, x, oracle.margin(logits, y), oracle.reached(logits, y), 0)
-        goals = losses.likely_wrong(logits, y, self.targets).unbind(1) if self.targets else (None,)
-        for goal in goals:
+        targets = losses.likely_wrong(logits, y, self.targets).unbind(1) if self.targets else (None,)
+        for target in targets:
             for restart in range(self.restarts):
                 rows = best.standing
                 if len(rows):
                     around, left = (
                         region.select(rows),
-                        _RemainingRows(rows, x[rows], y[rows], None if goal is None else goal[rows]),
+                        _RemainingRows(rows, x[rows], y[rows], None if target is None else target[rows]),
                     )
                     start = (left.x + around.start()) / 2 if restart else left.x
                     self._approach(oracle, around, left, start, best)
@@ -102,11 +102,11 @@ class FAB(BaseAttack):
 
     def _approach(self, oracle: Oracle, region: Region, left: _RemainingRows, now: Images, best: Best) -> None:
         """One search from the images `now`, for one target, over the rows that are left."""
-        rows, x, y, goal = left
+        rows, x, y, target = left
         nearest, least = now.clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         progress = Progress(k for k in (self.steps // 8, self.steps // 4, self.steps // 2) if k >= 10)
         for step in range(self.steps):
-            plane, logits = self._plane(oracle, region, now, y, goal)
+            plane, logits = self._plane(oracle, region, now, y, target)
             wrong, length = oracle.reached(logits, y), region.distance(now)
             closer = wrong & (length < least)
             nearest, least = torch.where(over(closer, x), now, nearest), torch.where(closer, length, least)
@@ -118,7 +118,7 @@ class FAB(BaseAttack):
                     soonest = least * (least / then) ** (3 * math.log2(self.steps / step))  # nan, 0: no point was found
                     stay &= ~(soonest > 1.1 * region.radius)
                 if not stay.all():
-                    rows, region, goal = rows[stay], region.select(stay), None if goal is None else goal[stay]
+                    rows, region, target = rows[stay], region.select(stay), None if target is None else target[stay]
                     x, y, now, nearest, least, wrong = (part[stay] for part in (x, y, now, nearest, least, wrong))
                     plane = _Plane(*(part[stay] for part in plane))
                     progress.keep(stay)
@@ -128,7 +128,7 @@ class FAB(BaseAttack):
             if region.kind == "l2" and wrong.any():
                 again = wrong if best.independent else torch.ones_like(wrong)
                 new, _ = self._plane(
-                    oracle, region.select(again), back[again], y[again], None if goal is None else goal[again]
+                    oracle, region.select(again), back[again], y[again], None if target is None else target[again]
                 )
                 plane.weight[again], plane.level[again] = new
             now = self._step(x, back, plane, region.kind)
@@ -143,10 +143,10 @@ class FAB(BaseAttack):
                 stretch = region.radius / region.distance(nearest).clamp_min(1e-6)
                 self._offer(oracle, region, x + over(stretch, x) * (nearest - x), y, rows, best, self.steps)
 
-    def _plane(self, oracle: Oracle, region: Region, now: Images, y: Labels, goal: Labels | None) -> tuple[_Plane, Logits]:
-        """The plane on which the linear approximation of logit_goal - logit_y is 0 (no goal: the nearest such plane)."""
-        if goal is not None:
-            look = oracle.gradient(now, y, losses.gap, region.victims, goal)
+    def _plane(self, oracle: Oracle, region: Region, now: Images, y: Labels, target: Labels | None) -> tuple[_Plane, Logits]:
+        """The plane on which the linear approximation of logit_target - logit_y is 0 (no target: the nearest such plane)."""
+        if target is not None:
+            look = oracle.gradient(now, y, losses.gap, region.victims, target)
             return _Plane.at(now, look.grad, look.loss), look.logits
         planes, far, looks = [], [], [oracle.gradient(now, y, _round, region.victims, y + 1)]
         for shift in range(2, looks[0].logits.shape[1]):
@@ -181,7 +181,7 @@ class _RemainingRows(NamedTuple):
     rows: Tensor
     x: Images
     y: Labels
-    goal: Labels | None
+    target: Labels | None
 
 
 class _Plane(NamedTuple):
@@ -196,9 +196,9 @@ class _Plane(NamedTuple):
         return cls(flat(grad), (flat(grad) * flat(point)).sum(1) - value)
 
 
-def _round(logits: Logits, y: Labels, goal: Labels) -> PerRow:
-    """logit_goal - logit_y; classes are counted round."""
-    return losses.gap(logits, y, goal % logits.shape[1])
+def _round(logits: Logits, y: Labels, target: Labels) -> PerRow:
+    """logit_target - logit_y; classes are counted round."""
+    return losses.gap(logits, y, target % logits.shape[1])
 
 
 def shortest_way(points: Points, weight: Points, gap: PerRow, kind: str) -> Points:

@@ -89,27 +89,27 @@ class PGD(BaseAttack):
         oracle = oracle.averaged(self.draws, self.over, x, region.generator)
         whole = self.keep == "last"  # one image of all rows: none leaves
         best = Best(x, region.victims, replace(oracle.how, independent=False) if whole else oracle.how)
-        goals: list[tuple[Tensor, ...]] = [()]
+        targets: list[tuple[Tensor, ...]] = [()]
         if self.targets:
-            goals = [(goal,) for goal in losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1)]
+            targets = [(target,) for target in losses.likely_wrong(oracle.logits(x), y, self.targets).unbind(1)]
         last = x
-        for restart, goal in product(range(self.restarts), goals):
+        for restart, target in product(range(self.restarts), targets):
             rows = best.standing
             if len(rows) == 0:
                 break
             around = restarted(region.select(rows), restart)
             start = around.start() if self.random_start or restart else around.project(x[rows])
-            last = self._climb(oracle, around, start, y[rows], [one[rows] for one in goal], rows, best)
+            last = self._climb(oracle, around, start, y[rows], [one[rows] for one in target], rows, best)
         return (best.x_adv if self.keep == "best" else last), best.first_hit
 
     def _climb(
-        self, oracle: Oracle, region: Region, x_adv: Images, y: Labels, goal: list[Tensor], rows: Tensor, best: Best
+        self, oracle: Oracle, region: Region, x_adv: Images, y: Labels, target: list[Tensor], rows: Tensor, best: Best
     ) -> Tensor:
         """One search over the rows that still stand, from `x_adv`; returns its last images."""
-        loss = oracle.loss(losses.gap if goal else self.loss)
+        loss = oracle.loss(losses.gap if target else self.loss)
         earlier = torch.zeros_like(x_adv)
         for step in range(self.steps):
-            look = oracle.gradient(x_adv, y, loss, region.victims, *goal, fallen=not best.leaves)
+            look = oracle.gradient(x_adv, y, loss, region.victims, *target, fallen=not best.leaves)
             direction = look.grad
             if self.decay:
                 direction = self.decay * earlier + direction / views.over(views.l1(direction).clamp_min(_TINY), direction)
@@ -117,10 +117,10 @@ class PGD(BaseAttack):
             if self.keep == "best":
                 fallen = oracle.reached(look.logits, y)
                 margin = oracle.margin(look.logits, y)
-                best.offer(rows, x_adv, margin if goal else look.loss, fallen, step)
+                best.offer(rows, x_adv, margin if target else look.loss, fallen, step)
                 if best.leaves and fallen.any():
-                    rows, y, x_adv, direction, earlier, *goal = (
-                        part[~fallen] for part in (rows, y, x_adv, direction, earlier, *goal)
+                    rows, y, x_adv, direction, earlier, *target = (
+                        part[~fallen] for part in (rows, y, x_adv, direction, earlier, *target)
                     )
                     region = region.select(~fallen)
                     if len(rows) == 0:
@@ -128,7 +128,7 @@ class PGD(BaseAttack):
             x_adv = region.project(region.ascend(x_adv, direction, self.relative_step * region.radius))
         if self.keep == "best":
             logits = oracle.logits(x_adv)
-            rank = oracle.margin(logits, y) if goal else loss(logits, y)  # losses for several targets cannot be compared
+            rank = oracle.margin(logits, y) if target else loss(logits, y)  # losses for several targets cannot be compared
             best.offer(rows, x_adv, rank, oracle.reached(logits, y), self.steps)
         return x_adv
 
