@@ -44,7 +44,7 @@ def threats(eps, shape):
         "one frame for all": own["af"],
     }
     if len(shape) == 4:
-        more |= {"flicker": Flicker(eps=eps), "one frame of the clip": SparseFrames(frames=1)}
+        more |= {"flicker": Flicker(eps=eps), "one frame of the clip": SparseFrames(frames=1, eps=1.0)}
     return own | more
 
 
