@@ -1,4 +1,4 @@
-"""Small networks of the kinds that people bring, each by a function without arguments; all answer 3 classes to 3 x 8 x 6 images.
+"""Small networks of the kinds that people bring, each by a function without arguments; all answer 3 classes, to 3 x 8 x 6 images or to clips.
 
 `KINDS` says of each what is to be expected of it: that it is judged right, or refused in one line. Importable as `networks:NAME`.
 """
@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from normwise.seeding import generator
+from worlds import CLIP, filmed
 
 SHAPE, CLASSES = (3, 8, 6), 3  # a picture that is not square
 
 
-def images(rows: int = 12, seed: int = 0) -> Tensor:
-    return torch.rand(rows, *SHAPE, generator=generator(seed, "kinds"))
+def images(rows: int = 12, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return torch.rand(rows, *shape, generator=generator(seed, "kinds"))
 
 
 class Kind(NamedTuple):
@@ -30,6 +31,7 @@ class Kind(NamedTuple):
     `refuses`: the surgery that it refuses, by its names in test_networks; `may_refuse`: that which it refuses where torch has compiled it,
     and not where torch has given up and runs it as it is. `blind`: no gradient reaches the pixels; `coupled`: its
     rows depend on each other; `apart`: how much logits may differ after surgery that leaves the function, relative to the largest.
+    `shape`: that of what it reads.
     """
 
     make: Callable[[], nn.Module]
@@ -39,6 +41,7 @@ class Kind(NamedTuple):
     blind: bool = False
     coupled: bool = False
     apart: float = 1e-4
+    shape: tuple[int, ...] = SHAPE
 
 
 KINDS: dict[str, Kind] = {}
@@ -60,6 +63,7 @@ FEW = (  # what makes kinds differ, once each
     "functional_norms",
     "statistics_of_the_batch",
     "vision_transformer",
+    "clips",
 )
 
 
@@ -636,6 +640,14 @@ class ViT(nn.Module):
 @kind(apart=1e-3, refuses=("share", "gn", "rnt", "recalibrate", "abnn", "alone"))
 def vision_transformer():
     return settled(ViT())
+
+
+# what reads clips
+
+
+@kind(shape=CLIP, refuses=("gn",))
+def clips():
+    return filmed()
 
 
 # ways of their own

@@ -15,7 +15,7 @@ from normwise.records import to_json
 from normwise.seeding import generator
 from normwise.threats import L2, Linf, Patch
 from normwise.utils.model_state import digest
-from worlds import ChannelsFirst, Linear, Small, batches, some, trained
+from worlds import CLIP, ChannelsFirst, Linear, Small, batches, filmed, images, some, trained
 
 PARTS = batches(1, 5)
 FEW = {"steps": 2, "cells": 3}
@@ -105,6 +105,7 @@ NETS = {name: lambda norm=norm: trained(norm()) for name, norm in NORMS.items()}
     "called by name": lambda: seeded(Called),
     "functions": lambda: seeded(Functions),
     "unknown": lambda: seeded(lambda: Squares(OwnNorm)),
+    "clips": filmed,
 }
 HIDDEN = {
     "no site": "the network normalizes nowhere",
@@ -128,6 +129,7 @@ def test_figures_are_plain_and_the_network_is_left_as_it_was(diagnosis, net):
     before, modes, random = digest(model), [m.training for m in model.modules()], torch.random.get_rng_state()
     buffers = {name: id(buffer) for name, buffer in model.named_buffers()}
     parts = [part._replace(y=part.y % 2) for part in PARTS] if net == "no site" else PARTS
+    parts = [part._replace(x=images(5, CLIP)) for part in PARTS] if net == "clips" else parts
     table = diagnosis(model, parts, Linf(eps=0.1), generator=generator(0))
     assert (digest(model), [m.training for m in model.modules()]) == (before, modes)
     assert {name: id(buffer) for name, buffer in model.named_buffers()} == buffers

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import normwise as nw
-from networks import FEW, KINDS, SHAPE, images
+from networks import FEW, KINDS, images
 from normwise.attacks import APGD, FAB, Square
 from normwise.diagnostics import DIAGNOSES
 from normwise.diagnostics.drift import Drift
@@ -68,7 +68,7 @@ def world(name):
     """The network, and two batches of which it gets most right: the labels are its own answers, but for two."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model, x = KINDS[name].make(), images(12)
+        model, x = KINDS[name].make(), images(12, shape=KINDS[name].shape)
         y = torch.cat([answer(model, part).argmax(1) for part in x.split(6)])
     y[::6] = (y[::6] + 1) % 3
     parts = zip(x.split(6), y.split(6), torch.arange(12).split(6), strict=True)
@@ -123,8 +123,9 @@ def path_of(model, name):
 
 
 def with_substitute(model, x):
-    options = nw.Adaptive(taps=(path_of(model, "conv2"),), substitute_taps=("conv2",))
-    return nw.abnn(model, KINDS["plain"].make(), options, shape=SHAPE)
+    substitute = KINDS["clips" if x[0].ndim == 5 else "plain"].make()
+    options = nw.Adaptive(taps=(path_of(model, "conv2"),), substitute_taps=(path_of(substitute, "conv2"),))
+    return nw.abnn(model, substitute, options, shape=x[0].shape[1:])
 
 
 SAME = {  # surgery that leaves the function as it is
@@ -143,7 +144,7 @@ OTHER = {  # surgery that does not
     "head": lambda model, x: nw.only(model, "head"),
     "abnn": with_substitute,
     "alone": lambda model, x: nw.abnn(
-        model, None, nw.Adaptive(source="plain", taps=(path_of(model, "conv1"),)), shape=SHAPE
+        model, None, nw.Adaptive(source="plain", taps=(path_of(model, "conv1"),)), shape=x[0].shape[1:]
     ),
 }
 REFUSALS = {  # in which words, where the network can be copied
@@ -154,7 +155,7 @@ REFUSALS = {  # in which words, where the network can be copied
     "share": "has no norms with running statistics that could be mixed",
     "insert": "cannot insert after '",
     "straight": "cannot be copied",
-    "gn": "has no norm layer to convert|cannot divide a site of 12 channels",
+    "gn": "has no norm layer to convert|cannot divide a site of (4|12) channels",
     "rnt": "has no norm layer to convert|there is nothing to recalibrate",
     "recalibrate": "there is nothing to recalibrate",
     "head": "has nothing that 'head' lets train",

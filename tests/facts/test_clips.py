@@ -9,14 +9,16 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.experiments.experiment import Experiment, prepared
 from normwise.models import FrameResNet, OverViews, R2Plus1D, ResNet, ResNet3D, ResNet18, inflate
-from normwise.models.abnn import abnn
+from normwise.models.abnn import Adaptive, abnn, detached, fixed_at
 from normwise.norms import BN, RNT, BNwoT
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.threats import Linf
 from normwise.training.loop import fit
-from normwise.training.recipes import Adversarial, Standard
+from normwise.training.recipes import Adversarial, AlignedBN, Standard
 from normwise.training.schedule import Schedule
 from normwise.utils.layout import layout
+from normwise.utils.model_state import digest
+from worlds import filmed, images
 
 DATA = MovingDigits(train_limit=64, validation_size=64, test_limit=20)
 ABOUT = {"classes": 4, "mean": DATA.mean, "std": DATA.std}
@@ -70,6 +72,38 @@ def test_a_network_for_clips_is_trained_attacked_converted_and_given_a_substitut
     assert recalibrate(convert(made, RNT()), parts)(parts[0].x).shape == (10, 4)
     defended = abnn(ResNet3D(depth=10, width=4)(BN(), **ABOUT), made, shape=DATA.shape)
     assert fit(defended, DATA, Standard(), Linf(eps=0.05), schedule, seed=0).model(parts[0].x).shape == (10, 4)
+
+
+READINGS = {  # of ABNN: the authors' code, the abstract, the formula
+    "features": Adaptive(scope="sample"),
+    "statistics": Adaptive(source="statistics", scope="sample"),
+    "formula": Adaptive(scope="channel", affine=False),
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_abnn_takes_a_substitute_for_clips_in_each_reading(reading):
+    few = MovingDigits(train_limit=32, validation_size=0, test_limit=8)
+    given = filmed(seed=1, classes=4)
+    model = abnn(filmed(classes=4), given, READINGS[reading], shape=few.shape)
+    assert len(model.adaptive) == 5  # behind the stem and behind each stage
+    threat, schedule = Linf(eps=0.03), Schedule(epochs=2, batch_size=16, lr=0.05)
+    made = fit(model, few, AlignedBN(), threat, schedule, seed=0).model
+    assert digest(made.substitute.network) == digest(given)
+    assert all((a != b).any() for a, b in zip(made.adaptive.parameters(), model.adaptive.parameters(), strict=True))
+    (part,) = few.test(batch_size=8)
+    assert (made.aligned(part.x).alignment > 0) == (reading == "statistics")
+    noisy = (0.9 * part.x + 0.1 * images(8, few.shape)).requires_grad_()
+    torch.testing.assert_close(fixed_at(made, part.x)(noisy), made.answer(noisy, part.x).logits)
+    grads = [
+        torch.autograd.grad(net(noisy).logsumexp(1).sum(), noisy)[0]
+        for net in (made, detached(made), fixed_at(made, part.x))
+    ]
+    least = 1e-3 * grads[0].abs().amax()  # of what goes through the substitute too, in every frame of every clip
+    assert ((grads[0] - grads[1]).abs() > least).flatten(3).any(3).all()
+    assert all((grad != 0).flatten(3).any(3).all() for grad in grads)
+    found = evaluate(made, [part], AttackPlan(threat, [PGD(steps=2)]))
+    assert found.evaluation.coupled == (reading == "formula")
 
 
 def test_convolutions_over_time_are_never_laid_out_as_pictures():

@@ -188,6 +188,21 @@ def test_every_kind_of_layernorm_is_converted_where_its_channels_are():
     assert unmapped(nw.convert(model, "rmsnorm"))["tokens"] == "bias dropped"
 
 
+def test_a_layernorm_over_the_channels_of_clips_is_converted_too():
+    class OfClips(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+
+    class OfFrames(OfClips):
+        def forward(self, x):
+            return super().forward(x.flip(2))
+
+    model = nn.Sequential(nn.Conv3d(1, 8, 1), OfClips(8), OfFrames(8))
+    new = nw.convert(model, "gn")
+    assert [type(layer).__name__ for layer in new] == ["Conv3d", "GroupNorm", "OfFrames"]
+    assert new(torch.rand(2, 1, 4, 5, 5)).shape == (2, 8, 4, 5, 5)
+
+
 def test_there_and_back_loads_the_same_keys():
     model = small("vit")
     back = nw.convert(nw.convert(model, "dyt"), "layernorm2d")

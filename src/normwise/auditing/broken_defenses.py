@@ -20,6 +20,7 @@ from ..types import Images, Logits
 from ..utils.model_state import copied, set_mode
 
 LEVELS = 8
+_TRACKING = StatNorm | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class Cut(nn.Module):
@@ -44,7 +45,9 @@ class Blocks(nn.Module):
     """As JPEG does: the mean of each block of 2 x 2 pixels is rounded finely, what differs from it coarsely."""
 
     def forward(self, x: Images) -> Images:
-        mean = F.interpolate(F.avg_pool2d(x, 2, ceil_mode=True), scale_factor=2.0)[..., : x.shape[-2], : x.shape[-1]]
+        planes = x.reshape(len(x), -1, *x.shape[-2:])  # each frame of a clip by itself
+        mean = F.interpolate(F.avg_pool2d(planes, 2, ceil_mode=True), scale_factor=2.0)
+        mean = mean[..., : x.shape[-2], : x.shape[-1]].reshape(x.shape)
         return (32 * mean).round() / 32 + (LEVELS * (x - mean)).round() / LEVELS
 
 
@@ -97,7 +100,7 @@ class _AlwaysTraining(nn.Module):
 
     def forward(self, x: Images) -> Logits:
         for module in self.inner.modules():
-            if isinstance(module, StatNorm | nn.BatchNorm2d):
+            if isinstance(module, _TRACKING):
                 module.train()
         logits: Tensor = self.inner(x)
         return logits
@@ -109,7 +112,7 @@ class _Updating(nn.Module):
     def __init__(self, model: nn.Module, momentum: float = 0.05) -> None:
         super().__init__()
         self.inner, self.momentum = copied(model), momentum
-        norms = [m for m in self.inner.modules() if isinstance(m, StatNorm | nn.BatchNorm2d)]
+        norms = [m for m in self.inner.modules() if isinstance(m, _TRACKING)]
         if not norms:
             raise ValueError("this broken defence moves running statistics; got a network without any")
         norms[0].register_forward_pre_hook(self._move)
@@ -221,7 +224,7 @@ class _WholeNumbers(nn.Module):
         self.inner = copied(model)
         with torch.no_grad():
             for layer in self.inner.modules():
-                if isinstance(layer, nn.Conv2d | nn.Linear):
+                if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear):
                     layer.weight.copy_(_in_8_bits(layer.weight[None])[0])
                     layer.register_forward_hook(_answer_in_8_bits)
 

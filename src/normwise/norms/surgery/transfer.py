@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -52,17 +53,16 @@ def replaceable(layer: nn.Module) -> int | None:
 def _channels_first(layer: nn.Module) -> bool:
     """Whether a kind derived from LayerNorm does over the second axis what LayerNorm does over the last, as timm's LayerNorm2d.
 
-    Measured, on a copy with weights away from their start.
+    Measured, on a copy with weights away from their start, for images and for clips.
     """
     if not isinstance(layer, nn.LayerNorm) or len(layer.normalized_shape) != 1 or layer._modules or "forward" in vars(layer):
         return False
-    copy, x = _shaken(layer, (3, 3))
-    try:
-        with torch.no_grad():
+    for shape in ((3, 3), (3, 3, 3)):
+        copy, x = _shaken(layer, shape)
+        with suppress(Exception), torch.no_grad():  # one made for the other takes none of these
             y = nn.LayerNorm.forward(copy, x.movedim(1, -1)).movedim(-1, 1)
             return torch.allclose(copy(x.clone()), y, rtol=1e-3, atol=1e-4)
-    except Exception:
-        return False
+    return False
 
 
 def _activated(layer: nn.Module) -> bool:
