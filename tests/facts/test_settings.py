@@ -1,8 +1,12 @@
 """Settings: words are checked wherever a choice is made, numbers are plain, and a network is known by more than its weights."""
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import fields
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal, get_origin, get_type_hints
 
 import jaxtyping
@@ -126,6 +130,48 @@ def test_networks_are_told_apart_by_code_and_hooks_and_not_by_what_a_pass_left_b
     hooked.register_forward_hook(lambda module, given, answer: -answer)
     assert len({settings_of(one) for one in (Signed(), Edited(), hooked)}) == 3
     assert settings_of(Signed(seen=torch.zeros(5, 7))) == settings_of(Signed(seen=torch.ones(5, 7)))
+
+
+CLASS = """
+class Edited(Signed):
+    scale = 1
+    kinds = frozenset({"a", "b", "c"})
+    kind = torch.relu
+    @staticmethod
+    def bent(z): return z.relu()
+    @classmethod
+    def turned(cls, z): return z.sin()
+    @property
+    def sign(self): return 3
+    @cached_property
+    def shift(self): return 4
+    def forward(self, x, times=5): return self.sign * self.scale * self.bent(x)
+"""
+EDITS = [
+    "",
+    ("= 1", "= 2"),
+    ("torch.relu", "torch.tanh"),
+    ("z.relu", "z.tanh"),
+    ("z.sin", "z.cos"),
+    ("3", "-3"),
+    ("4", "-4"),
+]
+EDITS += [("=5", "=6"), ("x)\n", "-x)\n"), ('"a"', '"d"')]
+
+
+def settings_of_class(edit):
+    names = {"Signed": Signed, "torch": torch, "cached_property": cached_property, "__name__": __name__}
+    exec(CLASS.replace(*edit) if edit else CLASS, names)
+    return settings_of(names["Edited"]())
+
+
+def test_whatever_a_class_defines_is_part_of_its_code_and_the_same_in_every_process():
+    seen = [settings_of_class(edit) for edit in EDITS]
+    assert len({*seen}) == len(EDITS)
+    call = "from test_settings import *; print(*map(settings_of_class, EDITS))"
+    here = {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), "PYTHONHASHSEED": "1"}
+    told = subprocess.run([sys.executable, "-c", call], env=os.environ | here, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == seen
 
 
 class Augmented(torch.utils.data.Dataset):
