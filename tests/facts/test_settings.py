@@ -26,6 +26,7 @@ from normwise.threats import THREATS
 from normwise.training.recipes import RECIPES, Standard
 from normwise.utils.batches import as_batches
 from normwise.utils.hashing import settings_of
+from normwise.utils.model_state import copied
 from worlds import THREAT, Small, batches, images, labels, trained
 
 
@@ -172,6 +173,11 @@ def test_whatever_a_class_defines_is_part_of_its_code_and_the_same_in_every_proc
     here = {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), "PYTHONHASHSEED": "1"}
     told = subprocess.run([sys.executable, "-c", call], env=os.environ | here, capture_output=True, text=True, check=True)
     assert told.stdout.split() == seen
+
+
+def test_what_is_compiled_is_the_same_in_every_copy_and_process():
+    one, other = (torch.compile(Signed(held=1)) for _ in range(2))
+    assert settings_of(one) == settings_of(other) == settings_of(copied(one)) != settings_of(torch.compile(Signed(held=2)))
 
 
 class Augmented(torch.utils.data.Dataset):

@@ -191,6 +191,7 @@ class _Run:
                 {**plain(one), "label": name} for one, name in zip(plan.strongest, labels(plan.strongest), strict=True)
             ],
             goal=plan.goal,
+            speed=plain(plan.speed),
             seed=plan.seed,
             n=len(rows.y),
             batch_size=prepared.size,

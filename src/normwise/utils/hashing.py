@@ -26,7 +26,8 @@ def settings_of(model: nn.Module) -> str:
     """
     told = [repr(model)]
     for name, module in model.named_modules():
-        held = {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
+        compiled = "_orig_mod" in module._modules  # what torch.compile keeps beside it is of this process alone
+        held = {} if compiled else {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
         told.append(f"{name} {_code_of_class(module.__class__)} {_text(held)} {_text(hooks)}")
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", "\n".join(told))
