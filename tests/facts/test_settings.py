@@ -4,7 +4,7 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, get_origin, get_type_hints
@@ -17,8 +17,12 @@ from torch import nn
 
 from normwise import FGSM, PGD, AttackPlan, Batch, FitOptions, Linf, Schedule, evaluate, fit
 from normwise.attacks import ATTACKS
-from normwise.data import DATA
+from normwise.auditing.auditor import Audit
+from normwise.data import DATA, find
 from normwise.evaluation.acceleration import Speed
+from normwise.experiments.experiment import Experiment
+from normwise.experiments.grid import Bench
+from normwise.experiments.improve import Improve
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.registry import as_json, digest_text, plain
@@ -27,6 +31,7 @@ from normwise.training.recipes import RECIPES, Standard
 from normwise.utils.batches import as_batches
 from normwise.utils.hashing import settings_of
 from normwise.utils.model_state import copied
+from normwise.utils.run_folder import BEGAN, check_folder, keep_settings, same_settings
 from worlds import THREAT, Small, batches, images, labels, trained
 
 
@@ -175,6 +180,33 @@ def test_whatever_a_class_defines_is_part_of_its_code_and_the_same_in_every_proc
     assert told.stdout.split() == seen
 
 
+@pytest.mark.parametrize(
+    "e", [Experiment(), Bench(), Improve(model="no:network"), Audit(model="no:network")], ids=lambda e: type(e).__name__
+)
+@pytest.mark.parametrize("split", ["test", "training"])
+def test_a_folder_of_other_data_of_the_same_name_is_refused(e, split, tmp_path):
+    path, folder = tmp_path / "d.npz", tmp_path / "run"
+
+    def given(changed=""):
+        x = {one: images(12, seed=len(one)) * (one != changed) for one in ("test", "training")}
+        y = labels(12)
+        np.savez(path, x_train=x["training"], y_train=y, x_test=x["test"], y_test=y)
+        return replace(e, data=find(str(path)))
+
+    keep_settings(given(), folder)
+    assert same_settings(given(), folder)
+    if isinstance(e, Audit) and split == "training":
+        return
+    assert not same_settings(given(split), folder)
+    with pytest.raises(
+        ValueError, match=f"began with other data: {split} images of .*d.npz have changed since; give another"
+    ):
+        check_folder(given(split), folder)
+    (folder / BEGAN).unlink()  # of before it was kept
+    assert same_settings(given(split), folder)
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch warns of while it compiles is its own
 def test_what_is_compiled_is_the_same_in_every_copy_and_process():
     one, other = (torch.compile(Signed(held=1)) for _ in range(2))
     assert settings_of(one) == settings_of(other) == settings_of(copied(one)) != settings_of(torch.compile(Signed(held=2)))

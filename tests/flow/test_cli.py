@@ -711,7 +711,7 @@ def test_several_devices_share_an_audit(place, tmp_path):
     done(*words, "--out", tmp_path / "one")
     two, one = (json.loads((tmp_path / name / "audit.json").read_text()) for name in ("two", "one"))
     assert all(two[key] == one[key] for key in one.keys() - {"seconds", "provenance"})
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"audit.html", "audit.json", "config.yaml"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"audit.html", "audit.json", "began.json", "config.yaml"}
 
 
 @pytest.mark.slow  # three start-ups of torch; that processes train as one, test_distributed sees

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
@@ -86,6 +86,8 @@ class Audit:
     device: str = "auto"
     devices: int = 1
     threads: int = 0
+
+    marked: ClassVar = ("test",)
 
     def __post_init__(self) -> None:
         check_running(self)
