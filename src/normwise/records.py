@@ -99,6 +99,7 @@ class Evaluation:
     rows that it broke and no search by gradient did (of coupled rows, by how many fell in the best batch); empty unless both kinds
     searched. `standing` has one
     character per image in the order of the batches, 1 where it is robust and 0 where not; empty for coupled images, and beyond 10,000.
+    `speed` is what made the search faster (`Speed`); empty where nobody recorded it.
     """
 
     model: str
@@ -133,6 +134,7 @@ class Evaluation:
     norms: dict[str, int] = field(default_factory=dict)
     beyond_gradients: dict[str, int] = field(default_factory=dict)
     standing: str = ""
+    speed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         left, lost = (self.standing.count(one) for one in "10")

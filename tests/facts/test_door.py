@@ -110,6 +110,12 @@ def test_an_attack_alone_returns_images():
     assert (x_adv - X).abs().max() <= 0.05 + 1e-6
     assert nw.attack(MODEL, X[:1], Y[:1], THREAT).shape == X[:1].shape
     plan = nw.AttackPlan(THREAT, [nw.FGSM(), nw.PGD(steps=5)], goal="targeted")
+    with pytest.raises(ValueError, match="seed is given beside a plan, which has its own; give it in the plan"):
+        nw.attack(MODEL, X, Y, plan, seed=0)
+    weak, strong = nw.PGD(steps=1), nw.PGD(steps=5)
+    both, every = nw.AttackPlan(THREAT, [weak], strongest=[strong]), nw.AttackPlan(THREAT, [weak, strong])
+    assert nw.attack(MODEL, X, Y, both).equal(nw.attack(MODEL, X, Y, every))
+    assert not nw.attack(MODEL, X, Y, both).equal(nw.attack(MODEL, X, Y, nw.AttackPlan(THREAT, [weak])))
     assert ((nw.attack(MODEL, X, Y, plan) - X).abs().amax() - THREAT.eps).abs() < 1e-6
 
 

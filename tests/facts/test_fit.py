@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from normwise.models import checkpoints
 from normwise.models.nfresnet import ScaledStdConv2d
 from normwise.norms import GN, MBN, RNT
+from normwise.norms.surgery.adaptation import with_share
 from normwise.norms.surgery.conversion import convert
 from normwise.norms.surgery.trainable import only
 from normwise.norms.surgery.unmapped import unmapped
@@ -377,6 +378,9 @@ def test_the_state_of_another_version_is_refused(tmp_path):
     options = {"seed": 0, "options": FitOptions(folder=tmp_path)}
     fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=1, batch_size=16, lr=0.1), **options)
     saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    del saved["about"]["code or attributes of the model"]
+    torch.save(saved, tmp_path / "last.pt")  # of before it was kept
+    fit(trained(), DATA, Standard(), Linf(), Schedule(epochs=1, batch_size=16, lr=0.1), **options)
     del saved["state"]["top"]
     torch.save(saved, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="another version of normwise wrote it"):
@@ -393,13 +397,14 @@ def test_the_state_of_another_version_is_refused(tmp_path):
         ({"seed": 1}, "seed was 0, not 1"),
         ({"data": Stripes(validation_size=12)}, "data was "),
         ({"model": trained(seed=1)}, "model was "),
+        ({"model": with_share(trained(), 0.5)}, "code or attributes of the model was "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_state_of_another_training_is_refused_and_what_differs_is_named(tmp_path, changed, told):
     run = {"model": trained(), "data": DATA, "recipe": Standard(), "threat": Linf(eps=0.1), "seed": 0}
     run |= {"schedule": Schedule(epochs=1, batch_size=16, lr=0.1), "options": FitOptions(folder=tmp_path)}
-    first = fit(**run).model
+    first = fit(**run | {"model": trained().train()}).model  # in another mode it is the same
     assert digest(fit(**run | {"options": FitOptions(folder=tmp_path, card={"another": "card"})}).model) == digest(first)
     before = (tmp_path / "last.pt").read_bytes()
     with pytest.raises(ValueError, match=f"last.pt cannot be resumed .*{told}.*; give another folder, or delete it"):

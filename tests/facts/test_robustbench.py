@@ -6,6 +6,7 @@ import json
 import pytest
 
 from normwise.attacks import AutoAttack, Square
+from normwise.evaluation.acceleration import Speed
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.sanity_checks import crafted_elsewhere
 from normwise.experiments import leaderboard
@@ -20,13 +21,13 @@ KEYS += ["clean_acc", "reported", "autoattack_acc", "unreliable"]
 QUICK = AutoAttack(steps=5, queries=20)
 
 
-def judged(model=None, attacks=(QUICK,)):
+def judged(model=None, attacks=(QUICK,), give_up=False):
     """An evaluation by a quick AutoAttack, recorded as if it had been the published one."""
     model = model or balanced()
     e = evaluate(model, agreeing(model, batches(3)), THREAT, attacks).named("", {"name": "cifar10"}).evaluation
     scores = {name.removesuffix("-steps5-queries20"): score for name, score in e.per_attack.items()}
     recorded = [plain(AutoAttack()) if attack == plain(QUICK) else attack for attack in e.attacks]
-    return dataclasses.replace(e, per_attack=scores, attacks=recorded)
+    return dataclasses.replace(e, per_attack=scores, attacks=recorded, speed=e.speed | {"give_up": give_up})
 
 
 def test_an_entry_is_written_as_the_leaderboard_stores_it():
@@ -53,6 +54,14 @@ def test_a_lower_accuracy_by_another_attack_is_external_and_coupled_rows_are_unr
     coupled = leaderboard.entry(judged(Neighbours(balanced())))
     assert coupled.unreliable
     assert "coupled" in coupled.footnote
+
+
+def test_searches_that_may_give_up_are_told():
+    assert judged(give_up=True).speed == plain(Speed())  # as it was evaluated
+    for record in (judged(give_up=True), dataclasses.replace(judged(), speed={})):  # and of before it was recorded
+        found = leaderboard.entry(record)
+        assert (found.unreliable, found.footnote) == (False, leaderboard.GAVE_UP)
+    assert leaderboard.entry(judged()).footnote is None
 
 
 def test_their_files_are_read_and_others_refused(tmp_path):

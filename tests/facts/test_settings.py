@@ -1,8 +1,12 @@
 """Settings: words are checked wherever a choice is made, numbers are plain, and a network is known by more than its weights."""
 
+import os
 import random
-from dataclasses import fields
-from functools import partial
+import subprocess
+import sys
+from dataclasses import fields, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal, get_origin, get_type_hints
 
 import jaxtyping
@@ -13,8 +17,12 @@ from torch import nn
 
 from normwise import FGSM, PGD, AttackPlan, Batch, FitOptions, Linf, Schedule, evaluate, fit
 from normwise.attacks import ATTACKS
-from normwise.data import DATA
+from normwise.auditing.auditor import Audit
+from normwise.data import DATA, find
 from normwise.evaluation.acceleration import Speed
+from normwise.experiments.experiment import Experiment
+from normwise.experiments.grid import Bench
+from normwise.experiments.improve import Improve
 from normwise.models import MODELS
 from normwise.norms import NORMS
 from normwise.registry import as_json, digest_text, plain
@@ -22,6 +30,8 @@ from normwise.threats import THREATS
 from normwise.training.recipes import RECIPES, Standard
 from normwise.utils.batches import as_batches
 from normwise.utils.hashing import settings_of
+from normwise.utils.model_state import copied
+from normwise.utils.run_folder import BEGAN, check_folder, keep_settings, same_settings
 from worlds import THREAT, Small, batches, images, labels, trained
 
 
@@ -126,6 +136,80 @@ def test_networks_are_told_apart_by_code_and_hooks_and_not_by_what_a_pass_left_b
     hooked.register_forward_hook(lambda module, given, answer: -answer)
     assert len({settings_of(one) for one in (Signed(), Edited(), hooked)}) == 3
     assert settings_of(Signed(seen=torch.zeros(5, 7))) == settings_of(Signed(seen=torch.ones(5, 7)))
+
+
+CLASS = """
+class Edited(Signed):
+    scale = 1
+    kinds = frozenset({"a", "b", "c"})
+    kind = torch.relu
+    @staticmethod
+    def bent(z): return z.relu()
+    @classmethod
+    def turned(cls, z): return z.sin()
+    @property
+    def sign(self): return 3
+    @cached_property
+    def shift(self): return 4
+    def forward(self, x, times=5): return self.sign * self.scale * self.bent(x)
+"""
+EDITS = [
+    "",
+    ("= 1", "= 2"),
+    ("torch.relu", "torch.tanh"),
+    ("z.relu", "z.tanh"),
+    ("z.sin", "z.cos"),
+    ("3", "-3"),
+    ("4", "-4"),
+]
+EDITS += [("=5", "=6"), ("x)\n", "-x)\n"), ('"a"', '"d"')]
+
+
+def settings_of_class(edit):
+    names = {"Signed": Signed, "torch": torch, "cached_property": cached_property, "__name__": __name__}
+    exec(CLASS.replace(*edit) if edit else CLASS, names)
+    return settings_of(names["Edited"]())
+
+
+def test_whatever_a_class_defines_is_part_of_its_code_and_the_same_in_every_process():
+    seen = [settings_of_class(edit) for edit in EDITS]
+    assert len({*seen}) == len(EDITS)
+    call = "from test_settings import *; print(*map(settings_of_class, EDITS))"
+    here = {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), "PYTHONHASHSEED": "1"}
+    told = subprocess.run([sys.executable, "-c", call], env=os.environ | here, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == seen
+
+
+@pytest.mark.parametrize(
+    "e", [Experiment(), Bench(), Improve(model="no:network"), Audit(model="no:network")], ids=lambda e: type(e).__name__
+)
+@pytest.mark.parametrize("split", ["test", "training"])
+def test_a_folder_of_other_data_of_the_same_name_is_refused(e, split, tmp_path):
+    path, folder = tmp_path / "d.npz", tmp_path / "run"
+
+    def given(changed=""):
+        x = {one: images(12, seed=len(one)) * (one != changed) for one in ("test", "training")}
+        y = labels(12)
+        np.savez(path, x_train=x["training"], y_train=y, x_test=x["test"], y_test=y)
+        return replace(e, data=find(str(path)))
+
+    keep_settings(given(), folder)
+    assert same_settings(given(), folder)
+    if isinstance(e, Audit) and split == "training":
+        return
+    assert not same_settings(given(split), folder)
+    with pytest.raises(
+        ValueError, match=f"began with other data: {split} images of .*d.npz have changed since; give another"
+    ):
+        check_folder(given(split), folder)
+    (folder / BEGAN).unlink()  # of before it was kept
+    assert same_settings(given(split), folder)
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch warns of while it compiles is its own
+def test_what_is_compiled_is_the_same_in_every_copy_and_process():
+    one, other = (torch.compile(Signed(held=1)) for _ in range(2))
+    assert settings_of(one) == settings_of(other) == settings_of(copied(one)) != settings_of(torch.compile(Signed(held=2)))
 
 
 class Augmented(torch.utils.data.Dataset):

@@ -40,6 +40,12 @@ def test_networks_are_audited_once_each_and_shown_together(place, tmp_path, monk
     assert before == after
     assert not (tmp_path / "all/cells/rnt/parts").exists()
     assert [(part.name, part.state) for part in status(tmp_path / "all").parts] == [(name, "done") for name in names]
+    other = json.loads((tmp_path / "all/cells/rnt/audit.json").read_text()) | {"digest": "of other weights"}
+    (tmp_path / "all/cells/rnt/audit.json").write_text(json.dumps(other))
+    done("audit", "--config", tmp_path / "all/config.yaml", "--out", tmp_path / "all")
+    assert json.loads((tmp_path / "all/cells/rnt/audit.json").read_text())["digest"] == found[1]["digest"]
+    after = [(tmp_path / f"all/cells/{name}/audit.json").stat().st_mtime_ns for name in names]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
     (tmp_path / "all/cells/rnt/audit.json").unlink()
     shutil.rmtree(tmp_path / "all/cells/bn~2")
     assert [part.state for part in status(tmp_path / "all").parts] == ["done", "waiting", "waiting"]

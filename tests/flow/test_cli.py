@@ -32,7 +32,7 @@ from torch import nn
 
 import normwise
 from normwise.__main__ import main
-from normwise.auditing.auditor import Claim, _asked_already
+from normwise.auditing.auditor import Claim, asked_already
 from normwise.auditing.checks.record import read
 from normwise.cli.examples import EXAMPLES
 from normwise.cli.progress import bar
@@ -44,6 +44,7 @@ from normwise.records import read_result
 from normwise.registry import plain
 from normwise.threats import Linf
 from normwise.types import silent
+from normwise.utils.model_state import Identity
 from normwise.utils.run_folder import keep_settings
 from worlds import some
 
@@ -223,12 +224,11 @@ def test_an_audit_leaves_a_page_and_several_stand_on_one():
     assert done("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one") == said  # it is read, and not made again
     assert Path("OUT/one/audit.json").read_text() == before
     ended = read(Path("OUT/one/audit.json"))
-    about = {"digest": ended.digest, "settings": ended.settings}
-    asked = [_asked_already(ended, about, claim) for claim in (Claim(0.9), Claim(0.8), Claim(0.9, {"n": 5}))]
-    assert asked == [True, False, False]  # of a claim's file that has changed the audit is another one
-    assert not any(
-        _asked_already(ended, about | {name: "other"}, Claim(0.9)) for name in about
-    )  # edited code, other weights
+    about, one = Identity(ended.digest, ended.settings), Path("OUT/one")
+    asked = [asked_already(one, about, claim) for claim in (Claim(0.9), Claim(0.8), Claim(0.9, {"n": 5}))]
+    assert asked == [ended, None, None]  # of a claim's file that has changed the audit is another one
+    for other in ({"digest": "other"}, {"settings": "other"}):  # other weights, edited code
+        assert asked_already(one, about._replace(**other), Claim(0.9)) is None
     Path("OUT/one/audit.json").write_text(before.replace('"verdict"', '"verdicts"'))
     broken = say("audit", "run", *few, "--claim", 0.9, "--out", "OUT/one")
     assert (broken.status, "OUT/one/audit.json is not the record of an audit" in broken.err) == (2, True)
@@ -711,7 +711,7 @@ def test_several_devices_share_an_audit(place, tmp_path):
     done(*words, "--out", tmp_path / "one")
     two, one = (json.loads((tmp_path / name / "audit.json").read_text()) for name in ("two", "one"))
     assert all(two[key] == one[key] for key in one.keys() - {"seconds", "provenance"})
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"audit.html", "audit.json", "config.yaml"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"audit.html", "audit.json", "began.json", "config.yaml"}
 
 
 @pytest.mark.slow  # three start-ups of torch; that processes train as one, test_distributed sees

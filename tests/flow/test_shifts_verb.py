@@ -20,6 +20,7 @@ from test_cli import done, say
 
 from normwise.data import CORRUPTIONS, Digits
 from normwise.data.corruptions import corrupted
+from normwise.evaluation.shifts.run import Shifts, run_shifts
 from normwise.models.loading import load
 from normwise.norms.surgery.adaptation import with_share
 
@@ -37,6 +38,21 @@ def net():
     return nn.Sequential(nn.Conv2d(1, 4, 3), Rectified(4), nn.Flatten(), nn.Linear(144, 10))
 """
 
+SIGNED = """
+from torch import nn
+
+class Signed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sign, self.linear = 1, nn.Linear(64, 10)
+        nn.init.eye_(self.linear.weight)
+
+    def forward(self, x):
+        return self.sign * self.linear(x.flatten(1))
+
+network = Signed().eval()
+"""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -45,6 +61,7 @@ def place(tmp_path_factory):
     done("train", *SMALL, "--out", place / "bn")
     done("train", *SMALL, "--norm", "gn", "--norm.groups", 2, "--out", place / "gn")
     (place / "rectified.py").write_text(RECTIFIED)
+    (place / "signed.py").write_text(SIGNED)
     return place
 
 
@@ -108,6 +125,17 @@ def test_the_record_holds_what_asking_the_networks_gives():
     assert not re.search(r"(src|href)=\"https?:", page)
     assert "normwise audit" in page
     assert {path.name for path in Path("OUT/figures").iterdir()} >= {"severity.svg", "alpha.svg"}
+
+
+def test_cells_of_a_network_of_equal_weights_are_not_taken_for_its_own():
+    settings = Shifts(models=("signed:network",), kinds=("contrast",), severities=(1,), adapt=(), rows=50, device="cpu")
+    first = run_shifts(settings, Path("signed"))
+    sys.modules["signed"].network.sign = -1
+    assert (
+        run_shifts(settings, Path("signed"))["networks"]
+        == run_shifts(settings, Path("fresh"))["networks"]
+        != first["networks"]
+    )
 
 
 def test_a_killed_run_goes_on_to_the_same_record():

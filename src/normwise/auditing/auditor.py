@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
@@ -31,8 +31,7 @@ from ..threats import THREATS, Linf, Normalized
 from ..types import Batch, Data, Report, ThreatModel, check_threat, silent
 from ..utils.batches import Rows, as_batches, sizes_of
 from ..utils.forward import in_time, until
-from ..utils.hashing import settings_of
-from ..utils.model_state import device_of, digest, moved, running
+from ..utils.model_state import Identity, device_of, identity, moved, running
 from ..utils.per_row import first_rows
 from ..utils.run import check_running, set_up_device
 from ..utils.run_folder import check_folder, keep_settings
@@ -87,6 +86,8 @@ class Audit:
     device: str = "auto"
     devices: int = 1
     threads: int = 0
+
+    marked: ClassVar = ("test",)
 
     def __post_init__(self) -> None:
         check_running(self)
@@ -157,8 +158,8 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     named = _named(settings)
     loaded = load(*named)
     model = moved(loaded.model, device)
-    about = {"digest": digest(model), "settings": settings_of(model)}
-    if (folder / RECORD).is_file() and _asked_already(ended := read(folder / RECORD), about, claim):
+    about = identity(model)
+    if ended := asked_already(folder, about, claim):
         return ended
     batches = first_rows(settings.data.test(batch_size=min(settings.batch_size, settings.rows)), settings.rows)
     _together(model, batches[0])
@@ -171,7 +172,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         declares=(*settings.declares, *claim.declares),
         twin=moved(twins[0].model, device) if twins else trained_twin(mine, folder / PARTS, report),
         victims=settings.victims,
-        elsewhere=partial(in_a_process, named, str(device), about["digest"]),
+        elsewhere=partial(in_a_process, named, str(device), about.digest),
         budget=settings.budget - (time.monotonic() - started) / 60,
         at_once=settings.at_once,
         groups=groups_of(settings.data, sum(sizes_of(batches))),
@@ -186,7 +187,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
         lambda text: report(text, len(CHECKS), len(CHECKS)),
     ):
         made = audit(model, batches, settings.threat, claim=claim.share, seed=settings.seed, options=options)
-    described: dict[str, Any] = about | {
+    described: dict[str, Any] = about._asdict() | {
         "model": settings.model,
         "data": data,
         "claimed_under": dict(claim.under) or made.claimed_under,
@@ -197,14 +198,12 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     return made
 
 
-def _asked_already(ended: Audited, about: Mapping[str, str], claim: Claim) -> bool:
-    """Whether an audit was of this network and this claim, whose file may have changed."""
-    same = claim.share is None or claim.share == ended.claimed_accuracy
-    return (
-        all(getattr(ended, name) == value for name, value in about.items())
-        and same
-        and (not claim.under or plain(dict(claim.under)) == plain(ended.claimed_under))
-    )
+def asked_already(folder: Path, about: Identity, claim: Claim) -> Audited | None:
+    """The finished audit of a folder, if it was of this network and this claim, whose file may have changed."""
+    ended = read(folder / RECORD) if (folder / RECORD).is_file() else None
+    if ended is None or about != (ended.digest, ended.settings) or claim.share not in (None, ended.claimed_accuracy):
+        return None
+    return ended if not claim.under or plain(dict(claim.under)) == plain(ended.claimed_under) else None
 
 
 def _named(settings: Audit) -> tuple[str, str, int]:

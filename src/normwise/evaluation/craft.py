@@ -22,22 +22,24 @@ def attack(
     threat: ThreatModel | AttackPlan,
     by: Attack | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Images:
     """Search for images in `threat.around(x)` that the model misclassifies; returns them, on the model's device.
 
     x are images (b, c, ...) with pixels in [0, 1], y their labels (b,). `by` is the attack (None: PGD-20). Or `threat` is an
-    `AttackPlan` with one attack or several, and with a class to reach, if one is wanted. Whether rows are coupled is measured first;
+    `AttackPlan` with one attack or several, the strongest among them, with a seed, and with a class to reach, if one is wanted. Whether rows are coupled is measured first;
     coupled rows are attacked as one batch. The model is left as it was. Whether an image is misclassified is for the model to say, or
     for `evaluate`, which checks. Raises ValueError as `evaluate` does.
     """
     plan = planned(threat, by or (None if isinstance(threat, AttackPlan) else PGD()))
-    plan = plan if isinstance(threat, AttackPlan) else replace(plan, seed=seed)
+    if seed is not None and isinstance(threat, AttackPlan):
+        raise ValueError("seed is given beside a plan, which has its own; give it in the plan")
+    plan = plan if seed is None else replace(plan, seed=seed)
     batch = Batch(x.to(device_of(model)), y.to(device_of(model)), y)
     with running(model, plan.mode):
         prepared = prepare(model, [batch], replace(plan, stateful="restore", speed=EAGER))
         search = plan.search(not prepared.coupling.coupled, prepared.predictor.draws == 1)
-        one = plan.attacks[0] if len(plan.attacks) == 1 else worst_case(*plan.attacks)  # type: ignore[arg-type]
+        one = plan.every[0] if len(plan.every) == 1 else worst_case(*plan.every)  # type: ignore[arg-type]
         return one(
             model, batch.x, prepared.aims[0], plan.threat, generator=generator(plan.seed, "attack"), search=search
         ).x_adv

@@ -21,8 +21,8 @@ from ..seeding import generator
 from ..types import Attack, Batch, Report, ThreatModel, silent
 from ..utils import intervals
 from ..utils.batches import Chosen, Rows, as_batches
-from ..utils.hashing import mark_of, settings_of
-from ..utils.model_state import answer_for_good, copied, digest, running
+from ..utils.hashing import mark_of
+from ..utils.model_state import answer_for_good, copied, identity, refuse_lazy, running
 from ..utils.per_row import bits
 from .batch import CLEAN, PROTOCOL, WORST, Outcome, RowOutcomes, attack_batch, broken_by
 from .coupling import Coupling
@@ -112,14 +112,13 @@ def _begun(
     model: nn.Module, batches: Sequence[Batch], plan: AttackPlan, craft_on: nn.Module | None, coupling: Coupling | None
 ) -> Iterator[_Run]:
     """An evaluation under way, with the networks in the plan's mode."""
-    before = digest(model)
+    refuse_lazy(model)
     scored = copied(model) if plan.stateful == "sequence" else model
     with running(scored, plan.mode), running(craft_on or scored, plan.mode):
-        whose = f"{before} {settings_of(scored)}"
+        whose = identity(scored)
         prepared = prepare(scored, batches, plan, craft_on, coupling)
-        held = prepared.digests()
-        crafted = f"{held[-1]} {settings_of(craft_on)}" if craft_on is not None else whose
-        yield _Run(plan, batches, prepared, {"model": whose, CRAFTED: crafted}, before, held)
+        networks = {"model": str(whose), CRAFTED: str(identity(craft_on) if craft_on is not None else whose)}
+        yield _Run(plan, batches, prepared, networks, whose.digest, prepared.digests())
 
 
 @dataclass
@@ -192,6 +191,7 @@ class _Run:
                 {**plain(one), "label": name} for one, name in zip(plan.strongest, labels(plan.strongest), strict=True)
             ],
             goal=plan.goal,
+            speed=plain(plan.speed),
             seed=plan.seed,
             n=len(rows.y),
             batch_size=prepared.size,

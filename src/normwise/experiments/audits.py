@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..auditing.auditor import Audit, run_audit
+from ..auditing.auditor import Audit, asked_already, read_claim, run_audit
 from ..config import choice
 from ..evaluation.store import PARTS
 from ..models.loading import load
 from ..report import audit
 from ..types import Report, silent
+from ..utils.model_state import identity
 from ..utils.run_folder import check_folder, keep_settings
 from .backends import BACKENDS, Backend, Processes
 from .evaluation_run import clear
@@ -78,10 +79,14 @@ def run_audits(settings: Audits, folder: Path, report: Report) -> Finished:
     check_folder(settings, folder)
     settings.backend.check()
     grid, ended = cells(settings), dict[str, str]()
-    for one in grid.values():  # what cannot be loaded is refused before anything is written
-        load(one.model, views=getattr(one.data, "views", 1))
+    claim, places = read_claim(settings.claim), {name: folder / "cells" / name for name in grid}
+    held = {}
+    for name, one in grid.items():  # what cannot be loaded is refused before anything is written
+        about = identity(load(one.model, views=getattr(one.data, "views", 1)).model)
+        held[name] = asked_already(places[name], about, claim)
     keep_settings(settings, folder)
-    places = {name: folder / "cells" / name for name in grid}
+    for name in [name for name, ended in held.items() if not ended]:
+        (places[name] / audit.RECORD).unlink(missing_ok=True)  # of another network or claim
     jobs = [Job(name, partial(_make, grid[name], there), partial(made, there)) for name, there in places.items()]
     workers = Workers(settings.jobs, settings.backend)
     for name, error in launch(jobs, workers, folder, lambda text: report(text, len(ended), len(grid))):

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -95,6 +95,8 @@ class Experiment:
     devices: int = 1
     threads: int = 0
     tensorboard: bool = False
+
+    marked: ClassVar = ("test", "training")
 
     @property
     def files(self) -> dict[str, Path]:

@@ -80,6 +80,7 @@ class Bench:
     device: str = "auto"
     threads: int = 1
 
+    marked: ClassVar = ("test", "training")
     grows: ClassVar = ("norms", "recipes", "methods", "pretrained", "seeds")  # more of them change no cell
 
     def __post_init__(self) -> None:

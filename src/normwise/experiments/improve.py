@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -39,8 +39,7 @@ from .tuning import Search, Try, Tuning, search
 from .unseen import ROWS, unseen, with_validation
 from .ways import WAYS, Way, against, choose, fitted, near, sentences, verdict, why_not
 
-RECORD = "improve.json"
-GIVEN = "as given"
+RECORD, GIVEN = "improve.json", "as given"
 AFTERWARDS = ("ways", "lose", "budget", "rows")  # no training depends on these: with others, finished ones are used again
 AUDITS = (0.15, 0.25)  # of the budget: for the network as it is given, and for the one chosen
 
@@ -87,6 +86,8 @@ class Improve:
     batch_size: int = 100
     device: str = "auto"
     threads: int = 0
+
+    marked: ClassVar = ("test", "training")
 
     @property
     def files(self) -> dict[str, Path]:
@@ -294,7 +295,6 @@ def _audited(s: Improve, folder: Path, asked: Mapping[str, str], share: float) -
     settings = Audit(**own, batch_size=min(s.batch_size, 32), budget=share * s.budget)
     if folder.exists() and not same_settings(settings, folder):
         shutil.rmtree(folder)
-    if not (folder / "audit.json").exists():
-        run_audit(settings, folder, silent)
-        clear(folder)
+    run_audit(settings, folder, silent)  # a finished one of this network is read
+    clear(folder)
     return dict(json.loads((folder / "audit.json").read_text()))

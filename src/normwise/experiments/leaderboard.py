@@ -12,12 +12,17 @@ from ..report.robustbench import Entry
 
 PUBLISHED = AutoAttack()
 PARTS = PUBLISHED.label
+GAVE_UP = (
+    "searches may have stopped early on images whose margin shrank too slowly, which AutoAttack as published does not do: "
+    "--speed.give_up false."
+)
 
 
 def entry(evaluation: Evaluation, **about: Any) -> Entry:
     """The entry of an evaluation that ran AutoAttack-standard; `about` gives name, link, authors, architecture and so on.
 
-    Rows that are coupled, noise in the model, and images made on another network make it unreliable, and the footnote says so. Raises ValueError for an
+    Rows that are coupled, noise in the model, and images made on another network make it unreliable, and the footnote says so. It also
+    says where searches may have given up, which those of AutoAttack as published do not. Raises ValueError for an
     evaluation without AutoAttack-standard, and for geometries that the leaderboard does not have.
     """
     score, kind = evaluation.per_attack.get(PARTS), evaluation.threat.get("name")
@@ -28,6 +33,7 @@ def entry(evaluation: Evaluation, **about: Any) -> Entry:
         raise ValueError(f"a RobustBench entry needs {PARTS} with its published settings; got {evaluation.attacks}")
     if kind not in ("linf", "l2"):
         raise ValueError(f"RobustBench has linf and l2; got {kind}")
+    patient = evaluation.speed.get("give_up") is False
     worst, eps = evaluation.robust_accuracy.value, evaluation.threat["eps"]
     doubts = [word for word in ("coupled", "random", "stateful") if evaluation.coupling.get(word)]
     notes = [f"rows or answers are {', '.join(doubts)}: AutoAttack assumes that they are not."] if doubts else []
@@ -39,7 +45,7 @@ def entry(evaluation: Evaluation, **about: Any) -> Entry:
         "autoattack_acc": _percent(score.value),
         "external": _percent(worst) if worst < score.value else None,
         "unreliable": bool(notes),
-        "footnote": " ".join(notes) or None,
+        "footnote": " ".join([*notes, *([] if patient else [GAVE_UP])]) or None,
     }
     return Entry(**{**measured, **about})
 

@@ -25,7 +25,7 @@ from ..types import Batch, Data, Recipe, ThreatModel, check_threat, silent
 from ..utils.batches import Rows, input_mismatch
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
-from ..utils.model_state import device_of, digest, moved, running, set_mode
+from ..utils.model_state import device_of, identity, moved, running, set_mode
 from . import schedule as scheduling
 from .alone import SingleProcess
 from .loaders import as_data
@@ -265,13 +265,15 @@ class _Run:
         self.state.seconds, self.clock = self.state.seconds + now - self.clock, now
 
     def _about(self) -> dict[str, Any]:
-        """What is trained, on what and how: the untrained model and the first batch by their digests."""
+        """What is trained, on what and how: the untrained model, in whatever mode it is given, and the first batch by their digests."""
         with drawing(derive(self.seed, "first")):  # a DataLoader shuffles by torch's own random state
             first = next(
                 iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0)))
             )
         told = {name: getattr(self, name) for name in ("recipe", "threat", "schedule", "seed")}
-        return told | {"data": mark_of(first), "model": digest(self.plain)}
+        with running(self.plain, "train"):
+            model = identity(self.plain)
+        return told | {"data": mark_of(first), "model": model.digest, "code or attributes of the model": model.settings}
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}

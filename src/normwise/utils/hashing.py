@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache, partial
+from functools import cache, cached_property, partial, partialmethod
 from pathlib import Path
-from types import CellType, CodeType, FunctionType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,12 +21,13 @@ FEW = 16  # values of a tensor that is no buffer: a mean, a temperature; larger 
 def settings_of(model: nn.Module) -> str:
     """A digest of what a model is beside its weights: its modules, as they print themselves, their code, and what they hold.
 
-    The code is that of classes, but for torch's and this package's, and of functions that a module holds. What these call in turn
-    is not looked at.
+    The code is that of classes, with their constants, but for torch's and this package's, and of functions that a module holds. What
+    these call in turn is not looked at.
     """
     told = [repr(model)]
     for name, module in model.named_modules():
-        held = {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
+        compiled = "_orig_mod" in module._modules  # what torch.compile keeps beside it is of this process alone
+        held = {} if compiled else {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
         told.append(f"{name} {_code_of_class(module.__class__)} {_text(held)} {_text(hooks)}")
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", "\n".join(told))
@@ -37,15 +39,26 @@ _OF_EVERY_MODULE = vars(nn.Module()).keys() - {"training"}
 
 def _text(value: Any, depth: int = 4) -> str:
     """A value as text that is the same in every process; of what has no such text, its type alone."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype):
         return repr(value)
     if isinstance(value, Tensor):
         return f"{tuple(value.shape)} {bytes_of(value).hex() if value.numel() <= FEW else ''}"
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} {value.tolist() if value.size <= FEW else ''}"
+    if isinstance(value, type | BuiltinFunctionType):
+        return value.__qualname__
     if isinstance(value, FunctionType) and _is_known(value.__module__):
         return f"{value.__module__}.{value.__qualname__}"
     if depth and isinstance(value, FunctionType):
-        return f"{_code(value.__code__)} {_text([value.__defaults__, *map(_content, value.__closure__ or ())], depth - 1)}"
-    if depth and isinstance(value, partial):
+        held = [value.__defaults__, value.__kwdefaults__, *map(_content, value.__closure__ or ())]
+        return f"{_code(value.__code__)} {_text(held, depth - 1)}"
+    if isinstance(value, staticmethod | classmethod | MethodType):
+        return _text(value.__func__, depth)
+    if isinstance(value, property):
+        return _text([value.fget, value.fset, value.fdel], depth)
+    if isinstance(value, cached_property):
+        return _text(value.func, depth)
+    if depth and isinstance(value, partial | partialmethod):
         return _text([value.func, value.args, value.keywords], depth - 1)
     if depth and isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(_text(one, depth - 1) for one in value))}}}"
@@ -62,8 +75,10 @@ def _is_known(module: str | None) -> bool:
 
 @cache
 def _code_of_class(kind: type) -> str:
-    own = [one for one in kind.__mro__ if not _is_known(one.__module__)]
-    return " ".join(_code(held.__code__) for one in own for held in vars(one).values() if isinstance(held, FunctionType))
+    """What a class defines, and those that it inherits from; of names in double underscores the functions alone."""
+    own = [sorted(vars(one).items()) for one in kind.__mro__ if not _is_known(one.__module__)]
+    kept = [(name, held) for one in own for name, held in one if isinstance(held, FunctionType) or name[:2] != "__"]
+    return " ".join(f"{name} {_text(held)}" for name, held in kept)
 
 
 def _code(code: CodeType) -> str:

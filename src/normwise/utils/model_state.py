@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from operator import is_
 from types import CellType, FunctionType, MethodType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..seeding import draw, drawing
 from ..types import Mode
-from .hashing import bytes_of
+from .hashing import bytes_of, settings_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -200,6 +200,21 @@ def digest(model: nn.Module) -> str:
         sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         sha.update(bytes_of(tensor))
     return sha.hexdigest()[:16]
+
+
+class Identity(NamedTuple):
+    """Which network it is: its parameters and buffers, and its code and attributes, each by a digest."""
+
+    digest: str
+    settings: str
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
+def identity(model: nn.Module) -> Identity:
+    """What a network is known by where finished work is kept: `digest`, and `settings_of` in its present mode."""
+    return Identity(digest(model), settings_of(model))
 
 
 class Frozen(nn.Module):

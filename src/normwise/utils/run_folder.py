@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from ..config import read_yaml, to_yaml
 from ..limits import from_json
 from ..records import write
 from ..registry import changed, plain
-from .hashing import digest_of_file
+from ..seeding import generator
+from .hashing import digest_of_file, mark_of
 from .leftovers import sweep
 
 CONFIG = "config.yaml"
-BEGAN = "began.json"  # digests of the files of the networks that a run began with
+BEGAN = "began.json"  # digests of what a run began with: the files of its networks, and its data
 PRETRAINED = "pretrained"  # in the folder of a bench: networks that its rows start from or listen to, by name and seed
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -66,18 +68,22 @@ def nothing_left(folder: Path) -> Iterator[None]:
 
 
 def keep_settings(e: Any, folder: Path) -> None:
-    """Write `config.yaml`, which `--config` reads back; and which files make the network that the run begins with, where `e.files` names some."""
+    """Write `config.yaml`, which `--config` reads back; and digests of what the run begins with, where it says so.
+
+    These are the files that make its network, which `e.files` names, and the first batch of each split of `e.data` that `e.marked` names.
+    """
+    digests = {what: digest() for what, digest in _begins(e).items()}
     write(folder / CONFIG, to_yaml(e))
-    if digests := _digests(e):
+    if digests:
         write(folder / BEGAN, json.dumps(digests, indent=2) + "\n")
 
 
 def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
     """Whether the folder was made with these settings; who shares the work is none of them, nor what `e.free` names.
 
-    A number or a list that `e.grows` names may have been smaller. The files that `e.files` names hold the same as then.
+    A number or a list that `e.grows` names may have been smaller. The network and the data that it began with are the same as then.
     """
-    return not _other_settings(e, folder, agree) and not _other_network(e, folder)
+    return not _other_settings(e, folder, agree) and not _other_beginning(e, folder)
 
 
 def _other_settings(e: Any, folder: Path, agree: Sequence[str]) -> str:
@@ -101,12 +107,23 @@ def _other_settings(e: Any, folder: Path, agree: Sequence[str]) -> str:
     return changed(held | {name: plain(getattr(e, name)) for name in free if hasattr(e, name)}, e)
 
 
-def _digests(e: Any) -> dict[str, str]:
-    return {option: digest_of_file(path) for option, path in getattr(e, "files", {}).items()}
+def _begins(e: Any) -> dict[str, Callable[[], str]]:
+    """By name, how the digest is found of each file and each split of the data that a run begins with."""
+    files: dict[str, Callable[[], str]] = {
+        option: partial(digest_of_file, path) for option, path in getattr(e, "files", {}).items()
+    }
+    return files | {f"{split} images": partial(_mark, e, split) for split in getattr(e, "marked", ())}
 
 
-def _other_network(e: Any, folder: Path) -> str:
-    """Which file has changed since the run began; empty: none that is known."""
+def _mark(e: Any, split: str) -> str:
+    """A digest of the first batch of a split."""
+    if split == "training":
+        return mark_of(next(iter(e.data.train(batch_size=max(2, e.batch_size), generator=generator(0)))))
+    return mark_of(e.data.test(batch_size=e.batch_size)[0])
+
+
+def _other_beginning(e: Any, folder: Path) -> str:
+    """What has changed since the run began; empty: nothing that is known."""
     if not (folder / BEGAN).is_file():  # of before it was kept, or nothing is begun with
         return ""
     held = None
@@ -114,7 +131,10 @@ def _other_network(e: Any, folder: Path) -> str:
         held = from_json(folder / BEGAN)
     if not isinstance(held, Mapping):
         raise ValueError(f"{folder / BEGAN} is not what a run left; delete {folder}, or give another --out")
-    return next((str(e.files[option]) for option, now in _digests(e).items() if held.get(option, now) != now), "")
+    what = next((one for one, digest in _begins(e).items() if one in held and held[one] != digest()), "")
+    if what in getattr(e, "files", {}):
+        return f"another network: {e.files[what]} has changed since"
+    return f"other data: {what} of {getattr(e.data, 'source', e.data.name)} have changed since" if what else ""
 
 
 def _grown(before: Any, now: Any) -> bool:
@@ -138,10 +158,8 @@ def _check_filled(e: Any, folder: Path, agree: Sequence[str], earlier: Sequence[
     if (folder / CONFIG).exists():
         if what := _other_settings(e, folder, agree):
             raise ValueError(f"{folder} holds a run with other settings ({what}); give another --out, or delete it")
-        if file := _other_network(e, folder):
-            raise ValueError(
-                f"{folder} holds a run that began with another network: {file} has changed since; give another --out, or delete it"
-            )
+        if what := _other_beginning(e, folder):
+            raise ValueError(f"{folder} holds a run that began with {what}; give another --out, or delete it")
     elif folder.is_dir() and not any((folder / one).exists() for one in earlier):
         held = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
         if held:

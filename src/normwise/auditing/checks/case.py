@@ -24,8 +24,8 @@ from ...evaluation.verdict import Verdict
 from ...records import Evaluation, Score
 from ...registry import as_json
 from ...types import Attack, Batch, ThreatModel
-from ...utils.hashing import mark_of, settings_of
-from ...utils.model_state import device_of, digest
+from ...utils.hashing import mark_of
+from ...utils.model_state import device_of, identity
 from ..options import AuditOptions
 from .example import Example, example_of
 from .ledger import CLEAN, Clean, Ledger, clean_of
@@ -201,7 +201,7 @@ class Case:
         share = self.options.share
         if share is None or plan.stateful == "sequence":
             return None
-        networks = [f"{digest(one)} {settings_of(one)}" for one in (self.model, craft_on) if one is not None]
+        networks = [str(identity(one)) for one in (self.model, craft_on) if one is not None]
         asked = json.dumps([as_json({"plan": plan}), networks, [mark_of(batch) for batch in batches]])
         return replace(share, folder=share.folder and share.folder / hashlib.sha256(asked.encode()).hexdigest()[:16])
 

@@ -29,7 +29,7 @@ from ...registry import plain, unknown
 from ...seeding import generator
 from ...types import Batch, Data, Report, silent
 from ...utils.hashing import mark_of
-from ...utils.model_state import digest, moved, set_mode
+from ...utils.model_state import identity, moved, set_mode
 from ...utils.per_row import bits
 from ...utils.run import check_running, set_up_device
 from ...utils.run_folder import check_folder, keep_settings
@@ -220,7 +220,7 @@ def _cell(
     levels: Sequence[int],
 ) -> list[Right]:
     """Whether each row is right, per state and severity: read where the file is of the same, else asked and written."""
-    reading = [[state.alpha, digest(state.predictor.model), state.predictor.draws] for state in states]
+    reading = [[state.alpha, identity(state.predictor.model), state.predictor.draws] for state in states]
     key = hashlib.sha256(json.dumps([list(about), list(levels), reading]).encode()).hexdigest()
     try:
         held = from_json(path)
