@@ -73,7 +73,9 @@ def carefully(model, batches, threat) -> float:
 
 def in_normalized_units(data) -> Callable[..., float]:
     """eps is meant for normalized images, and the box is what the batch spans."""
-    return lambda model, batches, threat: own(model, batches, Normalized(eps=threat.eps, std=data.std), PGD(steps=20))
+    return lambda model, batches, threat: own(
+        model, batches, Normalized(eps=threat.eps, mean=data.mean, std=data.std), PGD(steps=20)
+    )
 
 
 def seen_clean(model, batches, threat) -> float:

@@ -58,7 +58,7 @@ def naive_accuracy(model, craft_on=None, **options):
 
 
 def normalized_claim(model):
-    return naive_accuracy(model, threat=Normalized(eps=THREAT.eps, std=(0.1,)))
+    return naive_accuracy(model, threat=Normalized(eps=THREAT.eps, mean=(0.5,), std=(0.1,)))
 
 
 def clean_substitute():

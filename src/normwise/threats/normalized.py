@@ -23,9 +23,10 @@ class Normalized:
 
     Options
         eps     radius in normalized units
+        mean    per channel, or one number for all; it says which normalization this is, and limits nothing
         std     per channel, or one number for all
 
-    Raises ValueError for an eps that is no radius, a std not above 0, and a number of channels that does not fit.
+    Raises ValueError for an eps that is no radius, a std not above 0, and numbers of channels that do not fit.
     Source: the authors' code of Awais et al. 2020, arXiv:2006.11007. Differs: images stay within [0, 1], where
     that code clips them to what the batch happens to span.
     """
@@ -33,12 +34,13 @@ class Normalized:
     name: ClassVar[str] = "normalized"
 
     eps: float = 0.03
+    mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2023, 0.1994, 0.2010)
 
     def __post_init__(self) -> None:
         check_eps(self.name, self.eps, math.inf, "")
-        if not self.std or not all(s > 0 for s in self.std):
-            raise ValueError(f"normalized needs a std > 0 per channel, or one for all; got {self.std}")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError(f"normalized needs one mean and one std > 0 per channel; got {self.mean} and {self.std}")
 
     def around(self, x: Images, *, generator: Generator) -> Region:
         if len(self.std) not in (1, x.shape[1]):

@@ -76,7 +76,7 @@ def through(model: nn.Module, batches: Sequence[Batch], scale: Scale, radius: fl
 def _illusions(model: nn.Module, plan: AttackPlan, scale: Scale, coupling: Coupling) -> Iterator[_Illusion]:
     """Those that this network can be given: one that reads the batch already, or has no norms, has no other statistics."""
     assert isinstance(plan.threat, Linf)
-    units = Normalized(eps=plan.threat.eps, std=scale.data.std)
+    units = Normalized(eps=plan.threat.eps, mean=scale.data.mean, std=scale.data.std)
     yield _Illusion(NORMALIZED, replace(plan, threat=units), model)
     if isinstance(model, ABNN):
         yield _Illusion(TARGET, plan, model, detached(model))

@@ -187,10 +187,10 @@ def legacy(
     seed: int,
     coupling: Coupling,
 ) -> dict[str, float]:
-    """Accuracy under an attack whose eps is in normalized units and whose box is what the batch spans (RobustNorm's code)."""
+    """Accuracy under an attack whose eps is in normalized units, as in the code of RobustNorm."""
     found = {}
     for eps in radii:
-        threat = Normalized(eps=eps, std=data.std)
+        threat = Normalized(eps=eps, mean=data.mean, std=data.std)
         verdict = searched(model, batches, AttackPlan(threat, (attack,), seed=seed), coupling=coupling)
         found[f"{eps:g}"] = verdict.evaluation.robust_accuracy.value
     return found

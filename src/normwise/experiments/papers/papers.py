@@ -143,7 +143,7 @@ ABNN = (
     Cell(name="abnn-patch", system="abnn", about="the authors' layer under patches", begin=given, needs=("abnn",), under="patch"),
     Cell(name="bn-standard-patch", system="abnn", about="the undefended network under patches", begin=given, needs=("bn-standard",), under="patch"),
     Cell(name="bn-multi", system="abnn", about="baseline: adversarial training against linf and a patch together", begin=built(BN()), recipe=recipe(Multi)),
-    Cell(name="fine-tuned", system="abnn", about="baseline: the substitute of another seed, trained further as the target", begin=given, needs=("bn-foreign",), recipe=standard, clean=True, part=0.5),
+    Cell(name="fine-tuned", system="abnn", about="baseline: the substitute trained further as the target", begin=given, needs=("bn-foreign",), recipe=standard, clean=True, part=0.5),
     Cell(name="as-large", system="abnn", about="control: one network with as many parameters as target and substitute", begin=as_large, needs=("bn-standard",), recipe=standard, clean=True),
     Cell(name="other-standard", system="abnn", about="a substitute trained, and here judged, on other data: 20 classes of Tiny-ImageNet", begin=built(BN()), recipe=standard, clean=True, other=True),
     Cell(name="abnn-other", system="abnn", about="control: the authors' layer, listening to the substitute of other data", begin=listening(), needs=("other-standard",), recipe=aligned, clean=True, extras=("detached",)),
