@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from normwise.attacks import ATTACKS, Universal
-from normwise.attacks.universal import _Lying, _read
+from normwise.attacks.universal import _Placement, _read
 from normwise.experiments.evaluation_run import Evaluate, run_evaluation
 from normwise.experiments.patterns import PATTERNS, with_patterns
 from normwise.records import read_result
@@ -65,22 +65,22 @@ def test_the_slope_of_the_pattern_is_that_of_its_pixels(threat, shape):
     """The images are linear in the pattern, as far as nothing is clipped, so that both products are equal; none leaves its square."""
     x = images(5, shape)
     region = threat.around(x, generator=generator(0))
-    lying = _Lying(Universal(shrink=0.5, turn=45), region)
+    placement = _Placement(Universal(shrink=0.5, turn=45), region)
     count = int(region.mask[0].sum())
-    assert region.contains(lying.images(torch.rand(count, generator=generator(1)))).all()
+    assert region.contains(placement.images(torch.rand(count, generator=generator(1)))).all()
     if threat.name == "multav":
         return
     one, other = torch.rand(2, count, generator=generator(2))
     grad = torch.randn(x.shape, generator=generator(3))
-    moved = ((lying.images(one) - lying.images(other)) * grad).sum()
-    torch.testing.assert_close(moved, ((one - other) * lying.slope(one, grad)).sum(), rtol=1e-4, atol=1e-4)
+    moved = ((placement.images(one) - placement.images(other)) * grad).sum()
+    torch.testing.assert_close(moved, ((one - other) * placement.slope(one, grad)).sum(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_patch_is_shrunk_and_turned_within_its_square():
     region = Patch(size=20).around(torch.zeros(30, 1, 40, 40), generator=generator(0))
 
     def covered(**options):
-        return _Lying(Universal(**options), region).images(torch.ones(400)).flatten(1).sum(1) / 400
+        return _Placement(Universal(**options), region).images(torch.ones(400)).flatten(1).sum(1) / 400
 
     assert (covered(**FLAT) == 1).all()
     shrunk, turned = covered(shrink=0.5, turn=0.0), covered(shrink=1.0, turn=180.0)

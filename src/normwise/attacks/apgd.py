@@ -103,7 +103,7 @@ class _Climb:
     previous: Images
     grad: Images
     size: PerRow
-    allowed = True  # what is looked at lies in the threat model's region
+    allowed = True  # the present point lies in the threat model's region
 
     def __init__(
         self, attack: APGD, oracle: Oracle, best: Best, region: Region, y: Labels, rows: Tensor, target: Labels | None
@@ -123,7 +123,7 @@ class _Climb:
             moved = self.x + share * (z - self.x) + (1 - share) * (self.x - self.previous)
             self.previous, self.x = self.x, self.region.project(moved)
             self.step += 1
-            self._look()
+            self._evaluate()
             if self.step in checkpoints:
                 self._check(self.step - last)
                 last = self.step
@@ -131,29 +131,29 @@ class _Climb:
                 self._leave(slow)
 
     def _begin(self, x: Images, size: float) -> None:
-        """Look at the loss from a first point; nothing is known yet of any other."""
+        """Evaluate the loss at a first point; nothing is known yet of any other."""
         self.x = self.previous = self.grad = self.top_x = self.top_grad = x
         zeros = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         self.size, self.rises, self.halved = zeros + size, zeros, zeros.bool()
         self.loss = self.before = self.top = self.top_then = zeros - torch.inf
         self.gap = zeros + torch.inf
-        self._look()
+        self._evaluate()
         self.top_then, self.rises = self.top, torch.zeros_like(self.rises)
 
-    def _look(self) -> None:
-        """Look at the loss from the present point, remember the best, let fallen rows go."""
+    def _evaluate(self) -> None:
+        """Evaluate the loss at the present point, remember the best point, drop rows that fell."""
         label = self.y
         raised = self.oracle.loss(self.attack.loss if self.target is None else losses.targeted_dlr)
         more = () if self.target is None else (self.target,)
-        leaves = self.best.leaves and self.allowed  # with the next look at what has fallen
-        look = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not leaves)
-        fallen = self.oracle.reached(look.logits, label) & self.allowed
-        margin = self.oracle.margin(look.logits, label)
+        leaves = self.best.leaves and self.allowed
+        here = self.oracle.gradient(self.x, label, raised, self.region.victims, *more, fallen=not leaves)
+        fallen = self.oracle.reached(here.logits, label) & self.allowed
+        margin = self.oracle.margin(here.logits, label)
         if self.allowed:
             self.best.offer(self.rows, self.x, margin, fallen, self.step)
         self.gap = torch.minimum(self.gap, -margin)
-        self.before, self.grad = self.loss, look.grad
-        self.loss = look.loss if self.best.independent else look.loss[self.region.victims].mean().expand_as(look.loss)
+        self.before, self.grad = self.loss, here.grad
+        self.loss = here.loss if self.best.independent else here.loss[self.region.victims].mean().expand_as(here.loss)
         better = self.loss > self.top
         self.rises = self.rises + (self.loss > self.before)
         self.top = torch.where(better, self.loss, self.top)
@@ -203,7 +203,7 @@ class _SparseClimb(_Climb):
             while self.step < last and len(self.rows):
                 self.x = self.region.project(self.region.spread(self.x, self.grad, self.size, self.pixels))
                 self.step += 1
-                self._look()
+                self._evaluate()
                 if (self.step - first) % max(1, int(0.04 * (last - first))) == 0:
                     self._check(0)
 

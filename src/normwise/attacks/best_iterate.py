@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..types import Images, Labels, PerRow, Rows, Search
+from ..types import Images, Labels, Logits, PerRow, Rows, Search
 from .oracle import Oracle
 
 
@@ -57,6 +57,16 @@ class Best:
                 self.part[:] = part
         new = fallen & (self.first_hit[rows] < 0)
         self.first_hit[rows[new]] = step[new] if isinstance(step, Tensor) else step
+
+    def check(self, oracle: Oracle, rows: Tensor, x_adv: Images, y: Labels, step: int, logits: Logits | None = None) -> Rows:
+        """Consider the images `x_adv` of these rows, with labels `y`, by their margins; returns which have fallen.
+
+        The network is asked, where `logits` are not known.
+        """
+        logits = oracle.logits(x_adv) if logits is None else logits
+        fallen = oracle.reached(logits, y)
+        self.offer(rows, x_adv, oracle.margin(logits, y), fallen, step)
+        return fallen
 
     def take(self, oracle: Oracle, rows: Tensor, y: Labels, found: tuple[Tensor, ...], steps: int, part: int = 0) -> None:
         """Consider what a search of so many steps among these rows, with labels `y`, returned: images, and where each was seen to fall.

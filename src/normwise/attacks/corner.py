@@ -40,15 +40,13 @@ class Corner(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         best = Best(x, region.victims, oracle.how)
-        look = oracle.gradient(x, y, oracle.margin, region.victims)
-        best.offer(best.standing, x, look.loss, oracle.reached(look.logits, y), 0)
-        ends = [(1 + look.grad.sign()) / 2, torch.zeros_like(x), torch.ones_like(x), torch.full_like(x, 0.5)]
+        here = oracle.gradient(x, y, oracle.margin, region.victims)
+        best.check(oracle, best.standing, x, y, 0, here.logits)
+        ends = [(1 + here.grad.sign()) / 2, torch.zeros_like(x), torch.ones_like(x), torch.full_like(x, 0.5)]
         ends += [x.roll(shift, 0) for shift in range(1, min(self.others, len(x) - 1) + 1)]
         for step, end in enumerate(ends, 1):
             rows = best.standing
             if len(rows) == 0:
                 break
-            x_adv = region.select(rows).project(end[rows])
-            logits = oracle.logits(x_adv)
-            best.offer(rows, x_adv, oracle.margin(logits, y[rows]), oracle.reached(logits, y[rows]), step)
+            best.check(oracle, rows, region.select(rows).project(end[rows]), y[rows], step)
         return best.x_adv, best.first_hit

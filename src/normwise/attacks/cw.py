@@ -83,17 +83,17 @@ class CW(MinimalNorm):
         c = const[walk.rows]
         w = ((2 * walk.x.to(torch.promote_types(walk.x.dtype, torch.float32)) - 1) * EDGE).atanh()
         mean, square = torch.zeros_like(w), torch.zeros_like(w)
-        lowest = before = torch.full_like(c, torch.inf)  # objective: so far, and at the last look at it
+        lowest = before = torch.full_like(c, torch.inf)  # objective: so far, and when it was last checked
         for step in range(self.steps if len(walk) else 0):
             z = (w.tanh() + 1) / 2
-            look, wrong, (z, w, mean, square, c, lowest, before) = walk.look(
+            here, wrong, (z, w, mean, square, c, lowest, before) = walk.evaluate(
                 z, partial(self._lacks, track), z, w, mean, square, c, lowest, before, more=(c,)
             )
             if len(walk) == 0:
                 break
             found[walk.rows[wrong]] = True
-            grad = (2 * (z - walk.x) - look.grad) * (1 - w.tanh().square()) / 2
-            lowest = torch.minimum(lowest, flat(z - walk.x).square().sum(1) - look.loss)
+            grad = (2 * (z - walk.x) - here.grad) * (1 - w.tanh().square()) / 2
+            lowest = torch.minimum(lowest, flat(z - walk.x).square().sum(1) - here.loss)
             if self.early_abort and (step + 1) % max(1, self.steps // 10) == 0:
                 stalled = lowest > 0.9999 * before
                 grad, w, mean, square, c, lowest = walk.leave(stalled, grad, w, mean, square, c, lowest)

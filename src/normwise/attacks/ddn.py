@@ -55,10 +55,10 @@ class DDN(MinimalNorm):
         z, limit = walk.x, farthest(walk.region, walk.x)
         radius = torch.full_like(limit, self.init_norm)
         for step in range(self.steps):
-            look, wrong, (z, radius, limit) = walk.look(z, track.oracle.loss("ce"), z, radius, limit)
+            here, wrong, (z, radius, limit) = walk.evaluate(z, track.oracle.loss("ce"), z, radius, limit)
             if len(walk) == 0:
                 return
-            way = _somewhere(look.grad, walk.region.generator)
+            way = _somewhere(here.grad, walk.region.generator)
             d = unit(z - walk.x + cosine(1.0, 0.01, step / self.steps) * way)
             radius = torch.minimum(torch.where(wrong, 1 - self.gamma, 1 + self.gamma) * radius, limit)
             z = (walk.x + over(radius, d) * d).clamp(0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import losses
 from ..types import Goal, Images, PerRow
-from ..utils.per_row import l1, l2, over
+from ..utils.per_row import DUAL, over
 from .base import at_least
 from .minimal import MinimalNorm, Track, Walk
 
@@ -62,10 +62,10 @@ class DeepFool(MinimalNorm):
         walk = track.walk()
         z = walk.x
         for _ in range(self.steps):
-            look, wrong, (z, targets) = walk.look(z, losses.gap, z, targets, more=(targets[:, 0],))
+            here, wrong, (z, targets) = walk.evaluate(z, losses.gap, z, targets, more=(targets[:, 0],))
             if len(walk) == 0:
                 return
-            far, grad = _nearest_plane(track, walk, z, targets, look.loss, look.grad)
+            far, grad = _nearest_plane(track, walk, z, targets, here.loss, here.grad)
             size = torch.where(
                 wrong, 0, ((1 + self.overshoot) * far).clamp_min(LEAST)
             )  # in a batch of coupled rows the fallen ones wait
@@ -75,12 +75,12 @@ class DeepFool(MinimalNorm):
 
 def _nearest_plane(track: Track, walk: Walk, z: Images, targets: Tensor, gap: PerRow, grad: Images) -> tuple[PerRow, Images]:
     """How far the nearest plane is, and the gradient that leads there; the first target's gap and gradient are known."""
-    dual = l1 if walk.region.kind == "linf" else l2
+    dual = DUAL[walk.region.kind]
     far = _way(gap, dual(grad))
     for target in targets.unbind(1)[1:]:
-        look = track.oracle.gradient(z, walk.y, losses.gap, walk.region.victims, target)
-        way = _way(look.loss, dual(look.grad))
-        grad = torch.where(over(way < far, z), look.grad, grad)
+        here = track.oracle.gradient(z, walk.y, losses.gap, walk.region.victims, target)
+        way = _way(here.loss, dual(here.grad))
+        grad = torch.where(over(way < far, z), here.grad, grad)
         far = torch.minimum(way, far)
     return torch.where(torch.isfinite(far), far, 0), grad
 

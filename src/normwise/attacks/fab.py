@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import losses
 from ..types import Goal, Images, Labels, Logits, PerRow, Region
-from ..utils.per_row import flat, over, spend
+from ..utils.per_row import DUAL, flat, over, spend
 from .base import BaseAttack, at_least
 from .best_iterate import Best
 from .oracle import Oracle
@@ -20,7 +20,6 @@ from .pruning import Progress
 
 Points = Float[Tensor, "b d"]
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1}
-DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
 HUGE = 1e30  # a multiplier that takes every pixel to its side of the box
 
 
@@ -86,7 +85,7 @@ class FAB(BaseAttack):
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         best = Best(x, region.victims, oracle.how)
         logits = oracle.logits(x)
-        best.offer(best.standing, x, oracle.margin(logits, y), oracle.reached(logits, y), 0)
+        best.check(oracle, best.standing, x, y, 0, logits)
         targets = losses.likely_wrong(logits, y, self.targets).unbind(1) if self.targets else (None,)
         for target in targets:
             for restart in range(self.restarts):
@@ -133,30 +132,30 @@ class FAB(BaseAttack):
                 plane.weight[again], plane.level[again] = new
             now = self._step(x, back, plane, region.kind)
             if not best.independent:
-                self._offer(oracle, region, now, y, rows, best, step + 1)
+                best.check(oracle, rows, region.project(now), y, step + 1)
         if best.independent:
             logits = oracle.logits(now)
             closer = oracle.reached(logits, y) & (region.distance(now) < least)
             nearest = torch.where(over(closer, x), now, nearest)
-            self._offer(oracle, region, nearest, y, rows, best, self.steps)
+            best.check(oracle, rows, region.project(nearest), y, self.steps)
             if not best.leaves:  # what lies just across the boundary of one model need not cross another's: go further
                 stretch = region.radius / region.distance(nearest).clamp_min(1e-6)
-                self._offer(oracle, region, x + over(stretch, x) * (nearest - x), y, rows, best, self.steps)
+                best.check(oracle, rows, region.project(x + over(stretch, x) * (nearest - x)), y, self.steps)
 
     def _plane(self, oracle: Oracle, region: Region, now: Images, y: Labels, target: Labels | None) -> tuple[_Plane, Logits]:
         """The plane on which the linear approximation of logit_target - logit_y is 0 (no target: the nearest such plane)."""
         if target is not None:
-            look = oracle.gradient(now, y, losses.gap, region.victims, target)
-            return _Plane.at(now, look.grad, look.loss), look.logits
-        planes, far, looks = [], [], [oracle.gradient(now, y, _round, region.victims, y + 1)]
-        for shift in range(2, looks[0].logits.shape[1]):
-            looks.append(oracle.gradient(now, y, _round, region.victims, y + shift))
-        for look in looks:
-            dual = flat(look.grad).norm(p=DUAL[region.kind], dim=1)
-            planes.append(_Plane.at(now, look.grad, look.loss))
-            far.append(look.loss.abs() / dual.clamp_min(1e-12))
+            here = oracle.gradient(now, y, losses.gap, region.victims, target)
+            return _Plane.at(now, here.grad, here.loss), here.logits
+        planes, far, all_gaps = [], [], [oracle.gradient(now, y, _round, region.victims, y + 1)]
+        for shift in range(2, all_gaps[0].logits.shape[1]):
+            all_gaps.append(oracle.gradient(now, y, _round, region.victims, y + shift))
+        for here in all_gaps:
+            dual = DUAL[region.kind](here.grad)
+            planes.append(_Plane.at(now, here.grad, here.loss))
+            far.append(here.loss.abs() / dual.clamp_min(1e-12))
         first = torch.stack(far).argmin(0), torch.arange(len(y), device=y.device)
-        return _Plane(*(torch.stack(part)[first] for part in zip(*planes, strict=True))), looks[0].logits
+        return _Plane(*(torch.stack(part)[first] for part in zip(*planes, strict=True))), all_gaps[0].logits
 
     def _step(self, x: Images, now: Images, plane: _Plane, kind: str) -> Images:
         """Go to the plane and beyond, from `now` and, a little, from x."""
@@ -167,12 +166,6 @@ class FAB(BaseAttack):
         points = points.add_(way, alpha=self.eta)
         share = (length[: len(x)] / (length[: len(x)] + length[len(x) :])).clamp_max(self.alpha_max)
         return torch.lerp(points[: len(x)], points[len(x) :], share[:, None]).clamp_(0, 1).view_as(x)
-
-    def _offer(self, oracle: Oracle, region: Region, images: Images, y: Labels, rows: Tensor, best: Best, step: int) -> None:
-        """Offer the allowed images nearest to these."""
-        x_adv = region.project(images)
-        logits = oracle.logits(x_adv)
-        best.offer(rows, x_adv, oracle.margin(logits, y), oracle.reached(logits, y), step)
 
 
 class _RemainingRows(NamedTuple):

@@ -35,6 +35,6 @@ class FGSM(BaseAttack):
         losses.named(self.loss)
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
-        look = oracle.gradient(x, y, oracle.loss(self.loss), region.victims)
-        x_adv = region.project(region.ascend(x, look.grad, region.radius))
+        here = oracle.gradient(x, y, oracle.loss(self.loss), region.victims)
+        x_adv = region.project(region.ascend(x, here.grad, region.radius))
         return x_adv, torch.full_like(y, -1)  # the image is not looked at

@@ -8,11 +8,9 @@ from typing import ClassVar
 import torch
 
 from ..types import Images, PerRow
-from ..utils.per_row import flat, l1, l2, linf, over, unit
+from ..utils.per_row import DUAL, flat, l2, over, unit
 from .base import at_least, positive
 from .minimal import MinimalNorm, Track, cosine, farthest
-
-DUAL = {"linf": l1, "l2": l2, "l1": linf}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +64,14 @@ class FMN(MinimalNorm):
         for step in range(self.steps):
             alpha = cosine(self.alpha, self.alpha_last, step / self.steps)
             gamma = cosine(self.gamma, self.gamma_last, step / self.steps)
-            look, wrong, (z, radius, limit) = walk.look(z, track.oracle.margin, z, radius, limit)
+            here, wrong, (z, radius, limit) = walk.evaluate(z, track.oracle.margin, z, radius, limit)
             if len(walk) == 0:
                 return
-            nearest, dual = track.distance[walk.rows], DUAL[walk.region.kind](look.grad)
-            boundary = walk.region.distance(z) + look.loss.abs() / dual.clamp_min(torch.finfo(dual.dtype).tiny)
+            nearest, dual = track.distance[walk.rows], DUAL[walk.region.kind](here.grad)
+            boundary = walk.region.distance(z) + here.loss.abs() / dual.clamp_min(torch.finfo(dual.dtype).tiny)
             larger = torch.where(torch.isfinite(nearest), 0, boundary).maximum((1 + gamma) * radius)
             radius = torch.where(wrong, torch.minimum((1 - gamma) * radius, nearest), larger).minimum(limit)
-            z = (walk.x + shortened(z - walk.x + alpha * unit(look.grad), radius, walk.region.kind)).clamp(0, 1)
+            z = (walk.x + shortened(z - walk.x + alpha * unit(here.grad), radius, walk.region.kind)).clamp(0, 1)
         walk.last(z)
 
 

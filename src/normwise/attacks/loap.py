@@ -66,10 +66,10 @@ class LOAP(BaseAttack):
     def _climb(self, oracle: Oracle, region: Region, y: Labels, rows: Tensor, best: Best) -> None:
         loss, x_adv = oracle.loss(self.loss), region.start()
         for step in range(self.steps):
-            look = oracle.gradient(x_adv, y, loss, region.victims, fallen=not best.leaves)
-            fallen = oracle.reached(look.logits, y)
-            best.offer(rows, x_adv, look.loss, fallen, step)
-            grad, now = look.grad, look.loss
+            here = oracle.gradient(x_adv, y, loss, region.victims, fallen=not best.leaves)
+            fallen = oracle.reached(here.logits, y)
+            best.offer(rows, x_adv, here.loss, fallen, step)
+            grad, now = here.grad, here.loss
             if best.leaves and fallen.any():
                 rows, y, x_adv, grad, now = (part[~fallen] for part in (rows, y, x_adv, grad, now))
                 region = region.select(~fallen)

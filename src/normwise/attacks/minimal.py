@@ -84,7 +84,7 @@ class Track:
         self.confidence = 0.0  # the margin from which on a point counts as misclassified
         self.nearest, self.distance = x.clone(), torch.full_like(y, torch.inf, dtype=x.dtype)
         self.done = torch.zeros_like(y, dtype=torch.bool)
-        self.looks = 0
+        self.evaluations = 0
 
     def walk(self) -> Walk:
         """Set out with the rows that are not done."""
@@ -99,7 +99,7 @@ class Track:
             logits = self.oracle.logits(x_adv)
         loss, fallen = self.oracle.margin(logits, self.y[rows]), self.oracle.reached(logits, self.y[rows])
         kept = fallen if self.independent else torch.ones_like(fallen)  # of a row that stands, the clean image is kept
-        self.best.offer(rows[kept], x_adv[kept], loss[kept], fallen[kept], self.looks)
+        self.best.offer(rows[kept], x_adv[kept], loss[kept], fallen[kept], self.evaluations)
 
     def offer_nearest(self) -> None:
         """Offer the nearest points of rows that stayed beyond the radius; of coupled rows those of the whole batch."""
@@ -127,17 +127,17 @@ class Walk:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def look(
+    def evaluate(
         self, points: Images, loss: Callable[..., Tensor], *state: Tensor, more: tuple[Tensor, ...] = ()
     ) -> tuple[LossAndGradient, Tensor, list[Tensor]]:
-        """Look at `loss(logits, y, *more)` from these points: the look, which are misclassified, and the rest of the state.
+        """Evaluate `loss(logits, y, *more)` and its gradient at these points: these, which are misclassified, and the rest of the state.
 
         Rows that are done leave: all that is returned belongs to the rows that stay.
         """
         points = points.to(self.x.dtype)  # a search may reckon more finely than the model sees
-        look = self.track.oracle.gradient(points, self.y, loss, self.region.victims, *more)
-        wrong, done = self.see(points, look.logits)
-        grad, per_row, logits, wrong, *state_left = self.leave(done, *look, wrong, *state)
+        here = self.track.oracle.gradient(points, self.y, loss, self.region.victims, *more)
+        wrong, done = self.see(points, here.logits)
+        grad, per_row, logits, wrong, *state_left = self.leave(done, *here, wrong, *state)
         return LossAndGradient(grad, per_row, logits), wrong, state_left
 
     def last(self, points: Images) -> None:
@@ -160,7 +160,7 @@ class Walk:
             track.offer(rows, self.region, points, logits)
         elif (within := wrong & (length <= self.region.radius)).any():
             track.offer(rows[within], self.region.select(within), points[within], logits[within])
-        track.looks += 1
+        track.evaluations += 1
         return wrong, done
 
     def leave(self, gone: Tensor, *state: Tensor) -> tuple[Tensor, ...]:

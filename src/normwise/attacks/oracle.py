@@ -17,7 +17,7 @@ T = TypeVar("T", bound="tuple[Tensor, ...]")
 
 
 class LossAndGradient(NamedTuple):
-    """One look at the loss from a point: the gradient in pixels, the loss per row, the logits."""
+    """The loss at a point: the gradient in pixels, the loss per row, the logits."""
 
     grad: Images
     loss: PerRow
@@ -74,35 +74,35 @@ class Oracle:
         """
 
         def work(x: Images, y: Labels, victims: Rows, *more: Tensor) -> LossAndGradient:
-            return self._look(x, y, loss, victims, *more, fallen=fallen)
+            return self._gradient(x, y, loss, victims, *more, fallen=fallen)
 
-        look = self._pass(work, x, y, victims, *more)
-        if not torch.isfinite(look.grad.sum()) and not torch.isfinite(look.grad).all():  # the sum is quicker to look at
-            bad = int((~torch.isfinite(look.grad.flatten(1)).all(1)).sum())
+        here = self._pass(work, x, y, victims, *more)
+        if not torch.isfinite(here.grad.sum()) and not torch.isfinite(here.grad).all():  # the sum is quicker to look at
+            bad = int((~torch.isfinite(here.grad.flatten(1)).all(1)).sum())
             raise ValueError(
                 f"the gradient in pixels is not finite for {bad} of {len(x)} rows; find the layer that overflows or divides by 0"
             )
-        return look
+        return here
 
     def averaged(self, draws: int, over: str, x: Images, generator: Generator) -> Oracle:
         """An oracle that answers with means over so many draws of noise inside the model, or of the rows beside a row."""
         return self if draws == 1 else Averaged(self, draws, x if over == "peers" else None, generator)
 
-    def _look(
+    def _gradient(
         self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool
     ) -> LossAndGradient:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = self._forward(x)
             per_row = loss(logits, y, *more)
-        look = LossAndGradient(torch.zeros_like(x), per_row.detach().to(_like(x)), _as_pixels(logits.detach(), x))
+        here = LossAndGradient(torch.zeros_like(x), per_row.detach().to(_like(x)), _as_pixels(logits.detach(), x))
         if not fallen:
-            stands = ~self.reached(look.logits, y)
-            if 3 * stands.sum() < 2 * len(x):  # cheaper to look at these once more than to go back through all
+            stands = ~self.reached(here.logits, y)
+            if 3 * stands.sum() < 2 * len(x):  # cheaper to go through these once more than to go back through all
                 if stands.any():
                     rest = (part[stands] for part in more)
-                    look.grad[stands] = self._look(x[stands], y[stands], loss, victims[stands], *rest, fallen=True).grad
-                return look
+                    here.grad[stands] = self._gradient(x[stands], y[stands], loss, victims[stands], *rest, fallen=True).grad
+                return here
         grad = torch.autograd.grad((per_row * victims).sum(), x, allow_unused=True)[0] if logits.requires_grad else None
         if grad is None:
             raise ValueError(
@@ -110,7 +110,7 @@ class Oracle:
                 "remove the detach, no_grad or rounding inside the model, or attack it without gradients"
             )
         self.backwards += len(x)
-        return look._replace(grad=grad)
+        return here._replace(grad=grad)
 
     def _pass(self, work: Callable[..., T], *tensors: Tensor) -> T:
         return in_parts(self.model, work, *tensors) if self.how.independent else work(*tensors)
@@ -155,11 +155,11 @@ class Averaged(Oracle):
     def gradient(
         self, x: Images, y: Labels, loss: Callable[..., Tensor], victims: Rows, *more: Tensor, fallen: bool = True
     ) -> LossAndGradient:  # a row that falls in one draw may stand in the mean: it needs its gradient
-        def look(x: Images, kept: Rows) -> LossAndGradient:
+        def work(x: Images, kept: Rows) -> LossAndGradient:
             return self.oracle.gradient(x, y, loss, victims & kept, *more)
 
-        looks = [self._mixed(x, look) for _ in range(self.draws)]
-        return LossAndGradient(*(torch.stack(part).mean(0) for part in zip(*looks, strict=True)))
+        draws = [self._mixed(x, work) for _ in range(self.draws)]
+        return LossAndGradient(*(torch.stack(part).mean(0) for part in zip(*draws, strict=True)))
 
     def _mixed(self, x: Images, ask: Callable[[Tensor, Tensor], T]) -> T:
         """Ask about all rows; with peers about each half beside clean images, and put the halves together."""

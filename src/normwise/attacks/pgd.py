@@ -109,15 +109,15 @@ class PGD(BaseAttack):
         loss = oracle.loss(losses.gap if target else self.loss)
         earlier = torch.zeros_like(x_adv)
         for step in range(self.steps):
-            look = oracle.gradient(x_adv, y, loss, region.victims, *target, fallen=not best.leaves)
-            direction = look.grad
+            here = oracle.gradient(x_adv, y, loss, region.victims, *target, fallen=not best.leaves)
+            direction = here.grad
             if self.decay:
                 direction = self.decay * earlier + direction / views.over(views.l1(direction).clamp_min(_TINY), direction)
                 earlier = direction
             if self.keep == "best":
-                fallen = oracle.reached(look.logits, y)
-                margin = oracle.margin(look.logits, y)
-                best.offer(rows, x_adv, margin if target else look.loss, fallen, step)
+                fallen = oracle.reached(here.logits, y)
+                margin = oracle.margin(here.logits, y)
+                best.offer(rows, x_adv, margin if target else here.loss, fallen, step)
                 if best.leaves and fallen.any():
                     rows, y, x_adv, direction, earlier, *target = (
                         part[~fallen] for part in (rows, y, x_adv, direction, earlier, *target)

@@ -68,7 +68,7 @@ class RandomSearch(BaseAttack):
         loss = margin if self.loss == "margin" else oracle.loss(self.loss)(logits, y)
         return loss, oracle.reached(logits, y), margin
 
-    def _look(
+    def _offer_batch(
         self, oracle: Oracle, images: Images, y: Labels, rows: Tensor, best: Best, step: int
     ) -> tuple[PerRow, tuple[int, float]]:
         """Offer a whole batch: the loss of each row, and how good the batch is (rows that fell, then the mean loss)."""

@@ -82,9 +82,9 @@ class ROA(BaseAttack):
     def _rated(self, oracle: Oracle, region: PatchRegion, x: Images, y: Labels, best: Best) -> Tensor:
         """The numbers of the places, the most promising first: (b, places)."""
         raised = oracle.loss("ce")
-        look = oracle.gradient(x, y, raised, region.victims)
-        best.offer(best.standing, x, oracle.margin(look.logits, y), oracle.reached(look.logits, y), 0)
-        slopes = region.sums(look.grad.square())
+        here = oracle.gradient(x, y, raised, region.victims)
+        best.check(oracle, best.standing, x, y, 0, here.logits)
+        slopes = region.sums(here.grad.square())
         small = x.ndim < 5 and x[0, 0].numel() <= SMALL
         shortlist = slopes.topk(region.places if small else min(self.tested, region.places), dim=1).indices
         ratings = [slopes.gather(1, shortlist)]

@@ -59,12 +59,10 @@ class SigmaZero(BaseAttack):
         best, rows = Best(x, region.victims, oracle.how), torch.arange(len(y), device=y.device)
         z, t = x, torch.full_like(y, self.threshold * region.radius, dtype=x.dtype)
         for step in range(self.steps):
-            look = oracle.gradient(z, y, oracle.margin, region.victims)
+            here = oracle.gradient(z, y, oracle.margin, region.victims)
             allowed = region.project(z)
-            logits = look.logits if torch.equal(allowed, z) else oracle.logits(allowed)
-            reached = oracle.reached(logits, y)
-            best.offer(rows, allowed, oracle.margin(logits, y), reached, step)
-            grad, fell = look.grad, oracle.reached(look.logits, y)
+            reached = best.check(oracle, rows, allowed, y, step, here.logits if torch.equal(allowed, z) else None)
+            grad, fell = here.grad, oracle.reached(here.logits, y)
             if best.leaves and reached.any():
                 rows, y, z, t, grad, fell = (part[~reached] for part in (rows, y, z, t, grad, fell))
                 region = region.select(~reached)
@@ -74,9 +72,7 @@ class SigmaZero(BaseAttack):
             z = self._step(region, z, torch.where(over(fell, grad), 0, grad), size, t)
             t = (t + torch.where(fell, 0.01 * size, -0.01 * size)).clamp_min(0)
         if len(rows):
-            allowed = region.project(z)
-            logits = oracle.logits(allowed)
-            best.offer(rows, allowed, oracle.margin(logits, y), oracle.reached(logits, y), self.steps)
+            best.check(oracle, rows, region.project(z), y, self.steps)
         return best.x_adv, best.first_hit
 
     def _step(self, region: SparseRegion, z: Images, grad: Images, size: float, t: Tensor) -> Images:

@@ -34,7 +34,7 @@ class SparseRS(RandomSearch):
         loss        what is raised: "margin" or "ce"
 
     Cost: at most steps + 1 forwards per image and restart, no backwards; independent rows stop as soon as they fall.
-    Source: Croce et al. 2022, arXiv:2006.12834, alg. 1 and sec. 3-5 (L0-RS, Patch-RS, Frame-RS). with the
+    Source: Croce et al. 2022, arXiv:2006.12834, alg. 1 and sec. 3-5 (L0-RS, Patch-RS, Frame-RS), with the
     schedules of the authors' code. Differs: each row draws for itself; coupled rows spend every second query on the batch in which each row keeps its change
     if its own loss rose, and move to that batch only if it is better as a whole.
     """
@@ -59,16 +59,16 @@ class SparseRS(RandomSearch):
             trial = walk.propose((step + 1) / (self.steps + 1))
 
     def _together(self, oracle: Oracle, walk: SparseWalk, y: Labels, rows: Tensor, best: Best) -> None:
-        look = partial(self._look, oracle, y=y, rows=rows, best=best)
-        (now, score), step = look(walk.now, step=0), 1
+        evaluate = partial(self._offer_batch, oracle, y=y, rows=rows, best=best)
+        (now, score), step = evaluate(walk.now, step=0), 1
         while step <= self.steps:
             trial = walk.propose(step / (self.steps + 1))
-            loss, whole = look(trial, step=step)
+            loss, whole = evaluate(trial, step=step)
             better, step = loss >= now, step + 1
             taken = torch.ones_like(better)
             if better.any() and not better.all() and step <= self.steps:
                 taken = better
-                loss, whole = look(torch.where(over(better, trial), trial, walk.now), step=step)
+                loss, whole = evaluate(torch.where(over(better, trial), trial, walk.now), step=step)
                 step += 1
             if whole >= score:
                 now, score = loss, whole

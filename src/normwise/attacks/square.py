@@ -113,20 +113,20 @@ class Square(RandomSearch):
             best.offer(rows, walk.images, margin, fallen, self.steps)
 
     def _together(self, oracle: Oracle, walk: SquareWalk, y: Labels, rows: Tensor, best: Best) -> None:
-        look = partial(self._look, oracle, y=y, rows=rows, best=best)
-        loss, score = look(walk.images, step=0)
+        evaluate = partial(self._offer_batch, oracle, y=y, rows=rows, best=best)
+        loss, score = evaluate(walk.images, step=0)
         step = 0
         while step < self.steps:
             asked, trial = walk.propose(self.share(step), whole=True)
             step += 1
-            new, _ = look(trial, step=step)
+            new, _ = evaluate(trial, step=step)
             better = new > loss
             if not better.any() or step == self.steps:
                 continue
             before = walk.images.clone()
             walk.move(asked[better], trial[better])
             step += 1
-            new, now = look(walk.images, step=step)
+            new, now = evaluate(walk.images, step=step)
             if now > score:
                 loss, score = new, now
             else:

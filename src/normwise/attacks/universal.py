@@ -101,25 +101,25 @@ class Universal(BaseAttack):
         `batches` is a DataLoader or a list, which is gone through again until there were enough updates; `called` says in the record what rows
         these are. The model is left as it was. Raises ValueError for no batches, and for a threat model that is no patch or frame.
         """
-        maker, seen, where = _Maker(self, generator), 0, device_of(model)
-        while (left := self.updates - maker.update) > 0:
+        fitting, seen, where = _Fitting(self, generator), 0, device_of(model)
+        while (left := self.updates - fitting.update) > 0:
             before = seen
             for x, y, *_ in islice(batches, left):
                 if told := range_problem(x):
                     raise ValueError(f"{self.name} makes its pattern from images in [0, 1]; got {told}")
-                self._update(maker, model, x.to(where), y.to(where), threat, generator)
+                self._update(fitting, model, x.to(where), y.to(where), threat, generator)
                 seen += len(y)
             if seen == before:
                 raise ValueError(
                     f"{self.name} makes its pattern from training rows, and got no batches; give a DataLoader or a list of batches"
                 )
-        return replace(self, pattern=_written(maker.pattern), made_from=f"{seen:,} {called}")
+        return replace(self, pattern=_written(fitting.pattern), made_from=f"{seen:,} {called}")
 
     def _update(
-        self, maker: _Maker, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, generator: Generator
+        self, fitting: _Fitting, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, generator: Generator
     ) -> None:
         with self._facing(model, x, y, threat, generator, WHOLE) as (oracle, region, _, y):
-            maker.improve(oracle, region, y)
+            fitting.improve(oracle, region, y)
 
     def check(self, region: Region, goal: Goal = "misclassified") -> None:
         super().check(region, goal)
@@ -135,14 +135,14 @@ class Universal(BaseAttack):
         if self.pattern:
             pattern = _read(self.pattern)
         else:
-            maker = _Maker(self, region.generator)
+            fitting = _Fitting(self, region.generator)
             for update in range(self.updates):
-                maker.improve(oracle, restarted(region, update), y)
-            pattern = maker.pattern
-        return _Lying(self, region).images(pattern.to(x)), torch.full_like(y, -1)
+                fitting.improve(oracle, restarted(region, update), y)
+            pattern = fitting.pattern
+        return _Placement(self, region).images(pattern.to(x)), torch.full_like(y, -1)
 
 
-class _Maker:
+class _Fitting:
     """The pattern while it is made."""
 
     pattern: Tensor
@@ -157,16 +157,16 @@ class _Maker:
         if not self.update:
             self.pattern = torch.rand(int(region.mask[0].sum()), generator=self.generator).to(region.x)
             self.direction = torch.zeros_like(self.pattern)
-        lying, raised = _Lying(self.attack, region), oracle.loss(self.attack.loss)
-        look = oracle.gradient(lying.images(self.pattern), y, raised, region.victims)
-        slope = lying.slope(self.pattern, look.grad)
+        placement, raised = _Placement(self.attack, region), oracle.loss(self.attack.loss)
+        here = oracle.gradient(placement.images(self.pattern), y, raised, region.victims)
+        slope = placement.slope(self.pattern, here.grad)
         self.direction = MOMENTUM * self.direction + slope / slope.abs().sum().clamp_min(1e-30)
         size = self.attack.first_step * (1 - self.update / self.attack.updates)
         self.pattern = (self.pattern + size * self.direction.sign()).clamp(0, 1)
         self.update += 1
 
 
-class _Lying:
+class _Placement:
     """How a pattern lies on each image of a region."""
 
     def __init__(self, attack: Universal, region: MaskedRegion) -> None:
@@ -183,16 +183,16 @@ class _Lying:
     def images(self, pattern: Tensor) -> Images:
         """The images with the pattern on them, as far as is allowed."""
         region = self.region
-        return region.project(region.x.masked_scatter(region.mask, self._under(pattern)))
+        return region.project(region.x.masked_scatter(region.mask, self._placed(pattern)))
 
     def slope(self, pattern: Tensor, grad: Images) -> Tensor:
         """The gradient in the pattern, of one in pixels."""
         with torch.enable_grad():
             pattern = pattern.detach().requires_grad_()
-            under = self._under(pattern)
+            under = self._placed(pattern)
             return torch.autograd.grad(under, pattern, grad[self.region.mask].view_as(under))[0]
 
-    def _under(self, pattern: Tensor) -> Tensor:
+    def _placed(self, pattern: Tensor) -> Tensor:
         """What is under the mask of each image, with the pattern: (b, values)."""
         rows = len(self.region.x)
         if self.grid is None:

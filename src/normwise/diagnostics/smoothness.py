@@ -10,11 +10,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .. import losses
-from ..attacks.fmn import DUAL
 from ..attacks.oracle import Oracle
 from ..seeding import draw
 from ..types import Batch, PerRow, ThreatModel
-from ..utils.per_row import flat, l1, l2
+from ..utils.per_row import DUAL, flat, l1, l2
 from .inputs import pgd_path
 from .table import Diagnosis
 from .taps import ask

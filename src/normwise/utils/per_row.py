@@ -31,6 +31,9 @@ def l2(x: Images) -> PerRow:
     return torch.linalg.vector_norm(flat(x), dim=1)
 
 
+DUAL = {"linf": l1, "l2": l2, "l1": linf}  # of each norm, by its name, the dual norm
+
+
 def over(per_row: Tensor, x: Tensor) -> Tensor:
     """Shape one value per row so that it broadcasts over `x`."""
     return per_row.reshape(-1, *[1] * (x.ndim - 1))
