@@ -98,7 +98,7 @@ def tuned(e, folder, tuning):
         reached = made.validation.get("robust" if e.recipe.robust else "clean", 0.0)
         return Try(rate, reached, made.loss, made.forwards, made.backwards, made.seconds)
 
-    return {"epochs": epochs, **search(RATES, attempt, folder / f"search-{epochs}.json", tuning).told()}
+    return {"epochs": epochs, **search(RATES, attempt, folder / f"search-{epochs}.json", tuning).to_record()}
 
 
 def audited(e, folder, minutes):

@@ -170,7 +170,7 @@ DIGEST_VERSION = 2  # of digests and random draws: raise it where a default, or 
 def without_defaults(value: Any) -> Any:
     """The same as `plain`, with only the options that differ from their default: what digests and random draws stand on.
 
-    So an option that is added with a default changes none of them. What cannot be told so is told by its name.
+    So an option that is added with a default changes none of them. What cannot be written so is given by its name.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         given = {

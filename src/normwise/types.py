@@ -122,8 +122,8 @@ class ThreatModel(Protocol):
 def check_threat(threat: object) -> None:
     """Refuse what is no threat model, such as a radius alone. Raises ValueError."""
     if isinstance(threat, type) or not isinstance(threat, ThreatModel):
-        told = threat.__name__ if isinstance(threat, type) else repr(threat)[:60]
-        raise ValueError(f"threat is {told}; give a threat model, such as nw.Linf(8 / 255)")
+        shown = threat.__name__ if isinstance(threat, type) else repr(threat)[:60]
+        raise ValueError(f"threat is {shown}; give a threat model, such as nw.Linf(8 / 255)")
 
 
 @runtime_checkable

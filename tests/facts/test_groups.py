@@ -85,4 +85,4 @@ def test_an_audit_counts_groups():
 def test_an_audit_of_groups_that_contradicts_by_one_row_names_the_attack():
     ledger = Ledger(20)
     ledger.fell([3], "pgd-100", "strongest search")
-    assert ledger.told(False, lambda score: False) == "robust accuracy falls to 95.0% with pgd-100 (strongest search)"
+    assert ledger.sentence(False, lambda score: False) == "robust accuracy falls to 95.0% with pgd-100 (strongest search)"

@@ -211,7 +211,7 @@ def test_a_clip_is_drawn_frame_by_frame_and_moving():
     x = torch.rand(1, 12, 4, 5, generator=torch.Generator().manual_seed(0))
     x_adv = (x + 0.01 * torch.arange(12)[:, None, None]).clamp(max=1)
     drawn = pictures(x, x_adv)
-    (told,) = sheet.told([{"id": 3, **drawn}])
+    (told,) = sheet.examples_of([{"id": 3, **drawn}])
     assert told.caption.startswith("Clip 3")
     for picture in told.pictures:
         still, moving = (
@@ -222,7 +222,7 @@ def test_a_clip_is_drawn_frame_by_frame_and_moving():
             moving.seek(number)
             assert np.array_equal(np.asarray(moving.convert("L")), np.asarray(still)[:, 5 * number : 5 * number + 5])
     assert np.asarray(still)[:, :5].max() == 128  # nothing changed in the first frame
-    (without,) = sheet.told([{"id": 3, **drawn, "clean_apng": "https://evil.example/x.png"}])
+    (without,) = sheet.examples_of([{"id": 3, **drawn, "clean_apng": "https://evil.example/x.png"}])
     assert without.pictures[0].moving == ""
 
 
@@ -234,10 +234,10 @@ def test_who_wants_no_motion_sees_the_frames_alone():
 
 def test_a_picture_from_elsewhere_is_left_out():
     outside = example() | {"clean_png": "https://evil.example/x.png", "adversarial_png": 'data:image/png;base64,"><script>'}
-    (told,) = sheet.told([outside])
+    (told,) = sheet.examples_of([outside])
     assert [one.shows for one in told.pictures] == ["image 17, difference of the two at full contrast"]
     assert told.caption == "Image 17, class 3: taken for 3, then 8 after pgd-20"
-    assert sheet.told([{"id": 1}]) == []
+    assert sheet.examples_of([{"id": 1}]) == []
 
 
 def test_examples_that_are_none_are_named(tmp_path):

@@ -57,7 +57,7 @@ def test_of_equal_accuracies_the_one_that_learned_most_is_taken_and_a_diverged_o
 
 
 def test_the_record_keeps_every_try_and_the_cost_of_all(tmp_path):
-    told = search(RATES, peak(3e-3), tmp_path / "search.json", Tuning()).told()
+    told = search(RATES, peak(3e-3), tmp_path / "search.json", Tuning()).to_record()
     assert {key: told[key] for key in ("rate", "edge", "forwards", "backwards", "seconds")} == {
         "rate": 3e-3,
         "edge": False,
@@ -70,7 +70,7 @@ def test_the_record_keeps_every_try_and_the_cost_of_all(tmp_path):
 
 def test_a_try_trains_a_third_of_the_schedule_at_least():
     assert [Tuning().epochs(whole) for whole in (1, 2, 10, 15, 20)] == [1, 1, 4, 5, 7]
-    assert not Search((), 1e-3, edge=False).told()["tries"]
+    assert not Search((), 1e-3, edge=False).to_record()["tries"]
 
 
 def test_rates_within_chance_are_told_apart_by_their_loss(tmp_path):

@@ -102,7 +102,7 @@ def test_every_arm_is_tuned_and_its_record_says_how(folder):
     assert (figures["classes"], len(figures["labels"].split())) == (10, len(figures["rows"]["paper"]["0"]))
     assert 1 <= figures["answered"] <= 10
     store = CellStore(CELLS, smoke(), folder, silent)
-    assert store._search(CELLS["bn-standard"], store.scale.tuning).told() == {
+    assert store._search(CELLS["bn-standard"], store.scale.tuning).to_record() == {
         key: value for key, value in search.items() if key != "seed"
     }  # found, not made again
 

@@ -192,7 +192,7 @@ def _radius_one(model: nn.Module, batch: Batch, attack: Attack, seed: int) -> Ch
 
 
 def _monotone(model: nn.Module, batch: Batch, threat: Any, attack: Any, seed: int) -> Check:
-    rows, told, rise = len(batch.y), [], 0.0
+    rows, lines, rise = len(batch.y), [], 0.0
     curves: list[tuple[str, list[tuple[ThreatModel, Attack]]]] = []
     if hasattr(threat, "eps"):
         zeros = torch.zeros_like(batch.x[:1])
@@ -205,12 +205,12 @@ def _monotone(model: nn.Module, batch: Batch, threat: Any, attack: Any, seed: in
         curves.append(("steps", [(threat, dataclasses.replace(attack, steps=one)) for one in steps]))
     for over, settings in curves:
         values = [_robust(model, batch, there, [one], seed) for there, one in settings]
-        told.append(f"over {over}: {', '.join(f'{100 * value:.1f}%' for value in values)}")
+        lines.append(f"over {over}: {', '.join(f'{100 * value:.1f}%' for value in values)}")
         rise = max([rise, *(later - min(values[: i + 1]) for i, later in enumerate(values[1:]))])
     return Check(
         name="monotone",
         status="pass" if rise <= max(0.02, 1 / rows) else "fail",
-        measured="; ".join(told) or "nothing to vary",
+        measured="; ".join(lines) or "nothing to vary",
         why="accuracy that rises with the radius or the steps is a sign of a failing search",
         n=rows,
     )

@@ -167,7 +167,7 @@ def run_audit(settings: Audit, folder: Path, report: Report) -> Audited:
     twins = [load(settings.twin, views=named[2])] if settings.twin not in ("train", "none") else []
     said = report_notes([loaded, *twins], report)
     keep_settings(settings, folder)
-    _foretell(settings, model, batches, report)
+    _warn_of_time(settings, model, batches, report)
     options = AuditOptions(
         declares=(*settings.declares, *claim.declares),
         twin=moved(twins[0].model, device) if twins else trained_twin(mine, folder / PARTS, report),
@@ -211,15 +211,15 @@ def _named(settings: Audit) -> tuple[str, str, int]:
     return settings.model, settings.weights, getattr(settings.data, "views", 1)
 
 
-def _foretell(settings: Audit, model: nn.Module, batches: Sequence[Batch], report: Report) -> None:
+def _warn_of_time(settings: Audit, model: nn.Module, batches: Sequence[Batch], report: Report) -> None:
     """Tell if the strongest search may need more than the budget has for it."""
     rows = sum(sizes_of(batches))
     some = batches[0]._replace(x=batches[0].x[: settings.at_once])  # as many as are searched at once, for the memory's sake
     needed = forecast(model, some, [AutoAttack()], rows) / 60 / settings.devices
     if needed > KEPT * settings.budget:
-        told = f"takes about {needed:.1f} minutes, and {KEPT * settings.budget:.1f} of {settings.budget:g} are kept for it"
+        text = f"takes about {needed:.1f} minutes, and {KEPT * settings.budget:.1f} of {settings.budget:g} are kept for it"
         advice = f"give fewer --rows, or a --budget of {math.ceil(10 * needed / KEPT) / 10:g} minutes"
-        report(f"time: if no image falls, the strongest search {told}; {advice}", 0, len(CHECKS))
+        report(f"time: if no image falls, the strongest search {text}; {advice}", 0, len(CHECKS))
 
 
 def _help(settings: Audit, number: int, folder: Path, options: AuditOptions) -> None:

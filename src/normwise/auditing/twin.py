@@ -43,7 +43,7 @@ def trained_twin(settings: Any, folder: Path, report: Report) -> nn.Module | Non
         choice = ResNet(depth=8, width=8) if len(data.shape) == 3 else ResNet3D(depth=10, width=8)
         small = choice(BN(), classes=data.classes, mean=data.mean, std=data.std)
 
-    def told(text: str, done: int, total: int) -> None:
+    def progress(text: str, done: int, total: int) -> None:
         report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
 
     made = fit(
@@ -53,6 +53,6 @@ def trained_twin(settings: Any, folder: Path, report: Report) -> nn.Module | Non
         settings.threat,
         schedule,
         seed=settings.seed,
-        options=FitOptions(folder=folder / "twin", report=told),
+        options=FitOptions(folder=folder / "twin", report=progress),
     )
     return made.model

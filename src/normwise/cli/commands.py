@@ -67,8 +67,8 @@ def run(verb: str, description: str, words: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt as stop:
         kept = bool(stop.args)  # said by `working`
-        told = "finished work is kept, and the same command resumes there" if kept else "nothing was finished"
-        print(f"normwise: stopped; {told}", file=sys.stderr)
+        outcome = "finished work is kept, and the same command resumes there" if kept else "nothing was finished"
+        print(f"normwise: stopped; {outcome}", file=sys.stderr)
         return 130
 
 

@@ -148,8 +148,8 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
 
     class Help(DefaultHelpFormatter):
         def _get_help_string(self, action: Any) -> str:
-            told = action.default not in (None, "", argparse.SUPPRESS) and "(default: " not in (action.help or "")
-            return (action.help or "") + " (default: %(default)s)" * told
+            shown = action.default not in (None, "", argparse.SUPPRESS) and "(default: " not in (action.help or "")
+            return (action.help or "") + " (default: %(default)s)" * shown
 
         def _format_action_invocation(self, action: Any) -> str:
             return str(super()._format_action_invocation(action)).replace(".name NAME", " NAME")  # a choice is `--norm NAME`

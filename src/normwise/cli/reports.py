@@ -75,8 +75,8 @@ def report(settings: Reports, out: Path) -> tuple[list[Path], list[Result]]:
         keep_settings(settings, out)
     pages = [audit.write(out, audits)] if audits else []
     if read:
-        told: dict[str, Any] = {"published": published, "examples": [examples for _, examples in read]}
-        pages.append(page.write(out, [one for one, _ in read], title="normwise report", provenance=provenance(), **told))
+        extras: dict[str, Any] = {"published": published, "examples": [examples for _, examples in read]}
+        pages.append(page.write(out, [one for one, _ in read], title="normwise report", provenance=provenance(), **extras))
     for record, place in _places(list(alone), out).items():
         pages.append(alone[record](place))
         for file in (record, record.with_suffix(".csv")):  # to which the page leads

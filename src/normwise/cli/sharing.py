@@ -25,8 +25,8 @@ def pull_network(description: str, words: Sequence[str]) -> None:
     settings, _, out = parse(
         verb, Pull, words, lambda operands, given: ({}, {"repository": operands[0]} if operands else {})
     )
-    for what, told in pull(settings, out).items():
-        print(f"{what}: {told}")
+    for what, text in pull(settings, out).items():
+        print(f"{what}: {text}")
     print(f"network: {out}")
 
 

@@ -49,8 +49,8 @@ def class_names(folder: Path) -> tuple[str, ...]:
     names = _folders(folder)
     for name in names:
         halves = [inner for inner in _folders(folder / name) if inner.lower() in (*TRAIN, *TEST, *VAL)]
-        told = f"{', '.join(halves)} in {folder / name}"
-        need(not halves, f"{folder} needs splits above its classes", told, "give ROOT/train/CLASS and ROOT/test/CLASS")
+        got = f"{', '.join(halves)} in {folder / name}"
+        need(not halves, f"{folder} needs splits above its classes", got, "give ROOT/train/CLASS and ROOT/test/CLASS")
     return tuple(names)
 
 

@@ -1,4 +1,4 @@
-"""Moving digits: clips whose class is told by the order of their frames alone."""
+"""Moving digits: clips whose class shows in the order of their frames alone."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ class Drift(Diagnosis):
         for site, layer in layers.items():
             for (kind, count), sums in found.items():
                 if site in sums:
-                    told = site, "+".join(sorted(reads(layer.module) or ())), tracked(layer.module).told, kind, count
-                    yield *told, *sums[site].tolist()
+                    key = site, "+".join(sorted(reads(layer.module) or ())), tracked(layer.module).reference, kind, count
+                    yield *key, *sums[site].tolist()
 
 
 class Seen(NamedTuple):
@@ -124,7 +124,7 @@ class Tracked(NamedTuple):
     range: Tensor | None = None
 
     @property
-    def told(self) -> str:
+    def reference(self) -> str:
         """What its input is compared with, in words."""
         if self.mean is None:
             return "clean"

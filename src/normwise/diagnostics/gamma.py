@@ -64,13 +64,13 @@ class Gamma(Diagnosis):
         layers, ends = layers_of(model, batches[0].x), dict[str, tuple[Tensor, Tensor]]()
 
         def note(path: str, axis: int) -> Callable[..., None]:
-            def look(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+            def hook(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
                 values = y.movedim(axis, 0).flatten(1)
                 low, high = values.amin(1), values.amax(1)
                 before = ends.get(path, (low, high))
                 ends[path] = low.minimum(before[0]), high.maximum(before[1])
 
-            return look
+            return hook
 
         with ExitStack() as stack:
             for path, (layer, axis) in layers.items():

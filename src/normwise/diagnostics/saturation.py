@@ -76,7 +76,7 @@ class Saturation(Diagnosis):
         for batch in batches:
             x_adv = pgd_path(model, batch.x, batch.y, threat, (self.steps,), rng)[self.steps]
             for kind, x in zip(KINDS, (batch.x, x_adv), strict=True):
-                for path, one in _looked(model, layers, batch._replace(x=x)):
+                for path, one in _by_layer(model, layers, batch._replace(x=x)):
                     seen[path, kind].append(one)
         for path, layer in layers.items():
             clean, attacked = (seen[path, kind] for kind in KINDS)
@@ -88,12 +88,12 @@ class Saturation(Diagnosis):
                 yield path, layer.alpha.item(), far, *flat, _passing(clean), _passing(attacked)
 
 
-def _passing(looks: Sequence[_Seen]) -> float | None:
-    arrives = sum(one.arrives for one in looks)
-    return (sum(one.passes for one in looks) / arrives) ** 0.5 if arrives else None
+def _passing(seen: Sequence[_Seen]) -> float | None:
+    arrives = sum(one.arrives for one in seen)
+    return (sum(one.passes for one in seen) / arrives) ** 0.5 if arrives else None
 
 
-def _looked(model: nn.Module, layers: Mapping[str, Bounded], batch: Batch) -> Iterator[tuple[str, _Seen]]:
+def _by_layer(model: nn.Module, layers: Mapping[str, Bounded], batch: Batch) -> Iterator[tuple[str, _Seen]]:
     with torch.enable_grad(), observed(model) as found:
         total = margin(logits_of(model, batch.x.clone().requires_grad_()), batch.y).sum()
     calls = [(path, z, y) for path, each in found.items() for z, y in each if y.requires_grad]

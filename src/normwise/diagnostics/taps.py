@@ -66,8 +66,8 @@ def unread(model: nn.Module, x: Images) -> str:
     seen, called, modules = layers_of(model, x), _called(model, x), dict(model.named_modules())
     names = [path for path in norm_paths(model) if path not in seen and (path in called or path not in sites(model))]
     if names:
-        told = ", ".join(f"{path or 'the network itself'} ({kind_of(modules[path])})" for path in names)
-        return f"not measured, because these layers cannot be read: {told}"
+        unreadable = ", ".join(f"{path or 'the network itself'} ({kind_of(modules[path])})" for path in names)
+        return f"not measured, because these layers cannot be read: {unreadable}"
     if not seen and _computes_norms(model, x):
         return "the network normalizes by functions, or in compiled layers: there is no norm layer to measure"
     return ""
@@ -138,8 +138,8 @@ def _input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, Tenso
 def heard(layers: Mapping[str, Layer], hear: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
     """Call `hear(path, x)` with what goes into each layer, as (b, c, ...); what it returns goes in instead."""
 
-    def hook(path: str, axis: int) -> Callable[..., Any]:
-        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def hook_at(path: str, axis: int) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             name, given = _input(args, kwargs)
             instead = hear(path, given.movedim(axis, 1))
             if instead is None:
@@ -147,11 +147,11 @@ def heard(layers: Mapping[str, Layer], hear: Callable[[str, Tensor], Tensor | No
             back = instead.movedim(1, axis)
             return (args, kwargs | {name: back}) if name else ((back, *args[1:]), kwargs)
 
-        return look
+        return hook
 
     with ExitStack() as stack:
         for path, (module, axis) in layers.items():
-            stack.callback(module.register_forward_pre_hook(hook(path, axis), with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(hook_at(path, axis), with_kwargs=True).remove)
         yield
 
 

@@ -46,7 +46,7 @@ def survivors(
 
     So independent rows that are misclassified under a plan count so under every later one, and are not attacked again. Of coupled
     rows a batch keeps whichever of its attacked batches left fewest correct, and is not attacked again once none is left. `earlier`
-    is what other attacks left under plans of the same threat models: the worst case is over both. `report` is told the number of
+    is what other attacks left under plans of the same threat models: the worst case is over both. `report` gets the number of
     the plan and the share that is left. Raises ValueError for no plans, and as `evaluate` does.
     """
     if not plans:
@@ -108,11 +108,11 @@ def curve(
     """
     given = sorted(set(values))
 
-    def told(number: int, share: float) -> None:
+    def progress(number: int, share: float) -> None:
         report(f"{over} {given[number]:g}, {100 * share:.1f}%", number + 1, len(given))
 
     plans = [at(plan, over, value) for value in given]
-    found = survivors(model, as_batches(batches), plans, craft_on=craft_on, report=told)
+    found = survivors(model, as_batches(batches), plans, craft_on=craft_on, report=progress)
 
     def score(correct: Tensor) -> Score:
         if found.coupling.coupled:

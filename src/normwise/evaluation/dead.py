@@ -43,5 +43,5 @@ def check_decision(answers: Tensor, labels: Tensor, strict: bool = False) -> Che
 def shares(answers: Tensor, labels: Tensor) -> tuple[float, float, str]:
     """The share of the most frequent answer, that of the most frequent label, and both in words; classes are (n,)."""
     said, labelled = (int(classes.cpu().bincount().max()) / len(labels) for classes in (answers, labels))
-    told = f"the most frequent class is predicted for {100 * said:.0f}% of images, the most frequent label has {100 * labelled:.0f}%"
-    return said, labelled, told
+    text = f"the most frequent class is predicted for {100 * said:.0f}% of images, the most frequent label has {100 * labelled:.0f}%"
+    return said, labelled, text

@@ -78,7 +78,7 @@ def evaluate(
     the batches: n calls, on any machines with one folder, and then one with the folder itself, share the work.
 
     The record's `checks` are reasons to doubt it: coupled rows, outputs that are probabilities, gradients that do not reach the
-    pixels. They cost one look at 64 rows of the first batch, which is not counted.
+    pixels. They cost a few passes over 64 rows of the first batch, which are not counted.
 
     Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, for
     batches of coupled rows of several sizes (a shorter last one is left out), for an attack that cannot work in the threat

@@ -16,11 +16,11 @@ from ..utils.forward import logits_of
 from ..utils.model_state import device_of, running, untouched
 
 ROWS = 16  # that are timed
-WORTH = 60  # seconds from which it is told
+WORTH = 60  # seconds from which it is reported
 
 
 def forecast(model: nn.Module, batch: Batch, attacks: Sequence[Any], rows: int) -> float:
-    """Seconds that attacks take on so many rows if none falls, by the time that the first rows take forward and backward; 0 if that cannot be told.
+    """Seconds that attacks take on so many rows if none falls, by the time that the first rows take forward and backward; 0 if that cannot be measured.
 
     They go through twice, and the second time counts. A pass backward counts as two forward. The network is left as it was.
     """

@@ -13,7 +13,7 @@ def label(attack: Attack) -> str:
 
 
 def labels(attacks: Sequence[Attack]) -> list[str]:
-    """Call each attack by its label; equal labels of other options are told apart by a number."""
+    """Call each attack by its label; equal labels of other options get a number."""
     names = list(map(label, attacks))
     return [f"{name}~{same + 1}" if (same := names[:i].count(name)) else name for i, name in enumerate(names)]
 

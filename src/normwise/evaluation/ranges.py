@@ -49,7 +49,7 @@ def narrow(x: Images) -> bool:
     return float(x.max() - x.min()) < NARROW
 
 
-def told(right: dict[str, float], x: Images) -> str:
+def describe(right: dict[str, float], x: Images) -> str:
     """The accuracies in words."""
     each = ", ".join(f"{100 * share:.1f}% {name}" for name, share in right.items())
     return f"pixels from {float(x.min()):.3g} to {float(x.max()):.3g}; accuracy: {each}"
@@ -59,4 +59,4 @@ def check_range(logits: Callable[[Images], Logits], x: Images, y: Labels) -> Che
     """Warn if the network is better in another range by 10 points, of few images by more than chance gives, and if pixels span little."""
     right = accuracies(logits, x, y, len(y))
     wrong = better_elsewhere(right, len(y)) or narrow(x)
-    return Check(name=NAME, status="warn" if wrong else "pass", measured=told(right, x), why=WHY, n=len(y))
+    return Check(name=NAME, status="warn" if wrong else "pass", measured=describe(right, x), why=WHY, n=len(y))

@@ -41,7 +41,7 @@ def annotate(
     `batch` is one of the batches it was made on, `rows` what became of all.
 
     Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
-    they seem to. `difference`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one look, forward and backward, at 64 rows at most, and four forward.
+    they seem to. `difference`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one pass forward and backward over 64 rows at most, and four forward.
     `evaluate` has done this.
     """
     if evaluation.checks:
@@ -56,7 +56,7 @@ def annotate(
     ):
         x, y = (part[:ROWS].to(device_of(model)).clone() for part in (batch.x, batch.y))
         oracle = Oracle(model, Search(independent=not evaluation.coupled))
-        logits, gradient = _look(oracle, x, y)
+        logits, gradient = _logits_and_gradient_check(oracle, x, y)
         pixels = ranges.check_range(oracle.logits, x, y)
     found += [_probabilities(logits), gradient, pixels, *_fallbacks(attacks, logits.shape[1])]
     if difference:
@@ -138,7 +138,7 @@ def _batches(e: Evaluation) -> list[Check]:
 
 
 def _idle(attacks: Sequence[Attack]) -> list[Check]:
-    """Attacks that were told to make no step search nothing: what they leave is clean accuracy, or that of noise."""
+    """Attacks that are set to make no step search nothing: what they leave is clean accuracy, or that of noise."""
     parts = [part for one in attacks for part in getattr(one, "parts", (one,))]
     if not attacks or not all(0 in (getattr(part, "steps", 1), getattr(part, "restarts", 1)) for part in parts):
         return []
@@ -156,7 +156,7 @@ def _masked(e: Evaluation) -> list[Check]:
     return [check(MASKED, rows <= BEYOND * e.n, measured, why, e.n)]
 
 
-def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
+def _logits_and_gradient_check(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
     """The logits, and whether the gradient reaches the pixels."""
     try:
         grad, _, logits = oracle.gradient(x, y, losses.margin, torch.ones_like(y, dtype=torch.bool))
@@ -165,8 +165,8 @@ def _look(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Check]:
     except TimeoutError:
         raise
     except Exception as error:  # cut, not finite, or of a layer that has none
-        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}".split("\n")[0]
-        zero, measured, logits = len(y), told, oracle.logits(x)
+        problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}".split("\n")[0]
+        zero, measured, logits = len(y), problem, oracle.logits(x)
     return logits, check(
         "gradient reaches the pixels",
         zero <= len(y) // 10,
@@ -211,13 +211,13 @@ def _fallbacks(attacks: Sequence[Attack], classes: int) -> list[Check]:
     few = {label(part): part.classes for part in parts if part.classes > classes}
     if not few:
         return []
-    told = ", ".join(f"{name} is made for {needed} or more" for name, needed in few.items())
+    needs = ", ".join(f"{name} is made for {needed} or more" for name, needed in few.items())
     why = "the difference of logits ratio divides by the third logit, towards a target also by the fourth"
     return [
         check(
             "losses for few classes",
             True,
-            f"of {classes} classes, and {told}: the difference of two logits was raised",
+            f"of {classes} classes, and {needs}: the difference of two logits was raised",
             why,
             None,
         )

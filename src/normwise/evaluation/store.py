@@ -63,9 +63,9 @@ class BatchStore:
         self._key = as_json(key)
         if folder is not None and (folder / KEY).is_file():
             before = from_json(folder / KEY, SETTINGS)
-            if told := changed(before, key):
+            if difference := changed(before, key):
                 raise ValueError(
-                    f"{folder} holds part of an evaluation whose {told}; give another folder, or delete this one"
+                    f"{folder} holds part of an evaluation whose {difference}; give another folder, or delete this one"
                 )
 
     def holds(self, index: int, mark: str) -> bool:

@@ -22,7 +22,7 @@ class Verdict:
     """The record, and the outcome of each image.
 
     `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `RowOutcomes`), without images. Images are read batch by
-    batch with `images()`; `x` and `x_adv` read them all. `groups`: the rows' groups as numbers, where `by_group` was told of some.
+    batch with `images()`; `x` and `x_adv` read them all. `groups`: the rows' groups as numbers, where `by_group` was given some.
     """
 
     evaluation: Evaluation
@@ -81,7 +81,7 @@ class Verdict:
         return self.evaluation.headline
 
     @property
-    def _told(self) -> dict[str, str]:
+    def _summary(self) -> dict[str, str]:
         e = self.evaluation
         of = f"{e.n} images" + (f" of {e.data['name']}" if e.data.get("name") else "")
         threat = ", ".join(f"{key} {value:g}" if isinstance(value, float) else str(value) for key, value in e.threat.items())
@@ -99,10 +99,10 @@ class Verdict:
         return {"data": of, "threat": threat, "attacks": ", ".join(names)} | figures | {"images": coupled} | warned
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:16}{value}" for name, value in self._told.items())
+        return "\n".join(f"{name:16}{value}" for name, value in self._summary.items())
 
     def _repr_html_(self) -> str:
-        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._told.items())
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._summary.items())
         return f"<table>{''.join(rows)}</table>"
 
     @property

@@ -23,7 +23,7 @@ class Running(Protocol):
     """Workers that were started."""
 
     def ended(self) -> list[BaseException | None]:
-        """Of the workers that have ended, why: None where their work is done. Each is told once."""
+        """Of the workers that have ended, why: None where their work is done. Each is reported once."""
 
     def more(self) -> None:
         """Start one more worker, in place of one that has died."""

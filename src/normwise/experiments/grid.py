@@ -110,7 +110,7 @@ class Finished(NamedTuple):
 
 
 def cells(bench: Bench, folder: Path) -> dict[str, Experiment]:
-    """The experiments, by name, the grid first; equal norms with other options are told apart by a number.
+    """The experiments, by name, the grid first; equal norms with other options get a number.
 
     Raises ValueError for a method without a name of its own, and for settings that no experiment has.
     """
@@ -215,7 +215,7 @@ def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
             failures[name] = str(error).split("\n")[0] or type(error).__name__
         elif name in grid:
             results[name] = read_result(folder / "cells" / name / RESULT)
-        say(_told(name, results.get(name), failures))
+        say(_summary(name, results.get(name), failures))
     return Finished([results[name] for name in grid if name in results], failures)
 
 
@@ -223,7 +223,7 @@ def _job(name: str, e: Experiment, folder: Path, after: tuple[str, ...] = ()) ->
     return Job(name, partial(run, e, folder, name=name), partial(finished, e, folder), after)
 
 
-def _told(name: str, outcome: Result | None, failures: Mapping[str, str]) -> str:
+def _summary(name: str, outcome: Result | None, failures: Mapping[str, str]) -> str:
     if outcome is None:
         return f"{name}: {'failed' if name in failures else 'trained'}"
     protocol, worst = outcome.evaluation.pair

@@ -268,7 +268,7 @@ def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None)
     plan = AttackPlan(s.threat, s.attacks, strongest=s.strongest, seed=s.seed)
     judged = evaluate(model, rows, plan)
     e, own, spent = result.evaluation, judged.evaluation, result.training
-    search = found.told() if found else {"seconds": 0.0}
+    search = found.to_record() if found else {"seconds": 0.0}
     return {
         "validation": {"clean": asdict(own.clean_accuracy), "worst": asdict(own.headline), "n": own.n, "rows": own.standing},
         "clean": asdict(e.clean_accuracy),

@@ -83,10 +83,10 @@ def status(folder: Path) -> Status:
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds no run (no {CONFIG}); give the folder that was --out")
     settings = read_yaml(folder / CONFIG)
-    for verb, kind, look in _VERBS:
+    for verb, kind, parts_of in _VERBS:
         known = {field.name for field in fields(kind)}
         if settings.keys() <= known and known - settings.keys() <= LATER:
-            parts = look(build(kind, settings), folder)
+            parts = parts_of(build(kind, settings), folder)
             return Status(verb=verb, parts=tuple(parts), seconds_left=_left(parts), written=_since(folder))
     verbs = ", ".join(dict.fromkeys(verb for verb, *_ in _VERBS))
     raise ValueError(f"{folder} is the run of a verb that is quick, or keeps no pieces; status knows {verbs}")

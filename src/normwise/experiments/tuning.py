@@ -64,7 +64,7 @@ class Search:
     rate: float
     edge: bool
 
-    def told(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """What a record says of it: every try, and the cost of all."""
         cost = {key: sum(getattr(one, key) for one in self.tries) for key in ("forwards", "backwards", "seconds")}
         return {"rate": self.rate, "edge": self.edge, "tries": [asdict(one) for one in self.tries], **cost}

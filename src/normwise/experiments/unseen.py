@@ -41,7 +41,7 @@ def unseen(data: Data, model: nn.Module, threat: ThreatModel, batch_size: int) -
         for rows in (data.validation, data.test)
     )
     taken, learned = getattr(data, "validation_size", 0), above(seen, new)
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "learned": {"validation": asdict(seen), "test": asdict(new)} if learned else None,
         "sentence": "",
     }
@@ -53,16 +53,16 @@ def unseen(data: Data, model: nn.Module, threat: ThreatModel, batch_size: int) -
         if isinstance(data, TensorData) and taken and data.validation_from == "train":
             data = replace(data, validation_from="test")
             data = replace(data, validation_size=max(1, min(ROWS, _available(data))))
-            told["sentence"] = (
+            record["sentence"] = (
                 f"{better}: it has learned the former. So {data.validation_size} test images were made validation images "
                 "before anything was tried, and no figure is of these"
             )
         else:
-            told["sentence"] = (
+            record["sentence"] = (
                 f"{better}: if it was trained on the former, the choice cannot be trusted; give validation images that it "
                 "has never seen"
             )
-    return data, told | {"from": getattr(data, "validation_from", "") if taken else "own"}
+    return data, record | {"from": getattr(data, "validation_from", "") if taken else "own"}
 
 
 def _available(data: TensorData) -> int:

@@ -98,7 +98,7 @@ def _foreign(path: Path) -> str:
         b"\x89HDF": "an HDF5 file, of Keras perhaps",
         b"\x93NUMPY": "a numpy array",
     }
-    known = next((told for start, told in begins.items() if head.startswith(start)), "")
+    known = next((kind for start, kind in begins.items() if head.startswith(start)), "")
     if not head:
         return "empty"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -118,7 +118,7 @@ def _foreign(path: Path) -> str:
         "/archive_format": "an exported program",
         "serialized_exported_program.json": "an exported program",
     }
-    return next((told for end, told in inside.items() if any(name.endswith(end) for name in held)), "")
+    return next((kind for end, kind in inside.items() if any(name.endswith(end) for name in held)), "")
 
 
 def _read(path: Path) -> Any:
@@ -200,8 +200,8 @@ def _opened(held: Any, source: str) -> Weights:
         notes.append(f"{source}: its entry {key} was read" + (f", and not {_some(others)}" if others else ""))
         held = held[key]
     if not _holds(held):
-        told = f", but {_some(list(map(str, held)))}" if isinstance(held, Mapping) and held else ""
-        raise ValueError(f"{source} holds no state dict (a dict of tensors){told}; {_ADVICE}")
+        contents = f", but {_some(list(map(str, held)))}" if isinstance(held, Mapping) and held else ""
+        raise ValueError(f"{source} holds no state dict (a dict of tensors){contents}; {_ADVICE}")
     if others := [key for key, value in held.items() if not isinstance(value, Tensor)]:
         notes.append(f"{source}: {_some(others)} beside the tensors was left out")
     return Weights({key: value for key, value in held.items() if isinstance(value, Tensor)}, source, tuple(notes))

@@ -89,9 +89,9 @@ def _check_sizes(repository: str, sizes: Mapping[str, int | None]) -> None:
     for file, limit in LIMITS.items():
         size = sizes.get(file, 0)
         if size is None or size > limit:
-            told = "of unknown size" if size is None else f"of {size / MIB:,.0f} MiB"
+            described = "of unknown size" if size is None else f"of {size / MIB:,.0f} MiB"
             raise ValueError(
-                f"{file} of {repository} is {told}, and at most {limit // MIB:,} MiB are fetched; fetch it by hand"
+                f"{file} of {repository} is {described}, and at most {limit // MIB:,} MiB are fetched; fetch it by hand"
             )
 
 
@@ -102,10 +102,10 @@ def _asking(repository: str) -> Iterator[Any]:
     try:
         yield hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     except Exception as error:
-        raise ValueError(_told(repository, error, errors)) from None
+        raise ValueError(_problem(repository, error, errors)) from None
 
 
-def _told(repository: str, error: Exception, errors: Any) -> str:
+def _problem(repository: str, error: Exception, errors: Any) -> str:
     """Say in one line why the hub did not do what it was asked."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.RevisionNotFoundError):

@@ -28,9 +28,9 @@ def inflate(images: Mapping[str, Tensor], model: nn.Module, taps: Taps = "all") 
     kept = [name for name in kept if name in own and name in images and own[name].shape != images[name].shape]
     for what, names in (("lack", own.keys() - images.keys()), ("have no place for", images.keys() - own.keys())):
         if names:
-            told = f"{what} {sorted(names)[0]} ({len(names)} in all)"
+            problem = f"{what} {sorted(names)[0]} ({len(names)} in all)"
             raise ValueError(
-                f"weights to inflate must have the names of the network; they {told}; give the network of these weights"
+                f"weights to inflate must have the names of the network; they {problem}; give the network of these weights"
             )
     for name in own.keys() - set(kept):
         own[name] = _inflated(name, images[name].to(own[name]), own[name], taps)

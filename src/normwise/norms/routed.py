@@ -128,9 +128,9 @@ class Routed(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        told = f"{self.num_features}, routes={self.routes}, share={self.share!r}, route={self.route}"
+        options = f"{self.num_features}, routes={self.routes}, share={self.share!r}, route={self.route}"
         return (
-            told
+            options
             + (f", of={self.of!r}" if self.of != "bn" else "")
             + (f", soup={self.soup}" if self.soup is not None else "")
         )

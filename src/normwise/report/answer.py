@@ -13,7 +13,7 @@ from .coupled import sentences as of_coupled
 from .tables import count, duration
 from .words import capital, joined, percent, training, where
 
-MATTERS = 0.05  # a smaller gain in the worst case is told, and does not make the answer
+MATTERS = 0.05  # a smaller gain in the worst case is mentioned, and does not make the answer
 
 
 class Answer(NamedTuple):
@@ -52,8 +52,8 @@ def of(found: Sequence[Cell], failures: Mapping[str, str]) -> Answer:
         findings.append(("Almost all images get one class: never the most robust", dead))
     lead, rest = _lead(found, columns)
     beside = [(column.name, cell, column.reference) for column, cell in _gains(columns)]
-    told = before.cautions(found) + cautions(found, failures, bool(_compared(columns)))
-    return Answer(lead, exceptions(beside), rest, findings, told)
+    caveats = before.cautions(found) + cautions(found, failures, bool(_compared(columns)))
+    return Answer(lead, exceptions(beside), rest, findings, caveats)
 
 
 def _compared(columns: Sequence[_Column]) -> list[_Column]:

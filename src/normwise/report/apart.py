@@ -70,26 +70,26 @@ def named(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         names = [joined(map(attacker, one.get(which) or ["nothing"])) for one in settings]
         if len(set(names)) > 1:
             shown = [{**one, which: name} for one, name in zip(shown, names, strict=True)]
-    return told_apart(shown, _in_words)
+    return distinct_names(shown, _in_words)
 
 
-def told_apart(
+def distinct_names(
     choices: Sequence[Mapping[str, Any]], said: Callable[[str, Mapping[str, Any]], str] | None = None
 ) -> list[str]:
     """Call each choice by its label, and equal labels of unequal choices by the options in which they differ too, as they are `said`."""
     said = said or _option
     names = [label(choice) for choice in choices]
     options = [flat(choice) for choice in choices]
-    told: dict[str, str] = {}
+    called: dict[str, str] = {}
     for choice, name, mine in zip(choices, names, options, strict=True):
         rivals = [other for rival, other in zip(names, options, strict=True) if rival == name]
         keys = dict.fromkeys(key for rival in rivals for key in rival)
         apart = [key for key in keys if len({key_of(rival.get(key)) for rival in rivals}) > 1]
         differ = [text for key in apart if (text := said(key, mine))]
         text = f"{name} ({', '.join(differ[:_MOST])}{', …' if differ[_MOST:] else ''})" if differ else name
-        same = sum(other.split(" #")[0] == text for key, other in told.items() if key != key_of(choice))
-        told.setdefault(key_of(choice), f"{text} #{same + 1}" if same else text)
-    return [told[key_of(choice)] for choice in choices]
+        same = sum(other.split(" #")[0] == text for key, other in called.items() if key != key_of(choice))
+        called.setdefault(key_of(choice), f"{text} #{same + 1}" if same else text)
+    return [called[key_of(choice)] for choice in choices]
 
 
 def _option(key: str, options: Mapping[str, Any]) -> str:

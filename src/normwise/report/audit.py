@@ -13,7 +13,7 @@ from .apart import attacker
 from .card import ALONE, FIXED, allowed, facts, radius
 from .frame import rendered
 from .series import Plot, plot
-from .sheet import Example, told
+from .sheet import Example, examples_of
 from .words import anchor, docs, joined, percent, plural
 
 RECORD, PAGE = "audit.json", "audit.html"
@@ -46,7 +46,7 @@ class Finding(NamedTuple):
         return self.name if self.n is None else f"{self.name} (n = {self.n})"
 
 
-class Told(NamedTuple):
+class AuditSummary(NamedTuple):
     """One audit, ready for the page; `card` is the threat card as (what, lines)."""
 
     id: str
@@ -120,7 +120,7 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
 
     `folder` is where the page will lie: from there it leads to the docs.
 
-    Fields that a record may lack: `model`, `run` (its folder, which tells audits of one network apart), `reach`, `examples` (see `sheet.told`), a check's `n` and `series` (see `series.plot`).
+    Fields that a record may lack: `model`, `run` (its folder, which tells audits of one network apart), `reach`, `examples` (see `sheet.examples_of`), a check's `n` and `series` (see `series.plot`).
     """
     if not audited_records:
         raise ValueError("a page needs at least one audit; got none; run normwise audit first")
@@ -148,18 +148,18 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
     )
 
 
-def _lines(audits: Sequence[Told]) -> list[tuple[str, str]]:
+def _lines(audits: Sequence[AuditSummary]) -> list[tuple[str, str]]:
     """What stands under the headline of several audits, as (what, words)."""
     images = [one.n for one in audits]
     counted = f"{min(images)} to {max(images)}" if len(set(images)) > 1 else str(images[0])
-    told = f"For each of {len(audits)} networks the accuracy claimed under attack with what the attacks of all checks leave"
+    lead = f"For each of {len(audits)} networks the accuracy claimed under attack with what the attacks of all checks leave"
     apart = " The threat models differ: compare within a row." if len({one.threat for one in audits}) > 1 else ""
     means = audit_words.means(dict.fromkeys(one.verdict for one in audits))
     trust = f"Intervals cover other test images, not other trainings. {audit_words.BOUND}"
-    return [("Compared", f"{told}, on {counted} test images.{apart}"), *means, ("How far to trust it", trust)]
+    return [("Compared", f"{lead}, on {counted} test images.{apart}"), *means, ("How far to trust it", trust)]
 
 
-def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
+def _all(records: Sequence[Mapping[str, Any]]) -> list[AuditSummary]:
     given = [str(one.get("model") or "network") for one in records]
     names, audits = Counter[str](), []
     for number, (one, name) in enumerate(zip(records, given, strict=True), 1):
@@ -167,17 +167,17 @@ def _all(records: Sequence[Mapping[str, Any]]) -> list[Told]:
             name = f"{name} ({one['run']})"
         names[name] += 1
         called = name if names[name] == 1 else f"{name} #{names[name]}"
-        audits.append(tell(one, called, f"audit-{number}-" if len(records) > 1 else ""))
+        audits.append(summarize(one, called, f"audit-{number}-" if len(records) > 1 else ""))
     return audits
 
 
-def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
+def summarize(one: Mapping[str, Any], name: str, prefix: str = "") -> AuditSummary:
     """Put the record of an audit in words; `prefix` is that of its anchors in the page."""
     low, high = one["interval"]
     claimed, bound, n = one["claimed_accuracy"], one["upper_bound"], one["n"]
     provenance = dict(one.get("provenance") or {})
     command = str(provenance.pop("command", "") or "")
-    return Told(
+    return AuditSummary(
         id=prefix.rstrip("-"),
         name=name,
         verdict=one["verdict"],
@@ -197,7 +197,7 @@ def tell(one: Mapping[str, Any], name: str, prefix: str = "") -> Told:
         card=_card(one),
         broken_by=_broken(one.get("found_by") or ""),
         findings=[_finding(check, prefix, one["threat"]) for check in one["checks"]],
-        examples=told(one.get("examples") or ()),
+        examples=examples_of(one.get("examples") or ()),
         provenance=facts(provenance),
         command=command,
     )
@@ -238,12 +238,14 @@ def _broken(by: str | Mapping[str, int]) -> str:
     """What broke the images, each counted for the first attack that did."""
     if not isinstance(by, Mapping):
         return f"{by}." if by else ""
-    told = [f"{plural(rows, 'image')} by {attack}" for attack, rows in by.items() if attack != "clean"]
+    attacked = [f"{plural(rows, 'image')} by {attack}" for attack, rows in by.items() if attack != "clean"]
     clean = [f"{plural(by['clean'], 'image')} misclassified without an attack"] if by.get("clean") else []
-    return f"Each image counts for the first attack that broke it: {joined([*told, *clean])}." if told or clean else ""
+    return (
+        f"Each image counts for the first attack that broke it: {joined([*attacked, *clean])}." if attacked or clean else ""
+    )
 
 
-def _table(audits: Sequence[Told]) -> tuple[list[str], list[list[str]], list[bool]]:
+def _table(audits: Sequence[AuditSummary]) -> tuple[list[str], list[list[str]], list[bool]]:
     """One row per audit: head, rows, which columns are numbers."""
     head = [
         "Network",

@@ -107,15 +107,15 @@ def _trust(one: Mapping[str, Any]) -> str:
     """How sure the bound is, and what the checks said."""
     checks, (low, high) = one["checks"], one["interval"]
     status = [_status(check) for check in checks]
-    told = []
+    counts = []
     for kind, word in _CALLED.items():
         names = joined([f'"{check["name"]}"' for check, its in zip(checks, status, strict=True) if its == kind] or [""])
-        told += (
+        counts += (
             [f"{status.count(kind)} {word}" + (f" ({names})" if kind in ("fail", "warn") else "")] if kind in status else []
         )
     missing = f" Could not run: {joined(one['missing'])}." if one.get("missing") else ""
     interval = f"For other images like these, {100 * low:.1f}–{100 * high:.1f}% may be left (95% interval, n = {one['n']}). "
-    counted = f" Of {plural(len(checks), 'check')} {joined(told)}." if told else ""
+    counted = f" Of {plural(len(checks), 'check')} {joined(counts)}." if counts else ""
     return f"{interval * bool(one['n'])}{BOUND}{counted}{missing}"
 
 

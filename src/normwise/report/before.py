@@ -46,13 +46,13 @@ def _best(found: Sequence[Cell]) -> tuple[Cell, Cell, int] | None:
 
 def findings(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     """Each given network beside those that began as it; then, together, given ones as which none began."""
-    told, alone = list[tuple[str, list[str]]](), list[str]()
+    compared, alone = list[tuple[str, list[str]]](), list[str]()
     for old, after in _pairs(found):
         alone += [] if after else [f"{old.norm}: {_figures(old)}."]
         if after:
             lines = [f"{how(new)}: {_figures(new)}." for new in after]
-            told.append((f"Before and after: {old.norm}", [f"Before: {_figures(old)}.", *lines]))
-    return [*told, *([("As given", alone)] if alone else [])]
+            compared.append((f"Before and after: {old.norm}", [f"Before: {_figures(old)}.", *lines]))
+    return [*compared, *([("As given", alone)] if alone else [])]
 
 
 def _pairs(found: Sequence[Cell]) -> list[tuple[Cell, list[Cell]]]:

@@ -123,10 +123,10 @@ def compared(found: Sequence[Cell]) -> tuple[str, str]:
     )
     protocol, strongest = (joined(attackers(results, further) or ["no attack"]) for further in (False, True))
     further = f" (the protocol), then by the stronger {strongest}" * any(cell.paired for cell in found)
-    told = f"{', and '.join(what)}. On {images} test images of {data}, attacked by {protocol}{further}. {capital(under)}."
+    text = f"{', and '.join(what)}. On {images} test images of {data}, attacked by {protocol}{further}. {capital(under)}."
     if protocol != "no attack":
-        told += " Worst case: right under all of them."
-    return ("Compared" if len(found) > 1 else "Evaluated"), told
+        text += " Worst case: right under all of them."
+    return ("Compared" if len(found) > 1 else "Evaluated"), text
 
 
 def _trained(found: Sequence[Cell]) -> str:
@@ -189,11 +189,11 @@ def rows(n: int, data: Any, batch_size: int) -> str:
 
 def facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Provenance line by line."""
-    told = []
+    lines = []
     for key, value in provenance.items():
         inner = [f"{name} {label(leaf, 'none')}".strip() for name, leaf in flat(value).items()]
-        told.append((key, ", ".join(inner) if value is not None else UNKNOWN))
-    return told
+        lines.append((key, ", ".join(inner) if value is not None else UNKNOWN))
+    return lines
 
 
 def _threat(result: Result) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from ..records import Check, Result, Score, lower
 from ..utils.intervals import LEVEL, above, leads
 from ..utils.run_folder import PRETRAINED
-from .apart import key_of, label, named, told_apart
+from .apart import distinct_names, key_of, label, named
 from .words import joined
 
 _FROM = ("start", "weights", "substitute", "substitute_weights", "adaptive")  # what a network begins with and listens to
@@ -136,7 +136,7 @@ def of(results: Sequence[Result]) -> list[Cell]:
             groups.setdefault(key_of(chosen), []).append(result)
             choices[key_of(chosen)] = chosen
     settings, norms, recipes = zip(*choices.values(), strict=True) if choices else ((), (), ())
-    parts = zip(named(settings), told_apart(norms), told_apart(recipes), strict=True)
+    parts = zip(named(settings), distinct_names(norms), distinct_names(recipes), strict=True)
     return [
         Cell(
             setting=name,
@@ -196,9 +196,9 @@ def raised(results: Iterable[Result]) -> list[Check]:
     found = list[Check]()
     for result in results:
         own = [check for check in result.evaluation.checks if check.status != "pass"]
-        told, found = {check.name for check in own}, [*found, *own]
+        known, found = {check.name for check in own}, [*found, *own]
         for kind, e in (result.several.evaluations if result.several else {}).items():
-            more = [check for check in e.checks if check.status != "pass" and check.name not in told]
+            more = [check for check in e.checks if check.status != "pass" and check.name not in known]
             found += [replace(check, measured=f"{kind}: {check.measured}") for check in more]
     return found
 

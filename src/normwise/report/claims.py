@@ -76,7 +76,7 @@ def _unit(side: Mapping[str, Any]) -> str:
     return "" if "shift of" in side["what"] else " points"
 
 
-def _told(one: Mapping[str, Any]) -> dict[str, Any]:
+def _in_words(one: Mapping[str, Any]) -> dict[str, Any]:
     """A claim with its figures in words, and the smallest effect in their unit."""
     sides = {key: one[key] and {**one[key], "figure": figure(one[key])} for key in ("protocol", "strongest")}
     for side in filter(None, sides.values()):
@@ -88,17 +88,17 @@ def _told(one: Mapping[str, Any]) -> dict[str, Any]:
     )
     met = "; ".join(f"{each['what']} ({MET[each['holds']]})" for each in one["premises"])
     losses = ", ".join(f"{cell} {loss:.3g}" for cell, loss in one["losses"].items())
-    told = {"premise": met, "whole": curve, "trained": losses, "count": f"{one['seeds']} x {one['n']}"}
-    return {**one, **sides, **said, **told, "smallest": f"{_number(one['effect'], known)}{_unit(known)}" if known else ""}
+    texts = {"premise": met, "whole": curve, "trained": losses, "count": f"{one['seeds']} x {one['n']}"}
+    return {**one, **sides, **said, **texts, "smallest": f"{_number(one['effect'], known)}{_unit(known)}" if known else ""}
 
 
 def _headline(claims: Sequence[Mapping[str, Any]]) -> str:
     """How many claims were decided, and how."""
     counts = Counter(one["verdict"] for one in claims)
     decided = {verdict: count for verdict, count in counts.items() if verdict not in UNDECIDED}
-    told = joined([f"{count} {verdict}" for verdict, count in decided.items()] or ["none decided"])
+    counted = joined([f"{count} {verdict}" for verdict, count in decided.items()] or ["none decided"])
     rest = "".join(f"; {verdict}: {counts[verdict]}" for verdict in UNDECIDED if counts[verdict] and decided)
-    return f"Of {plural(len(claims), 'claim')}, {told}{rest.replace(' at this size', '')}."
+    return f"Of {plural(len(claims), 'claim')}, {counted}{rest.replace(' at this size', '')}."
 
 
 def _under(claims: Sequence[Mapping[str, Any]], preset: str, size: str) -> list[tuple[str, str]]:
@@ -113,15 +113,15 @@ def _under(claims: Sequence[Mapping[str, Any]], preset: str, size: str) -> list[
     ]
 
 
-def _plain(told: Any) -> Any:
+def _plain(words: Any) -> Any:
     """Put a claim's words as a page says them: a record says "less" for minus, "asked" for needed, "figure" for number."""
-    if isinstance(told, str):
+    if isinstance(words, str):
         return (
-            re.sub(r"\bless (?!than)", "minus ", told)
+            re.sub(r"\bless (?!than)", "minus ", words)
             .replace(" asked ", " needed ")
             .replace("without a figure", "without a number")
         )
-    return {key: _plain(value) for key, value in told.items()} if isinstance(told, Mapping) else told
+    return {key: _plain(value) for key, value in words.items()} if isinstance(words, Mapping) else words
 
 
 class Outcome(NamedTuple):
@@ -148,10 +148,10 @@ def _outcomes(claims: Sequence[Mapping[str, Any]]) -> list[Outcome]:
 
 
 class Effect(NamedTuple):
-    """A claim's difference beside the smallest effect it asks, all in percent of the figure's width; `told` is what its mark says."""
+    """A claim's difference beside the smallest effect it asks, all in percent of the figure's width; `title` is what its mark says."""
 
     name: str
-    told: str
+    title: str
     figure: str
     value: float
     low: float
@@ -174,9 +174,9 @@ def _effects(claims: Sequence[Mapping[str, Any]]) -> tuple[list[Effect], list[Ti
     for one in known:
         value, least, most = (at(100 * one["strongest"][part]) for part in ("value", "low", "high"))
         measured, asked = figure(one["strongest"]), f"{100 * one['effect']:+.3g} points"
-        told = f"Claim {one['number']}: {measured}, asked {asked}; {one['verdict']}"
+        title = f"Claim {one['number']}: {measured}, asked {asked}; {one['verdict']}"
         name = f"{one['number']}. {one['claim']}"
-        effects.append(Effect(name, told, measured, value, least, most, at(100 * one["effect"])))
+        effects.append(Effect(name, title, measured, value, least, most, at(100 * one["effect"])))
     return effects, [Tick(at(place), f"{round(place, 9) + 0.0:.3g}") for place in places]
 
 
@@ -199,7 +199,7 @@ def to_html(
         outcomes=_outcomes(claims),
         effects=effects,
         ticks=ticks,
-        claims=[_plain(_told(one)) for one in claims],
+        claims=[_plain(_in_words(one)) for one in claims],
         networks=networks,
         columns=columns,
         more=more,
@@ -270,7 +270,7 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table of claims in lines."""
     heads = ("#", "claim", "the paper", "premise", "its protocol", "strongest attack", "seeds x rows", "training loss")
     rows = [(*heads, "smallest effect", "verdict"), ("---",) * (len(heads) + 2)]
-    for one in map(_told, claims):
+    for one in map(_in_words, claims):
         sides = [
             f"{side['figure']}: {side['what']}" if (side := one[key]) else "not measured"
             for key in ("protocol", "strongest")
@@ -284,5 +284,5 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
 def _curves(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     """The comparison at every radius, in lines; none where no claim has any."""
     lead = "Difference in points under the strongest attack, by radius in 1/255 (or pixels of a patch). It decides nothing."
-    rows = [f"| {one['number']} | {one['whole']} |" for one in map(_told, claims) if one["whole"]]
+    rows = [f"| {one['number']} | {one['whole']} |" for one in map(_in_words, claims) if one["whole"]]
     return ["", "## The whole curve", "", lead, "", "| # | difference |", "|---|---|", *rows] if rows else []

@@ -11,13 +11,13 @@ _WHY = "Images are coupled there (◆): an answer depends on the rest of its bat
 
 
 def exceptions(gains: Sequence[tuple[str, Cell, Cell | None]]) -> list[tuple[str, str]]:
-    """Coupled networks that keep more than what they are compared with, told beside the answer; `gains` are (training, network, its reference)."""
-    told = [
+    """Coupled networks that keep more than what they are compared with, named beside the answer; `gains` are (training, network, its reference)."""
+    lines = [
         f"{cell.norm} with {name} keeps {cell.worst} in the worst case, {reference.reference} {reference.worst}."
         for name, cell, reference in gains
         if cell.coupled and reference
     ]
-    return [("Exception" if len(told) == 1 else "Exceptions", " ".join([*told, _WHY]))] if told else []
+    return [("Exception" if len(lines) == 1 else "Exceptions", " ".join([*lines, _WHY]))] if lines else []
 
 
 def sentences(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
@@ -51,8 +51,8 @@ def of_batches(cell: Cell) -> str:
         return ""
     size, joint, single = cell.results[0].evaluation.batch_size, cell.joint, cell.single
     if single and single.value < joint.value:
-        told = f"one image attacked among the clean neighbours of its batch of {size}; whole batches {percent(joint.value)}"
+        text = f"one image attacked among the clean neighbours of its batch of {size}; whole batches {percent(joint.value)}"
     else:
         alone = f"; one image among clean neighbours {percent(single.value)}" if single else ""
-        told = f"for whole batches of {size}{alone}"
-    return f" (coupled images: {told})"
+        text = f"for whole batches of {size}{alone}"
+    return f" (coupled images: {text})"

@@ -135,8 +135,8 @@ _READ = {"running": "running statistics", "batch": "the batch", "sample": "each 
 def _threat(threat: Mapping[str, Any]) -> str:
     if "eps" in threat:
         return radius(threat)
-    told = [f"{key} {_written(value)}" for key, value in threat.items() if key != "name"]
-    return where(str(threat["name"]), ", ".join(told))
+    options = [f"{key} {_written(value)}" for key, value in threat.items() if key != "name"]
+    return where(str(threat["name"]), ", ".join(options))
 
 
 def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -160,8 +160,10 @@ def _card(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 def _attack(diagnosis: Mapping[str, Any]) -> str:
     """What a diagnosis does to images, with its options."""
-    told = {key: value if isinstance(value, list | tuple) else [value] for key, value in diagnosis.items() if key != "name"}
-    options = ", ".join(f"{key} {joined(map(_written, value or ['none']))}" for key, value in told.items())
+    settings = {
+        key: value if isinstance(value, list | tuple) else [value] for key, value in diagnosis.items() if key != "name"
+    }
+    options = ", ".join(f"{key} {joined(map(_written, value or ['none']))}" for key, value in settings.items())
     name = label(diagnosis)
     return f"{where(name, options)}: {_ATTACKS.get(name, 'see its description')}"
 

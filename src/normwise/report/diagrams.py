@@ -79,9 +79,9 @@ def _reference(side: Side) -> tuple[str, ...]:
 
 def _references(sides: Sequence[Side]) -> str:
     """Say what each network is compared with: where these differ, so do the distances of clean images."""
-    told = {side.model: [_WORDS.get(one, one) for one in _reference(side)] for side in sides}
+    references = {side.model: [_WORDS.get(one, one) for one in _reference(side)] for side in sides}
     alone = " Panels with other references have their own axes." if len(set(map(_reference, sides))) > 1 else ""
-    return f"Reference: {'; '.join(f'{model}: {joined(words)}' if len(told) > 1 else joined(words) for model, words in told.items())}.{alone}"
+    return f"Reference: {'; '.join(f'{model}: {joined(words)}' if len(references) > 1 else joined(words) for model, words in references.items())}.{alone}"
 
 
 def _by_kind(kinds: Iterable[str], column: str, rows: Sequence[Row]) -> Points:
@@ -182,8 +182,8 @@ def _over_sites(
                     **_MARKED,
                 )
             for site, at, value in zip(names, places, values, strict=False):
-                told = f"{value:.1f}%" if label.startswith("share") else f"{value:.3g} ({label})"
-                mark(axes, at, value, f"{side.model}, {site}, {name}: {told}")
+                text = f"{value:.1f}%" if label.startswith("share") else f"{value:.3g} ({label})"
+                mark(axes, at, value, f"{side.model}, {site}, {name}: {text}")
         every = math.ceil(len(names) / 24)  # more names than these do not fit
         axes.set_xticks(
             range(0, len(names), every),
@@ -214,8 +214,8 @@ def _margins(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
         x = [row["distance"] * (255 if linf else 1) for row in found]
         axes.plot(x, [row["quantile"] for row in found], label=short(side.model), **_line(number))
         for at, row in zip(x, found, strict=True):
-            told = f"{side.model}: {row['quantile']:g}% of images at most {at:.3g}{'/255' * linf} away"
-            mark(axes, at, row["quantile"], told)
+            text = f"{side.model}: {row['quantile']:g}% of images at most {at:.3g}{'/255' * linf} away"
+            mark(axes, at, row["quantile"], text)
     axes.set_ylim(-5, 105)
     axes.set_xlim(left=0)
     axes.set_xlabel("distance to the nearest misclassified image" + " in 1/255 of the pixel range" * linf)
@@ -237,8 +237,8 @@ def _smoothness(sides: Sequence[Side]) -> Iterator[tuple[str, Any, str]]:
                     unit, colour = row["unit"], SERIES[y % len(SERIES)]
                     axes.plot([row["5%"], row["95%"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
                     axes.plot([row["median"]], [y], "o", color=colour, markersize=6, markeredgecolor=PAPER)
-                    told = f"median {row['median']:.3g}, 5% {row['5%']:.3g}, 95% {row['95%']:.3g}"
-                    mark(axes, row["median"], y, f"{side.model}, {name}: {told} ({unit})")
+                    text = f"median {row['median']:.3g}, 5% {row['5%']:.3g}, 95% {row['95%']:.3g}"
+                    mark(axes, row["median"], y, f"{side.model}, {name}: {text} ({unit})")
         axes.set_yticks(range(len(sides)), [short(side.model, 30) for side in sides])
         axes.set_ylim(len(sides) - 0.4, -0.6)
         axes.set_title(short(f"{name[:1].upper()}{name[1:]}, {unit}", 60), loc="left", fontsize=8.5, color=INK)

@@ -114,17 +114,17 @@ def _line(axes: Any, y: float, cell: Cell, colour: str) -> None:
     beside(axes, y, str(worst), colour)
 
 
-def beside(axes: Any, y: float, told: str, colour: str) -> None:
+def beside(axes: Any, y: float, text: str, colour: str) -> None:
     """Write a row's figures right of it."""
-    axes.annotate(told, (1.02, y), xycoords=("axes fraction", "data"), va="center_baseline", fontsize=7.5, color=colour)
+    axes.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center_baseline", fontsize=7.5, color=colour)
 
 
 def _values(cell: Cell, cost: bool = False) -> str:
     """What a mark says of its network."""
     name = where(where(cell.norm, training(cell.recipe) if cell.seconds else ""), cell.setting)
-    told = [f"clean {cell.clean}", *[f"protocol alone {cell.protocol}"] * cell.paired, f"worst case {cell.worst}"]
-    told += ["coupled images"] * cell.coupled + [f"trained in {duration(cell.seconds)}"] * cost
-    return f"{name}: {'; '.join(told)}"
+    parts = [f"clean {cell.clean}", *[f"protocol alone {cell.protocol}"] * cell.paired, f"worst case {cell.worst}"]
+    parts += ["coupled images"] * cell.coupled + [f"trained in {duration(cell.seconds)}"] * cost
+    return f"{name}: {'; '.join(parts)}"
 
 
 def _marker(cell: Cell) -> str:

@@ -11,7 +11,7 @@ from .words import capital
 _HERE = Path(__file__).parent
 
 
-def rendered(template: str, **told: Any) -> str:
+def rendered(template: str, **values: Any) -> str:
     """Render a template of this folder; text from files and names is escaped. The template extends `frame.html`.
 
     Raises ValueError for a record that lacks what the page shows.
@@ -21,7 +21,7 @@ def rendered(template: str, **told: Any) -> str:
 
     style, script = (Markup((_HERE / name).read_text()) for name in ("page.css", "page.js"))
     try:
-        return str(_pages().get_template(template).render(style=style, script=script, **told))
+        return str(_pages().get_template(template).render(style=style, script=script, **values))
     except UndefinedError as error:
         raise ValueError(f"the record is incomplete: {error}") from None
 

@@ -27,17 +27,17 @@ def sentences(found: Sequence[Cell]) -> list[str]:
     """Networks where clean images changed their class, and where none did, by what the norms read."""
     networks = [one for cell in found for result in cell.results if (one := _counted(cell, result))]
     fallen, stood = ([one for one in networks if bool(one.fell) == fell] for fell in (True, False))
-    told, groups = [], dict[str, list[int]]()
+    lines, groups = [], dict[str, list[int]]()
     for one in stood:
         groups.setdefault(one.reads, []).append(one.victims)
     none = [f"of {sum(rows)} {reads} ({plural(len(rows), 'network')})" for reads, rows in groups.items()]
     if fallen:
         counts = joined(f"{one.name} ({one.fell} of {one.victims})" for one in fallen)
-        told.append(f"Beside malicious neighbours, unchanged images got another class: {counts}.")
+        lines.append(f"Beside malicious neighbours, unchanged images got another class: {counts}.")
     if none:
         start = "None did:" if fallen else "Beside malicious neighbours, no unchanged image got another class:"
-        told.append(f"{start} {joined(none)}.")
-    return told
+        lines.append(f"{start} {joined(none)}.")
+    return lines
 
 
 def _counted(cell: Cell, result: Result) -> _Network | None:

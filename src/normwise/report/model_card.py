@@ -56,8 +56,8 @@ def _network(result: Result) -> str:
     lines += ([f"Trained from: {settings['start']}"] if settings.get("start") else []) + [
         f"One training, seed {settings.get('seed')}"
     ]
-    told = "A network that was trained and attacked with normwise, which measures robustness to adversarial images.\n\n"
-    return told + _listed(lines)
+    lead = "A network that was trained and attacked with normwise, which measures robustness to adversarial images.\n\n"
+    return lead + _listed(lines)
 
 
 def _figures(result: Result) -> str:
@@ -85,15 +85,15 @@ def _doubts(result: Result) -> list[str]:
 
 def _threat_card(result: Result) -> str:
     lines = [*card.of(result).lines, ("The attacker knows", [card.KNOWS])]
-    return "".join(f"- **{what}**: {markdown('; '.join(told))}.\n" for what, told in lines)
+    return "".join(f"- **{what}**: {markdown('; '.join(texts))}.\n" for what, texts in lines)
 
 
 def _verdict(name: str, audited: Mapping[str, Any] | None) -> str:
     if audited is None:
         return "**Not audited.** Nobody has tested with `normwise audit` whether this robustness is real.\n"
-    told = audits.tell(audited, name)
-    lines = " ".join(f"{what}: {text}" for what, text in told.lines)
-    return f"**{markdown(told.lead)}** {markdown(lines)}\n" + ("\n" + _listed(told.reasons)) * bool(told.reasons)
+    summary = audits.summarize(audited, name)
+    lines = " ".join(f"{what}: {text}" for what, text in summary.lines)
+    return f"**{markdown(summary.lead)}** {markdown(lines)}\n" + ("\n" + _listed(summary.reasons)) * bool(summary.reasons)
 
 
 def _listed(lines: Any) -> str:

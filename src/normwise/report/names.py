@@ -42,10 +42,10 @@ def draw_names(axes: Any, points: Sequence[Point], *, size: float, colour: str, 
         start = 10 ** (math.log10(group[-1].x) + _GAP / 72 / inches * span)
         group.sort(key=lambda p: (p.y, p.x))
         for point, y in zip(group, _apart([p.y for p in group], height, bottom, top), strict=True):
-            look = {"fontsize": size, "color": colour, "va": "center_baseline", "in_layout": False}
+            text_style = {"fontsize": size, "color": colour, "va": "center_baseline", "in_layout": False}
             with belonging(axes, point.of):
                 axes.plot([point.x, start], [point.y, y], color=line, linewidth=0.5, zorder=1)
-                axes.annotate(point.name, (start, y), xytext=(2.5, 0), textcoords="offset points", **look)
+                axes.annotate(point.name, (start, y), xytext=(2.5, 0), textcoords="offset points", **text_style)
 
 
 def _groups(points: Sequence[Point], width: float) -> list[list[Point]]:

@@ -11,7 +11,7 @@ EDGE = 2.0  # percent of the figure's width that stay free at both sides
 
 
 class Standing(NamedTuple):
-    """What two networks keep before one attacker, as shares, None where it was not asked; `difference` is what is told of both."""
+    """What two networks keep before one attacker, as shares, None where it was not asked; `difference` is that of both, in words."""
 
     attacker: str
     illusion: bool
@@ -38,7 +38,7 @@ class Origin(NamedTuple):
     @property
     def lines(self) -> list[tuple[Standing, list[float], list[float], str]]:
         """Each attacker with the places of the first network, of the second and what the line says."""
-        return [(one, _places(one.own), _places(one.other), self._told(one)) for one in self.standings]
+        return [(one, _places(one.own), _places(one.other), self._title(one)) for one in self.standings]
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -46,7 +46,7 @@ class Origin(NamedTuple):
         both = [(one.attacker, _written(one.own), _written(one.other), one.difference) for one in self.standings]
         return [row if self.other else row[:2] for row in both]
 
-    def _told(self, one: Standing) -> str:
+    def _title(self, one: Standing) -> str:
         arms = (self.own, one.own), (self.other, one.other)
         return f"{one.attacker}: " + ", ".join(f"{name} {_written(share)}%" for name, share in arms if share is not None)
 

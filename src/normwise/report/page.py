@@ -17,7 +17,7 @@ from .card import card, compared, facts, of, subtitle
 from .frame import rendered
 from .plot_style import SERIES
 from .robustbench import Entry
-from .sheet import Example, told
+from .sheet import Example, examples_of
 from .words import anchor, docs, joined, percent, training, where
 
 SCHEMA = 1
@@ -36,7 +36,7 @@ def write(
     """Write `report.html`, `results.json`, `.csv`, `.md`, `.tex` and `figures/` into the folder `out`; returns the page's path.
 
     `failures` are cells that did not end, with the reason; `published` are entries of RobustBench to compare with; `examples`
-    are the adversarial images that each result's run kept, one sequence per result (`sheet.told`). The same arguments give
+    are the adversarial images that each result's run kept, one sequence per result (`sheet.examples_of`). The same arguments give
     the same bytes. Raises ValueError for no results: there is nothing to report.
     """
     if not results:
@@ -93,7 +93,7 @@ def _of_cells(found: Sequence[cells.Cell]) -> dict[str, Any]:
         "headline": [place for place, column in enumerate(heads) if column.headline],
         "colours": {recipe: f"--series{SERIES.index(colour)}" for recipe, colour in figures.recipes(found).items()},
         "curves": lambda over: curves.of(found, over),
-        "told": curves.value,
+        "value_text": curves.value,
         "cells": found,
         "filters": _filters(found),
         "results": results,
@@ -184,7 +184,7 @@ def _pictures(
     """The adversarial images that runs kept, each sheet with the name of its network."""
     kept = zip(results, examples, strict=True) if examples else ()
     names = {id(r): _name(cell, r, seeds=len(cell.results) > 1) for cell in found for r in cell.results}
-    return [(names[id(r)], sheet) for r, given in kept if id(r) in names and (sheet := told(given))]
+    return [(names[id(r)], sheet) for r, given in kept if id(r) in names and (sheet := examples_of(given))]
 
 
 def _concerns(found: Sequence[cells.Cell]) -> dict[tuple[str, str], list[tuple[cells.Cell, Result, Check]]]:

@@ -77,20 +77,20 @@ def in_percent(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:.0f}%")
 
 
-def mark(axes: Any, x: float, y: float, told: str, of: int | str = "") -> None:
+def mark(axes: Any, x: float, y: float, text: str, of: int | str = "") -> None:
     """Let a point say its values: on hover in an SVG, on focus too in a page. `of` is the number of the cell that it belongs to."""
     if math.isfinite(y):
-        axes.plot([x], [y], "o", markersize=10, alpha=0, gid=_SAID.format(of, told), zorder=5)
+        axes.plot([x], [y], "o", markersize=10, alpha=0, gid=_SAID.format(of, text), zorder=5)
 
 
 @contextmanager
-def belonging(axes: Any, cell: int, told: str = "", row: float | None = None) -> Iterator[None]:
+def belonging(axes: Any, cell: int, text: str = "", row: float | None = None) -> Iterator[None]:
     """What is drawn inside belongs to a cell, so that a page can hide it; the whole `row`, if there is one, tells its values."""
     before = set(axes.get_children())
     yield
     belong(cell, set(axes.get_children()) - before)
     if row is not None:
-        axes.axhspan(row - 0.5, row + 0.5, alpha=0, gid=_SAID.format(cell, told), zorder=5)
+        axes.axhspan(row - 0.5, row + 0.5, alpha=0, gid=_SAID.format(cell, text), zorder=5)
 
 
 def belong(cell: int, artists: Iterable[Any]) -> None:
@@ -110,8 +110,8 @@ def save(name: str, figure: Any, out: Path) -> Drawn:
     files = []
     for kind, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
         held = _bytes(figure, format=kind, facecolor="white", **options)
-        files.append(write(out / "figures" / f"{name}.{kind}", _told(held) if kind == "svg" else held))
-    svg = _told(_bytes(figure, format="svg", transparent=True, metadata={"Date": None}))
+        files.append(write(out / "figures" / f"{name}.{kind}", _with_titles(held) if kind == "svg" else held))
+    svg = _with_titles(_bytes(figure, format="svg", transparent=True, metadata={"Date": None}))
     return Drawn(name, _for_page(name, svg), tuple(files))
 
 
@@ -121,7 +121,7 @@ def _bytes(figure: Any, **options: Any) -> bytes:
     return held.getvalue()
 
 
-def _told(svg: bytes) -> str:
+def _with_titles(svg: bytes) -> str:
     """Let marks say their values as titles, and carry the numbers of their cells."""
 
     def said(match: re.Match[str]) -> str:

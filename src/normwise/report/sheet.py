@@ -28,7 +28,7 @@ class Example(NamedTuple):
     pictures: list[Picture]
 
 
-def told(examples: Sequence[Mapping[str, Any]]) -> list[Example]:
+def examples_of(examples: Sequence[Mapping[str, Any]]) -> list[Example]:
     """Make examples of records: id, label, clean_prediction, prediction, attack, three PNG data URIs, of clips also three that move.
 
     A picture that is not a PNG data URI is left out, and an example without pictures too: a page loads nothing.

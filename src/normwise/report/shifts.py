@@ -115,8 +115,8 @@ def _severities(networks: Sequence[Network], out: Path) -> Drawn:
                 list(points), y, line, marker="o", markersize=4, color=colour, linewidth=1.4, label=short(called(one), 54)
             )
             for severity, made in points.items():
-                told = f"severity {severity}" if severity else "clean"
-                mark(axes, severity, 100 * made["value"], f"{called(one)}, {told}: {_percent(made)}% {_percent(made, True)}")
+                text = f"severity {severity}" if severity else "clean"
+                mark(axes, severity, 100 * made["value"], f"{called(one)}, {text}: {_percent(made)}% {_percent(made, True)}")
         axes.set_ylim(-1.5, 101.5)
         axes.set_xticks(range(6), ["clean", *map(str, range(1, 6))])
         axes.set_xlabel("severity")
@@ -141,8 +141,8 @@ def _alphas(curves: Mapping[str, Sequence[Network]], out: Path) -> Drawn:
                 options: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markerfacecolor": face, "linewidth": 1.4}
                 axes.plot(alphas, y, line, color=colour, label=label, **options)
                 for one, alpha in zip(states, alphas, strict=True):
-                    told = f"{label}, alpha {alpha:.3g}: {_percent(one[key])}% {_percent(one[key], True)}"
-                    mark(axes, alpha, 100 * one[key]["value"], told)
+                    text = f"{label}, alpha {alpha:.3g}: {_percent(one[key])}% {_percent(one[key], True)}"
+                    mark(axes, alpha, 100 * one[key]["value"], text)
         axes.set_ylim(-1.5, 101.5)
         axes.set_xlim(-0.03, 1.03)
         axes.set_xlabel("alpha: the share of batch statistics")

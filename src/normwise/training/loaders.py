@@ -34,8 +34,8 @@ class Loader:
         """Go once through the images. Raises ValueError for labels and pixels that cannot be, and for what is no pair of tensors."""
         for pair in self.rows:
             (batch,) = as_batches([pair])
-            if told := batch_problem(batch):
-                raise ValueError(f"cannot train: got {told}")
+            if problem := batch_problem(batch):
+                raise ValueError(f"cannot train: got {problem}")
             yield batch
 
     def validation(self, *, batch_size: int) -> Sequence[Batch]:

@@ -270,10 +270,10 @@ class _Run:
             first = next(
                 iter(self.data.train(batch_size=self.schedule.batch_size, generator=generator(self.seed, "train", 0)))
             )
-        told = {name: getattr(self, name) for name in ("recipe", "threat", "schedule", "seed")}
+        settings = {name: getattr(self, name) for name in ("recipe", "threat", "schedule", "seed")}
         with running(self.plain, "train"):
             model = identity(self.plain)
-        return told | {"data": mark_of(first), "model": model.digest, "code or attributes of the model": model.settings}
+        return settings | {"data": mark_of(first), "model": model.digest, "code or attributes of the model": model.settings}
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "rates": self.rates, "scaler": self.scaler}

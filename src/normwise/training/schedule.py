@@ -92,9 +92,9 @@ class Schedule:
         }.items():
             value, default = getattr(self, option), getattr(type(self), option)
             if value != default and not used:
-                told = list(default) if isinstance(default, tuple) else default
+                shown = list(default) if isinstance(default, tuple) else default
                 raise ValueError(
-                    f"schedule.{option} is set, which only {needs} uses; give that, or leave {option} at {told}"
+                    f"schedule.{option} is set, which only {needs} uses; give that, or leave {option} at {shown}"
                 )
 
 

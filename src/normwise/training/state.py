@@ -80,10 +80,10 @@ def read_state(folder: Path, about: Mapping[str, Any], parts: Mapping[str, Any],
         saved = torch.load(path, map_location=device, weights_only=True)
         if "about" not in saved or saved["state"].keys() != asdict(State()).keys():
             raise ValueError("another version of normwise wrote it")
-        if told := changed(
+        if difference := changed(
             saved["about"], {name: about[name] for name in about if name in saved["about"]}
         ):  # of before: less
-            raise ValueError(f"it is from a training whose {told}")
+            raise ValueError(f"it is from a training whose {difference}")
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         return State(**saved["state"])

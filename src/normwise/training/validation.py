@@ -65,10 +65,10 @@ class Validation:
         """Of a batch, how many images are right, clean and under each attack, and how many went forward and backward."""
         x, y = batch.x.to(self.device), batch.y.to(self.device)
         crafted = [attack(model, x, y, self.threat, generator=rng) for attack in self.attacks.values()]
-        looks = [x, *(one.x_adv for one in crafted)]
+        inputs = [x, *(one.x_adv for one in crafted)]
         with torch.no_grad(), untouched(model, rng):
-            right = [int(losses.correct(logits_of(model, look), y).sum()) for look in looks]
-        return [*right, sum(one.forwards for one in crafted) + len(y) * len(looks), sum(one.backwards for one in crafted)]
+            right = [int(losses.correct(logits_of(model, images), y).sum()) for images in inputs]
+        return [*right, sum(one.forwards for one in crafted) + len(y) * len(inputs), sum(one.backwards for one in crafted)]
 
     def error(self, share: float) -> float:
         """One standard error of an accuracy on these rows."""

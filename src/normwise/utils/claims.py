@@ -83,8 +83,8 @@ class Claims:
         """Who has a piece of work, dead or alive; None: nobody."""
         last = self._last(name)
         try:
-            told = json.loads((path := self._path(name, last)).read_text())
-            return Holder(str(told["host"]), int(told["pid"]), last, time.time() - path.stat().st_mtime)
+            held = json.loads((path := self._path(name, last)).read_text())
+            return Holder(str(held["host"]), int(held["pid"]), last, time.time() - path.stat().st_mtime)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -164,8 +164,8 @@ def _beat(claim: Path, ended: Event) -> None:
         except FileNotFoundError:
             if ended.is_set():
                 return
-            told = f"normwise: this process was taken for dead, and another one makes {claim.stem}; it ends, and nothing is lost"
-            print(told, file=sys.stderr, flush=True)
+            message = f"normwise: this process was taken for dead, and another one makes {claim.stem}; it ends, and nothing is lost"
+            print(message, file=sys.stderr, flush=True)
             os._exit(75)
         except OSError:  # the folder cannot be reached now
             continue

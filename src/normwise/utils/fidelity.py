@@ -34,8 +34,8 @@ def difference_from(model: nn.Module, made: nn.Module, x: Images, seed: int, pre
     Logits are compared by their distances from the largest of their row, as `logit_distance` does; gradients in pixels (of the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks
     are left as they were, and draw the same noise.
     """
-    expected, slope = _look(model, x, None, seed)
-    got, other = _look(made, x, expected.argmax(1), seed)
+    expected, slope = _logits_and_gradient(model, x, None, seed)
+    got, other = _logits_and_gradient(made, x, expected.argmax(1), seed)
     gap = float("nan")
     if got.shape == expected.shape:
         most = expected.double().amax(1, keepdim=True)
@@ -54,7 +54,7 @@ def difference_from(model: nn.Module, made: nn.Module, x: Images, seed: int, pre
     return ""
 
 
-def _look(model: nn.Module, x: Images, y: Labels | None, seed: int) -> tuple[Logits, Tensor | None]:
+def _logits_and_gradient(model: nn.Module, x: Images, y: Labels | None, seed: int) -> tuple[Logits, Tensor | None]:
     """Logits, and the gradient in pixels of the margins against y (None: the model's answers); none where there is none."""
     with torch.inference_mode(False), untouched(model, generator(seed, "judge")):
         asked = x.detach().clone()

@@ -55,9 +55,9 @@ def _named(answer: Any, rows: int) -> Tensor:
     entries = answer if isinstance(answer, tuple | list) else named.values()
     fitting = [one for one in entries if isinstance(one, Tensor) and one.ndim == 2 and len(one) == rows]
     if len(fitting) != 1:  # features beside logits, say: taking the wrong one would be a wrong figure
-        told = f", {len(fitting)} of whose entries may be them" if fitting else ""
+        hint = f", {len(fitting)} of whose entries may be them" if fitting else ""
         raise NoLogits(
-            f"the model answers a {type(answer).__name__}, which names no logits{told}; "
+            f"the model answers a {type(answer).__name__}, which names no logits{hint}; "
             "return logits of shape (b, classes), alone or as `logits`"
         )
     return fitting[0]

@@ -24,13 +24,13 @@ def settings_of(model: nn.Module) -> str:
     The code is that of classes, with their constants, but for torch's and this package's, and of functions that a module holds. What
     these call in turn is not looked at.
     """
-    told = [repr(model)]
+    parts = [repr(model)]
     for name, module in model.named_modules():
         compiled = "_orig_mod" in module._modules  # what torch.compile keeps beside it is of this process alone
         held = {} if compiled else {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-        told.append(f"{name} {_code_of_class(module.__class__)} {_text(held)} {_text(hooks)}")
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", "\n".join(told))
+        parts.append(f"{name} {_code_of_class(module.__class__)} {_text(held)} {_text(hooks)}")
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", "\n".join(parts))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -118,10 +118,10 @@ def launched(count: int) -> Iterator[Workers]:
 
 
 @contextmanager
-def helped(e: E, count: int, work: Callable[[E, int], object], told: Callable[[str], object]) -> Iterator[None]:
+def helped(e: E, count: int, work: Callable[[E, int], object], report: Callable[[str], object]) -> Iterator[None]:
     """Let further processes, `count` with this one, call `work` (a function of a module) meanwhile, each with settings and a number of its own.
 
-    This one needs none of them: one that fails is told of, and all end with it.
+    This one needs none of them: one that fails is reported, and all end with it.
     """
     if count == 1:
         yield
@@ -131,7 +131,7 @@ def helped(e: E, count: int, work: Callable[[E, int], object], told: Callable[[s
         helpers = [workers.submit(work, for_process(e, number), number) for number in range(1, count)]
         yield
         for error in filter(None, (one.exception() for one in helpers if one.done())):
-            told(f"a process that helped has failed, and the others did its part: {error}")
+            report(f"a process that helped has failed, and the others did its part: {error}")
     finally:
         workers.end(at_once=True)
 

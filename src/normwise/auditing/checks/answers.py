@@ -42,12 +42,12 @@ def repeated(case: Case) -> Found:
             f"images are coupled: answers depend on the rest of the batch ({c.flips} of {c.rows} unchanged images got another class)",
         ),
     }
-    told = [text for violated, text in violations.values() if violated]
+    problems = [text for violated, text in violations.values() if violated]
     for name, (violated, text) in violations.items():
         if violated:
             case.violated(name, text)
-    measured = "; ".join(told) or f"largest change {c.largest_change:.1e}, tolerance {c.tolerance:.1e}"
-    return found(measured, c.rows, fail=bool(case.violations), warn=bool(told))
+    measured = "; ".join(problems) or f"largest change {c.largest_change:.1e}, tolerance {c.tolerance:.1e}"
+    return found(measured, c.rows, fail=bool(case.violations), warn=bool(problems))
 
 
 @question(
@@ -76,13 +76,11 @@ def batch_size(case: Case) -> Found:
             answers = torch.cat(parts)[: len(rows)]
             moved = logit_distance(answers, usual[: len(rows)]).amax(1) > ROUNDING
             changes[other] = int((moved & (answers.argmax(1) != usual[: len(rows)].argmax(1))).sum())
-    told = ", ".join(f"{count} in batches of {other}" for other, count in changes.items() if count)
-    if told and not case.random:
-        case.violated("coupled", f"decisions depend on the size of the batch: {told}")
-    measured = (
-        f"decisions that differ from those in batches of {size}: {told or 'none'} (batches of {', '.join(map(str, sizes))})"
-    )
-    return found(measured, len(x), fail=bool(told) and not case.random)
+    changed = ", ".join(f"{count} in batches of {other}" for other, count in changes.items() if count)
+    if changed and not case.random:
+        case.violated("coupled", f"decisions depend on the size of the batch: {changed}")
+    measured = f"decisions that differ from those in batches of {size}: {changed or 'none'} (batches of {', '.join(map(str, sizes))})"
+    return found(measured, len(x), fail=bool(changed) and not case.random)
 
 
 @question(
@@ -141,7 +139,7 @@ def pixels(case: Case) -> Found:
     x, y = (torch.cat([getattr(batch, part) for batch in case.batches]) for part in ("x", "y"))
     with running(case.model, "eval"):
         right = ranges.accuracies(Predictor(case.model, case.seed).logits, x, y, len(case.batches[0].y))
-    return found(ranges.told(right, x), len(y), fail=ranges.better_elsewhere(right, len(y)), warn=ranges.narrow(x))
+    return found(ranges.describe(right, x), len(y), fail=ranges.better_elsewhere(right, len(y)), warn=ranges.narrow(x))
 
 
 @question(dead_decision.NAME, dead_decision.WHY)
@@ -150,8 +148,8 @@ def dead(case: Case) -> Found:
     batch = case.first(rows=512)
     with running(case.model, "eval"):
         answers = Predictor(case.model, case.seed).answers(batch.x, batch.y)[0]
-    told = dead_decision.check_decision(answers, batch.y, strict=True)
-    return Found(told.status, told.measured, told.n)
+    checked = dead_decision.check_decision(answers, batch.y, strict=True)
+    return Found(checked.status, checked.measured, checked.n)
 
 
 @question(

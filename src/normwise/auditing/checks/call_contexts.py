@@ -40,16 +40,16 @@ def grid(case: Case) -> Found:
         return found("the pixels lie on no grid of 255 levels or fewer: nothing is rounded", None)
     region = case.threat.around(case.first(2).x, generator=generator(case.seed, "grid"))
     if region.kind in ("linf", "l2", "l1") and region.radius * levels < 1 - SLACK:
-        told = f"pixels are whole multiples of 1/{levels}, and the radius is {region.radius * levels:.2g} of a level"
-        return found(f"{told}: no image on the grid but the clean one is allowed", case.scored)
-    told, fail = f"pixels are whole multiples of 1/{levels}; ", False
+        measured = f"pixels are whole multiples of 1/{levels}, and the radius is {region.radius * levels:.2g} of a level"
+        return found(f"{measured}: no image on the grid but the clean one is allowed", case.scored)
+    measured, fail = f"pixels are whole multiples of 1/{levels}; ", False
     try:
         left = case.evaluate(OnGrid(attack=PGD(steps=20), levels=levels)).robust_accuracy
-        told, fail = f"{told}pgd-20 on that grid leaves {left}; ", case.exceeds(left)
+        measured, fail = f"{measured}pgd-20 on that grid leaves {left}; ", case.exceeds(left)
     except ValueError as error:  # no gradient to follow
-        told += f"pgd-20 on that grid: {str(error).split(';')[0]}; "
-    told += f"rounded to it, images of one search break {case.again.worse} images more than as they were found"
-    return found(told, case.scored, fail=fail or case.again.worse > case.tolerance * case.rows)
+        measured += f"pgd-20 on that grid: {str(error).split(';')[0]}; "
+    measured += f"rounded to it, images of one search break {case.again.worse} images more than as they were found"
+    return found(measured, case.scored, fail=fail or case.again.worse > case.tolerance * case.rows)
 
 
 def _in_inference(model: nn.Module, x: Images) -> Tensor:
@@ -111,12 +111,12 @@ def ways(case: Case) -> Found:
         except Exception:
             refused.append(name)
     rows = sum(map(len, parts))
-    told = [f"{count} {name}" for name, count in unlike.items() if count]
-    if told:
+    differing = [f"{count} {name}" for name, count in unlike.items() if count]
+    if differing:
         case.violations.append(
-            f"answers depend on how the network is called: of {rows} images {', '.join(told)} get other answers"
+            f"answers depend on how the network is called: of {rows} images {', '.join(differing)} get other answers"
         )
-    measured = f"of {rows} clean and adversarial images, other answers than under no_grad: {', '.join(told) or 'none'}"
+    measured = f"of {rows} clean and adversarial images, other answers than under no_grad: {', '.join(differing) or 'none'}"
     measured += f"; it cannot be called {', '.join(refused)}" if refused else ""
     faces = list(_attacked(case))
     measured += "".join(
@@ -129,7 +129,7 @@ def ways(case: Case) -> Found:
         if 2 * fell > max(stood, 2)
     ]
     case.violations += shown
-    return found(measured, rows, fail=bool(told or shown))
+    return found(measured, rows, fail=bool(differing or shown))
 
 
 def _some(case: Case) -> Iterator[Images]:

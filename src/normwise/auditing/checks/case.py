@@ -189,7 +189,7 @@ class Case:
                 called = called or " and ".join(map(label, attacks)) or "no attack"
                 self._learn(verdict, called)
                 if stateful == "restore":
-                    self._look_again(verdict, called)
+                    self._recheck(verdict, called)
         return self._asked[asked][0]
 
     def turned(self, parts: list[T]) -> list[T]:
@@ -269,9 +269,9 @@ class Case:
                 self.examples.append(example_of(verdict, number, called))
             self.ledger.fell([ids[number]], CLEAN if untouched[number] else called, self.check)
 
-    def _look_again(self, verdict: Verdict, called: str) -> None:
-        for look in self.again.look(verdict, self.model, self.threat, called):
+    def _recheck(self, verdict: Verdict, called: str) -> None:
+        for result in self.again.recheck(verdict, self.model, self.threat, called):
             if self.coupled:
-                self.lower(look.score, look.called)
-            for ids in look.wrong:
-                self.ledger.fell(ids, look.called, self.check)
+                self.lower(result.score, result.called)
+            for ids in result.wrong:
+                self.ledger.fell(ids, result.called, self.check)

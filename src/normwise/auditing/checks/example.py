@@ -21,7 +21,7 @@ class Example(NamedTuple):
     x_adv: Tensor
 
     @property
-    def told(self) -> dict[str, Any]:
+    def without_images(self) -> dict[str, Any]:
         """All but the images."""
         return {key: value for key, value in self._asdict().items() if key not in ("x", "x_adv")}
 

@@ -37,24 +37,24 @@ def fresh_copy(case: Case) -> Found:
         case.evaluate(PGD(steps=20, keep="last"), called="pgd-20, last images")
     again, clean = case.again, case.evaluate()
     now = [Kept("clean", batch, *again.answers(case.model, batch.x, batch.y, clean)) for batch in case.batches]
-    told, fail, warn = list[str](), False, False
+    lines, fail, warn = list[str](), False, False
 
     def learn(unlike: int, rows: int, who: str) -> None:
         nonlocal fail
-        told.append(f"{who} gives other answers to {unlike} of {rows} clean and adversarial images")
+        lines.append(f"{who} gives other answers to {unlike} of {rows} clean and adversarial images")
         if unlike:
             fail = True
-            case.violated("stateful", told[-1])
+            case.violated("stateful", lines[-1])
 
     if again.before is None:
-        told.append("the network cannot be copied")
+        lines.append("the network cannot be copied")
     else:
         copies = [again.answers(again.fresh(case.model) or case.model, batch.x, batch.y, clean) for batch in case.batches]
         others = sum(int(one.unlike(*other).sum()) for one, other in zip(now, copies, strict=True))
         learn(again.unlike + others, again.asked + case.rows, "a copy that was never queried before")
     if case.options.elsewhere is None:
-        told.append("it has no name by which a separate process could load it")
-        return found("; ".join(told), case.rows, fail=fail, warn=again.before is None)
+        lines.append("it has no name by which a separate process could load it")
+        return found("; ".join(lines), case.rows, fail=fail, warn=again.before is None)
     sets = [*reversed(again.kept), *now]  # what was found last comes first: it is made for this
     try:
         answers = case.options.elsewhere([one.batch.x.cpu() for one in sets])
@@ -64,11 +64,11 @@ def fresh_copy(case: Case) -> Found:
             "the network loaded in a separate process",
         )
     except OtherWeights as error:
-        told, warn = [*told, str(error)], True
+        lines, warn = [*lines, str(error)], True
         case.unvouched.append(str(error))
     except ValueError as error:
-        told, warn = [*told, str(error)], True
-    return found("; ".join(told), case.rows, fail=fail, warn=warn)
+        lines, warn = [*lines, str(error)], True
+    return found("; ".join(lines), case.rows, fail=fail, warn=warn)
 
 
 def _fell_elsewhere(case: Case, one: Kept, logits: Tensor) -> int:

@@ -40,18 +40,20 @@ def per_layer(case: Case) -> Found:
         return found(f"cut at {', '.join(cuts)}", len(case.batches[0].y), fail=True)
     try:
         with running(case.model, "eval"), untouched(case.model, generator(case.seed, "gradients")):
-            look = Oracle(case.model).gradient(batch.x, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
+            evaluated = Oracle(case.model).gradient(
+                batch.x, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool)
+            )
     except ValueError as error:
         return found(f"{str(error).split(';')[0]}; {_reached(case)}", len(batch.y), fail=True)
     with running(case.model, "eval"):
         plain = Predictor(case.model, case.seed).logits(batch.x)
     half = any(weight.dtype in (torch.float16, torch.bfloat16) for weight in case.model.parameters())
-    if not case.random and (look.logits - plain).abs().max() > (5e-2 if half else 1e-3) * plain.abs().max():
+    if not case.random and (evaluated.logits - plain).abs().max() > (5e-2 if half else 1e-3) * plain.abs().max():
         measured = "the network gives other answers when a gradient is requested"
         case.violations.append(measured)
         return found(measured, len(batch.y), fail=True)
-    size = l1(look.grad)
-    zero, faint = size == 0, size < 1e-6 * look.logits.abs().amax(1)
+    size = l1(evaluated.grad)
+    zero, faint = size == 0, size < 1e-6 * evaluated.logits.abs().amax(1)
     many = len(zero) // 10
     measured = (
         f"{int(zero.sum())} of {len(zero)} images have a gradient of exactly 0, {int((faint & ~zero).sum())} a vanishing one"
@@ -68,15 +70,15 @@ class _Surface(NamedTuple):
 
 
 def _out(oracle: Oracle, region: Region, batch: Batch, origin: Images, rng: torch.Generator) -> _Surface:
-    look = oracle.gradient(origin, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
-    ways = [look.grad, *(torch.randn(batch.x.shape, generator=rng).to(batch.x) for _ in range(4))]
+    evaluated = oracle.gradient(origin, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
+    ways = [evaluated.grad, *(torch.randn(batch.x.shape, generator=rng).to(batch.x) for _ in range(4))]
 
     def raised(way: Tensor, part: float) -> Tensor:
         image = region.project(region.ascend(origin, way, part * region.radius))
-        return losses.margin(oracle.logits(image), batch.y) - look.loss
+        return losses.margin(oracle.logits(image), batch.y) - evaluated.loss
 
     rises = torch.stack([torch.stack([raised(way, part) for way in ways]) for part in PARTS])  # part, way, row
-    scale = look.logits.std().clamp_min(1e-12)
+    scale = evaluated.logits.std().clamp_min(1e-12)
     blind = (rises[-1, 0] < rises[-1, 1:].amax(0)).float().mean()
     along, beside = (rises[:, 0].mean(1) / scale).tolist(), (rises[:, 1:].mean((1, 2)) / scale).tolist()
     return _Surface(along, beside, float(blind))
@@ -101,13 +103,13 @@ def surface(case: Case) -> Found:
     From the image, and from a random start; from there on it ends where the region does.
     """
     clean, started = _surface(case, case.model), _surface(case, case.model, started=True)
-    told = [
+    lines = [
         f"from {origin} the margin rises by {one.along[-1]:.2f} deviations of the logits along the gradient, by "
         f"{one.beside[-1]:.2f} in random directions; no better than one of 4 random directions: {100 * one.blind:.0f}% of images"
         for origin, one in (("the image", clean), ("a random start", started))
     ]
     return found(
-        f"out to the radius, {'; '.join(told)}",
+        f"out to the radius, {'; '.join(lines)}",
         len(case.first().y),
         fail=clean.blind > BLIND,
         warn=max(clean.blind, started.blind) > 0.2,
@@ -150,9 +152,9 @@ def leaking(case: Case) -> Found:
         rng = generator(case.seed, "leaking", len(y), clean)
         with running(case.model, "eval"), untouched(case.model, rng):
             oracle, region = Oracle(case.model), case.threat.around(x, generator=rng)
-            look = oracle.gradient(x, y, losses.named("ce"), torch.ones_like(y, dtype=torch.bool))
-            stepped = oracle.logits(region.project(region.ascend(x, look.grad, region.radius)))
-        clean += int(losses.correct(look.logits, y).sum())
+            evaluated = oracle.gradient(x, y, losses.named("ce"), torch.ones_like(y, dtype=torch.bool))
+            stepped = oracle.logits(region.project(region.ascend(x, evaluated.grad, region.radius)))
+        clean += int(losses.correct(evaluated.logits, y).sum())
         left += int(losses.correct(stepped, y).sum())
     rise = (left - clean) / case.rows
     measured = f"{100 * clean / case.rows:.1f}% correct on clean images, {100 * left / case.rows:.1f}% after one step with the true labels"
@@ -224,19 +226,19 @@ def gradients_by_layer(model: nn.Module, batch: Batch, seed: int = 0) -> dict[st
     x, outputs = batch.x.detach().clone().requires_grad_(), dict[str, Tensor]()
 
     def keep(path: str) -> Callable[..., None]:
-        def look(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+        def hook(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
             if isinstance(answer, Tensor) and answer.requires_grad:
                 outputs[path] = answer
 
-        return look
+        return hook
 
-    hooks = [m.register_forward_hook(keep(path)) for path, m in model.named_modules() if path and not any(m.children())]
+    handles = [m.register_forward_hook(keep(path)) for path, m in model.named_modules() if path and not any(m.children())]
     with running(model, "eval"), untouched(model, generator(seed, "by layer")), torch.enable_grad():
         try:
             total = losses.margin(logits_of(model, x), batch.y).sum()
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in handles:
+                handle.remove()
         behind = {"": x, **outputs}
         if not total.requires_grad:
             return dict.fromkeys(behind, 0.0)
@@ -254,21 +256,21 @@ def cutting_layers(model: nn.Module, batch: Batch, seed: int = 0) -> dict[str, S
     leaves = {path: module for path, module in model.named_modules() if path and not any(module.children())}
 
     def keep(path: str) -> Callable[..., None]:
-        def look(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+        def hook(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
             if given and isinstance(given[0], Tensor) and isinstance(answer, Tensor):
                 inputs.setdefault(path, given[0].detach().clone())
 
-        return look
+        return hook
 
-    hooks = [module.register_forward_hook(keep(path)) for path, module in leaves.items()]
+    handles = [module.register_forward_hook(keep(path)) for path, module in leaves.items()]
     cuts = dict[str, StandIn]()
     with running(model, "eval"), untouched(model, generator(seed, "cuts")):
         try:
             with torch.no_grad():
                 logits_of(model, x)
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in handles:
+                handle.remove()
         for path, given in inputs.items():
             if not given.is_floating_point():
                 continue

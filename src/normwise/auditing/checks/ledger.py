@@ -69,7 +69,7 @@ class Ledger:
         score, called = self.lowest
         return score, {called: score.rows - round(score.value * score.rows)}
 
-    def told(self, coupled: bool, exceeds: Callable[[Score], bool]) -> str:
+    def sentence(self, coupled: bool, exceeds: Callable[[Score], bool]) -> str:
         """Which attack, asked by which check, was the first to contradict the claim, and which set the bound."""
         if coupled or not self.first:
             found = self.bound(coupled)

@@ -77,10 +77,8 @@ def elsewhere(case: Case) -> Found:
     left |= {} if e.alone_accuracy is None else {"alone": e.alone_accuracy}
     case.reach |= {f"made over neighbours, {where}": value for where, value in left.items() if where != "in their batch"}
     case.reach["made alone"] = own.robust_accuracy.value
-    told = ", ".join(f"{100 * value:.1f}% {where}" for where, value in left.items())
-    measured = (
-        f"pgd-20 over random neighbours leaves {told}; of {own.n} images in batches of one it leaves {own.robust_accuracy}"
-    )
+    figures = ", ".join(f"{100 * value:.1f}% {where}" for where, value in left.items())
+    measured = f"pgd-20 over random neighbours leaves {figures}; of {own.n} images in batches of one it leaves {own.robust_accuracy}"
     lowest, usual = (
         intervals.of_rows(round(min(some) * e.n), e.n)
         for some in (left.values(), [value for where, value in left.items() if where != "alone"])
@@ -114,10 +112,12 @@ def poisoned(case: Case) -> Found:
         predictor = Predictor(model, case.seed)
         right[ahead] = sum(int((predictor.logits(b.x).argmax(1).cpu() == b.y.cpu()).sum()) for b in case.batches)
     shares = {ahead: count / case.rows for ahead, count in right.items()}
-    told = ", ".join(f"{100 * share:.1f}% after {BEFORE} of {ahead}" for ahead, share in shares.items() if ahead != "clean")
+    figures = ", ".join(
+        f"{100 * share:.1f}% after {BEFORE} of {ahead}" for ahead, share in shares.items() if ahead != "clean"
+    )
     batches = None if case.coupled else case.split(IN_SEQUENCE)
     taught = case.evaluate(PGD(steps=20), batches=batches, stateful="sequence", called="pgd-20 in sequence").robust_accuracy
-    measured = f"clean accuracy {100 * shares['clean']:.1f}% after {BEFORE} clean batches, {told}; pgd-20 leaves {taught}"
+    measured = f"clean accuracy {100 * shares['clean']:.1f}% after {BEFORE} clean batches, {figures}; pgd-20 leaves {taught}"
     measured += (
         f" if every batch meets the state that the attacked ones before it left, {100 * case.pgd20():.1f}% if none does"
     )

@@ -34,8 +34,8 @@ def routes(case: Case) -> Found:
             case.accuracy(PGD(steps=20), craft_on=other, called=f"made on route {route}")
     measured = ", ".join(f"route {route}: {100 * value:.1f}%" for route, value in enumerate(values))
     used = "what the detector weights" if layers[0].detected else layers[0].route
-    told = f"{measured}; in use: {used}, the worst route leaves {100 * min(values):.1f}%"
-    return found(told, case.scored, warn=max(values) - min(values) > GAP)
+    summary = f"{measured}; in use: {used}, the worst route leaves {100 * min(values):.1f}%"
+    return found(summary, case.scored, warn=max(values) - min(values) > GAP)
 
 
 @question(
@@ -50,13 +50,13 @@ def substitute(case: Case) -> Found:
         return found("there is no substitute", None)
     through = case.accuracy(PGD(steps=20))
     around = case.accuracy(PGD(steps=20), craft_on=detached(model), called="around the substitute")
-    told = f"through both {100 * through:.1f}%, around the substitute {100 * around:.1f}%"
+    measured = f"through both {100 * through:.1f}%, around the substitute {100 * around:.1f}%"
     lowest = around
     batch = case.first(2)
     if classes_of(Predictor(model.substitute, 0), batch.x) == classes_of(Predictor(model, 0), batch.x):
         alone = case.accuracy(PGD(steps=20), craft_on=model.substitute, called="on the substitute alone")
-        told, lowest = f"{told}, on the substitute alone {100 * alone:.1f}%", min(around, alone)
-    return found(told, case.scored, fail=lowest < through - case.tolerance)
+        measured, lowest = f"{measured}, on the substitute alone {100 * alone:.1f}%", min(around, alone)
+    return found(measured, case.scored, fail=lowest < through - case.tolerance)
 
 
 @question(
@@ -78,8 +78,8 @@ def smooth_range(case: Case) -> Found:
             layer._measure = layer._measure._replace(of=of)
         left[name] = case.accuracy(PGD(steps=20), craft_on=way, called=f"range {name}")
     own = case.accuracy(PGD(steps=20))
-    told = ", ".join(f"{100 * value:.1f}% with the range {name}" for name, value in left.items())
-    measured = f"pgd-20 leaves {told}, {100 * own:.1f}% on the network itself"
+    figures = ", ".join(f"{100 * value:.1f}% with the range {name}" for name, value in left.items())
+    measured = f"pgd-20 leaves {figures}, {100 * own:.1f}% on the network itself"
     return found(measured, case.scored, fail=min(left.values()) < own - max(GAP, case.tolerance))
 
 

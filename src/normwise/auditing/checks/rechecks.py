@@ -71,7 +71,7 @@ class Recheck:
         made = copied(self.before)
         return PadToTwo(made) if isinstance(like, PadToTwo) else made
 
-    def look(self, verdict: Verdict, model: nn.Module, threat: ThreatModel, called: str) -> Iterator[RecheckResult]:
+    def recheck(self, verdict: Verdict, model: nn.Module, threat: ThreatModel, called: str) -> Iterator[RecheckResult]:
         """Check the worst images of an evaluation again, in their batches."""
         e, rows, at = verdict.evaluation, verdict.rows, 0
         on_grid, anew = (
@@ -96,7 +96,7 @@ class Recheck:
                 anew.wrong.append(ids[(answers != y) & (others | (one.said != y))].tolist())
         if on_grid.wrong:
             self.worse = max(self.worse, sum(map(len, on_grid.wrong)) - int((rows.predictions != rows.y).sum()))
-        yield from (look for look in (on_grid, anew) if look.wrong)
+        yield from (result for result in (on_grid, anew) if result.wrong)
 
     def answers(self, model: nn.Module, x: Images, y: Labels, e: Evaluation) -> tuple[Tensor, Tensor]:
         """The classes and margins of images, as this evaluation asks for them."""

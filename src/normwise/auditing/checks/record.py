@@ -56,20 +56,20 @@ class Audited:
     @property
     def sentence(self) -> str:
         """The verdict in one line."""
-        told = "; ".join(self.reasons)
+        text = "; ".join(self.reasons)
         if not self.n:
-            return f"{self.verdict}: {told}"
+            return f"{self.verdict}: {text}"
         low, high = self.interval
         left, interval = f"{100 * self.upper_bound:.1f}%", f"[{100 * low:.1f}, {100 * high:.1f}]"
         if self.verdict == TRUSTWORTHY:
             nothing = ": nothing is left, and that figure is" if not self.upper_bound else ","
-            told = f"robust accuracy {left} {interval}{nothing} {self.verdict}"
+            text = f"robust accuracy {left} {interval}{nothing} {self.verdict}"
         else:
             under = self.claimed_under  # with n, of the record that claims it; without, of PGD-20 in the audit itself
             claimed = f"{'PGD-20 leaves' if under and 'n' not in under else 'claimed'} {100 * self.claimed_accuracy:.1f}%"
             claimed += f" of {under['n']} images" if under.get("n", self.n) != self.n else ""
-            told = f"{self.verdict}: {claimed}, at most {left} of these {self.n} images {interval}: {told}"
-        return told + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")
+            text = f"{self.verdict}: {claimed}, at most {left} of these {self.n} images {interval}: {text}"
+        return text + (f" (could not run: {', '.join(self.missing)})" if self.missing else "")
 
 
 def read(path: Path) -> Audited:

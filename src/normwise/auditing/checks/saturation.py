@@ -41,8 +41,8 @@ def saturated(case: Case) -> Found:
     for name, gentle in _gentler(case.model, layers, reach):
         rescaled = nn.Sequential(gentle, Scale(1 / size)).eval()
         left[name] = case.accuracy(SEARCH, craft_on=rescaled, called=f"bounded norms {name}")
-    told = ", ".join(f"{name} {100 * value:.1f}%" for name, value in left.items())
-    measured = f"{100 * flat:.1f}% of units are saturated; pgd-50x3 leaves, with bounded norms {told}; pgd-20 on the network itself {100 * own:.1f}%"
+    figures = ", ".join(f"{name} {100 * value:.1f}%" for name, value in left.items())
+    measured = f"{100 * flat:.1f}% of units are saturated; pgd-50x3 leaves, with bounded norms {figures}; pgd-20 on the network itself {100 * own:.1f}%"
     return found(measured, case.scored, fail=min(left.values()) < own - max(GAP, case.tolerance))
 
 

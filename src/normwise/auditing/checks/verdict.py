@@ -19,7 +19,7 @@ def conclude(case: Case, checks: Sequence[Check]) -> Audited:
     score, found_by = case.bound() or (Score(value=1.0, low=0.0, high=1.0, n=0, unit="rows", rows=0), {})
     against, lacking = list(case.violations), _lacking(case, score, checks)
     if score.n and case.claim is not None and case.exceeds(score):
-        against.insert(0, case.ledger.told(case.coupled, case.exceeds))
+        against.insert(0, case.ledger.sentence(case.coupled, case.exceeds))
     return Audited(
         verdict=DOUBTFUL if against else NOT_ESTABLISHED if lacking else TRUSTWORTHY,
         claimed_accuracy=1.0 if case.claim is None else case.claim,
@@ -35,7 +35,7 @@ def conclude(case: Case, checks: Sequence[Check]) -> Audited:
         reasons=(*against, *lacking),
         missing=tuple(check.name for check in checks if check.status == "could not run"),
         checks=tuple(checks),
-        examples=tuple({**one.told, **pictures(one.x, one.x_adv)} for one in case.examples),
+        examples=tuple({**one.without_images, **pictures(one.x, one.x_adv)} for one in case.examples),
     )
 
 

@@ -65,8 +65,8 @@ class Corruption:
         need(x.ndim == 4, f"{self.name} corrupts images (b, c, h, w)", shape, "give single frames in place of clips")
         need(min(shape[2:]) >= LEAST, f"{self.name} needs images of {LEAST} pixels a side", shape, "give larger images")
         need(x.is_floating_point(), f"{self.name} corrupts floats in [0, 1]", x.dtype, "divide by 255")
-        if told := range_problem(x):
-            raise ValueError(f"{self.name} corrupts pixels in [0, 1]; got {told}")
+        if problem := range_problem(x):
+            raise ValueError(f"{self.name} corrupts pixels in [0, 1]; got {problem}")
         setting, scale = self.at(min(shape[2:]), severity)
         made = np.empty((len(x), *shape[2:], shape[1]))
         pictures = np.round(255 * x.detach().cpu().double().movedim(1, -1).numpy()) / 255

@@ -158,9 +158,9 @@ class VideoFolder(TensorData):
     def _whole(self, folder: Path) -> tuple[Listing, Tensor]:
         """The clips of a folder; those that lack videos only where that is allowed, and with a warning."""
         found, x = read("clips", folder)
-        need(self.skip_bad or not found.skipped, *_told(found, folder))
+        need(self.skip_bad or not found.skipped, *_lack(found, folder))
         if found.skipped:
-            warnings.warn("; ".join(_told(found, folder)[:2]), stacklevel=2)
+            warnings.warn("; ".join(_lack(found, folder)[:2]), stacklevel=2)
         return found, x
 
     def _listed(self) -> Listing:
@@ -209,7 +209,7 @@ class VideoFolder(TensorData):
         return sides, groups
 
 
-def _told(listing: Listing, folder: Path) -> tuple[str, str, str]:
+def _lack(listing: Listing, folder: Path) -> tuple[str, str, str]:
     """What has to be said of clips of which some were skipped."""
     first = next(iter(listing.skipped.values()), "")
     count = len(listing.skipped)

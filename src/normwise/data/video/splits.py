@@ -74,9 +74,9 @@ def official(files: Sequence[str], folder: Path, number: int, skip: bool) -> lis
         raise ValueError(f"{asked}; got {one_line(error)}; replace them") from None
     known = {_bare(file): file for file in files}
     lost = sorted((listed["train"] | listed["test"]) - known.keys())
-    told = f"{lost[:1]} not there ({len(lost)} in all)"
+    got = f"{lost[:1]} not there ({len(lost)} in all)"
     need(
-        skip or not lost, f"the split files of {folder} need their videos", told, "add them, or leave them out with skip_bad"
+        skip or not lost, f"the split files of {folder} need their videos", got, "add them, or leave them out with skip_bad"
     )
     twice = sorted(listed["train"] & listed["test"])
     need(not twice, f"the split files of {folder} need each video on one side", twice[:1], "repair them")

@@ -15,17 +15,17 @@ PRICE = "its images are then coupled, and normwise audit measures what malicious
 
 def conditions(kinds: Sequence[str], severities: Sequence[int], side: int, made_here: bool) -> dict[str, dict[str, Any]]:
     """What each kind does to images of this side: its settings by severity, the scale of lengths, and what stands in."""
-    told = {}
+    settings = {}
     for kind in kinds:
         one = CORRUPTIONS[kind]
-        told[kind] = {
+        settings[kind] = {
             "family": one.family,
             "about": one.about,
             "settings": {str(severity): one.at(side, severity)[0] for severity in severities},
             "scale": one.at(side, 1)[1],
             "stand_in": one.stand_in if made_here else "",
         }
-    return told
+    return settings
 
 
 def averages(kinds: Sequence[str], severities: Sequence[int]) -> str:
@@ -50,26 +50,26 @@ def reading(alpha: float | None) -> str:
 
 def sentences(found: Sequence[Damage], over: str, ce: str, baseline: str) -> list[str]:
     """What was found, network by network: what corruption costs, and what each share of the batch changes."""
-    told: list[str] = []
+    lines: list[str] = []
     for one in found:
         if one.own:
             worst = min(one.kinds, key=lambda kind: one.kinds[kind].value)
-            told.append(
+            lines.append(
                 f"{one.network} classifies {one.clean} of the clean images correctly, and {one.mean.percent()} under corruption "
                 f"(mean over {over}); the lowest is under {worst} ({one.kinds[worst].percent()})."
             )
-            told += [f"On {name} it classifies {score} correctly." for name, score in one.others.items()]
+            lines += [f"On {name} it classifies {score} correctly." for name, score in one.others.items()]
             if one.alpha is None and not any(other.network == one.network and not other.own for other in found):
-                told.append(f"{one.network} was not adapted: its norms keep no running statistics, or no share was given.")
+                lines.append(f"{one.network} was not adapted: its norms keep no running statistics, or no share was given.")
         else:
-            told.append(_changed(one, next(other for other in found if other.network == one.network and other.own)))
+            lines.append(_changed(one, next(other for other in found if other.network == one.network and other.own)))
         if one.errors and one.network != baseline:
             mean, relative = one.errors.mean, one.errors.relative
             figures = (
                 f"{ce} {mean.percent() if mean else 'undefined'}, relative {relative.percent() if relative else 'undefined'}"
             )
-            told.append(f"Relative to {baseline}, {one.network} {reading(one.alpha)}: {figures}.")
-    return told
+            lines.append(f"Relative to {baseline}, {one.network} {reading(one.alpha)}: {figures}.")
+    return lines
 
 
 def _changed(one: Damage, own: Damage) -> str:

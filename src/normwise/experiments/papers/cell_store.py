@@ -44,7 +44,7 @@ LEFT_OUT = (
     "recipe",
     "apart",
     "every",
-)  # of a cell: told otherwise, or no setting of its record
+)  # of a cell: recorded otherwise, or no setting of its record
 LEFT_OUT_OF_SCALE = {"first": None, "looks": None, "cells": None, "published": None}  # of a scale
 ASKED_UNDER = {"patches": "patch", "columns": "columns"}  # settings of a scale that are those of these cells alone
 
@@ -213,8 +213,8 @@ class CellStore:
         started = time.perf_counter()
         fitted = self._fit(cell, seed, schedule, folder)
         earlier = max(fitted.training.seconds - (time.perf_counter() - started), 0.0)
-        told = {"seed": TUNED, **found.told()} if found else None
-        return fitted, {**plain(fitted.training), "lr": schedule.lr, "search": told}, earlier
+        searched = {"seed": TUNED, **found.to_record()} if found else None
+        return fitted, {**plain(fitted.training), "lr": schedule.lr, "search": searched}, earlier
 
     def _train_again(self, name: str, seed: int, recorded: Mapping[str, Any]) -> None:
         """The weights of a finished cell, by the rate of its record; `again.json` says whether the training gave the same loss."""

@@ -79,7 +79,7 @@ def decide(claims: Sequence[Claim], records: Mapping[int, Records], size: Size) 
     Every claim has two hypotheses: the difference is its smallest effect, which says whether the claim is decided, and there is
     no difference, which says its direction. Holm's method corrects each over all claims. The strongest attack decides.
     """
-    cases = [_looked(claim, records, size) for claim in claims]
+    cases = [_examined(claim, records, size) for claim in claims]
     tried = [case for case in cases if case.claim.measure]
     families = zip(*(case.tests() for case in tried), strict=True)
     for case, at_effect, at_zero in zip(tried, *map(holm, families), strict=True):
@@ -98,7 +98,7 @@ def word(value: float, effect: float, at_effect: float, at_zero: float) -> str:
     return SMALLER if value > 0 else OPPOSITE
 
 
-def _looked(claim: Claim, records: Mapping[int, Records], size: Size) -> _Case:
+def _examined(claim: Claim, records: Mapping[int, Records], size: Size) -> _Case:
     """What the records say of one claim, and why it may not be decided, if so."""
     full = {seed: one for seed, one in sorted(records.items()) if all(cell in one for cell in claim.cells)}
     deciding = [one for seed, one in full.items() if seed >= size.first]
@@ -155,7 +155,7 @@ def _reason(claim: Claim, used: Sequence[Records], look: int, size: Size, found:
 
 
 def _premises(claim: Claim, records: Mapping[int, Records], size: Size, entry: dict[str, Any]) -> tuple[str, str]:
-    """Which premises do not hold, and which cannot be told; nothing for each where all hold. Fills in what was measured.
+    """Which premises do not hold, and which cannot be checked; nothing for each where all hold. Fills in what was measured.
 
     One that does not hold is enough, whatever else was not measured yet.
     """
@@ -166,10 +166,10 @@ def _premises(claim: Claim, records: Mapping[int, Records], size: Size, entry: d
             missing.append(f"a premise was not measured: it needs {', '.join(absent)} of seed 0")
             continue
         shown = premise.of(trial)
-        untold = unfit([trial], premise.cells, premise.cells if premise.learning else ())
-        entry["premises"].append({"what": shown.what, "holds": None if untold else shown.holds})
-        if untold:
-            missing.append(f"a premise cannot be told: {untold}")
+        unknown = unfit([trial], premise.cells, premise.cells if premise.learning else ())
+        entry["premises"].append({"what": shown.what, "holds": None if unknown else shown.holds})
+        if unknown:
+            missing.append(f"a premise cannot be told: {unknown}")
         elif not shown.holds and size.evidence:
             failing.append(shown.what)
     return "; ".join(failing), "; ".join(missing)

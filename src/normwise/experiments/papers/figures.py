@@ -103,7 +103,7 @@ def drift(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> 
 def _distance(model: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[float, float]:
     seen: list[tuple[float, float]] = []
 
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         mean, variance = mean_and_variance(inputs[0])
         tracked, spread = module.get_buffer("running_mean"), module.get_buffer("running_var") + 1e-5
         shift = (mean - tracked).abs() / spread.sqrt()
@@ -111,7 +111,7 @@ def _distance(model: nn.Module, x: Tensor, rng: torch.Generator) -> tuple[float,
         seen.append((shift.mean().item(), ratio.mean().item()))
 
     layers = [model.get_submodule(path) for path in sites(model)]
-    hooks = [m.register_forward_pre_hook(look) for m in layers if isinstance(m, StatNorm) and m.measure == "moments"]
+    hooks = [m.register_forward_pre_hook(watch) for m in layers if isinstance(m, StatNorm) and m.measure == "moments"]
     try:
         with torch.no_grad(), untouched(model, rng):
             logits_of(model, x)

@@ -144,7 +144,7 @@ def detectable(sd: tuple[float, float], seeds: int, rows: int, level: float, pow
     """The smallest distance from a hypothesis that is found with this power: what a look of this size can decide.
 
     `sd` holds the standard deviations of one seed's difference (over all its rows) and of one row's (mean over seeds).
-    Raises ValueError below two seeds, which cannot be told from one another.
+    Raises ValueError below two seeds, which say nothing of how seeds vary.
 
     >>> round(detectable((0.01, 0.4), 5, 2000, 0.05), 3)
     0.03

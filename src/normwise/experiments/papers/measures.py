@@ -22,12 +22,12 @@ def bits(record: Mapping[str, Any], protocol: str, radius: str) -> Array:
 
 
 def in_pixels(radius: float) -> str:
-    """A radius as it is told: in 1/255."""
+    """A radius as it is written: in 1/255."""
     return f"{255 * radius:.3g}/255"
 
 
 def in_sides(size: float) -> str:
-    """The size of a patch as it is told."""
+    """The size of a patch as it is written."""
     return f"a patch of {size:g} pixels a side"
 
 
@@ -39,7 +39,7 @@ class AtRadius:
     share   of the radius of training (the largest at which networks are judged)
     name    what is compared
     of      makes the sample from the records, at a protocol and a radius as the records write it
-    called  how a radius is told
+    called  how a radius is written
     exactly the radius itself, where it is no share of another
     reads   a figure that records must have, such as labels; "": none
     """

@@ -27,9 +27,9 @@ def origins(claims: Sequence[Claim], seeds: Mapping[int, Records]) -> Iterator[O
         if len(keys) == 1:  # none where nothing was measured, several where the networks were asked at radii of their own
             (key,) = keys
             rows = {len(one[cell]["figures"]["rows"]["clean"]) for one in known.values() for cell in cells}
-            told = f"{claim.measure.called(float(key))}, {plural(len(known), 'seed')} ({', '.join(map(str, known))}), {min(rows)} images each"
+            setting = f"{claim.measure.called(float(key))}, {plural(len(known), 'seed')} ({', '.join(map(str, known))}), {min(rows)} images each"
             standings = list(_standings([*known.values()], cells))
-            yield Origin(claim.number, claim.claim, told, arms[0], "".join(arms[1:]), standings)
+            yield Origin(claim.number, claim.claim, setting, arms[0], "".join(arms[1:]), standings)
 
 
 def _standings(known: Sequence[Records], cells: Sequence[str]) -> Iterator[Standing]:
@@ -38,7 +38,7 @@ def _standings(known: Sequence[Records], cells: Sequence[str]) -> Iterator[Stand
         arms = [[_bits(one[cell]["figures"]["rows"], attacker) for one in known] for cell in cells]
         own, other, *_ = [*map(_values, arms), None]
         if own is not None or other is not None:
-            yield Standing(attacker, attacker in ILLUSIONS, _mean(own), _mean(other), _told(own, other, len(cells)))
+            yield Standing(attacker, attacker in ILLUSIONS, _mean(own), _mean(other), _difference(own, other, len(cells)))
 
 
 def _values(arm: Sequence[str]) -> Any:
@@ -50,7 +50,7 @@ def _mean(values: Any) -> float | None:
     return None if values is None else float(values.mean())
 
 
-def _told(own: Any, other: Any, arms: int) -> str:
+def _difference(own: Any, other: Any, arms: int) -> str:
     """The difference of two networks with its interval; what a network alone keeps."""
     if arms == 1:
         return f"{100 * own.mean():.1f}%"

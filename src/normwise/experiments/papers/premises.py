@@ -74,8 +74,8 @@ def calibrated(cell: str, clean: float, robust: float) -> Premise:
     def of(one: Records) -> Shown:
         figures = one[cell]["figures"]
         found = figures["clean"], figures["paper"][max(figures["paper"], key=float)]
-        told = f"{cell}: {100 * found[0]:.1f}% clean, {100 * found[1]:.1f}% under PGD, cited {100 * clean:.1f} and {100 * robust:.1f}"
-        return Shown(told, abs(found[0] - clean) <= 0.12 and abs(found[1] - robust) <= 0.08)
+        text = f"{cell}: {100 * found[0]:.1f}% clean, {100 * found[1]:.1f}% under PGD, cited {100 * clean:.1f} and {100 * robust:.1f}"
+        return Shown(text, abs(found[0] - clean) <= 0.12 and abs(found[1] - robust) <= 0.08)
 
     return Premise(f"{cell} near {100 * clean:.1f}% clean, {100 * robust:.1f}% robust", (cell,), of)
 
@@ -86,8 +86,8 @@ def trains(cell: str, loss: float = 2.2, classes: int = 6, *, standing: bool = T
     def of(one: Records) -> Shown:
         reached, figures = one[cell]["training"].get("loss", math.inf), one[cell]["figures"]
         found = standing_classes(one[cell]) if standing else figures.get("answered", 0)
-        told = f"{cell}: training loss {reached:.3g}, asked below {loss:g}; {found} classes {'standing' if standing else 'answered'}"
-        return Shown(f"{told}, asked {classes}", reached < loss and found >= classes)
+        text = f"{cell}: training loss {reached:.3g}, asked below {loss:g}; {found} classes {'standing' if standing else 'answered'}"
+        return Shown(f"{text}, asked {classes}", reached < loss and found >= classes)
 
     name = f"{cell} trains below loss {loss:g}, {classes} classes {'standing' if standing else 'answered'}"
     return Premise(name, (cell,), of, learning=True)

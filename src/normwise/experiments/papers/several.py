@@ -30,7 +30,7 @@ def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, rad
     plans = {"linf": own, **scale.columns.plans(own, some[0].x.shape[1:])}
     found = {kind: evaluate(model, some, plan) for kind, plan in plans.items()}
     whole, first = mean_and_union(found), found["linf"].evaluation
-    columns: dict[str, dict[str, Any]] = {kind: _told(verdict.evaluation) for kind, verdict in found.items()}
+    columns: dict[str, dict[str, Any]] = {kind: _column(verdict.evaluation) for kind, verdict in found.items()}
     for name, protocol, strongest in (
         ("mean", whole.protocol_mean, whole.mean),
         ("union", whole.protocol_union, whole.union),
@@ -46,7 +46,7 @@ def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, rad
     }
 
 
-def _told(e: Evaluation) -> dict[str, Any]:
+def _column(e: Evaluation) -> dict[str, Any]:
     """What the protocol and what stronger searches leave, and the checks that speak of the attacks."""
     protocol, strongest = e.pair
     checks = {one.name: one.measured for one in e.checks if one.status != "pass" or one.name == MASKED}

@@ -98,14 +98,14 @@ def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             losses = [one["loss"] for one in trained if one.get("loss") is not None]
             loss = f"{sum(losses) / len(losses):.3g}" if losses else "not kept"
             counted = _passes(trained[0])
-            told = (
+            figures = (
                 counted,
                 searched,
                 loss,
                 ", ".join(f"{rate:g}" for rate in rates),
                 f"{trained[0]['trained_parameters']:,}",
             )
-            rows.append((name, f"{epochs}", f"{seconds:.0f}", f"{seconds / epochs:.0f}", *told))
+            rows.append((name, f"{epochs}", f"{seconds:.0f}", f"{seconds / epochs:.0f}", *figures))
     return Table(
         "Training",
         "Seconds on one core and the last loss, means over seeds, without networks that a cell starts from or uses as substitute. Passes are counted in images: forward, and backward as two each. The search for the learning rate, once for all seeds, is beside.",
@@ -140,11 +140,11 @@ def _weaker(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows, radii = [], list[str]()
     attackers = {"detached": "gradient of the target alone", "fixed": "substitute sees the clean image"}
     for name, records in known.items():
-        for key, told in attackers.items():
+        for key, attacker in attackers.items():
             if each := _each(records, key):
                 both = [record["figures"]["paper"] for record in records if key in record["figures"]]
                 radii = list(each[0])
-                rows.append((name, told, *(f"{_percent(each, r)} / {_percent(both, r)}" for r in radii)))
+                rows.append((name, attacker, *(f"{_percent(each, r)} / {_percent(both, r)}" for r in radii)))
     return Table(
         "Weaker attackers of ABNN",
         "Accuracy in percent under the paper's attack, with the weaker attacker / through both networks. The first is no robust accuracy. Of seeds that do not decide.",

@@ -198,5 +198,5 @@ def _fuse(layer: Any, norm: Any) -> None:
     fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
     with torch.no_grad():
         layer.weight, layer.bias = fuse(layer.weight, layer.bias, *_numbers(norm))
-    told = {name: value for name, value in vars(norm).items() if name[0] != "_" and name != REMARKS}  # its eps, its channels
-    norm.__class__, norm.__dict__ = nn.Identity, told | vars(nn.Identity().eval())
+    kept = {name: value for name, value in vars(norm).items() if name[0] != "_" and name != REMARKS}  # its eps, its channels
+    norm.__class__, norm.__dict__ = nn.Identity, kept | vars(nn.Identity().eval())

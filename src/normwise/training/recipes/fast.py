@@ -110,6 +110,6 @@ class NoisyStep(BaseAttack):
         shape, rng = x.shape[1:], region.generator
         noise = by_row(lambda n: torch.empty(n, *shape).uniform_(-1, 1, generator=rng), len(x)).to(x)
         start = (x + self.k * region.radius * noise).clamp(0, 1)
-        look = oracle.gradient(start, y, losses.cross_entropy, region.victims)
-        x_adv = region.ascend(start, look.grad, self.relative_step * region.radius).clamp(0, 1)
+        evaluated = oracle.gradient(start, y, losses.cross_entropy, region.victims)
+        x_adv = region.ascend(start, evaluated.grad, self.relative_step * region.radius).clamp(0, 1)
         return x_adv, torch.full_like(y, -1)

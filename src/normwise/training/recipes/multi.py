@@ -55,15 +55,15 @@ class Multi(Crafting):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = craft_each(self, self.kinds, model, x, y, threat, generator)
-        looks, asked = torch.cat([one.x_adv for one in crafted]), 0
+        inputs, asked = torch.cat([one.x_adv for one in crafted]), 0
         if self.over == "max":
             with running(model, self.craft_in), untouched(model, generator), torch.no_grad():
                 losses = _losses([logits_of(model, one.x_adv) for one in crafted], y)
-            looks, asked = _of_worst([one.x_adv for one in crafted], losses), len(y) * len(crafted)
-        answers = logits_of(model, looks).split(len(y))
+            inputs, asked = _of_worst([one.x_adv for one in crafted], losses), len(y) * len(crafted)
+        answers = logits_of(model, inputs).split(len(y))
         loss = torch.stack([F.cross_entropy(one, y, label_smoothing=self.label_smoothing) for one in answers]).mean()
         logits = [one.detach() for one in answers]
-        n = len(looks)
+        n = len(inputs)
         forwards, backwards = (sum(getattr(one, way) for one in crafted) for way in ("forwards", "backwards"))
         return Cost(loss, _of_worst(logits, _losses(logits, y)), forwards + asked + n, backwards + n)
 

@@ -50,20 +50,20 @@ class MultiRoutes(Crafting):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         layers, detector = _parts(model)
-        looks, answers, forwards, backwards = [x], list[Tensor](), 0, 0
+        inputs, answers, forwards, backwards = [x], list[Tensor](), 0, 0
         for route, kind in enumerate(layers[0].kinds, 1):
             with routed(model, route):
                 (made,) = craft_each(self, [kind], model, x, y, threat, generator)
-            looks.append(made.x_adv)
+            inputs.append(made.x_adv)
             forwards, backwards = forwards + made.forwards, backwards + made.backwards
-        for route, look in enumerate(looks):
+        for route, images in enumerate(inputs):
             with routed(model, route):
-                answers.append(logits_of(model, look))
+                answers.append(logits_of(model, images))
         terms = [F.cross_entropy(one, y, label_smoothing=self.label_smoothing) for one in answers]
-        types = torch.arange(len(looks), device=y.device).repeat_interleave(len(y))
-        told = F.cross_entropy(detector(torch.cat(looks)), types)
-        n = len(looks) * len(y)
-        return Cost(torch.stack(terms).mean() + told, answers[-1].detach(), forwards + n, backwards + n)
+        types = torch.arange(len(inputs), device=y.device).repeat_interleave(len(y))
+        detector_loss = F.cross_entropy(detector(torch.cat(inputs)), types)
+        n = len(inputs) * len(y)
+        return Cost(torch.stack(terms).mean() + detector_loss, answers[-1].detach(), forwards + n, backwards + n)
 
 
 def _parts(model: nn.Module) -> tuple[list[Routed], Detector]:

@@ -94,10 +94,10 @@ class NoFrostStar(Crafting):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, *, generator: Generator) -> Cost:
         crafted = self.craft(model, x, y, threat, generator)
-        looks = [x, *(STREAMS[stream](x, generator) for stream in self.streams), crafted.x_adv]
-        answers = [logits_of(model, look) for look in looks]
+        inputs = [x, *(STREAMS[stream](x, generator) for stream in self.streams), crafted.x_adv]
+        answers = [logits_of(model, images) for images in inputs]
         terms = [F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) for logits in answers]
-        n = len(looks) * len(x)
+        n = len(inputs) * len(x)
         return Cost(sum(terms[1:], terms[0]) / len(terms), answers[-1].detach(), crafted.forwards + n, crafted.backwards + n)
 
 

@@ -42,8 +42,8 @@ class Diverge(BaseAttack):
         noise = by_row(lambda n: torch.empty(n, *x.shape[1:]).normal_(generator=region.generator), len(x)).to(x)
         x_adv = region.project(x + 0.001 * noise)
         for _ in range(self.steps):
-            look = oracle.gradient(x_adv, y, _divergence, region.victims, clean)
-            x_adv = region.project(region.ascend(x_adv, look.grad, self.relative_step * region.radius))
+            evaluated = oracle.gradient(x_adv, y, _divergence, region.victims, clean)
+            x_adv = region.project(region.ascend(x_adv, evaluated.grad, self.relative_step * region.radius))
         return x_adv, torch.full_like(y, -1)
 
 
