@@ -16,6 +16,7 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.models import MODELS, ConvNeXt, ViT
 from normwise.norms import NORMS, LayerNorm2d, sites
+from normwise.norms.surgery.conversion import with_known_statistics
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.threats import Linf
 from normwise.types import Batch
@@ -215,3 +216,25 @@ def test_the_default_norm_is_layernorm_over_channels():
     assert kinds == {nn.LayerNorm}
     assert {type(small("convnext").get_submodule(path)) for path in sites(small("convnext"))} == {LayerNorm2d}
     assert MODELS["vit"] is ViT
+
+
+@pytest.mark.parametrize("norm", [name for name in NORMS if name not in {"frn", "evonorm-s0", "grn", "jsbn"}])
+def test_a_converted_encoder_of_torch_answers_alike_with_a_graph_and_without(norm):
+    """Without a gradient torch computes its layer's norms by their numbers alone, whatever they are."""
+    torch.manual_seed(0)
+    model = nw.convert(Encoder().eval(), norm)
+    model = with_known_statistics(model, [Batch(pictures(), torch.zeros(8).long(), torch.arange(8))])
+    with torch.no_grad():
+        plain = model(pictures())
+    torch.testing.assert_close(plain, model(pictures()), rtol=1e-4, atol=1e-5)
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Conv2d(3, 32, 2, 2)
+        layer = nn.TransformerEncoderLayer(32, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.tokens(x).flatten(2).transpose(1, 2)).mean(1))

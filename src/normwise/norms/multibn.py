@@ -78,12 +78,12 @@ class MultiBN:
         """Give a network a detector, in place; it draws nothing from the global random state.
 
         Its channels are those of the first convolution. A network without one gets no detector, and takes route 0. It stands in the module
-        that holds all the layers, below what only looks at frames or standardizes. Raises ValueError where that is a bare nn.Sequential.
+        that holds it and all the layers, below what only looks at frames or standardizes. Raises ValueError where that is a bare nn.Sequential.
         """
         first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
         if first is None:
             return
-        model = _holder(model)
+        model = _holder(model, first)
         old, types = getattr(model, "detector", None), 1 + len(self.kinds)
         if isinstance(old, Detector) and old.types.out_channels == types:
             return
@@ -95,14 +95,14 @@ class MultiBN:
         model.detector = detector.to(first.weight.device, first.weight.dtype)
 
 
-def _holder(model: nn.Module) -> nn.Module:
-    """The innermost module, no nn.Sequential, that holds all routed layers. Raises ValueError where there is none."""
-    layers = {module for module in model.modules() if isinstance(module, Routed)}
+def _holder(model: nn.Module, first: nn.Module) -> nn.Module:
+    """The innermost module, no nn.Sequential, that holds all routed layers and the first convolution. Raises ValueError where there is none."""
+    layers = {first, *(module for module in model.modules() if isinstance(module, Routed))}
     found: nn.Module | None = None
     inner: nn.Module | None = model
     while inner is not None and not isinstance(inner, Routed):
         found = found if isinstance(inner, nn.Sequential) else inner
-        inner = next((child for child in inner.children() if layers and layers <= set(child.modules())), None)
+        inner = next((child for child in inner.children() if layers <= set(child.modules())), None)
     if found is None:
         raise ValueError(
             "multibn needs a place for its detector, and an nn.Sequential would run it as a layer; put the layers into a class"

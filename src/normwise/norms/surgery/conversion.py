@@ -86,6 +86,11 @@ def exchange(model: nn.Module, make: Callable[[Site, nn.Module], nn.Module]) -> 
         new = make(site, old)
         if new is not old:
             adopt(new, old)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and not set(olds).isdisjoint(module.children()):
+            module.activation_relu_or_gelu = 0  # else torch computes a LayerNorm by this one's numbers, and never calls it
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # which only that computation knows
     return model
 
 
