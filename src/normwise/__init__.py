@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .attacks import MIM as MIM
     from .attacks import PGD as PGD
     from .attacks import ROA as ROA
-    from .attacks import STRONGEST as STRONGEST
     from .attacks import AutoAttack as AutoAttack
     from .attacks import Corner as Corner
     from .attacks import DeepFool as DeepFool
@@ -33,6 +32,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
     from .attacks import SparseRS as SparseRS
     from .attacks import Square as Square
     from .attacks import Universal as Universal
+    from .attacks import strongest_for as strongest_for
     from .attacks import worst_case as worst_case
     from .attacks.bpda import straight_through as straight_through
     from .auditing.attack_tests import selftest as selftest
@@ -166,7 +166,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_EXPORTS` below is the
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN LOAP MIM MultiTargeted PGD PatchAttack ROA STRONGEST SigmaZero SparseRS Square Universal worst_case",
+    "attacks": "APGD ATTACKS AutoAttack BIM CW Corner DDN DeepFool FAB FGSM FMN LOAP MIM MultiTargeted PGD PatchAttack ROA SigmaZero SparseRS Square Universal strongest_for worst_case",
     "attacks.bpda": "straight_through",
     "auditing.attack_tests": "selftest",
     "auditing.auditor": "audit",

@@ -25,8 +25,8 @@ def choice(registry: Registry, default: Any, find: Callable[[str], Any] | None =
     return dataclasses.field(default=default, metadata={"registry": registry, "find": find})
 
 
-def choices(registry: Registry, default: tuple[Any, ...]) -> Any:
-    """Declare a field whose value is several choices of a registry: `fgsm,pgd` or a YAML list."""
+def choices(registry: Registry, default: tuple[Any, ...] | None) -> Any:
+    """Declare a field whose value is several choices of a registry: `fgsm,pgd` or a YAML list. With default None, null is taken too."""
     return dataclasses.field(default=default, metadata={"registry": registry, "many": True})
 
 
@@ -43,7 +43,8 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
             raise unknown(f"setting of {kind.__name__}", key, list(fields))
         registry = fields[key].metadata.get("registry")
         if registry is not None and fields[key].metadata.get("many"):
-            made[key] = tuple(registry.make(one) for one in listed(value, key))
+            kept = value is None and fields[key].default is None
+            made[key] = None if kept else tuple(registry.make(one) for one in listed(value, key))
         elif registry is not None:
             nothing = value in (None, {"name": None}) and type(None) in typing.get_args(hints[key])
             made[key] = None if nothing else registry.make(value)

@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from normwise.attacks import APGD, ATTACKS, LOAP, PGD, ROA, PatchAttack, SigmaZero, SparseRS, Square, worst_case
+from normwise.cli.defaults import for_evaluate
 from normwise.data import Digits
 from normwise.evaluation.blind import beyond_gradients
 from normwise.evaluation.evaluator import evaluate
-from normwise.evaluation.plan import AttackPlan
+from normwise.evaluation.plan import AttackPlan, planned
+from normwise.experiments.evaluation_run import Evaluate
 from normwise.losses import margin
 from normwise.seeding import generator
-from normwise.threats import SPA, Frame, Patch
+from normwise.threats import SPA, Frame, Linf, Patch
+from normwise.threats.multav import MultAV
 from normwise.types import Batch, Proposal, Search
 from worlds import Linear, OverFrames, batches, images, trained
 
@@ -196,3 +199,31 @@ def test_a_batch_of_the_gradient_parts_own_is_not_put_down_to_the_search_before_
     assert list(beyond_gradients([attack], [proposal], fell, coupled=True).values()) == [0]
     weaker = proposal._replace(fallen=torch.tensor([6, 6]))
     assert list(beyond_gradients([attack], [weaker], fell, coupled=True).values()) == [6]
+
+
+@pytest.mark.parametrize(
+    ("threat", "names"),
+    [
+        (Patch(size=2), ["patchattack"]),
+        (Frame(), ["patchattack"]),
+        (SPA(), ["sigma_zero", "sparse_rs"]),
+        (MultAV(within="patch"), ["patchattack"]),
+        (MultAV(), ["apgd", "apgd"]),
+        (Linf(), ["apgd", "apgd"]),
+    ],
+)
+def test_what_is_searched_beyond_the_protocol_suits_the_threat_model(threat, names):
+    """APGD alone, where patches may lie anywhere, left 17% of clips of which none stands."""
+    assert [attack.name for attack in planned(threat, None).strongest] == names
+    assert [attack.name for attack in Evaluate(model="a:b", threat=threat).strongest] == names
+    assert Evaluate(model="a:b", threat=threat, strongest=()).strongest == ()
+
+
+def test_the_attacks_of_a_run_folder_are_not_taken_over_for_another_threat_model(tmp_path):
+    (tmp_path / "config.yaml").write_text("attacks: [fgsm]\nstrongest: []\nthreat: {name: linf, eps: 0.1}\nseed: 3\n")
+    same, other = (for_evaluate([str(tmp_path)], given)[0] for given in ({}, {"threat": {"name": "patch"}}))
+    assert same["attacks"] == ["fgsm"]
+    assert same["strongest"] == []
+    assert other["seed"] == 3
+    assert len(other["attacks"]) == 2
+    assert other["strongest"] is None

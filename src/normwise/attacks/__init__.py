@@ -6,7 +6,6 @@ from .corner import Corner as Corner
 from .cw import CW as CW
 from .ddn import DDN as DDN
 from .deepfool import DeepFool as DeepFool
-from .ensemble import STRONGEST as STRONGEST
 from .ensemble import AutoAttack as AutoAttack
 from .ensemble import worst_case as worst_case
 from .fab import FAB as FAB
@@ -22,6 +21,8 @@ from .roa import ROA as ROA
 from .sigma_zero import SigmaZero as SigmaZero
 from .sparse_rs import SparseRS as SparseRS
 from .square import Square as Square
+from .strongest import STRONGEST as STRONGEST
+from .strongest import strongest_for as strongest_for
 from .universal import Universal as Universal
 
 ATTACKS = Registry("attack", __name__, vars())

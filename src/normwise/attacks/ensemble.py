@@ -143,8 +143,3 @@ class AutoAttack(Ensemble):
             FAB(steps=steps, targets=0, restarts=5),
         )
         return *untargeted, square, *targeted
-
-
-# What is searched beyond a protocol, if nothing else is said. Where there are fewer classes than targets, all of them are
-# targets; with fewer than four the targeted loss is the difference of two logits (`losses.targeted_dlr`).
-STRONGEST = APGD(steps=50), APGD(steps=30, targets=3)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
-from ..attacks import AutoAttack
+from ..attacks.strongest import verdict_for
 from ..config import choice
 from ..data import DATA, Digits, find
 from ..evaluation.forecast import forecast
@@ -215,7 +215,7 @@ def _warn_of_time(settings: Audit, model: nn.Module, batches: Sequence[Batch], r
     """Tell if the strongest search may need more than the budget has for it."""
     rows = sum(sizes_of(batches))
     some = batches[0]._replace(x=batches[0].x[: settings.at_once])  # as many as are searched at once, for the memory's sake
-    needed = forecast(model, some, [AutoAttack()], rows) / 60 / settings.devices
+    needed = forecast(model, some, verdict_for(settings.threat), rows) / 60 / settings.devices
     if needed > KEPT * settings.budget:
         text = f"takes about {needed:.1f} minutes, and {KEPT * settings.budget:.1f} of {settings.budget:g} are kept for it"
         advice = f"give fewer --rows, or a --budget of {math.ceil(10 * needed / KEPT) / 10:g} minutes"

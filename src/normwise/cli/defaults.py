@@ -62,6 +62,8 @@ def _settings(operands: Sequence[str], given: Mapping[str, Any]) -> tuple[dict[s
     folder = path if path.is_dir() else path.parent
     there = bool(model) and path.exists() and (folder / CONFIG).is_file() and (not weights or (folder / CARD).is_file())
     brought = _known(Experiment, read_yaml(folder / CONFIG)) if there else {}
+    if _name(given.get("threat")) not in ("", _name(brought.get("threat"))):
+        brought = {key: value for key, value in brought.items() if key not in ("attacks", "strongest")}  # of its own threat
     return defaults_for(data_name(given, data_name(brought))) | brought | {"model": model, "weights": ""}, model
 
 
@@ -69,6 +71,11 @@ def for_evaluate(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
     """A run folder decides data, threat model, attacks, seed and batch size."""
     settings, model = _settings(operands, given)
     return _known(Evaluate, settings), {"model": model}
+
+
+def _name(choice: Any) -> str:
+    """The name of a choice, as words or as settings; "" where none is given."""
+    return str(choice.get("name", "") if isinstance(choice, Mapping) else choice or "")
 
 
 def read_evaluate(path: Path) -> Mapping[str, Any]:

@@ -184,7 +184,8 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
         name, value, text = field.name, values.get(field.name), texts.get(field.name, "")
         registry = field.metadata.get("registry")
         if registry is not None and field.metadata.get("many"):
-            now = ", ".join(str(one.get("name") if isinstance(one, Mapping) else one) for one in listed(value, name))
+            names = [str(one.get("name") if isinstance(one, Mapping) else one) for one in listed(value or [], name)]
+            now = "null" if value is None else ", ".join(names)
             says = f"{text}: some of {', '.join(registry)}, or a YAML list of {{name: ..., option: value}} (default: {now})"
             parser.add_argument(f"--{name}", type=Any, metavar="NAME,...", default=value, help=says)
         elif registry is not None:

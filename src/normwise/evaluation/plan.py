@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from ..attacks import FGSM, PGD, STRONGEST
+from ..attacks import FGSM, PGD, strongest_for
 from ..registry import check_words
 from ..seeding import generator
 from ..types import Attack, Batch, Goal, Labels, Mode, Search, ThreatModel, check_threat
@@ -103,8 +103,14 @@ def planned(threat: ThreatModel | AttackPlan, attacks: Sequence[Attack] | Attack
             raise ValueError("attacks are given beside a plan, which has its own; give them in the plan")
         return threat
     if attacks is None:
-        return AttackPlan(threat, (FGSM(), PGD()), strongest=STRONGEST)
+        return AttackPlan(threat, (FGSM(), PGD()), strongest=strongest_for(threat))
     return AttackPlan(threat, [attacks] if isinstance(attacks, Attack) else attacks)
+
+
+def settle_strongest(settings: Any) -> None:
+    """Where frozen settings name no strongest attacks (None), give them those that suit their threat model."""
+    if settings.strongest is None:
+        object.__setattr__(settings, "strongest", strongest_for(settings.threat))
 
 
 def check_attacks(attacks: Sequence[Attack], threat: ThreatModel, batch: Batch, goal: Goal = "misclassified") -> None:

@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..attacks import ATTACKS, FGSM, PGD
 from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..evaluation import curves, sanity_checks
 from ..evaluation.acceleration import Speed
 from ..evaluation.evaluator import evaluate
 from ..evaluation.forecast import report_expected_time
-from ..evaluation.plan import AttackPlan, Stateful, check_attacks
+from ..evaluation.plan import AttackPlan, Stateful, check_attacks, settle_strongest
 from ..evaluation.predictor import check_network
 from ..evaluation.sanity_checks import ROWS
 from ..evaluation.store import PARTS, Shard
@@ -55,7 +55,7 @@ class Evaluate:
         data            the data set, by name or path
         threat          what the attacker may do
         attacks         the attacks (the protocol)
-        strongest       further attacks, on the images that `attacks` leave correct; []: none
+        strongest       further attacks, on the images that `attacks` leave correct; []: none, null: those that suit the threat model
         columns         further attackers, scaled to the data and to the radius of `threat`, each with a figure of its own
         goal            "misclassified": any wrong class counts; "targeted": only the class after the label counts
         stateful        for a network that a forward pass changes: "refuse" it, "restore" it after each pass, or check the batches
@@ -78,7 +78,7 @@ class Evaluate:
     data: Data = choice(DATA, Digits(), find)
     threat: ThreatModel = choice(THREATS, Linf())
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
     columns: Columns = Columns()
     goal: Goal = "misclassified"
     stateful: Stateful = "refuse"
@@ -95,6 +95,7 @@ class Evaluate:
     free: ClassVar = ("budget",)  # no figure hangs on it
 
     def __post_init__(self) -> None:
+        settle_strongest(self)
         check_running(self)
         check_devices(self.devices, self.device)
         if not 0 <= self.budget < math.inf:

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..attacks import ATTACKS, FGSM, PGD
 from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..data.augment import check_crop, check_flip
 from ..evaluation import sanity_checks
 from ..evaluation.evaluator import evaluate
-from ..evaluation.plan import AttackPlan, check_attacks
+from ..evaluation.plan import AttackPlan, check_attacks, settle_strongest
 from ..evaluation.predictor import check_network
 from ..evaluation.verdict import Verdict
 from ..models import MODELS, ResNet, loading
@@ -57,7 +57,7 @@ class Experiment:
         threat          what the attacker may do, in training and evaluation
         train_eps       radius in training, if it differs from the threat's
         attacks         the attacks of the evaluation (the protocol)
-        strongest       further attacks, on the images that `attacks` leave correct; []: none
+        strongest       further attacks, on the images that `attacks` leave correct; []: none, null: those that suit the threat model
         columns         further attackers, scaled to the data and to the radius of `threat`, each with a figure of its own
         schedule        how training proceeds
         start           train from this model: a run folder, hub:USER/NAME, or package.module:function; `model` is then not used
@@ -81,7 +81,7 @@ class Experiment:
     threat: ThreatModel = choice(THREATS, Linf())
     train_eps: float | None = None
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
     columns: Columns = Columns()
     schedule: Schedule = Schedule()
     start: str = ""
@@ -104,6 +104,7 @@ class Experiment:
         return loading.network_files(start=(self.start, self.weights), substitute=(self.substitute, self.substitute_weights))
 
     def __post_init__(self) -> None:
+        settle_strongest(self)
         check_running(self)
         check_devices(self.devices, self.device)
         check_columns(self.columns, self.threat)

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..attacks import ATTACKS, FGSM, PGD
 from ..config import build, choice, choices, merge
 from ..data import DATA, Digits, find
+from ..evaluation.plan import settle_strongest
 from ..models import MODELS, ResNet
 from ..norms import BN, GN, NORMS, RN, RNT, BNwoT, NoNorm
 from ..records import Result, read_result
@@ -49,7 +50,7 @@ class Bench:
                         one of these names; each with seeds of its own, so that none begins as a row does
         threat          what the attacker may do, in training and evaluation
         attacks         the attacks of the evaluation (the protocol)
-        strongest       further attacks, on the images that `attacks` leave correct; []: none
+        strongest       further attacks, on the images that `attacks` leave correct; []: none, null: those that suit the threat model
         domain          "image" or "video": fill all columns, on the digits or on moving digits if no data are named; empty: as given
         columns         further attackers, scaled to the data and to the radius of `threat`, each with a figure of its own
         schedule        the training schedule, the same for every cell
@@ -69,7 +70,7 @@ class Bench:
     pretrained: tuple[Mapping[str, Any], ...] = ()
     threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
     domain: str = ""
     columns: Columns = Columns()
     schedule: Schedule = DIGITS
@@ -84,6 +85,7 @@ class Bench:
     grows: ClassVar = ("norms", "recipes", "methods", "pretrained", "seeds")  # more of them change no cell
 
     def __post_init__(self) -> None:
+        settle_strongest(self)
         check_running(self)
         if self.seeds < 1 or self.jobs < 1:
             raise ValueError(f"seeds is {self.seeds} and jobs {self.jobs}; give whole numbers >= 1")

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..attacks import ATTACKS, FGSM, PGD, STRONGEST
+from ..attacks import ATTACKS, FGSM, PGD
 from ..auditing.auditor import Audit, run_audit
 from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..evaluation import dead
 from ..evaluation.evaluator import evaluate
-from ..evaluation.plan import AttackPlan
+from ..evaluation.plan import AttackPlan, settle_strongest
 from ..models.checkpoints import WEIGHTS
 from ..models.loading import check_named, is_function, load, network_files, report_notes
 from ..records import Result, Training, provenance, to_json, write
@@ -56,7 +56,7 @@ class Improve:
         threat      what the attacker may do, in training and evaluation
         ways        what is tried, in this order: some of pgd-at, mixed, norms-alone, robustnorm, groupnorm
         attacks     the attacks of the evaluation (the protocol)
-        strongest   further attacks, on the images that `attacks` leave correct; []: none
+        strongest   further attacks, on the images that `attacks` leave correct; []: none, null: those that suit the threat model
         schedule    how every way trains, its learning rate apart
         rates       learning rates from which every way chooses, by trainings a third as long. While the best is the first or last
                     one, up to two beyond are tried too; a single rate is taken as it is
@@ -76,7 +76,7 @@ class Improve:
     threat: ThreatModel = choice(THREATS, Linf())
     ways: tuple[str, ...] = tuple(WAYS)
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, STRONGEST)
+    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
     schedule: Schedule = Schedule(epochs=10, optimizer="adamw", lr=1e-3, decay="onecycle", validate_every=5)
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     lose: float = 0.2
@@ -95,6 +95,7 @@ class Improve:
         return network_files(model=(self.model, self.weights))
 
     def __post_init__(self) -> None:
+        settle_strongest(self)
         check_running(self)
         check_named(self.model, "improve")
         if not self.ways or not self.rates:

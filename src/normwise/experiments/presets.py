@@ -70,7 +70,7 @@ def defaults_for(data_name: str, model_name: str = "") -> dict[str, Any]:
     sized = SIZES.get((data_name, model_name))
     own = {"model": plain(sized)} if sized else {}
     if data_name in PRESETS:
-        return plain(PRESETS[data_name]()) | own
+        return plain(PRESETS[data_name]()) | {"strongest": None} | own  # those that suit the threat model which is named
     return {"threat": {"name": "linf", "eps": EPS.get(data_name, 8 / 255)}} | own
 
 

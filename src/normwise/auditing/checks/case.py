@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ...attacks import PGD
+from ...attacks.strongest import pixels_of
 from ...evaluation.coupling import Coupling
 from ...evaluation.evaluator import evaluate
 from ...evaluation.groups import effective_rows, numbered, with_intervals
@@ -208,6 +209,11 @@ class Case:
     def accuracy(self, *attacks: Attack, **options: Any) -> float:
         """The robust accuracy that `evaluate` finds."""
         return self.evaluate(*attacks, **options).robust_accuracy.value
+
+    @property
+    def pixels(self) -> str:
+        """Which pixels the threat model changes, as attacks know it."""
+        return pixels_of(self.threat)
 
     def pgd20(self) -> float:
         """What PGD-20 leaves; where it cannot run (no gradient to follow, say), all that the network gets right."""
