@@ -101,7 +101,7 @@ def test_what_is_doubted_is_asked_of_few_rows_once_and_not_counted():
     assert len(model.asked) == asked
     again = annotate(dataclasses.replace(e, checks=()), model, part, verdict.rows)
     assert again.checks == e.checks
-    assert [len(x) for x in model.asked[asked:]] == [64] * 5  # one look, and one at each range of the pixels
+    assert [len(x) for x in model.asked[asked:]] == [64] * 6  # with a gradient, without, and at each range of the pixels
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,41 @@ def test_the_probe_finds_coupling_randomness_and_memory_apart():
     assert (training.coupled, training.random, training.stateful) == (True, False, True)
 
 
+class Around(nn.Module):
+    """A network inside another, which can see how it is called."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.calls, self.size, self.kept = model, 0, 0, []
+
+
+class Counting(Around):
+    def forward(self, x):
+        self.calls, self.size = self.calls + 1, x.shape[-1]
+        self.kept.append(x)
+        return self.model(x) if self.calls < 100 else self.model(x).roll(1, 1)
+
+
+class Sharper(Around):
+    def forward(self, x):
+        return self.model(x if x.requires_grad else (8 * x).round() / 8)
+
+
+def test_what_every_pass_counts_and_answers_that_a_gradient_changes_are_warned_of():
+    def warned(model):
+        e = evaluate(model, batches(), THREAT, (PGD(steps=2),)).evaluation
+        return {one.name: one.measured for one in e.checks if one.status == "warn"}
+
+    names = "statelessness", "same with a gradient and without"
+    assert warned(balanced()).keys().isdisjoint(names)
+    counting, sharper = warned(Counting(balanced())), warned(Sharper(balanced()))
+    assert "calls, kept, and" in counting[names[0]]
+    assert "size" not in counting[names[0]]
+    assert names[1] not in counting
+    assert "images get other logits" in sharper[names[1]]
+    assert names[0] not in sharper
+
+
 class After(nn.Module):
     """A network whose logits a function changes."""
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ..types import Batch, Images
 from ..utils.batches import Rows, images_of, sizes_of
 from ..utils.fidelity import logit_distance
 from ..utils.forward import logits_of
-from ..utils.model_state import device_of, digest, modes_of, unregistered_tensors, untouched
+from ..utils.model_state import device_of, digest, modes_of, plain_state, unregistered_tensors, untouched
 from ..utils.per_row import over
 
 PROBED = 64  # images of a batch on which coupling is measured, at most
@@ -30,6 +30,7 @@ class Coupling:
     random          the same batch gives other logits when the model's own random draws are others, wherever it draws them
     stateful        a forward pass, with a gradient asked for or without, changes a buffer, a parameter or a mode; or it
                     changes tensors that modules hold, and the next answer with them
+    counts          attributes of modules that every pass changes, such as a counter or a list that grows; nobody puts them back
     largest_change  of a logit of an untouched row, as `utils.fidelity.logit_distance` measures it
     tolerance       what repeating the same pass explains, in the same units
     flips           untouched rows whose decision changed with their neighbours, out of `rows`
@@ -42,6 +43,7 @@ class Coupling:
     tolerance: float
     flips: int
     rows: int
+    counts: tuple[str, ...] = ()
 
 
 def probed(batches: Sequence[Batch]) -> list[Images]:
@@ -92,10 +94,12 @@ def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupl
         tolerance=worst.tolerance,
         flips=sum(one.flips for one in found),
         rows=sum(one.rows for one in found),
+        counts=tuple(sorted({name for one in found for name in one.counts})),
     )
 
 
 def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
+    states = [plain_state(model)]
     stateful, holds, coarse = False, False, {x.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
 
     def ask(images: Tensor, draws: int = 0, graph: bool = False) -> Tensor:
@@ -105,6 +109,7 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
             logits = logits_of(model, images.clone().requires_grad_(graph))
             coarse.add(logits.dtype)
             stateful = stateful or (digest(model), modes_of(model)) != before
+            states.append(plain_state(model))
             holds = holds or any(value is not None for *_, value in unregistered_tensors(model))
         return logits.detach().double()
 
@@ -151,6 +156,7 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
         tolerance=tolerance,
         flips=int(flipped.sum()),
         rows=len(x),
+        counts=tuple(name for name in states[-1] if all(one.get(name) != two.get(name) for one, two in pairwise(states))),
     )
 
 

@@ -15,6 +15,7 @@ from ..attacks.oracle import Oracle
 from ..records import Check, Evaluation, Training
 from ..seeding import generator
 from ..types import Attack, Batch, Search
+from ..utils.fidelity import logit_distance
 from ..utils.model_state import device_of, running, untouched
 from . import batch_attacks, dead, ranges
 from .batch import RowOutcomes
@@ -41,7 +42,7 @@ def annotate(
     `batch` is one of the batches it was made on, `rows` what became of all.
 
     Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
-    they seem to. `difference`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one pass forward and backward over 64 rows at most, and four forward.
+    they seem to. `difference`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one pass forward and backward over 64 rows at most, and five forward.
     `evaluate` has done this.
     """
     if evaluation.checks:
@@ -58,11 +59,10 @@ def annotate(
         oracle = Oracle(model, Search(independent=not evaluation.coupled))
         logits, gradient = _logits_and_gradient_check(oracle, x, y)
         pixels = ranges.check_range(oracle.logits, x, y)
+        steady = not (evaluation.coupling["random"] or evaluation.coupling["stateful"])
+        found += _same_without_a_gradient(logits, oracle.logits(x), evaluation.coupling["tolerance"]) if steady else []
     found += [_probabilities(logits), gradient, pixels, *_fallbacks(attacks, logits.shape[1])]
-    if difference:
-        found.append(_copy(difference))
-    if refused:
-        found.append(_refused(refused))
+    found += [_copy(difference)] * bool(difference) + [_refused(refused)] * bool(refused)
     return dataclasses.replace(evaluation, checks=tuple(found))
 
 
@@ -98,11 +98,14 @@ def _randomness(e: Evaluation) -> Check:
 
 
 def _memory(e: Evaluation) -> Check:
-    stateful = bool(e.coupling["stateful"])
+    stateful, counts = bool(e.coupling["stateful"]), ", ".join(e.coupling.get("counts", ()))
+    measured = (
+        "a forward pass changes buffers (put back here after each pass)" if stateful else "a forward pass changes no buffer"
+    )
     return check(
         "statelessness",
-        not stateful,
-        "a forward pass changes buffers (put back here after each pass)" if stateful else "a forward pass changes no buffer",
+        not (stateful or counts),
+        f"{measured}; every pass changes {counts}, and nobody puts that back" if counts else measured,
         "a model that changes with every query answers differently later",
         e.coupling["rows"],
     )
@@ -174,6 +177,16 @@ def _logits_and_gradient_check(oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Te
         "where the gradient is 0, gradient attacks do nothing, however weak the model is",
         len(y),
     )
+
+
+def _same_without_a_gradient(asked_for: Tensor, plain: Tensor, tolerance: float) -> list[Check]:
+    """Whether the answers that attacks see, with a gradient asked for, are those that are scored."""
+    other = int((logit_distance(asked_for.double(), plain.double()).amax(1) > max(10 * tolerance, 1e-3)).sum())
+    if not other:
+        return []
+    measured = f"{other} of {len(plain)} images get other logits when a gradient is asked for than without"
+    why = "attacks then search another network than the one that is scored: find what reads requires_grad or is_grad_enabled"
+    return [check("same with a gradient and without", False, measured, why, len(plain))]
 
 
 def _copy(difference: str) -> Check:
@@ -280,7 +293,6 @@ def _least_certain_first(model: nn.Module, batch: Batch, seed: int) -> Batch:
     x, y, ids = (part[:ROWS] for part in batch)
     with running(model, "eval"):
         margin = Predictor(model, seed).answers(x, y)[1].cpu()
-    order = torch.where(margin < 0, margin, -torch.inf).argsort(
-        descending=True, stable=True
-    )  # what is wrong has no class to lose
+    right = torch.where(margin < 0, margin, -torch.inf)  # what is wrong has no class to lose
+    order = right.argsort(descending=True, stable=True)
     return Batch(x[order], y[order], ids[order])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from operator import is_
@@ -18,6 +19,7 @@ from ..types import Mode
 from .hashing import bytes_of, settings_of
 
 M = TypeVar("M", bound=nn.Module)
+_TORCHS = frozenset(vars(nn.Module()))  # attributes that are torch's own
 
 
 def set_mode(model: M, mode: Mode) -> M:
@@ -154,6 +156,18 @@ def unregistered_tensors(model: nn.Module) -> list[tuple[dict[str, Any], str, Te
     """Attributes of modules that are tensors, and no parameters or buffers, or None: (the module's attributes, name, value)."""
     every = ((vars(module), name, value) for module in model.modules() for name, value in vars(module).items())
     return [one for one in every if one[2] is None or isinstance(one[2], Tensor)]
+
+
+def plain_state(model: nn.Module) -> dict[str, Any]:
+    """Attributes of modules that are numbers, words or truth values, and the lengths of lists and the like, by path and name."""
+    found = dict[str, Any]()
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name not in _TORCHS and isinstance(value, bool | int | float | str):
+                found[f"{path}.{name}".lstrip(".")] = value
+            elif name not in _TORCHS and isinstance(value, list | dict | set | deque):
+                found[f"{path}.{name}".lstrip(".")] = len(value)
+    return found
 
 
 def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> None:
