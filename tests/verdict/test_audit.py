@@ -16,6 +16,7 @@ from normwise.auditing.auditor import Audit, audit, read_claim
 from normwise.auditing.broken_defenses import BROKEN, Cut, before
 from normwise.auditing.checks import CHECKS, Case, cutting_layers, neighbours
 from normwise.auditing.options import AuditOptions
+from normwise.auditing.twin import trained_twin
 from normwise.data import Mnist
 from normwise.evaluation.batch_attacks import Reached, peers, single
 from normwise.evaluation.evaluator import attack_batch, evaluate
@@ -299,3 +300,10 @@ def test_a_record_says_its_protocol_and_what_it_declares(tmp_path):
     assert claim.declares == ("coupled",)
     with pytest.raises(ValueError, match=r"was measured on digits, not on mnist; audit with --data digits"):
         module.run_audit(Audit(model="x:y", claim=str(path), data=Mnist()), tmp_path, lambda *told: None)
+
+
+def test_a_twin_that_would_take_more_than_its_part_of_the_budget_is_done_without(tmp_path):
+    said = []
+    settings = Audit(model="a:b", budget=1e-6)
+    assert trained_twin(settings, tmp_path, lambda text, done, total: said.append(text)) is None
+    assert "not enough to train an undefended reference" in said[-1]

@@ -56,8 +56,8 @@ class Audit:
         claim       the claimed robust accuracy: a share such as 0.53, or a run's result.json, which also gives the protocol
                     and what it declares; empty: what PGD-20 leaves
         rows        number of test images
-        twin        undefended reference network for transfer attacks, named like the model; "train": a small one is trained;
-                    "none": no reference
+        twin        undefended reference network for transfer attacks, named like the model; "train": a small one is trained,
+                    in a quarter of the budget at most; "none": no reference
         declares    what the claim admits of the network: some of random, stateful, coupled
         victims     images attacked one at a time among clean neighbours, where images are coupled
         seed        every random choice follows from it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from ..training.options import FitOptions
 from ..training.recipes import Standard
 from ..training.schedule import Schedule
 from ..types import Report
+from ..utils.forward import in_time, until
 from ..utils.model_state import moved
 from ..utils.run import set_up_device
 from .checks import CHECKS
 
+SHARE = 1 / 4  # of the budget that training it may take
 TWIN_PIXELS = 60_000 * 32 * 32  # that it sees in training, with repetitions
 
 
 def trained_twin(settings: Any, folder: Path, report: Report) -> nn.Module | None:
-    """The undefended reference: a small ResNet, for clips in three dimensions, trained on clean images; None if none is wanted, or training takes too long.
+    """The undefended reference: a small ResNet, for clips in three dimensions, trained on clean images; None if none is wanted, or training takes more than a
+    quarter of the budget.
 
     It is kept in the folder `twin` there: a stopped training goes on, and another process finds it.
     """
@@ -44,15 +48,14 @@ def trained_twin(settings: Any, folder: Path, report: Report) -> nn.Module | Non
         small = choice(BN(), classes=data.classes, mean=data.mean, std=data.std)
 
     def progress(text: str, done: int, total: int) -> None:
+        in_time()
         report(f"twin, {text.replace(': ', ' ')}", 0, len(CHECKS))
 
-    made = fit(
-        moved(small, set_up_device(settings)),
-        data,
-        Standard(),
-        settings.threat,
-        schedule,
-        seed=settings.seed,
-        options=FitOptions(folder=folder / "twin", report=progress),
-    )
-    return made.model
+    small, options = moved(small, set_up_device(settings)), FitOptions(folder=folder / "twin", report=progress)
+    try:
+        with until(time.monotonic() + 60 * SHARE * settings.budget):
+            return fit(small, data, Standard(), settings.threat, schedule, seed=settings.seed, options=options).model
+    except TimeoutError:
+        few = f"{SHARE * settings.budget:.3g} of the {settings.budget:.3g} minutes were not enough to train an undefended reference"
+        report(f"twin: {few}; give a larger --budget, or name one as --twin", 0, len(CHECKS))
+        return None
