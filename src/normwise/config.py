@@ -2,13 +2,12 @@
 
 A settings class is a frozen dataclass. Its fields are plain typed values, dataclasses (`schedule`), or choices from a
 registry (`norm`), made with `choice`. On the command line a choice is `--norm rnt --norm.power 0.5`; in YAML it is
-`norm: rnt` or `norm: {name: rnt, power: 0.5}`. `8/255` is a number in both.
+`norm: rnt` or `norm: {name: rnt, power: 0.5}`. Where a number is expected, `8/255` is one in both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +15,6 @@ from typing import Any, TypeVar
 
 from . import limits
 from .registry import Registry, plain, typed, unknown
-
-FRACTION = re.compile(r"(?<![\w./])(\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)(?![\w./])")
 
 
 def choice(registry: Registry, default: Any, find: Callable[[str], Any] | None = None) -> Any:
@@ -85,12 +82,16 @@ def merge(kind: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping from a YAML file; fractions are numbers. Raises ValueError for a file that does not hold one."""
+    """Read a mapping from a YAML file; `8/255` stays a text until a number is expected.
+
+    Raises ValueError for a file that does not hold one, and for a key that is there twice.
+    """
     from jsonargparse import get_loader
 
     try:
-        words = FRACTION.sub(quotient, limits.text(path, limits.SETTINGS))
+        words = limits.text(path, limits.SETTINGS)
         limits.check_depth(words)
+        twice = _twice(words)
         data = get_loader("yaml")(words)  # the reader of the words: 1e-3 is a number
         limits.check_items(data)
     except OSError as error:
@@ -101,9 +102,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not YAML ({' '.join(str(error).split())[:120]}); give the config.yaml of a run"
         ) from None
+    if twice:
+        raise ValueError(f"{path} needs each setting once; got {twice}; keep one of them")
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds no settings (a mapping); give the config.yaml of a run")
     return data
+
+
+def _twice(words: str) -> str:
+    """The first key that a mapping of a YAML text has twice, and where; "" if none has. A parser would keep the last value."""
+    import yaml
+
+    left, seen = [yaml.compose(words, getattr(yaml, "CSafeLoader", yaml.SafeLoader))], set[int]()
+    while left:
+        node = left.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):  # an alias stands for a node that was looked at
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                return f"{name} in lines {lines[name]} and {line}"
+            lines[name] = line
+            left.append(value)
+    return ""
 
 
 def to_yaml(settings: Any) -> str:
@@ -111,13 +137,6 @@ def to_yaml(settings: Any) -> str:
     import yaml
 
     return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
-
-
-def quotient(match: re.Match[str]) -> str:
-    """Write a fraction as a number. Raises ValueError for a division by zero."""
-    if float(match[2]) == 0:
-        raise ValueError(f"{match[0]} divides by zero; give a number such as 8/255")
-    return repr(float(match[1]) / float(match[2]))
 
 
 def single(kind: type) -> list[dataclasses.Field]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal
+
+FRACTION = re.compile(r"(?<![\w./])(\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)(?![\w./])")
 
 
 def unknown(kind: str, name: object, known: Mapping[str, object] | list[str], listed: str = "") -> ValueError:
@@ -94,11 +97,35 @@ class Registry(Mapping[str, type]):
 
 
 def typed(value: Any, hint: Any, called: str) -> Any:
-    """Return plain data as its type wants it: a list as a tuple, a whole number as a float. Raises ValueError if it cannot be."""
+    """Return plain data as its type wants it: a list as a tuple, whole numbers and fractions as floats. Raises ValueError if it cannot be."""
+    value = with_fractions(value, hint)
     value = tuple(value) if isinstance(value, list) else value
     if not fits(value, hint):
         raise ValueError(f"{called} is {value!r}; expected {wanted(hint).lower()}")
     return float(value) if hint is float else value
+
+
+def with_fractions(value: Any, hint: Any) -> Any:
+    """Plain data with a text such as 8/255 as a number, where its type is one and no text. Raises ValueError for a division by zero.
+
+    >>> with_fractions("1/8", float), with_fractions("1/8", str), with_fractions(["1/8", 1], tuple[float, ...])
+    (0.125, '1/8', [0.125, 1])
+    """
+    parts = typing.get_args(hint)
+    if isinstance(value, list):
+        inner = next((typing.get_args(one)[0] for one in (hint, *parts) if typing.get_origin(one) is tuple), None)
+        return [with_fractions(one, inner) for one in value]
+    number = float in (hint, *parts) and str not in parts
+    if number and isinstance(value, str) and FRACTION.fullmatch(value.removeprefix("-")):
+        return float(FRACTION.sub(quotient, value))
+    return value
+
+
+def quotient(match: re.Match[str]) -> str:
+    """Write a fraction as a number. Raises ValueError for a division by zero."""
+    if float(match[2]) == 0:
+        raise ValueError(f"{match[0]} divides by zero; give a number such as 8/255")
+    return repr(float(match[1]) / float(match[2]))
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -45,7 +45,8 @@ PLACES = [  # by the shapes of images for which the threat model is defined, too
     for shape in [(5,), (2, 6, 6), (2, 3, 4, 4)]
     if good and takes(fitting(THREATS[pair[1]]), shape)
 ]
-DEFINED = pytest.mark.parametrize(("attack", "threat"), [pair for pair, good in PAIRS.items() if good], indirect=True)
+GOOD = [pair for pair, good in PAIRS.items() if good]
+DEFINED = pytest.mark.parametrize(("attack", "threat"), GOOD, indirect=True)
 
 
 @pytest.fixture
@@ -84,6 +85,26 @@ def test_images_are_allowed_and_as_many_as_asked(attack, threat, shape, independ
     assert proposal.first_hit.shape == (8,)
     assert proposal.forwards > 0
     assert (proposal.backwards == 0) == getattr(attack, "black_box", False)
+
+
+FEW = {attack: (attack, threat) for attack, threat in reversed(GOOD)}.values()  # of each attack one
+
+
+@pytest.mark.parametrize(("attack", "threat"), some(GOOD, *FEW, *(one for one in GOOD if one[0] == "pgd")), indirect=True)
+def test_images_do_not_depend_on_torchs_default_dtype(attack, threat):
+    model, x = seeing(trained(), threat), images(12, scene(threat))
+
+    def found():
+        return attack(model, x, labels(), threat, generator=generator(0)).x_adv
+
+    before = found()
+    torch.set_default_dtype(torch.float64)
+    try:
+        after = found()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert after.dtype == before.dtype
+    assert torch.equal(after, before)
 
 
 # attacks know no norm: with every norm one attack, and every attack with one that reads running statistics and one the batch

@@ -574,6 +574,11 @@ def test_a_fraction_and_an_exponent_are_numbers_in_words_and_files():
         ("--norm bn", "norm: {name: bn, momentum: 0.2}", "norm.momentum", 0.2),
         ("--norm.momentum 0.3", "norm: {name: bn, momentum: 0.2}", "norm.momentum", 0.3),
         ("--data.train_limit 7 --weights 2024/05 --start 8/255", "", "weights", "2024/05"),  # a path is no fraction
+        ("", "weights: 1/2", "weights", "1/2"),
+        ("", "weights: '8/255'", "weights", "8/255"),
+        ("", "data: {name: video, root: 2024/05}", "data.root", "2024/05"),
+        ("", "data: {root: 1/2, name: video}\nthreat: {eps: 1/4}", "threat.eps", 0.25),
+        ("", "threat: {eps: -0/4}", "threat.eps", 0),
         ("run", "start: elsewhere", "start", "run"),
         ("run", "norm: gn", "norm.name", "gn"),
     ],
@@ -789,6 +794,8 @@ BAD = [
         "-1": "got -1.0", "nan": "is nan; expected number", "inf": "is inf; expected number", ".nan": "got nan", "2": "at most 1",
         "8/0": "8/0 divides by zero", "-8/255": "got -0.03",
     }.items()),
+    ("train --config zero.yaml", "8/0 divides by zero; give a number such as 8/255"),
+    ("train --config twice.yaml", "twice.yaml needs each setting once; got eps in lines 2 and 3; keep one of them"),
     (f"{T} --train_eps -1", "got -1.0"),
     (f"{T} --recipe adversarial --recipe.steps -1", "steps of pgd is a count; got -1"),
     (f"{T} --attacks '[{{name: pgd, steps: -1}}]'", "steps of pgd is a count; got -1"),
@@ -888,6 +895,7 @@ def traps(place: Path) -> None:
     for name, (pixels, labels) in arrays.items():
         np.savez(place / f"{name}.npz", x=pixels, y=labels)
     texts = {"corrupt": "{a: [", "list": "[1, 2]", "unknown": "epohcs: 3", "type": "norm: 5", "text": "seed: one"}
+    texts |= {"zero": "threat: {eps: 8/0}", "twice": "threat: {\n  eps: 0.1, name: linf,\n  eps: 0.2}"}
     texts["nameless"] = "attacks: [{steps: 2}]"
     for name, text in texts.items():
         (place / f"{name}.yaml").write_text(text)

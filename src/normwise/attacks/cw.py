@@ -64,7 +64,7 @@ class CW(MinimalNorm):
     def approach(self, track: Track) -> None:
         track.walk().last(track.x)  # tanh comes near the clean images only
         track.confidence = self.confidence
-        low = torch.zeros(len(track.x), device=track.x.device)
+        low = torch.zeros(len(track.x), device=track.x.device, dtype=torch.float32)
         high, const = torch.full_like(low, torch.inf), torch.full_like(low, self.initial_const)
         for number in range(self.binary_steps):
             if number >= 9 and number == self.binary_steps - 1:

@@ -60,7 +60,8 @@ class DDN(MinimalNorm):
                 return
             way = _somewhere(here.grad, walk.region.generator)
             d = unit(z - walk.x + cosine(1.0, 0.01, step / self.steps) * way)
-            radius = torch.minimum(torch.where(wrong, 1 - self.gamma, 1 + self.gamma) * radius, limit)
+            by = torch.where(wrong, 1 - self.gamma, 1 + self.gamma).to(radius)  # else of the default dtype
+            radius = torch.minimum(by * radius, limit)
             z = (walk.x + over(radius, d) * d).clamp(0, 1)
         walk.last(z)
 
@@ -70,5 +71,5 @@ def _somewhere(grad: Images, generator: torch.Generator) -> Images:
     none = l2(grad) == 0
     if none.any():
         grad = grad.clone()
-        grad[none] = torch.randn(grad[none].shape, generator=generator).to(grad)
+        grad[none] = torch.randn(grad[none].shape, generator=generator, dtype=torch.float32).to(grad)
     return unit(grad)

@@ -96,7 +96,7 @@ class LOAP(BaseAttack):
     def _nearby(self, region: PatchRegion, share: float) -> PatchRegion:
         """The patch a little up, down, left or right of where it is."""
         rows, axes = region.corner.shape
-        draws = torch.rand(3, rows, generator=region.generator).to(region.corner.device)
+        draws = torch.rand(3, rows, generator=region.generator, dtype=torch.float32).to(region.corner.device)
         reach = 1 + (draws[0] * max(1, round(share * region.size / 2))).long()
         by = torch.zeros_like(region.corner)
         by.scatter_(1, (draws[1] * axes).long()[:, None], torch.where(draws[2] < 0.5, -reach, reach)[:, None])

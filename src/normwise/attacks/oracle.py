@@ -165,7 +165,7 @@ class Averaged(Oracle):
         """Ask about all rows; with peers about each half beside clean images, and put the halves together."""
         if self.peers is None:
             return ask(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
-        draws = torch.rand(2, len(x), generator=self.generator).to(x.device)
+        draws = torch.rand(2, len(x), generator=self.generator, dtype=torch.float32).to(x.device)
         first = draws[0].argsort().argsort() % 2 == 0
         others = self.peers[(draws[1] * len(self.peers)).long()]
         halves = [ask(torch.where(over(kept, x), x, others), kept) for kept in (first, ~first)]

@@ -60,7 +60,7 @@ class SparseWalk(ABC):
         """The same, changed."""
 
     def _draw(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator).to(self.x.device)
+        return torch.rand(shape, generator=self.generator, dtype=torch.float32).to(self.x.device)
 
 
 def share(first: float, by: tuple[int, ...], progress: float) -> float:
@@ -165,7 +165,7 @@ class PatchWalk(FrameWalk):
             return self._square(progress), self.state[1]
         reach = [max(1.0, REACH * (1 - progress) * steps) for steps in self.region.steps]
         draws = 2 * self._draw(*self.region.corner.shape) - 1
-        way = (draws * (torch.tensor(reach, device=draws.device) + 0.5)).round().long()
+        way = (draws * (draws.new_tensor(reach) + 0.5)).round().long()
         there = self._placed(self.region.moved(way))
         return there.pasted(self.region.cut(self.now)), there.place
 

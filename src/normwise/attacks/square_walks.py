@@ -55,7 +55,7 @@ class SquareWalk(ABC):
         return images.reshape(len(images), self.channels, math.prod(self.size))
 
     def _draw(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator).to(self.x.device)
+        return torch.rand(shape, generator=self.generator, dtype=torch.float32).to(self.x.device)
 
     def _resize(self) -> None:
         """Make what depends on the patch's sides only."""

@@ -155,7 +155,7 @@ class _Fitting:
         """One update, by what one batch says."""
         assert isinstance(region, MaskedRegion)
         if not self.update:
-            self.pattern = torch.rand(int(region.mask[0].sum()), generator=self.generator).to(region.x)
+            self.pattern = torch.rand(int(region.mask[0].sum()), generator=self.generator, dtype=torch.float32).to(region.x)
             self.direction = torch.zeros_like(self.pattern)
         placement, raised = _Placement(self.attack, region), oracle.loss(self.attack.loss)
         here = oracle.gradient(placement.images(self.pattern), y, raised, region.victims)
@@ -173,7 +173,9 @@ class _Placement:
         self.region, self.grid = region, None
         if isinstance(region, PatchRegion) and len(region.steps) == 2:
             self.side = [min(region.size, region.x.shape[axis]) for axis in plane(region.x)]
-            draws = by_row(lambda n: torch.rand(n, 2, generator=region.generator), len(region.x)).to(region.x)
+            draws = by_row(lambda n: torch.rand(n, 2, generator=region.generator, dtype=torch.float32), len(region.x)).to(
+                region.x
+            )
             share, angle = 1 - (1 - attack.shrink) * draws[:, 0], math.radians(attack.turn) * (2 * draws[:, 1] - 1)
             across, down = angle.cos() / share, angle.sin() / share
             none = torch.zeros_like(share)
@@ -209,4 +211,4 @@ def _written(pattern: Tensor) -> str:
 
 
 def _read(pattern: str) -> Tensor:
-    return torch.tensor(list(base64.b64decode(pattern, validate=True))) / 255
+    return torch.tensor(list(base64.b64decode(pattern, validate=True)), dtype=torch.float32) / 255

@@ -178,7 +178,7 @@ def _robust(model: nn.Module, batch: Batch, threat: ThreatModel, attacks: Sequen
 def _radius_one(model: nn.Module, batch: Batch, attack: Attack, seed: int) -> Check:
     attacks = [Corner(), *([attack] if "linf" in (getattr(attack, "kinds", ()) or ("linf",)) else [])]
     left = _robust(model, batch, Linf(eps=1.0), attacks, seed)
-    noise = torch.rand(batch.x.shape, generator=generator(seed, "noise")).to(device_of(model))
+    noise = torch.rand(batch.x.shape, generator=generator(seed, "noise"), dtype=torch.float32).to(device_of(model))
     with torch.no_grad(), running(model, "eval"), untouched(model, generator(seed, "radius one")):
         blind = bool(torch.equal(*(logits_of(model, x)[:1] for x in (batch.x.to(noise), noise))))
     depends = "the output does not depend on the input" if blind else "the output depends on the input"
@@ -249,8 +249,8 @@ class _Linear(nn.Module):
 def _linear_optimum(seed: int) -> Check:
     """Where the box does not interfere, the distance is |w . x| over the dual norm of w."""
     rng = generator(seed, "linear")
-    w = torch.randn(2, 4, 4, generator=rng)
-    x = 0.5 + 0.1 * torch.rand(8, 2, 4, 4, generator=rng)
+    w = torch.randn(2, 4, 4, generator=rng, dtype=torch.float32)
+    x = 0.5 + 0.1 * torch.rand(8, 2, 4, 4, generator=rng, dtype=torch.float32)
     dual = {"linf": w.abs().sum(), "l2": w.norm(), "l1": w.abs().max()}
     model, failed, tested = _Linear(w).eval(), [], 0
     with torch.no_grad():

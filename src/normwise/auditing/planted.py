@@ -47,7 +47,7 @@ def planted_images(
     around = threat.around(x, generator=rng)
     within = threat.around(x.expand(inner, *x.shape[1:]), generator=rng)
     for _ in range(DRAWS):
-        noise = torch.rand(x.shape, generator=rng).to(x) - 0.5
+        noise = torch.rand(x.shape, generator=rng, dtype=torch.float32).to(x) - 0.5
         planted = around.project(around.ascend(x, noise, around.radius))
         points = torch.cat([planted, x, x + 0.95 * (within.start() - x)])
         with torch.no_grad(), untouched(features, rng):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..config import FRACTION, build, defaults, listed, merge, quotient, read_yaml, single
-from ..registry import plain, unknown, wanted
+from ..config import build, defaults, listed, merge, read_yaml, single
+from ..registry import FRACTION, plain, quotient, unknown, wanted, with_fractions
 from .examples import EXAMPLES
 
 T = TypeVar("T")
@@ -80,7 +80,8 @@ def parse(
             raise _unknown_option(option, list(actions), values, verb)
         if (value := options[option]) and (kind_of := actions[option].metavar) != "TEXT":
             listing = str(kind_of).startswith("[") and not value.startswith("[")
-            options[option] = FRACTION.sub(quotient, f"[{value}]" if listing else value)
+            value = f"[{value}]" if listing else value
+            options[option] = value if "TEXT" in str(kind_of) else FRACTION.sub(quotient, value)
     try:
         parsed = parser.parse_args([o if value is None else f"{o}={value}" for o, value in options.items()]).as_dict()
     except argparse.ArgumentError as error:
@@ -187,7 +188,8 @@ def _parser(verb: Verb, kind: type, values: Mapping[str, Any]) -> Any:
             names = [str(one.get("name") if isinstance(one, Mapping) else one) for one in listed(value or [], name)]
             now = "null" if value is None else ", ".join(names)
             says = f"{text}: some of {', '.join(registry)}, or a YAML list of {{name: ..., option: value}} (default: {now})"
-            parser.add_argument(f"--{name}", type=Any, metavar="NAME,...", default=value, help=says)
+            default = [_with_numbers(one, registry) for one in value] if isinstance(value, list) else value
+            parser.add_argument(f"--{name}", type=Any, metavar="NAME,...", default=default, help=says)
         elif registry is not None:
             called = value["name"] if isinstance(value, Mapping) else None
             group = parser.add_argument_group(f"{name}: {text}")
@@ -215,8 +217,17 @@ def _add_fields(group: Any, kind: type, prefix: str, values: Mapping[str, Any]) 
         _add_option(group, f"{prefix}.{field.name}", hints[field.name], value, texts.get(field.name, ""))
 
 
+def _with_numbers(choice: Any, registry: Mapping[str, type]) -> Any:
+    """A choice with its fractions as numbers, if it is one with options."""
+    if not isinstance(choice, Mapping) or choice.get("name") not in registry:
+        return choice
+    hints = typing.get_type_hints(registry[choice["name"]])
+    return {key: with_fractions(value, hints.get(key)) for key, value in choice.items()}
+
+
 def _add_option(group: Any, name: str, hint: Any, value: Any, text: str) -> None:
-    group.add_argument(f"--{name}", type=hint, metavar=wanted(hint), default=value, help=text)
+    default = with_fractions(value, hint)
+    group.add_argument(f"--{name}", type=hint, metavar=wanted(hint), default=default, help=text)
 
 
 def option_texts(kind: type) -> dict[str, str]:

@@ -93,7 +93,7 @@ _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3
 
 def _uniform(x: Images, generator: Generator, count: int = 1) -> Tensor:
     """So many numbers from [0, 1) for each row: (count, b), on the CPU."""
-    return by_row(lambda n: torch.rand(count, n, generator=generator), len(x), 1)
+    return by_row(lambda n: torch.rand(count, n, generator=generator, dtype=torch.float32), len(x), 1)
 
 
 def _grey(x: Images) -> Tensor:

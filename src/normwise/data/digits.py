@@ -33,6 +33,6 @@ class Digits(TensorData):
         """Read the package's own file: (n, 1, 8, 8) float32."""
         with np.load(Path(__file__).with_name("digits.npz")) as held:
             x, y, test = (torch.from_numpy(held[key]).long() for key in ("x", "y", "test"))
-        x = (x / 16)[:, None]
+        x = (x.float() / 16)[:, None]
         train = torch.ones(len(y), dtype=torch.bool).index_fill_(0, test, False)
         return Arrays(x[train], y[train], x[test], y[test], tuple("0123456789"))

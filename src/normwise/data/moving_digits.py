@@ -55,9 +55,9 @@ def _moved(digits: Tensor, split: str, axis: str) -> tuple[Tensor, Tensor]:
     rng = generator(0, "moving digits", split, *([] if along else [axis]))
     n, side = len(digits), digits.shape[-1]
     motion, first, aside = (torch.randint(most, (n,), generator=rng) for most in (len(STRIDES), FRAMES, SIDE - side + 1))
-    clips = torch.zeros(n, 1, FRAMES, SIDE, SIDE)
+    clips = torch.zeros(n, 1, FRAMES, SIDE, SIDE, dtype=torch.float32)
     for row in range(n):
-        picture = torch.zeros(SIDE, SIDE)
+        picture = torch.zeros(SIDE, SIDE, dtype=torch.float32)
         picture[:side, :side] = digits[row, 0]
         picture = picture.roll(int(aside[row]), 1 - along)
         for frame in range(FRAMES):

@@ -245,6 +245,6 @@ def stratified(y: Tensor, size: int, generator: Generator) -> Tensor:
     rows = rows[y[rows].argsort(stable=True)]
     labels, counts = y[rows], torch.bincount(y)
     place = torch.arange(len(y)) - (counts.cumsum(0) - counts)[labels]
-    quantile = (place + torch.rand(len(counts), generator=generator)[labels]) / counts[labels]
+    quantile = (place + torch.rand(len(counts), generator=generator, dtype=torch.float32)[labels]) / counts[labels]
     chosen = rows[quantile.argsort(stable=True)[:size]]
     return chosen[torch.randperm(len(chosen), generator=generator)]

@@ -28,6 +28,6 @@ def pgd_path(
 def shuffled(change: Tensor, rng: Generator) -> Tensor:
     """A random change of (b, ...) with this one's own sizes, at other pixels and with random signs: each lp norm is equal."""
     flat = change.flatten(1)
-    order = torch.rand(flat.shape, generator=rng).argsort(1).to(flat.device)
+    order = torch.rand(flat.shape, generator=rng, dtype=torch.float32).argsort(1).to(flat.device)
     signs = torch.randint(0, 2, flat.shape, generator=rng).to(flat.device) * 2 - 1
     return (flat.gather(1, order) * signs).view_as(change)

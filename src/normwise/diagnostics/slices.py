@@ -64,7 +64,7 @@ class Slices(Diagnosis):
         region = threat.around(x, generator=rng)
         grad = Oracle(model).gradient(x, y, losses.cross_entropy, torch.ones_like(y, dtype=torch.bool)).grad
         u = region.ascend(x, grad, region.radius) - x
-        random = torch.randn(x.shape, generator=rng).to(x)
+        random = torch.randn(x.shape, generator=rng, dtype=torch.float32).to(x)
         along = (flat(random) * flat(u)).sum(1) / flat(u).square().sum(1).clamp_min(torch.finfo(x.dtype).tiny)
         v = region.ascend(x, random - over(along, u) * u, region.radius) - x
         side, seed = torch.linspace(-self.reach, self.reach, self.cells).tolist(), draw(rng)

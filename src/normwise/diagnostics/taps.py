@@ -98,7 +98,7 @@ def _channel_axis(module: nn.Module, channels: int, given: Tensor) -> int | None
     """
     if not given.is_floating_point():  # a quantized one
         return None
-    noise = torch.randn(given.shape, generator=generator(0, "axis")).to(given)
+    noise = torch.randn(given.shape, generator=generator(0, "axis"), dtype=torch.float32).to(given)
     fits = [axis for axis in range(1, given.ndim) if given.shape[axis] == channels]
     with suppress(Exception), torch.no_grad(), untouched(module, generator(0, "axis")):  # it may want more than one input
         plain = module(noise.clone())

@@ -111,7 +111,7 @@ class NFBlock(nn.Module):
     def _dropped(self, y: Tensor) -> Tensor:
         if not self.training or self.drop == 0:
             return y
-        stays = torch.rand(len(y), 1, 1, 1, device=y.device) >= self.drop
+        stays = torch.rand(len(y), 1, 1, 1, device=y.device, dtype=torch.float32) >= self.drop
         return y * (stays.to(y.dtype) / (1 - self.drop))
 
 

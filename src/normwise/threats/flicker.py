@@ -48,7 +48,11 @@ class FlickerRegion(LpRegion):
     kind = "flicker"
 
     def start(self) -> Images:
-        draws = 2 * by_row(lambda n: torch.rand(n, *self.x.shape[1:3], generator=self.generator), len(self.x)) - 1
+        draws = (
+            2
+            * by_row(lambda n: torch.rand(n, *self.x.shape[1:3], generator=self.generator, dtype=torch.float32), len(self.x))
+            - 1
+        )
         return self._shifted(self.radius * draws.to(self.x)[..., None, None])
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:

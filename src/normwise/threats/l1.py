@@ -47,7 +47,9 @@ class L1Region(LpRegion):
         """Draw from the ball uniformly: d of d + 1 exponential draws, with signs, as shares of the sum of all."""
         sign = rows.flat(self._noise("uniform")).sign()
         size = sign.shape[1] + 1
-        shares = by_row(lambda n: torch.empty(n, size).exponential_(generator=self.generator), len(sign)).to(sign)
+        shares = by_row(
+            lambda n: torch.empty(n, size, dtype=torch.float32).exponential_(generator=self.generator), len(sign)
+        ).to(sign)
         shares /= shares.sum(1, keepdim=True)
         return self.project(self.x + self.radius * (sign * shares[:, 1:]).view_as(self.x))
 

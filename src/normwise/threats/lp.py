@@ -82,7 +82,7 @@ class LpRegion(ABC):
 
     def _noise(self, draw: Literal["uniform", "normal"]) -> Tensor:
         def noise(n: int) -> Tensor:
-            made = torch.empty(n, *self.x.shape[1:])
+            made = torch.empty(n, *self.x.shape[1:], dtype=torch.float32)
             if draw == "uniform":
                 return made.uniform_(-1, 1, generator=self.generator)
             return made.normal_(generator=self.generator)
@@ -130,7 +130,7 @@ class L2Region(LpRegion):
     kind = "l2"
 
     def start(self) -> Images:
-        length = by_row(lambda n: torch.rand(n, generator=self.generator), len(self.x)).to(self.x)
+        length = by_row(lambda n: torch.rand(n, generator=self.generator, dtype=torch.float32), len(self.x)).to(self.x)
         length = length ** (1 / self.x[0].numel())
         uniform = rows.over(self.radius * length, self.x) * rows.unit(self._noise("normal"))
         return self.project(self.x + uniform)

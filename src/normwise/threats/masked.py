@@ -147,7 +147,7 @@ def in_a_patch(inner: Region, x: Images, size: int, generator: Generator) -> Reg
 def _draw(x: Images, size: int, generator: Generator) -> Tensor:
     """Per row, where a square of this side begins: a random place (b, axes)."""
     places = [max(x.shape[axis] - size, 0) + 1 for axis in plane(x)]
-    draws = [by_row(lambda n: torch.rand(n, generator=generator), len(x)) for _ in places]
+    draws = [by_row(lambda n: torch.rand(n, generator=generator, dtype=torch.float32), len(x)) for _ in places]
     return torch.stack([(draw * n).long() for draw, n in zip(draws, places, strict=True)], 1).to(x.device)
 
 

@@ -44,7 +44,9 @@ class SparseRegion:
     def start(self) -> Images:
         x_adv = self.inner.start()
         sums = self.sums(self.x).shape[1:]
-        draws = by_row(lambda n: torch.rand(n, *sums, generator=self.generator), len(self.x)).to(self.x.device)
+        draws = by_row(lambda n: torch.rand(n, *sums, generator=self.generator, dtype=torch.float32), len(self.x)).to(
+            self.x.device
+        )
         return torch.where(self.spread(self.largest(draws)), x_adv, self.x)
 
     def ascend(self, x_adv: Images, grad: Images, size: float | PerRow) -> Images:

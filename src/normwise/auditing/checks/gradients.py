@@ -71,7 +71,7 @@ class _Surface(NamedTuple):
 
 def _out(oracle: Oracle, region: Region, batch: Batch, origin: Images, rng: torch.Generator) -> _Surface:
     evaluated = oracle.gradient(origin, batch.y, losses.margin, torch.ones_like(batch.y, dtype=torch.bool))
-    ways = [evaluated.grad, *(torch.randn(batch.x.shape, generator=rng).to(batch.x) for _ in range(4))]
+    ways = [evaluated.grad, *(torch.randn(batch.x.shape, generator=rng, dtype=torch.float32).to(batch.x) for _ in range(4))]
 
     def raised(way: Tensor, part: float) -> Tensor:
         image = region.project(region.ascend(origin, way, part * region.radius))

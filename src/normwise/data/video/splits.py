@@ -111,11 +111,11 @@ def folds(y: Tensor, groups: Sequence[str], count: int, generator: Generator) ->
     need(len(names) >= count, f"{count} folds need as many groups", len(names), "take fewer folds, or finer groups")
     index = {name: number for number, name in enumerate(names)}
     which = torch.tensor([index[group] for group in groups])
-    table = torch.zeros(len(names), int(y.max()) + 1)
-    table.index_put_((which, y), torch.ones(len(y)), accumulate=True)
+    table = torch.zeros(len(names), int(y.max()) + 1, dtype=torch.float32)
+    table.index_put_((which, y), torch.ones(len(y), dtype=torch.float32), accumulate=True)
     order = torch.randperm(len(names), generator=generator)
     order = order[table[order].sum(1).argsort(descending=True, stable=True)]
-    fold, filled = torch.zeros(len(names), dtype=torch.long), torch.zeros(count, table.shape[1])
+    fold, filled = torch.zeros(len(names), dtype=torch.long), table.new_zeros(count, table.shape[1])
     for group in order.tolist():
         costs = (filled @ (table[group] / table.sum(0).clamp_min(1).square())).tolist()
         fold[group] = min(range(count), key=lambda one: (costs[one], float(filled[one].sum())))

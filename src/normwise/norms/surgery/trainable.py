@@ -141,7 +141,11 @@ def redrawn_scales(model: nn.Module, seed: int = 0) -> nn.Module:
         for norm in _norms(model):
             check_plain(norm)
             for name, p in norm.named_parameters(recurse=False):
-                p.copy_(torch.rand(p.shape, generator=rng) if name.startswith("weight") else torch.zeros(p.shape))
+                p.copy_(
+                    torch.rand(p.shape, generator=rng, dtype=torch.float32)
+                    if name.startswith("weight")
+                    else torch.zeros(p.shape)
+                )
     return model
 
 

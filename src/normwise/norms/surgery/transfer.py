@@ -89,9 +89,9 @@ def _shaken(layer: Any, shape: tuple[int, ...]) -> tuple[Any, Tensor]:
     with torch.no_grad():
         for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
             if tensor.is_floating_point():
-                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=rng))
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=rng, dtype=torch.float32))
     like = next((t for t in (*layer.parameters(), *layer.buffers()) if t.is_floating_point()), torch.empty(0))
-    return layer, (3 * torch.randn(4, _channels(layer), *shape, generator=rng)).to(like)
+    return layer, (3 * torch.randn(4, _channels(layer), *shape, generator=rng, dtype=torch.float32)).to(like)
 
 
 def _answer(layer: Any, mode: Any, x: Tensor, kind: Any) -> list[Any]:

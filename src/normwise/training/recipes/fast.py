@@ -108,7 +108,7 @@ class NoisyStep(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         shape, rng = x.shape[1:], region.generator
-        noise = by_row(lambda n: torch.empty(n, *shape).uniform_(-1, 1, generator=rng), len(x)).to(x)
+        noise = by_row(lambda n: torch.empty(n, *shape, dtype=torch.float32).uniform_(-1, 1, generator=rng), len(x)).to(x)
         start = (x + self.k * region.radius * noise).clamp(0, 1)
         evaluated = oracle.gradient(start, y, losses.cross_entropy, region.victims)
         x_adv = region.ascend(start, evaluated.grad, self.relative_step * region.radius).clamp(0, 1)

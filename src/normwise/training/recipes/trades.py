@@ -39,7 +39,9 @@ class Diverge(BaseAttack):
 
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
         clean = oracle.logits(x).log_softmax(1)
-        noise = by_row(lambda n: torch.empty(n, *x.shape[1:]).normal_(generator=region.generator), len(x)).to(x)
+        noise = by_row(
+            lambda n: torch.empty(n, *x.shape[1:], dtype=torch.float32).normal_(generator=region.generator), len(x)
+        ).to(x)
         x_adv = region.project(x + 0.001 * noise)
         for _ in range(self.steps):
             evaluated = oracle.gradient(x_adv, y, _divergence, region.victims, clean)
