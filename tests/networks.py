@@ -503,6 +503,22 @@ def _list(y: Tensor) -> Any:
     return [y]
 
 
+def _features_and_lists(y: Tensor) -> Any:
+    return torch.zeros(len(y), 64), [y]
+
+
+def _features_and_dicts(y: Tensor) -> Any:
+    return torch.zeros(len(y), 64), {"heads": {"first": (y,)}}
+
+
+def _list_of_lists(y: Tensor) -> Any:
+    return ([y],)
+
+
+def _pair_with_feature_maps(y: Tensor) -> Any:
+    return y, [torch.zeros(len(y), 4, 2, 2)], None
+
+
 def _named(y: Tensor) -> Any:
     return Named(y, y.sum())
 
@@ -528,6 +544,10 @@ for _name, _form, _refused in (
     ("a_dict_of_one", _one_entry, ""),
     ("a_pair", _pair, ""),
     ("features_and_logits", _features_first, "2 of whose entries may be them"),
+    ("features_and_a_list", _features_and_lists, "2 of whose entries may be them"),
+    ("features_and_a_dict", _features_and_dicts, "2 of whose entries may be them"),
+    ("a_list_of_lists", _list_of_lists, "names no logits"),
+    ("logits_and_feature_maps", _pair_with_feature_maps, ""),
     ("a_list", _list, ""),
     ("a_dataclass", Output, ""),
     ("a_named_tuple", _named, ""),

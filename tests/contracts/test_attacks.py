@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from itertools import product
 
 import pytest
@@ -63,8 +64,11 @@ def brief(attack):
 
 @pytest.mark.parametrize(("attack", "threat"), [pair for pair, good in PAIRS.items() if not good], indirect=True)
 def test_elsewhere_it_is_refused_in_one_line(attack, threat):
-    with pytest.raises(ValueError, match=rf"^\w+ needs [\w, ]+; got {threat.name}$"):
+    with pytest.raises(ValueError, match=rf"^\w+ needs [\w, ]+; got {threat.name}; for {threat.name} take [\w, ]+$") as told:
         attack(seeing(trained(), threat), images(12, scene(threat)), labels(), threat, generator=generator(0))
+    others = re.split(", | or ", str(told.value).rpartition(" take ")[2])
+    assert all(PAIRS[other, threat.name] for other in others)
+    assert {"patchattack", "sparse_rs"} <= {*others} or threat.name not in ("patch", "frame")
 
 
 @pytest.mark.parametrize("independent", [True, False], ids=["independent", "whole batch"])

@@ -192,7 +192,7 @@ def test_one_that_fails_is_named_and_the_others_go_on():
     assert one.tables["margins"] == Table(
         columns=tuple(DIAGNOSES["margins"].columns),
         units=tuple(DIAGNOSES["margins"].columns.values()),
-        note="could not be measured: fmn needs linf, l2 or l1; got patch",
+        note="could not be measured: fmn needs linf, l2 or l1; got patch; for patch take loap, patchattack, roa, sparse_rs or universal",
     )
     assert one.tables["gamma"].rows
     assert set(one.seconds) == {"margins", "gamma"}

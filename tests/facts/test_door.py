@@ -1,5 +1,7 @@
 """The front door takes what people have: loaders, tensors, names; and gives what they ask for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +37,7 @@ def test_rows_of_every_form_are_judged_alike(form):
     assert nw.measure_coupling(MODEL, FORMS[form]()).coupled is False
     (patient,) = nw.diagnose({"net": MODEL}, FORMS[form](), THREAT, [])
     assert patient.coupled is False
+    assert nw.diagnose(MODEL, FORMS[form](), THREAT, []) == [replace(patient, model="Small")]
     made = nw.recalibrate(MODEL, FORMS[form]())
     assert torch.isfinite(made.norm.running_mean).all()
 
@@ -163,6 +166,27 @@ def test_what_cannot_be_right_is_one_clear_line(x, y, told):
     for use in (nw.evaluate, nw.audit, fit, lambda net, *given: nw.diagnose({"net": net}, *given, [])):
         with pytest.raises(ValueError, match=told):
             use(trained(), (x, y), nw.Linf(0.1))
+
+
+@pytest.mark.parametrize("what", ["weight", "running_mean"])
+def test_weights_made_in_inference_mode_are_refused_in_one_line(what):
+    def made():
+        model = balanced()
+        with torch.inference_mode():
+            new = getattr(model.norm, what).clone()
+            delattr(model.norm, what)
+            setattr(model.norm, what, nn.Parameter(new) if what == "weight" else nn.Buffer(new))
+        return model
+
+    told = rf"norm\.{what} was made under torch\.inference_mode\(\).*; build, load or clone the model outside inference_mode"
+    for use in (
+        lambda: nw.evaluate(made(), (X, Y), THREAT, nw.FGSM()),
+        lambda: nw.evaluate(MODEL, (X, Y), THREAT, nw.FGSM(), craft_on=made()),
+        lambda: nw.audit(made(), (X, Y), THREAT),
+        lambda: nw.diagnose(made(), (X, Y), THREAT, []),
+    ):
+        with pytest.raises(ValueError, match=told):
+            use()
 
 
 def test_weights_are_no_network():

@@ -1,5 +1,6 @@
 """ViT and ConvNeXt: timm's names and logits, any norm, surgery that knows tokens, and what has to be trained anew."""
 
+import pickle
 from pathlib import Path
 
 import jaxtyping
@@ -15,6 +16,7 @@ from normwise.evaluation.acceleration import FAST, faster
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.models import MODELS, ConvNeXt, ViT
+from normwise.models.checkpoints import save
 from normwise.norms import NORMS, LayerNorm2d, sites
 from normwise.norms.surgery.conversion import with_known_statistics
 from normwise.norms.surgery.unmapped import unmapped
@@ -227,6 +229,21 @@ def test_a_converted_encoder_of_torch_answers_alike_with_a_graph_and_without(nor
     with torch.no_grad():
         plain = model(pictures())
     torch.testing.assert_close(plain, model(pictures()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "dyt"])
+def test_a_converted_encoder_of_torch_answers_alike_after_it_was_saved(norm, tmp_path):
+    model = nw.convert(Encoder().eval(), norm)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.rand(p.shape, generator=nw.generator(0)))
+    where = f"{__name__}:Encoder"
+    save(model, tmp_path, {"start": where, "norm": None, "converted": [norm]})
+    found = nw.load(where, tmp_path / "model.safetensors").model
+    with torch.no_grad():
+        assert torch.equal(found(pictures()), model(pictures()))
+        torch.testing.assert_close(pickle.loads(pickle.dumps(model))(pictures()), model(pictures()))
+    torch.testing.assert_close(found(pictures()), model(pictures()), rtol=1e-4, atol=1e-5)
 
 
 class Encoder(nn.Module):

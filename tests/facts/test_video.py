@@ -181,6 +181,29 @@ def test_a_split_that_divides_a_group_is_refused(root: Path, tmp_path: Path) -> 
     assert sorted(rows(data.test(batch_size=9))[2].tolist()) == [2, 3]
 
 
+@pytest.mark.parametrize(
+    "named", ["v_{action}_g0{source}_c0{take}", "Some_{action}_film_{source}_{action}_f_cm_np1_ba_med_{take}"]
+)
+def test_official_splits_know_the_source_videos_by_the_names_of_their_clips(named: str, tmp_path: Path) -> None:
+    lists = {"train": [], "test": []}
+    for action in ("run", "fall_floor"):
+        for source, take in ((source, take) for source in range(6) for take in range(2)):
+            name = f"{action}/{named.format(action=action, source=source, take=take)}.mkv"
+            film(tmp_path / "data" / name, ramp(4))
+            lists["test" if source > 3 else "train"].append(f"{name}\n")
+    for side, names in lists.items():
+        (tmp_path / f"{side}list01.txt").write_text("".join(names))
+    data = VideoFolder(root=str(tmp_path / "data"), splits=str(tmp_path), validation_size=4, **SMALL)
+    files, source_of = data._clips[0].files, lambda name: name.split("_med_")[0].split("_c0")[0]
+    assert len(set(data.test_groups(8))) == 4
+    train = rows(data.train(batch_size=16, generator=torch.Generator()))[2].tolist()
+    held = rows(data.validation(batch_size=16))[2].tolist()
+    assert (len(held), len(train)) == (4, 12)
+    assert not {source_of(files[row]) for row in held} & {source_of(files[row]) for row in train}
+    each = VideoFolder(root=str(tmp_path / "data"), splits=str(tmp_path), groups="(.+)", **SMALL)
+    assert len(set(each.test_groups(8))) == 8  # groups that are given count
+
+
 def test_videos_in_a_folder_of_validation_validate_and_no_more(root: Path, tmp_path: Path) -> None:
     for path in sorted(root.rglob("*.mkv")):
         place = tmp_path / "three" / ("train", "Val", "test")[int(path.name[1])] / path.parent.name

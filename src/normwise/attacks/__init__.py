@@ -2,6 +2,7 @@
 
 from ..registry import Registry
 from .apgd import APGD as APGD
+from .base import BaseAttack
 from .corner import Corner as Corner
 from .cw import CW as CW
 from .ddn import DDN as DDN
@@ -26,3 +27,4 @@ from .strongest import strongest_for as strongest_for
 from .universal import Universal as Universal
 
 ATTACKS = Registry("attack", __name__, vars())
+BaseAttack.registered = ATTACKS  # for what an attack says that is asked about a region it is not made for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,6 +27,8 @@ COUNTS = (
     "binary_steps",
 )  # options that lengthen a search, each by its factor
 
+GENERAL = "pgd", "apgd"  # attacks for every geometry
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseAttack(ABC):
@@ -41,6 +43,7 @@ class BaseAttack(ABC):
     black_box: ClassVar[bool] = False  # it never asks for a gradient
     kinds: ClassVar[tuple[str, ...]] = ()  # the only geometries it is defined for; empty: all
     goals: ClassVar[tuple[Goal, ...]] = ("misclassified", "targeted")
+    registered: ClassVar[Mapping[str, type]] = {}  # the attacks that have a name to ask for: `ATTACKS`
 
     @property
     def label(self) -> str:
@@ -119,8 +122,10 @@ class BaseAttack(ABC):
                     f"{part.name} looks for any misclassified image; for the goal {goal} take another, such as apgd, pgd or square"
                 )
             if part.kinds and region.kind not in part.kinds:
-                *most, last = part.kinds
-                raise ValueError(f"{part.name} needs {', '.join(most)}{' or ' if most else ''}{last}; got {region.kind}")
+                others = [name for name, one in self.registered.items() if region.kind in getattr(one, "kinds", ())]
+                raise ValueError(
+                    f"{part.name} needs {either(part.kinds)}; got {region.kind}; for {region.kind} take {either(others or GENERAL)}"
+                )
 
     @abstractmethod
     def search(self, oracle: Oracle, region: Region, x: Images, y: Labels) -> tuple[Tensor, ...]:
@@ -130,6 +135,16 @@ class BaseAttack(ABC):
 
         An attack with parts also returns, per row, which of them found the image.
         """
+
+
+def either(names: Sequence[str]) -> str:
+    """Names as a choice.
+
+    >>> either(["linf", "l2", "l1"])
+    'linf, l2 or l1'
+    """
+    *most, last = names
+    return f"{', '.join(most)}{' or ' if most else ''}{last}"
 
 
 def restarted(region: Region, restart: int) -> Region:

@@ -21,7 +21,7 @@ from ..data import DATA, Digits, find
 from ..evaluation.forecast import forecast
 from ..evaluation.groups import groups_of
 from ..evaluation.plan import check_attacks
-from ..evaluation.predictor import check_network
+from ..evaluation.predictor import check_network, check_weights
 from ..evaluation.store import PARTS, Shard
 from ..models.loading import check_named, load, report_notes
 from ..records import Check, provenance, read_result, to_json, write
@@ -234,8 +234,8 @@ def _help(settings: Audit, number: int, folder: Path, options: AuditOptions) -> 
 
 def _together(model: nn.Module, batch: Batch) -> None:
     """Refuse a network, images and labels that do not go together, by a copy: the network's first answers are the audit's."""
-    device = device_of(model)
-    check_network(copy_of(model) or model, Batch(batch.x.to(device), batch.y.to(device), batch.ids))
+    check_weights(model)
+    check_network(copy_of(model) or model, Batch(*(part.to(device_of(model)) for part in batch)))
 
 
 def _same_threat(settings: Audit, claim: Claim) -> None:

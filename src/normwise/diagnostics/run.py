@@ -14,7 +14,7 @@ from ..config import choice, choices
 from ..data import DATA, Digits, find
 from ..diagnostics import DIAGNOSES
 from ..evaluation.coupling import coupling_in
-from ..evaluation.predictor import check_images, check_network
+from ..evaluation.predictor import check_images, check_network, check_weights
 from ..models.loading import check_models, is_function, load, report_notes
 from ..norms import norm_reads
 from ..records import provenance, to_json, write
@@ -120,7 +120,7 @@ def run_diagnose(settings: Diagnose, folder: Path, report: Report) -> Diagnosed:
 
 
 def diagnose(
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, nn.Module] | nn.Module,
     batches: Rows,
     threat: ThreatModel,
     diagnoses: Sequence[Diagnosis] = EVERY,
@@ -130,11 +130,14 @@ def diagnose(
 ) -> list[NetworkDiagnosis]:
     """Make every diagnosis of every network, all with the same images and the same draws.
 
+    `models` are networks by the names they get in the record; a network alone is called by its class.
     A diagnosis that cannot be made says why in its table's note, and the others go on. The networks are left as they were.
     Raises ValueError for no batches, for a network, images in [0, 1] and labels that do not go together, and for a lazy layer that
     has seen no batch.
     """
     batches = as_batches(batches)
+    if isinstance(models, nn.Module):
+        models = {type(models).__name__: models}
     for name, model in models.items():
         refuse_lazy(model)
         _check_all(name, model, batches)
@@ -164,6 +167,7 @@ def _check_all(name: str, model: nn.Module, batches: Sequence[Batch]) -> None:
     try:
         if not batches:
             raise ValueError("got no batch of images; give at least one")
+        check_weights(model)
         classes = check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
         for batch in batches[1:]:
             check_images(batch, classes)

@@ -92,6 +92,16 @@ def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> int:
     return classes
 
 
+def check_weights(model: nn.Module) -> None:
+    """Refuse weights or statistics made under `torch.inference_mode`, through which no gradient passes. Raises ValueError."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_inference():
+            raise ValueError(
+                f"{name} was made under torch.inference_mode(), and a gradient needs weights that were not; "
+                "build, load or clone the model outside inference_mode"
+            )
+
+
 def classes_of(predictor: Predictor, x: Images, called: str = "model") -> int:
     """Ask the model once, and count its classes. Raises ValueError for a model that does not answer images with logits."""
     try:

@@ -14,7 +14,7 @@ from ..utils.model_state import digest
 from .acceleration import faster
 from .coupling import PROBED, Coupling, coupling_in, probed
 from .plan import AttackPlan, check_attacks
-from .predictor import Predictor, check_images, classes_of
+from .predictor import Predictor, check_images, check_weights, classes_of
 
 CRAFTED = "model crafted on"
 
@@ -59,6 +59,8 @@ def prepare(
     """Try the model on the first batch, measure its coupling unless that is given, and refuse what cannot be scored. Raises ValueError."""
     if len(batches) == 0:
         raise ValueError("there is nothing to evaluate on: no batches; give at least one batch of images and labels")
+    for one in (model, craft_on or model):
+        check_weights(one)
     seed, stateful = plan.seed, plan.stateful
     speed = plan.speed if plan.mode == "eval" else plan.speed.on_the_model
     predictor = Predictor(model, seed, targeted=plan.targeted)

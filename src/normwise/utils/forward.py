@@ -53,14 +53,24 @@ def _named(answer: Any, rows: int) -> Tensor:
     if isinstance(found, Tensor):
         return found
     entries = answer if isinstance(answer, tuple | list) else named.values()
-    fitting = [one for one in entries if isinstance(one, Tensor) and one.ndim == 2 and len(one) == rows]
-    if len(fitting) != 1:  # features beside logits, say: taking the wrong one would be a wrong figure
+    fitting = [one for one in entries if _holds(one, rows)]
+    if len(fitting) != 1 or not isinstance(
+        fitting[0], Tensor
+    ):  # features beside logits, say: the wrong one would be a wrong figure
         hint = f", {len(fitting)} of whose entries may be them" if fitting else ""
         raise NoLogits(
             f"the model answers a {type(answer).__name__}, which names no logits{hint}; "
             "return logits of shape (b, classes), alone or as `logits`"
         )
     return fitting[0]
+
+
+def _holds(entry: Any, rows: int) -> bool:
+    """Whether an entry of an answer may be the logits, or is a list or a dict with one that may be."""
+    if isinstance(entry, Tensor):
+        return entry.ndim == 2 and len(entry) == rows
+    inner = entry.values() if isinstance(entry, Mapping) else entry if isinstance(entry, tuple | list) else ()
+    return any(_holds(one, rows) for one in inner)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ..cache import Listing, cache_folder, holds, keep, read
 from ..listing import CLIPS, labelled, test_folder, train_folder, validation_folder
 from ..tensors import TensorData
 from .decoding import Sampling, decode
-from .splits import Groups, check_sides, folds, groups_of, official
+from .splits import Groups, check_sides, folds, groups_of, official, sources_of
 
 MOST = {"frames": 2**12, "stride": 2**20, "views": 2**8, "size": 2**12, "resize": 2**12}
 LARGEST = 2**30  # bytes of one row
@@ -46,7 +46,8 @@ class VideoFolder(TensorData):
         splits      a folder with the split files of UCF101 or HMDB51
         split       which of them: 1, 2 or 3
         groups      what must not be divided: a JSON file {video: group} (null: for training alone), or a regular expression whose
-                    part in parentheses is the group, such as (patient_[0-9]+)_; empty: each video is a group
+                    part in parentheses is the group, such as (patient_[0-9]+)_; empty: each video is a group, with splits each
+                    source video, which the names in UCF101 and HMDB51 tell
         folds       without splits, the groups are divided into so many folds
         fold        which of them is for testing: 0 to folds - 1
         skip_bad    leave out videos that cannot be decoded or are listed and not there; a warning names them
@@ -185,7 +186,9 @@ class VideoFolder(TensorData):
 
     def _sided(self, listing: Listing) -> tuple[list[str], Groups]:
         """The side of each video, and its group. Raises ValueError for a split that divides a group."""
-        files, groups = listing.files, groups_of(listing.files, self.groups)
+        files = listing.files
+        named = bool(self.splits) and not self.groups
+        groups = sources_of(files) if named else groups_of(files, self.groups)
         sides = list(listing.sides)
         if self.splits or any(sides):
             mine = [name for name in ("fold", "folds") if getattr(self, name) != getattr(type(self), name)]
@@ -204,7 +207,8 @@ class VideoFolder(TensorData):
             of = folds(y[known], [str(groups[row]) for row in known], self.folds, generator(0, "folds")).tolist()
             tests = {row for row, fold in zip(known, of, strict=True) if fold == self.fold}
             sides = ["test" if row in tests else "train" for row in range(len(files))]
-        check_sides(files, sides, groups)
+        if not named:  # official splits are taken as they are
+            check_sides(files, sides, groups)
         need("test" in sides, f"{self.root} needs videos to test", "none", "name other splits or folds")
         return sides, groups
 

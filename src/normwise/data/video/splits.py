@@ -48,6 +48,21 @@ def groups_of(files: Sequence[str], spec: str) -> Groups:
     return [match[1] for match in found if match]
 
 
+def sources_of(files: Sequence[str]) -> Groups:
+    """The source video that each clip was cut from, by its name in UCF101 or HMDB51; a clip of another name is a group of its own.
+
+    >>> sources_of(["Surfing/v_Surfing_g01_c04.avi", "run/Finding_Forrester_1_run_f_cm_np1_ba_med_3.avi", "run/b.avi"])
+    ['Surfing/v_Surfing_g01', 'run/Finding_Forrester_1', 'run/b.avi']
+    """
+    found = Groups()
+    for file in files:
+        path = PurePosixPath(file)
+        action = re.escape(path.parent.name)
+        match = re.fullmatch(rf"(v_.+_g\d+)_c\d+|(.+)_{action}_(?:.+_)?\d+", path.stem)
+        found.append(str(path.with_name(match[1] or match[2])) if match else file)
+    return found
+
+
 def official(files: Sequence[str], folder: Path, number: int, skip: bool) -> list[str]:
     """The side of each file, "train", "test" or "" for neither, by the split files of UCF101 or HMDB51 in a folder.
 
