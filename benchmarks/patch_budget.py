@@ -2,7 +2,7 @@
 
     python benchmarks/patch_budget.py FOLDER OUT.json [--seeds 1] [--rows 100] [--size 3]
 
-FOLDER is one that `normwise reproduce --preset s` filled, weights included; $NORMWISE_DATA holds CIFAR-10. Claim 11 was decided with the short
+FOLDER is one that `normwise reproduce --preset s` filled, weights included; $NORMWISE_DATA holds CIFAR-10. Claim 11 was read with the short
 budget, which was set before. ABNN's images are coupled: whole batches of 100 are attacked. `beyond_gradients`: how many images searches
 without gradients broke beyond those by gradient. A record that holds a seed already is gone on with.
 """

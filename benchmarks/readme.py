@@ -143,7 +143,9 @@ def images() -> str:
 
 def moving() -> str:
     """Moving digits under the same attackers."""
-    return _benched(["columns-moving-digits"], {"abnn": "ABNN, substitute of clips that move down or up"})
+    return _benched(
+        ["columns-moving-digits", "columns-moving-digits-alone"], {"abnn": "ABNN, substitute of clips that move down or up"}
+    )
 
 
 def norms() -> str:

@@ -191,7 +191,7 @@ def claims(text=""):
     origins = [Origin(f"1{text}", f"a claim{text}", f"1/255{text}", f"bn{text}", f"rn{text}", met)]
     origins += [Origin("8", "a claim", "8/255", "bn", "", [Standing("AutoAttack", False, 0.1, None, "10.0%")])]
     size = f"cpu{text}", f"ResNet-8{text}"
-    return table, networks, ["clean", f"8/255{text}"], more, origins, size, f"normwise reproduce{text}"
+    return table, {("clean", f"8/255{text}"): networks}, more, origins, size, f"normwise reproduce{text}"
 
 
 def diagnosed(text=""):

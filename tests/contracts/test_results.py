@@ -86,6 +86,7 @@ WRITERS = {
     "jsbn-digits": "bench",
     "columns-digits": "bench",
     "columns-moving-digits": "bench",
+    "columns-moving-digits-alone": "bench",
     "columns-longer/multibn": "evaluate",
     "columns-longer/bn-multi-worst": "evaluate",
     "cifar10-resnet20": "train",

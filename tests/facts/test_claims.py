@@ -42,11 +42,13 @@ from normwise.experiments.papers.measures import (
 )
 from normwise.experiments.papers.papers import CELLS, SYSTEMS
 from normwise.experiments.papers.premises import calibrated, close, fragile, gap, trains, unfit
-from normwise.experiments.papers.run import Reproduce, decided, wanted
+from normwise.experiments.papers.run import Reproduce, _networks, decided, wanted
 from normwise.experiments.papers.scale import EIGHTH, WHOLE, s, smoke
 from normwise.experiments.papers.tables import extra_tables
 from normwise.report.claims import figure as written
+from normwise.report.claims import to_html, to_markdown
 from normwise.types import silent
+from records import claims
 
 
 def record(shares, rows=400, seed=0, strongest=None):
@@ -209,6 +211,37 @@ def test_a_premise_is_measured_on_a_seed_that_decides_nothing():
     records[0] = {name: {**record(LOW), "training": {"search": None}} for name in "ab"}
     unsure = only(one, records, size)
     assert (unsure["verdict"], "not tuned" in unsure["why"], unsure["premises"][0]["holds"]) == (OPEN, True, None)
+
+
+def test_arms_that_are_judged_on_other_images_are_resampled_apart():
+    """Of equal answers the difference is sure where images are shared, and is not where they are not."""
+    one = {"a": record(HIGH), "b": record(HIGH)}
+    paired, apart = (close("a", "b", 0.05, paired=paired).of(one).what for paired in (True, False))
+    assert "+0.0 points [+0.0, +0.0]" in paired
+    low, high = (float(end) for end in apart.split("[")[1].split("]")[0].split(", "))
+    assert high - low == pytest.approx(2 * 196 * math.sqrt(2 * 0.9 * 0.1 / 400), rel=0.2)
+
+
+def test_networks_judged_at_other_radii_have_a_table_of_their_own_and_seeds_that_did_not_learn_are_named():
+    """Otherwise the radii of clips stand over the accuracies of images, and an arm at chance looks like one that learned."""
+    images, clips, missed = record(HIGH), record(HIGH), record(HIGH)
+    for each in (images, clips, missed):
+        each["figures"]["coupled"] = False
+    for side in ("paper", "strongest"):
+        clips["figures"][side] = {f"{4 * float(radius):.6g}": one for radius, one in clips["figures"][side].items()}
+    missed["training"] = {**missed["training"], "loss": 2.3}
+    made = _networks({2: {"bn-standard": missed}, 0: {"bn-standard": missed}, 1: {"bn-standard": images, "bn-clips": clips}})
+    radii = {columns: [one.name for one in networks] for columns, networks in made.items()}
+    assert radii == {
+        ("clean", "1/255", "2/255", "4/255", "8/255"): ["bn-standard"],
+        ("clean", "4/255", "8/255", "16/255", "32/255"): ["bn-clips"],
+    }
+    about = made["clean", "1/255", "2/255", "4/255", "8/255"][0].about
+    assert about == f"{CELLS['bn-standard'].about} (seeds 0, 2 not converged)"
+    size = ("s", "small")
+    table, *_ = claims()
+    for page in (to_markdown(table, made, [], [], size), to_html(table, made, [], [], size, "")):
+        assert page.index("8/255") < page.index("bn-standard") < page.index("32/255") < page.index("bn-clips")
 
 
 def test_premises_say_what_was_found():
@@ -446,10 +479,12 @@ def test_beside_the_claims_stands_what_training_cost_what_weaker_attackers_saw_a
     trained |= {"search": search, "loss": 1.234}
     seen = {"0": 0.6, "0.0313725": 0.1}
     abnn = {"training": trained, "figures": {"paper": seen, "strongest": seen, "detached": {"0.0313725": 0.5}}}
-    slower = {**abnn, "training": {**trained, "seconds": 500.0, "lr": 0.01}}
+    slower = {**abnn, "training": {**trained, "seconds": 400.0, "lr": 0.01}}
+    busy = {**abnn, "training": {**trained, "seconds": 9000.0}}  # beside other work: the median does not see it
     patched = {"training": None, "figures": {"paper": {"0": 0.6, "2": 0.4}, "strongest": {"0": 0.6, "2": 0.3}}}
     tables = {
-        table.title: table for table in extra_tables({"abnn": [abnn, slower], "bn-standard-patch": [patched]}, tuple(CELLS))
+        table.title: table
+        for table in extra_tables({"abnn": [abnn, slower, busy], "bn-standard-patch": [patched]}, tuple(CELLS))
     }
     assert tables["Training"].rows == [("abnn", "20", "400", "20", "5,000", "50", "1.23", "0.003, 0.01", "1,234")]
     assert tables["Weaker attackers of ABNN"].rows == [("abnn", "gradient of the target alone", "50.0 / 10.0")]

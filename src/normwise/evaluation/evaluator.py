@@ -137,6 +137,7 @@ class _Run:
     rows: list[Tensor] = field(default_factory=list)  # of all batches, without images
     first: dict[int, int] = field(default_factory=dict)  # of each batch, the place of its first row there
     started: float = field(default_factory=time.perf_counter)
+    store: BatchStore = field(init=False)  # of finished batches; `search` opens it
 
     def search(self, folder: Path | Shard | None, report: Report) -> None:
         """Attack batch after batch; what an earlier call left in the folder is read."""

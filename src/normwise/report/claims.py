@@ -35,7 +35,7 @@ LOG = "log of the "  # how the name of a figure begins that is the logarithm of 
 
 
 class Network(NamedTuple):
-    """One row of the headline table: per radius the paper's protocol and the strongest attack, means over seeds.
+    """One row of a headline table: per radius the paper's protocol and the strongest attack, means over seeds.
 
     images  of each seed, in words, clean and where claims are decided
     """
@@ -182,14 +182,13 @@ def _effects(claims: Sequence[Mapping[str, Any]]) -> tuple[list[Effect], list[Ti
 
 def to_html(
     claims: Sequence[Mapping[str, Any]],
-    networks: Sequence[Network],
-    columns: Sequence[str],
+    networks: Mapping[tuple[str, ...], Sequence[Network]],
     more: Sequence[Table],
     origins: Sequence[Origin],
     size: tuple[str, str],
     command: str,
 ) -> str:
-    """Render the page; text from records is escaped. `size`: the preset's name, and what it is in words."""
+    """Render the page; text from records is escaped. `networks`: by the columns of their table. `size`: the preset's name, and what it is in words."""
     effects, ticks = _effects(claims)
     return rendered(
         "claims.html",
@@ -201,7 +200,6 @@ def to_html(
         ticks=ticks,
         claims=[_plain(_in_words(one)) for one in claims],
         networks=networks,
-        columns=columns,
         more=more,
         origins=origins,
         origin=LEAD,
@@ -211,8 +209,7 @@ def to_html(
 
 def to_markdown(
     claims: Sequence[Mapping[str, Any]],
-    networks: Sequence[Network],
-    columns: Sequence[str],
+    networks: Mapping[tuple[str, ...], Sequence[Network]],
     more: Sequence[Table],
     origins: Sequence[Origin],
     size: tuple[str, str],
@@ -231,17 +228,17 @@ def to_markdown(
         "claims (Holm). docs/laboratory/method.md says how intervals are made and what the verdicts mean.",
         *_curves(claims),
     ]
-    if networks:
+    for columns, rows in networks.items():
         lines += [
             "",
             f"| network | what | seeds | images | {' | '.join(columns)} |",
             "|---|---|---|---|" + "---|" * len(columns),
         ]
-    for row in networks:
-        cells = [f"{100 * paper:.1f} / {100 * strongest:.1f}" for paper, strongest in row.pairs]
-        cells[0] = cells[0].split(" / ")[0]
-        about = row.about + "; coupled images, whole batches attacked" * row.coupled
-        lines.append(f"| `{row.name}` | {about} | {row.seeds} | {row.images} | {' | '.join(cells)} |")
+        for row in rows:
+            cells = [f"{100 * paper:.1f} / {100 * strongest:.1f}" for paper, strongest in row.pairs]
+            cells[0] = cells[0].split(" / ")[0]
+            about = row.about + "; coupled images, whole batches attacked" * row.coupled
+            lines.append(f"| `{row.name}` | {about} | {row.seeds} | {row.images} | {' | '.join(cells)} |")
     if networks:
         lines += [
             "",

@@ -277,5 +277,5 @@ ON_CLIPS = Claim(
     cells=("abnn-clips", "bn-clips"),
     measure=more_robust("abnn-clips", "bn-clips", EIGHTH),
     effect=0.05,
-    premises=(fragile("bn-clips", 0.05), close("bn-clips-other", "bn-clips", 0.05)),
+    premises=(fragile("bn-clips", 0.05), close("bn-clips-other", "bn-clips", 0.05, paired=False)),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from ...norms import sites
 from ...norms.layer import StatNorm
 from ...norms.moments import mean_and_variance
 from ...seeding import generator
-from ...threats import L2, Linf, Normalized
-from ...types import Attack, Batch, Search
+from ...threats import L2, Linf
+from ...types import Attack, Batch, Search, ThreatModel
 from ...utils.batches import Masked, sizes_of
 from ...utils.forward import logits_of
 from ...utils.model_state import copied, device_of, running, untouched
@@ -178,39 +178,21 @@ def corrupted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str
     }
 
 
-def legacy(
+def kept(
     model: nn.Module,
     batches: Sequence[Batch],
-    radii: Sequence[float],
-    data: Any,
+    threats: Mapping[str, ThreatModel],
     attack: Attack,
     seed: int,
     coupling: Coupling,
+    craft_on: nn.Module | None = None,
 ) -> dict[str, float]:
-    """Accuracy under an attack whose eps is in normalized units, as in the code of RobustNorm."""
+    """Accuracy under one attack in each of these threat models; `craft_on` is what is attacked in the model's place."""
     found = {}
-    for eps in radii:
-        threat = Normalized(eps=eps, mean=data.mean, std=data.std)
-        verdict = searched(model, batches, AttackPlan(threat, (attack,), seed=seed), coupling=coupling)
-        found[f"{eps:g}"] = verdict.evaluation.robust_accuracy.value
-    return found
-
-
-def weaker(
-    model: nn.Module,
-    craft_on: nn.Module,
-    batches: Sequence[Batch],
-    radii: Sequence[float],
-    attack: Attack,
-    seed: int,
-    coupling: Coupling,
-) -> dict[str, float]:
-    """Accuracy of an ABNN under an attacker who searches on a weaker view of it, such as `detached`; the model itself answers."""
-    found = {}
-    for radius in radii:
-        plan = AttackPlan(Linf(eps=radius), (attack,), seed=seed)
+    for name, threat in threats.items():
+        plan = AttackPlan(threat, (attack,), seed=seed)
         verdict = searched(model, batches, plan, craft_on=craft_on, coupling=coupling)
-        found[f"{radius:.6g}"] = verdict.evaluation.robust_accuracy.value
+        found[name] = verdict.evaluation.robust_accuracy.value
     return found
 
 

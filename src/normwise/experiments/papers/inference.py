@@ -27,11 +27,13 @@ class Sample(NamedTuple):
     what        in words
     values      (arms, seeds, rows); seeds share their rows. One column where a seed gives one number
     of          from the arms' means (arms, seeds, ...) to one number for each seed (seeds, ...)
+    paired      whether the arms share their rows
     """
 
     what: str
     values: Array
     of: Callable[[Array], Array] = _first_less_second
+    paired: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Estimate:
 def estimate(sample: Sample) -> Estimate:
     """Estimate the mean over seeds by a two-way resampling of seeds and rows.
 
-    Rows are resampled with replacement, the same rows for every seed and arm, because seeds share them; whatever `sample.of`
+    Rows are resampled with replacement, the same rows for every seed and arm, because they share them (arms that do not are resampled apart); whatever `sample.of`
     does, such as a search for equal clean accuracy, is done again in each resample. Three to eight seeds are too few to be
     resampled: three have ten different resamples, and a percentile interval would cover 80%, not 95%. So the seeds' part is
     added by Student's t with the standard error of their mean. Noise of single answers counts in both parts: the interval is a
@@ -95,7 +97,12 @@ def estimate(sample: Sample) -> Estimate:
     _, seeds, rows = values.shape
     own = sample.of(values.mean(2))
     counts = _resampled(rows) if rows > 1 else np.ones((1, 1))
-    draws = sample.of(values @ counts).mean(0)
+    means = values @ counts
+    if not sample.paired:
+        means = np.stack(
+            [np.roll(one, arm, -1) for arm, one in enumerate(means)]
+        )  # draws of each arm beside those of others
+    draws = sample.of(means).mean(0)
     spread = (
         float(own.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 and not np.allclose(own, own[0], rtol=1e-9, atol=0) else 0.0
     )

@@ -13,7 +13,7 @@ from ...evaluation.coupling import Coupling
 from ...evaluation.curves import survivors
 from ...evaluation.plan import AttackPlan
 from ...models.abnn import detached, fixed_at
-from ...threats import Linf, Patch
+from ...threats import Linf, Normalized, Patch
 from ...types import Attack, Batch, ThreatModel
 from ...utils.model_state import copied, running
 from . import figures
@@ -76,9 +76,11 @@ def _beyond(
         for name in ("detached", "fixed"):
             if name in read:
                 view = detached(still) if name == "detached" else fixed_at(still, torch.cat([b.x for b in batches]))
-                found[name] = figures.weaker(still, view, batches, scale.radii, scale.paper, seed, coupling)
-        if "legacy" in read:
-            found["legacy"] = figures.legacy(still, batches, LEGACY, scale.data, scale.paper, seed, coupling)
+                balls = {f"{radius:.6g}": Linf(eps=radius) for radius in scale.radii}
+                found[name] = figures.kept(still, batches, balls, scale.paper, seed, coupling, craft_on=view)
+        if "legacy" in read:  # eps in normalized units, as in the code of RobustNorm
+            units = {f"{eps:g}": Normalized(eps=eps, mean=scale.data.mean, std=scale.data.std) for eps in LEGACY}
+            found["legacy"] = figures.kept(still, batches, units, scale.paper, seed, coupling)
     return found
 
 

@@ -13,6 +13,7 @@ from .attackers import ATTACKERS, ILLUSIONS, NOBODY
 from .decide import Claim
 from .inference import Sample, estimate
 from .measures import AtRadius, Records
+from .premises import not_converged
 
 
 def origins(claims: Sequence[Claim], seeds: Mapping[int, Records]) -> Iterator[Origin]:
@@ -28,6 +29,9 @@ def origins(claims: Sequence[Claim], seeds: Mapping[int, Records]) -> Iterator[O
             (key,) = keys
             rows = {len(one[cell]["figures"]["rows"]["clean"]) for one in known.values() for cell in cells}
             setting = f"{claim.measure.called(float(key))}, {plural(len(known), 'seed')} ({', '.join(map(str, known))}), {min(rows)} images each"
+            for arm in arms:
+                trained = {seed: one[arm] for seed, one in known.items() if arm in one}
+                setting += f"; {arm}: {which}" if (which := not_converged(trained)) else ""
             standings = list(_standings([*known.values()], cells))
             yield Origin(claim.number, claim.claim, setting, arms[0], "".join(arms[1:]), standings)
 

@@ -50,13 +50,13 @@ def gap(cell: str, baseline: str, share: float, least: float) -> Premise:
     )
 
 
-def close(cell: str, baseline: str, most: float) -> Premise:
-    """Clean accuracies differ by at most so much."""
+def close(cell: str, baseline: str, most: float, *, paired: bool = True) -> Premise:
+    """Clean accuracies differ by at most so much; not `paired` where the two are judged on different test images."""
 
     def of(one: Records) -> Shown:
         sample = cleaner(cell, baseline)([one], "strongest")
         assert sample is not None
-        found = estimate(sample)
+        found = estimate(sample._replace(paired=paired))
         return Shown(f"{sample.what}: {_points(found)}, asked within {100 * most:.0f}", abs(found.value) <= most)
 
     return Premise(f"{cell} within {100 * most:.0f} points of {baseline}, clean", (cell, baseline), of)
@@ -64,8 +64,8 @@ def close(cell: str, baseline: str, most: float) -> Premise:
 
 def _points(found: Estimate) -> str:
     """A difference of one seed with its interval over test images, in points."""
-    low, high = found.interval() or (math.nan, math.nan)
-    return f"{100 * found.value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    low, high = (round(100 * end, 1) + 0.0 for end in found.interval() or (math.nan, math.nan))  # never "-0.0"
+    return f"{100 * found.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def calibrated(cell: str, clean: float, robust: float) -> Premise:
@@ -154,10 +154,16 @@ def _flat(search: Mapping[str, Any]) -> bool:
 
 def unlearned(record: Mapping[str, Any]) -> str:
     """Why a trained arm counts as not converged; nothing where it has learned."""
-    loss, classes = record["training"]["loss"], record["figures"].get("classes")
+    loss, classes = record["training"].get("loss", 0.0), record["figures"].get("classes")
     answered = record["figures"].get("answered")
     if classes and loss > LEARNED * math.log(classes):
         return f"did not converge: training loss {loss:.3g} of ln {classes} = {math.log(classes):.3g}"
     if answered is not None and answered < min(CLASSES, classes or CLASSES):
         return f"did not converge: it answers {answered} classes"
     return ""
+
+
+def not_converged(records: Mapping[int, Mapping[str, Any]]) -> str:
+    """Which of an arm's seeds count as not converged, in words; nothing where all have learned."""
+    seeds = [f"{seed}" for seed, record in sorted(records.items()) if record["training"] and unlearned(record)]
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)} not converged" if seeds else ""

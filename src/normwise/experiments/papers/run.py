@@ -25,6 +25,7 @@ from .claims_large import claims_of
 from .decide import Claim, Size, decide
 from .origins import origins
 from .papers import CELLS, SYSTEMS
+from .premises import not_converged
 from .published import file_of
 from .scale import HISTORY, SCALES, SIZES, Scale, size_of
 from .tables import extra_tables
@@ -249,17 +250,17 @@ def decided(folder: Path, preset: str, out: Path | None = None, system: str = "a
     seeds = store.records()
     table = decide(claims_of(preset), seeds, Size(SIZES.get(preset, preset), scale.looks, scale.first, scale.evidence))
     write(out / TABLE, to_json(table))
-    networks, columns = _networks(seeds)
+    networks = _networks(seeds)
     trained = next((one["bn-standard"]["training"] for one in seeds.values() if "bn-standard" in one), None) or {}
     size = size_of(scale, trained.get("trained_parameters"))
     made = [name for name, cell in CELLS.items() if not cell.apart and (scale.clips or not cell.clips)]
     missing = () if preset in HISTORY else scale.cells or made
     more = extra_tables({name: [one[name] for one in seeds.values() if name in one] for name in CELLS}, missing)
     arisen = list(origins(claims_of(preset), seeds))
-    write(out / "claims.md", to_markdown(table, networks, columns, more, arisen, (preset, size)))
+    write(out / "claims.md", to_markdown(table, networks, more, arisen, (preset, size)))
     asked = [one for one in table if system in ("all", one["system"])]
     shown = [one for one in arisen if one.number in {each["number"] for each in asked}]
-    page = to_html(asked, networks, columns, more, shown, (preset, size), provenance()["command"])
+    page = to_html(asked, networks, more, shown, (preset, size), provenance()["command"])
     write(out / "claims.html", page)
     return table
 
@@ -277,21 +278,21 @@ def _sentence(record: Mapping[str, Any]) -> str:
     )
 
 
-def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> tuple[list[Network], list[str]]:
-    """The headline table and its columns: every network that was scored, the clean accuracy and then each radius."""
-    found, columns = [], list[str]()
+def _networks(seeds: Mapping[int, Mapping[str, Any]]) -> dict[tuple[str, ...], list[Network]]:
+    """The headline tables, by their columns, the clean accuracy and then each radius: every network that was scored."""
+    found: dict[tuple[str, ...], list[Network]] = {}
     for name, cell in CELLS.items():
-        if cell.under != "linf":
-            continue
-        figures = [records[name]["figures"] for records in seeds.values() if name in records]
-        if figures:
+        records = {seed: one[name] for seed, one in seeds.items() if name in one}
+        if records and cell.under == "linf":
+            figures = [record["figures"] for record in records.values()]
             radii = list(figures[0]["paper"])
-            columns = ["clean" if radius == "0" else f"{255 * float(radius):.3g}/255" for radius in radii]
+            columns = tuple("clean" if radius == "0" else f"{255 * float(radius):.3g}/255" for radius in radii)
             means = {
                 side: [sum(f[side][r] for f in figures) / len(figures) for r in radii] for side in ("paper", "strongest")
             }
             pairs = list(zip(means["paper"], means["strongest"], strict=True))
             counts = sorted({len(f["rows"]["paper"]["0"]) for f in figures})
             images = " or ".join(f"{count:,}" for count in counts)
-            found.append(Network(name, cell.about, figures[0]["coupled"], len(figures), images, pairs))
-    return found, columns
+            about = cell.about + (f" ({which})" if (which := not_converged(records)) else "")
+            found.setdefault(columns, []).append(Network(name, about, figures[0]["coupled"], len(figures), images, pairs))
+    return found

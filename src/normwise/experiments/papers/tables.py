@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from ...report.claims import Table
@@ -93,7 +94,7 @@ def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
         if trained:
             rates = sorted({one["lr"] for one in trained})
             epochs = trained[0]["epochs"]
-            seconds = _mean(trained, lambda one: one["seconds"])
+            seconds = median(one["seconds"] for one in trained)
             searched = _passes(trained[0]["search"]) if trained[0].get("search") else "none"
             losses = [one["loss"] for one in trained if one.get("loss") is not None]
             loss = f"{sum(losses) / len(losses):.3g}" if losses else "not kept"
@@ -108,7 +109,7 @@ def _training(known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((name, f"{epochs}", f"{seconds:.0f}", f"{seconds / epochs:.0f}", *figures))
     return Table(
         "Training",
-        "Seconds on one core and the last loss, means over seeds, without networks that a cell starts from or uses as substitute. Passes are counted in images: forward, and backward as two each. The search for the learning rate, once for all seeds, is beside.",
+        "Seconds on one core are medians over seeds, since other work ran beside some; the last loss is a mean over seeds. Networks that a cell starts from or uses as substitute are not counted. Passes are counted in images: forward, and backward as two each. The search for the learning rate, once for all seeds, is beside.",
         (
             "network",
             "epochs",
