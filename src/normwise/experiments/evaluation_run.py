@@ -78,7 +78,7 @@ class Evaluate:
     data: Data = choice(DATA, Digits(), find)
     threat: ThreatModel = choice(THREATS, Linf())
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
+    strongest: tuple[Attack, ...] | None = choices(ATTACKS, None)
     columns: Columns = Columns()
     goal: Goal = "misclassified"
     stateful: Stateful = "refuse"

@@ -81,7 +81,7 @@ class Experiment:
     threat: ThreatModel = choice(THREATS, Linf())
     train_eps: float | None = None
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
+    strongest: tuple[Attack, ...] | None = choices(ATTACKS, None)
     columns: Columns = Columns()
     schedule: Schedule = Schedule()
     start: str = ""
@@ -192,7 +192,7 @@ def prepared(e: Experiment, report: Report = silent) -> tuple[nn.Module, dict[st
         batch = e.data.test(batch_size=rows)[0]
         ends = (torch.arange(len(batch.y)) == 0) * (e.data.classes - 1)  # of the labels that training will meet
         check_network(ready, batch._replace(y=ends), "train")
-    check_attacks((*e.attacks, *e.strongest), e.threat, batch)
+    check_attacks(_plan(e).every, e.threat, batch)
     e.columns.plans(_plan(e), batch.x.shape[1:])
     e.data.train_batches(e.schedule.batch_size)
     check_crop(batch.x, e.schedule.crop)
@@ -248,7 +248,7 @@ def _judged(e: Experiment, model: nn.Module, report: Report, name: str) -> Verdi
 
 
 def _plan(e: Experiment) -> AttackPlan:
-    return AttackPlan(e.threat, e.attacks, strongest=e.strongest, seed=e.seed)
+    return AttackPlan(e.threat, e.attacks, strongest=e.strongest or (), seed=e.seed)
 
 
 def finished(e: Experiment, folder: Path) -> bool:

@@ -70,7 +70,7 @@ class Bench:
     pretrained: tuple[Mapping[str, Any], ...] = ()
     threat: ThreatModel = choice(THREATS, Linf(eps=EPS["digits"]))
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
+    strongest: tuple[Attack, ...] | None = choices(ATTACKS, None)
     domain: str = ""
     columns: Columns = Columns()
     schedule: Schedule = DIGITS

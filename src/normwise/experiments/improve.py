@@ -76,7 +76,7 @@ class Improve:
     threat: ThreatModel = choice(THREATS, Linf())
     ways: tuple[str, ...] = tuple(WAYS)
     attacks: tuple[Attack, ...] = choices(ATTACKS, (FGSM(), PGD()))
-    strongest: tuple[Attack, ...] = choices(ATTACKS, None)
+    strongest: tuple[Attack, ...] | None = choices(ATTACKS, None)
     schedule: Schedule = Schedule(epochs=10, optimizer="adamw", lr=1e-3, decay="onecycle", validate_every=5)
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     lose: float = 0.2
@@ -99,9 +99,8 @@ class Improve:
         check_running(self)
         check_named(self.model, "improve")
         if not self.ways or not self.rates:
-            raise ValueError(
-                f"ways is {list(self.ways)} and rates {list(self.rates)}; give at least one of each, such as pgd-at and 0.001"
-            )
+            given = f"ways is {list(self.ways)} and rates {list(self.rates)}"
+            raise ValueError(f"{given}; give at least one of each, such as pgd-at and 0.001")
         for rate in self.rates:
             replace(self.schedule, lr=rate)  # refuses a rate that cannot be
         for way in self.ways:
@@ -266,7 +265,7 @@ def _figures(s: Improve, model: nn.Module, result: Result, found: Search | None)
     """What a row of the record says of a network: on validation images, on test images, and what it cost."""
     rows = first_rows(s.data.validation(batch_size=s.batch_size), ROWS)
     s = with_patterns(s, moved(model, set_up_device(s)))
-    plan = AttackPlan(s.threat, s.attacks, strongest=s.strongest, seed=s.seed)
+    plan = AttackPlan(s.threat, s.attacks, strongest=s.strongest or (), seed=s.seed)
     judged = evaluate(model, rows, plan)
     e, own, spent = result.evaluation, judged.evaluation, result.training
     search = found.to_record() if found else {"seconds": 0.0}

@@ -135,7 +135,7 @@ def radius_one(case: Case) -> Found:
     if left > 0:
         rng = generator(case.seed, "radius one")
         noise = [
-            torch.rand(batch.x.shape, generator=rng).to(batch.x),
+            torch.rand(batch.x.shape, generator=rng, dtype=torch.float32).to(batch.x),
             torch.randint(0, 2, batch.x.shape, generator=rng).to(batch.x),
         ]
         said = torch.cat([Predictor(case.model, case.seed).answers(x, batch.y)[0] for x in (batch.x, *noise)])
