@@ -355,7 +355,7 @@ def compiled_eagerly():
     return torch.compile(plain(), backend="eager")
 
 
-@kind(apart=1e-3, refuses=("share", "insert", "gn", "rnt", "recalibrate", "abnn", "alone"))
+@kind(apart=1e-3, refuses=("bn", "share", "insert", "gn", "recalibrate", "abnn", "alone"))
 def compiled_ahead_of_time():
     return torch.compile(settled(ViT()), backend="aot_eager")
 
@@ -657,7 +657,7 @@ class ViT(nn.Module):
         return self.linear(self.layers(torch.cat([self.token.expand(len(y), -1, -1), y], 1))[:, 0])
 
 
-@kind(apart=1e-3, refuses=("share", "gn", "rnt", "recalibrate", "abnn", "alone"))
+@kind(apart=1e-3, refuses=("bn", "share", "gn", "recalibrate", "abnn", "alone"))
 def vision_transformer():
     return settled(ViT())
 

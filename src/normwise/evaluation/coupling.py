@@ -43,7 +43,7 @@ class Coupling:
     tolerance: float
     flips: int
     rows: int
-    counts: tuple[str, ...] = ()
+    counts: str = ""
 
 
 def probed(batches: Sequence[Batch]) -> list[Images]:
@@ -94,7 +94,7 @@ def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupl
         tolerance=worst.tolerance,
         flips=sum(one.flips for one in found),
         rows=sum(one.rows for one in found),
-        counts=tuple(sorted({name for one in found for name in one.counts})),
+        counts=next((one.counts for one in found if one.counts), ""),
     )
 
 
@@ -156,7 +156,9 @@ def _measure(model: nn.Module, x: Images, other: Images, seed: int) -> Coupling:
         tolerance=tolerance,
         flips=int(flipped.sum()),
         rows=len(x),
-        counts=tuple(name for name in states[-1] if all(one.get(name) != two.get(name) for one, two in pairwise(states))),
+        counts=", ".join(
+            name for name in states[-1] if all(one.get(name) != two.get(name) for one, two in pairwise(states))
+        ),
     )
 
 

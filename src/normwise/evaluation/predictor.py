@@ -94,6 +94,8 @@ def check_network(model: nn.Module, batch: Batch, mode: Mode = "eval") -> int:
 
 def check_weights(model: nn.Module) -> None:
     """Refuse weights or statistics made under `torch.inference_mode`, through which no gradient passes. Raises ValueError."""
+    if torch.is_inference_mode_enabled():  # where every copy is made so
+        return
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_inference():
             raise ValueError(

@@ -98,7 +98,7 @@ def _randomness(e: Evaluation) -> Check:
 
 
 def _memory(e: Evaluation) -> Check:
-    stateful, counts = bool(e.coupling["stateful"]), ", ".join(e.coupling.get("counts", ()))
+    stateful, counts = bool(e.coupling["stateful"]), e.coupling.get("counts", "")
     measured = (
         "a forward pass changes buffers (put back here after each pass)" if stateful else "a forward pass changes no buffer"
     )
