@@ -85,8 +85,8 @@ class Estimate:
 def estimate(sample: Sample) -> Estimate:
     """Estimate the mean over seeds by a two-way resampling of seeds and rows.
 
-    Rows are resampled with replacement, the same rows for every seed and arm, because they share them (arms that do not are resampled apart); whatever `sample.of`
-    does, such as a search for equal clean accuracy, is done again in each resample. Three to eight seeds are too few to be
+    Rows are resampled with replacement, the same rows for every seed and arm, because they share them (arms that do not are
+    resampled apart); whatever `sample.of` does, such as a search for equal clean accuracy, is done again in each resample. Three to eight seeds are too few to be
     resampled: three have ten different resamples, and a percentile interval would cover 80%, not 95%. So the seeds' part is
     added by Student's t with the standard error of their mean. Noise of single answers counts in both parts: the interval is a
     little too wide, never too narrow (Owen 2007, doi:10.1214/07-AOAS122, of resampling both).
@@ -97,11 +97,9 @@ def estimate(sample: Sample) -> Estimate:
     _, seeds, rows = values.shape
     own = sample.of(values.mean(2))
     counts = _resampled(rows) if rows > 1 else np.ones((1, 1))
-    means = values @ counts
+    means = values @ counts / rows  # sums of 0 and 1 are exact in any order, so that ties are the same on every processor
     if not sample.paired:
-        means = np.stack(
-            [np.roll(one, arm, -1) for arm, one in enumerate(means)]
-        )  # draws of each arm beside those of others
+        means = np.stack([np.roll(one, arm, -1) for arm, one in enumerate(means)])  # draws of each arm beside others'
     draws = sample.of(means).mean(0)
     spread = (
         float(own.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 and not np.allclose(own, own[0], rtol=1e-9, atol=0) else 0.0
@@ -111,8 +109,8 @@ def estimate(sample: Sample) -> Estimate:
 
 @lru_cache(maxsize=4)
 def _resampled(rows: int) -> Array:
-    """The weight of each row in each resample, (rows, draws); the same ones each time."""
-    return np.concatenate(list(resamples(rows, DRAWS))).T / rows
+    """How often each row is in each resample, (rows, draws); the same ones each time."""
+    return np.concatenate(list(resamples(rows, DRAWS))).T
 
 
 def holm(ps: Sequence[float]) -> list[float]:
