@@ -145,12 +145,16 @@ def test_the_commands_of_a_page_run(page, world, monkeypatch, tmp_path, capsys):
         assert status == 0, (line, capsys.readouterr().err)
 
 
-def test_links_lead_somewhere():
-    """In README to files; sphinx follows those of docs."""
-    text = (ROOT / "README.md").read_text()
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
-    assert len(links) > 8
-    assert not [link for link in links if not (ROOT / link).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=called)
+def test_links_lead_somewhere(page):
+    """To files, and to headings of three levels: the anchors that sphinx makes."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text())):
+        if not link.startswith("http"):
+            file, _, anchor = link.partition("#")
+            goal = page.parent / file if file else page
+            assert goal.exists(), link
+            headings = re.findall(r"^#{1,3} (.*)", goal.read_text(), re.M) if anchor else []
+            assert not anchor or anchor in {re.sub(r"[^\w\s-]", "", one.lower()).replace(" ", "-") for one in headings}, link
 
 
 @pytest.mark.parametrize("page", PAGES, ids=called)
