@@ -1,5 +1,10 @@
 """One thread: tests are small, and sums must not depend on the machine's cores. And every call into normwise is checked."""
 
+import os
+
+# Before torch is loaded: threads that wait must not spin, since two processes and their children share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 from jaxtyping import config

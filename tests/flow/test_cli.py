@@ -48,7 +48,10 @@ from normwise.utils.model_state import Identity
 from normwise.utils.run_folder import keep_settings
 from worlds import some
 
-SMALL = shlex.split("--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1 --attacks fgsm,pgd")
+SMALL = shlex.split(
+    "--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1"
+    " --attacks fgsm,pgd --strongest '[{name: apgd, steps: 3}]'"
+)
 NETS = """
 import torch
 from torch import nn

@@ -105,8 +105,8 @@ class Universal(BaseAttack):
         while (left := self.updates - fitting.update) > 0:
             before = seen
             for x, y, *_ in islice(batches, left):
-                if told := range_problem(x):
-                    raise ValueError(f"{self.name} makes its pattern from images in [0, 1]; got {told}")
+                if problem := range_problem(x):
+                    raise ValueError(f"{self.name} makes its pattern from images in [0, 1]; got {problem}")
                 self._update(fitting, model, x.to(where), y.to(where), threat, generator)
                 seen += len(y)
             if seen == before:
