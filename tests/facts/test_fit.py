@@ -34,6 +34,15 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.parametrize(("emulated", "precision"), [(True, "bf16"), (False, "bf16"), (True, "fp32")])
+def test_a_processor_that_emulates_bfloat16_is_named_where_it_is_asked_for(monkeypatch, emulated, precision):
+    monkeypatch.setattr("normwise.training.loop.emulates_bfloat16", lambda device: emulated)
+    reports, schedule = [], replace(FULL, epochs=1, precision=precision)
+    options = FitOptions(report=lambda text, done, total: reports.append(text))
+    fit(trained(), DATA, Standard(), Linf(eps=0.1), schedule, seed=0, options=options)
+    assert any(text.startswith("time: ") for text in reports) == (emulated and precision == "bf16"), reports
+
+
 @pytest.mark.parametrize("every", [300, -1], ids=["epochs", "steps"])
 @pytest.mark.parametrize("recipe", [Standard(), Adversarial(steps=2)], ids=lambda r: r.name)
 def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, recipe, every):
