@@ -5,7 +5,7 @@
 Size `digits` is the embedded digits, on which an arm takes minutes. Size `cpu` is CIFAR-10 (NORMWISE_DATA). Size `gpu` is a folder of images of
 224 pixels, such as ImageNet's (--images DIR, with train/CLASS and val/CLASS; --cache DIR where memory does not hold it), ViT-Small of patch 16
 and ConvNeXt-Femto of patch 4, at 4/255. Each arm chooses its learning rate on seed 0 by short trainings judged on validation images, as
-docs/laboratory/method.md says; with N-FGSM by whole ones. Then it trains and is evaluated with every seed on 2,000 test images
+docs/laboratory/method.md says; on digits with N-FGSM by whole ones. Then it trains and is evaluated with every seed on 2,000 test images
 (digits: 500), and --audit gives the audit of seed 0 so many minutes. A stopped run goes on where it was. --dry names the arms and what each
 costs in forwards and backwards of images, and trains nothing. OUT/arms.json has every arm: its search, results, and whether it converged.
 """
@@ -30,7 +30,7 @@ from normwise.training.schedule import Schedule
 NORMS_OF = {"vit": ("layernorm2d", "rmsnorm", "dyt", "derf"), "convnext": ("layernorm2d", "grn", "dyt", "bn")}
 NETWORKS = {
     "digits": {"vit": ViT(side=8, stem="conv", depth=2), "convnext": ConvNeXt(width=16, patch=1)},
-    "cpu": {"vit": ViT(width=96, depth=6, heads=3), "convnext": ConvNeXt()},
+    "cpu": {"vit": ViT(stem="conv", width=48, depth=4, heads=2), "convnext": ConvNeXt(width=24, patch=4)},
     "gpu": {"vit": ViT(side=224, patch=16, width=384, depth=12, heads=6), "convnext": ConvNeXt(width=48, patch=4)},
 }
 RECIPES = {"standard": Standard(), "nfgsm": NFGSM()}
@@ -60,7 +60,7 @@ def arms(given):
         crop=CROP[given.size],
         flip=given.size != "digits",
         decay_norms=False,
-        precision="fp32" if given.size == "digits" else "bf16",
+        precision="bf16" if given.size == "gpu" else "fp32",
         validate_every=given.epochs,
     )
     rows = {"train_limit": given.rows, "validation_size": VALIDATION[given.size], "test_limit": TESTED[given.size]}
@@ -84,8 +84,8 @@ def arms(given):
 
 
 def part(e, tuning):
-    """Share of the schedule that a try takes: whole with N-FGSM, whose short trainings learn nothing, or are still stable where whole ones are not."""
-    return 1.0 if e.recipe.robust else tuning.part
+    """Share of the schedule that a try takes: on digits whole with N-FGSM, whose short trainings learn nothing, or are still stable where whole ones are not."""
+    return 1.0 if e.recipe.robust and tuning.chance else tuning.part
 
 
 def tuned(e, folder, tuning):
