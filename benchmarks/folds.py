@@ -1,6 +1,6 @@
 """Is there something to learn in a set of videos? Balanced accuracy of a narrow 3D ResNet-10 over 5 folds of whole groups.
 
-    python benchmarks/folds.py FOLDER benchmarks/results/folds-fights.json --name fights --groups FOLDER/groups.json
+    python benchmarks/folds.py FOLDER benchmarks/results/folds-fights-32.json --name fights --groups FOLDER/groups.json
 
 Each fold is tested by a network that saw none of its groups; the schedule is fixed beforehand, and the last epoch counts. Balanced
 accuracy is the mean of the classes' shares that are right, over the test rows of all folds; the interval is a bootstrap over groups. The

@@ -250,6 +250,12 @@ def test_every_batch_of_a_loader_is_checked():
         fit(trained(), pairs, Standard(), Linf(), Schedule(epochs=1, batch_size=8), seed=0)
 
 
+@pytest.mark.parametrize("rows", [[], iter([]), (images(0), labels(0))], ids=["list", "iterator", "tensors"])
+def test_no_training_images_are_refused(rows):
+    with pytest.raises(ValueError, match="cannot train: got (no|0) images"):
+        fit(trained(), rows, Standard(), Linf(), Schedule(epochs=1), seed=0)
+
+
 def test_labels_of_32_bits_train():
     short = fit(trained(), [(images(8), labels(8).int())], Standard(), Linf(), Schedule(epochs=1, batch_size=8), seed=0)
     long = fit(trained(), [(images(8), labels(8))], Standard(), Linf(), Schedule(epochs=1, batch_size=8), seed=0)

@@ -27,7 +27,11 @@ class Loader:
     rows: Any
 
     def train_batches(self, batch_size: int) -> int:
-        """Count the batches of one epoch."""
+        """Count the batches of one epoch. Raises ValueError where there is none."""
+        if not len(self.rows):
+            raise ValueError(
+                "cannot train: got no images; an iterator that has been gone through gives none: give a list of its batches"
+            )
         return len(self.rows)
 
     def train(self, *, batch_size: int, generator: Generator) -> Iterator[Batch]:
