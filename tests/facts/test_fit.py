@@ -36,7 +36,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize(("emulated", "precision"), [(True, "bf16"), (False, "bf16"), (True, "fp32")])
 def test_a_processor_that_emulates_bfloat16_is_named_where_it_is_asked_for(monkeypatch, emulated, precision):
-    monkeypatch.setattr("normwise.training.loop.emulates_bfloat16", lambda device: emulated)
+    monkeypatch.setattr("normwise.training.schedule.emulates_bfloat16", lambda device: emulated)
     reports, schedule = [], replace(FULL, epochs=1, precision=precision)
     options = FitOptions(report=lambda text, done, total: reports.append(text))
     fit(trained(), DATA, Standard(), Linf(eps=0.1), schedule, seed=0, options=options)

@@ -252,7 +252,7 @@ def test_every_batch_of_a_loader_is_checked():
 
 @pytest.mark.parametrize("rows", [[], iter([]), (images(0), labels(0))], ids=["list", "iterator", "tensors"])
 def test_no_training_images_are_refused(rows):
-    with pytest.raises(ValueError, match="cannot train: got (no|0) images"):
+    with pytest.raises(ValueError, match=r"cannot train: got (no|0) images"):
         fit(trained(), rows, Standard(), Linf(), Schedule(epochs=1), seed=0)
 
 

@@ -26,7 +26,6 @@ from ..utils.batches import Rows, input_mismatch
 from ..utils.hashing import mark_of
 from ..utils.layout import layout
 from ..utils.model_state import device_of, identity, moved, running, set_mode
-from ..utils.processor import emulates_bfloat16
 from . import schedule as scheduling
 from .alone import SingleProcess
 from .loaders import as_data
@@ -85,10 +84,7 @@ def fit(
     check_threat(threat)
     with torch.inference_mode(False), torch.enable_grad():
         run = _Run(recipe.prepare(model), as_data(data), recipe, threat, schedule, seed, device_of(model), options)
-        if schedule.precision == "bf16" and emulates_bfloat16(run.device):
-            slow = (
-                "this processor has no instructions for bfloat16, and would train several times as fast with precision fp32"
-            )
+        if slow := scheduling.emulated(schedule, run.device):
             run.report(f"time: {slow}", 0, schedule.epochs * run.steps)
         watching = options.folder if options.tensorboard and run.processes.first else None
         with watched(run.model, watching, run.state.epoch) as watch:

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_f
 
 from ..norms.site import sites
 from ..registry import check_words
+from ..utils.processor import emulates_bfloat16
 
 Optimizer = Literal["sgd", "adamw"]
 Decay = Literal["cosine", "multistep", "onecycle", "constant"]
@@ -158,3 +159,10 @@ def autocast(schedule: Schedule, device: torch.device) -> torch.autocast:
     if schedule.precision == "fp16" and device.type != "cuda":
         raise ValueError(f"precision fp16 needs a CUDA device; this is {device.type}; use bf16 or fp32")
     return torch.autocast(device.type, _DTYPES.get(schedule.precision), enabled=schedule.precision != "fp32")
+
+
+def emulated(schedule: Schedule, device: torch.device) -> str:
+    """What to know of a precision that the processor has no instructions for; empty where it has them."""
+    if schedule.precision != "bf16" or not emulates_bfloat16(device):
+        return ""
+    return "this processor has no instructions for bfloat16, and would train several times as fast with precision fp32"
