@@ -89,12 +89,14 @@ def main() -> None:
         y, ids = (torch.cat(column).tolist() for column in list(zip(*test, strict=True))[1:])
         found += [(str(groups[row]), label, share) for row, label, share in zip(ids, y, right, strict=True)]
         print(f"fold {fold}: {len(y)} rows, accuracy {np.mean(right):.3f}, {time.perf_counter() - begun:.0f} s", flush=True)
-    told = balanced([group for group, _, _ in found], *(np.array(column) for column in list(zip(*found, strict=True))[1:]))
+    accuracy = balanced(
+        [group for group, _, _ in found], *(np.array(column) for column in list(zip(*found, strict=True))[1:])
+    )
     record = {**provenance(), "data": chosen.name, "shape": data.shape, "folds": data.folds, "seeds": chosen.seeds}
-    record |= {"model": plain(network), "schedule": plain(schedule), "balanced_accuracy": told}
-    record["verdict"] = "premise met" if told["low"] > 0.5 else "premise not met"
+    record |= {"model": plain(network), "schedule": plain(schedule), "balanced_accuracy": accuracy}
+    record["verdict"] = "premise met" if accuracy["low"] > 0.5 else "premise not met"
     write(chosen.out, to_json(record | {"seconds": time.perf_counter() - begun}))
-    print(told, record["verdict"])
+    print(accuracy, record["verdict"])
 
 
 if __name__ == "__main__":

@@ -134,11 +134,11 @@ def asked(reader: Reader, folder: Path, held: bytes) -> bool:
     try:
         reader.read(path)
     except ValueError as error:
-        told = str(error).strip()
+        message = str(error).strip()
     else:
         return True
-    if "\n" in told:
-        raise RuntimeError(f"not one line: {told}")
+    if "\n" in message:
+        raise RuntimeError(f"not one line: {message}")
     return False
 
 

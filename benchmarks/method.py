@@ -53,7 +53,7 @@ def effects() -> Iterator[str]:
     for claim in claims_of("s"):
         if claim.measure is None:
             continue
-        sd, told = _deviations(claim, seeds)
+        sd, noise = _deviations(claim, seeds)
         found = []
         for _, look, scale in looks:
             level = spent(scale.looks, look)
@@ -62,7 +62,7 @@ def effects() -> Iterator[str]:
         cells = ", ".join(f"`{cell}`" for cell in claim.cells)
         premise = "; ".join(one.name for one in claim.premises) or "none"
         at = ", ".join(_sizes(claim))
-        yield f"| {claim.number} | {cells} | {premise} | {at} | {claim.effect:.3g} | {told} | {' | '.join(found)} |"
+        yield f"| {claim.number} | {cells} | {premise} | {at} | {claim.effect:.3g} | {noise} | {' | '.join(found)} |"
 
 
 def _rows(claim: Claim, scale: Scale) -> int:

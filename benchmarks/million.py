@@ -61,11 +61,11 @@ def work(rows, size, folder):
     torch.set_num_threads(1)
     started = time.perf_counter()
 
-    def told(text, done, total):
+    def report(text, done, total):
         if done % EVERY == 0:
             print(f"{time.perf_counter() - started:.3f} {done} {resident():.1f}", flush=True)
 
-    found = evaluate(network(), Generated(rows, size), Linf(eps=0.02), FGSM(), folder=folder, report=told).evaluation
+    found = evaluate(network(), Generated(rows, size), Linf(eps=0.02), FGSM(), folder=folder, report=report).evaluation
     print(
         f"end {time.perf_counter() - started:.3f} {found.n} {found.robust_accuracy.value:.6f} {resident():.1f}", flush=True
     )

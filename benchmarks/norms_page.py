@@ -65,12 +65,12 @@ def row(name, arm):
     """A line of the table."""
     kind, norm, recipe = parts(name)
     first, audit = arm["seeds"][0], arm["audit"]
-    told = f"{audit['verdict']}: {100 * audit['upper_bound']:.1f} of {100 * audit['claimed_accuracy']:.1f}" if audit else "-"
+    cell = f"{audit['verdict']}: {100 * audit['upper_bound']:.1f} of {100 * audit['claimed_accuracy']:.1f}" if audit else "-"
     losses = " / ".join(f"{one['loss']:.3g}" for one in arm["seeds"])
     learned = "" if arm["converged"] else " (not converged)"
     rate = f"{arm['search']['rate']:g}{' (edge)' if arm['search']['edge'] else ''}"
     accuracies = " | ".join(each(arm, key) for key in ("clean_accuracy", "protocol_accuracy", "robust_accuracy"))
-    return f"| {kind} | {norm} | {recipe}{learned} | {rate} | {accuracies} | {told} | {losses} | {first['backwards']:,} | {first['seconds']:.0f} |"
+    return f"| {kind} | {norm} | {recipe}{learned} | {rate} | {accuracies} | {cell} | {losses} | {first['backwards']:,} | {first['seconds']:.0f} |"
 
 
 def table(found):

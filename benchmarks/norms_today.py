@@ -106,8 +106,8 @@ def audited(e, folder, minutes):
     parts = e.data.test(batch_size=e.batch_size)[: max(1, AUDITED // e.batch_size)]
     found = audit(load(folder).model, parts, e.threat, options=AuditOptions(budget=minutes))
     loud = {one.name: one.measured for one in found.checks if one.status in ("fail", "warn")}
-    told = {key: getattr(found, key) for key in ("verdict", "claimed_accuracy", "upper_bound", "n", "reasons")}
-    return {**told, "checks": loud}
+    summary = {key: getattr(found, key) for key in ("verdict", "claimed_accuracy", "upper_bound", "n", "reasons")}
+    return {**summary, "checks": loud}
 
 
 def cost(e, seeds, tuning):

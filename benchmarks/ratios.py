@@ -20,7 +20,7 @@ MARKS = "<!-- tables: python benchmarks/ratios.py docs/laboratory/benchmarks.md 
 VARIANTS = ("as it is", "folded, channels_last", "compiled", "bfloat16", "compiled bfloat16")
 
 
-def told(values: Sequence[float]) -> str:
+def in_words(values: Sequence[float]) -> str:
     """Write ratios to three figures."""
     middle, low, high = (f"{value:#.3g}".rstrip(".") for value in (median(values), min(values), max(values)))
     return f"{middle} [{low}, {high}]" if len(values) > 1 else f"{middle} (one run)"
@@ -37,7 +37,7 @@ def said(runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
     sides = list(dict.fromkeys(run["who"] for run in runs))
     ours = [who for who in sides if who.startswith("normwise")]
     return [
-        f"{key}: {theirs} / {mine} = {told(ratios)}"
+        f"{key}: {theirs} / {mine} = {in_words(ratios)}"
         for key in keys
         for theirs in sides
         for mine in ours
@@ -93,7 +93,7 @@ def _beside(name: str) -> str:
         seconds = median(run[key] for run in mine)
         places.append(f"{seconds:#.3g}".rstrip(".") + f" s, {100 * fmean(run['robust'] for run in mine):.1f}%")
     on = f"{what}, `{record['network']}`, {_radius(record)}, {_machine(record)}"
-    return _row(on, f"`{name}`", *places, told(paired(runs, key)))
+    return _row(on, f"`{name}`", *places, in_words(paired(runs, key)))
 
 
 def _parts(name: str) -> list[str]:

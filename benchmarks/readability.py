@@ -31,10 +31,10 @@ def syllables(word: str) -> int:
 
 def ease(text: str) -> tuple[float, int, int]:
     """Flesch reading ease of a page, its words, and those of its longest sentence."""
-    told = [words for one in sentences(text) if (words := re.findall(r"[A-Za-z]+(?:['-][A-Za-z]+)*", one))]
-    words = [word for each in told for word in each]
-    each = len(words) / len(told)
-    return 206.835 - 1.015 * each - 84.6 * sum(map(syllables, words)) / len(words), len(words), max(map(len, told))
+    counted = [words for one in sentences(text) if (words := re.findall(r"[A-Za-z]+(?:['-][A-Za-z]+)*", one))]
+    words = [word for each in counted for word in each]
+    each = len(words) / len(counted)
+    return 206.835 - 1.015 * each - 84.6 * sum(map(syllables, words)) / len(words), len(words), max(map(len, counted))
 
 
 def pages(revision: str = "") -> Mapping[str, str]:

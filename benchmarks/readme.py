@@ -64,24 +64,24 @@ def table() -> str:
                 found[one["number"]] = one
     verdicts = [one["verdict"] for one in found.values()]
     unmet, decided = verdicts.count(PREMISE), sum(one not in (*OPEN, PREMISE) for one in verdicts)
-    told = f"Of {len(found)} claims, {decided or 'none'} {'is' if decided < 2 else 'are'} decided so far."
-    lines = [f"{told} For {unmet}, what the claim takes for granted does not hold at the size tried.", ""]
+    summary = f"Of {len(found)} claims, {decided or 'none'} {'is' if decided < 2 else 'are'} decided so far."
+    lines = [f"{summary} For {unmet}, what the claim takes for granted does not hold at the size tried.", ""]
     lines += [
         "| | claim | measured: the difference under the strongest attack, or the premise | verdict | size |",
         "|---|---|---|---|---|",
     ]
     for one in found.values():
         measured = one["why"] if one["verdict"] == PREMISE else _measured(one)
-        told = one["number"], f"{PAPERS[one['system']]}: {one['claim']}", measured, one["verdict"], one["size"]
-        lines.append(f"| {' | '.join(told)} |")
+        summary = one["number"], f"{PAPERS[one['system']]}: {one['claim']}", measured, one["verdict"], one["size"]
+        lines.append(f"| {' | '.join(summary)} |")
     return "\n".join(lines)
 
 
 def _measured(one: dict) -> str:
     """The difference under the strongest attack, and what it is of; where the protocol's is of something else, such as a clock, that too."""
-    told = [side for side in (one["strongest"], one["protocol"]) if side]
-    told = told[:1] if len({side["what"] for side in told}) < 2 else told
-    return "; ".join(f"{figure(side)}: {side['what'].removeprefix(LOG)}" for side in told) or "–"
+    sides = [side for side in (one["strongest"], one["protocol"]) if side]
+    sides = sides[:1] if len({side["what"] for side in sides}) < 2 else sides
+    return "; ".join(f"{figure(side)}: {side['what'].removeprefix(LOG)}" for side in sides) or "–"
 
 
 def groups() -> dict[str, list[str]]:
@@ -133,7 +133,7 @@ def clips() -> str:
     for path in sorted((ROOT / "benchmarks/results").glob("clips-fights*.json")):
         for name, one in json.loads(path.read_text())["rows"].items():
             rows.setdefault(name.split("-seed")[0], []).append(one)
-    return _attacked(rows, {name: told for name, told in METHODS.items() if name in rows})
+    return _attacked(rows, {name: text for name, text in METHODS.items() if name in rows})
 
 
 def images() -> str:
@@ -163,12 +163,12 @@ def adapters() -> str:
         rows.setdefault(share, {}).setdefault(kind, []).append(one)
     lines = ["| share | mixture: clean | strongest attack | adapters: clean | strongest attack |", "|" + " --- |" * 5]
     for share, kinds in rows.items():
-        told = [
+        columns = [
             _mean([[one[key]["value"]] for one in kinds[kind]])
             for kind in ("mixture", "adapters")
             for key in ("clean_accuracy", "robust_accuracy")
         ]
-        lines.append(f"| {' | '.join([share, *told])} |")
+        lines.append(f"| {' | '.join([share, *columns])} |")
     return "\n".join(lines)
 
 
@@ -187,26 +187,26 @@ def _benched(folders: list[str], names: dict[str, str]) -> str:
         own, several = cell["evaluation"], cell["several"]
         sides = {"protocol": "protocol_accuracy", "strongest": "robust_accuracy"}
         columns = {"linf": own, **several["evaluations"]}
-        told = {
+        found = {
             side: {kind: one[key] and list(one[key].values()) for kind, one in columns.items()}
             for side, key in sides.items()
         }
-        told |= {
+        found |= {
             "clean": [own["clean_accuracy"]["value"]],
             "mean": [several["mean"]["value"]],
             "union": [several["union"]["value"]],
             "training": cell["training"],
         }
-        rows.setdefault(name, []).append(told)
+        rows.setdefault(name, []).append(found)
     own = METHODS | {"bn-multi~2": METHODS["bn-multi-worst"]} | names
-    return _attacked(rows, {name: told for name, told in own.items() if name in rows})
+    return _attacked(rows, {name: text for name, text in own.items() if name in rows})
 
 
 def _attacked(rows: dict[str, list[dict]], methods: dict[str, str]) -> str:
     """Of each method the mean over its seeds, in percent, under the protocol / under stronger searches too."""
     head = ["method", "seeds", "clean", *(f"`{kind}`" for kind in ATTACKERS), "mean", "union", "loss"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for name, told in methods.items():
+    for name, text in methods.items():
         seeds = rows[name]
         kept = [
             f"{_mean([one['protocol'][kind] or one['strongest'][kind] for one in seeds])} / {_mean([one['strongest'][kind] for one in seeds])}"
@@ -214,7 +214,7 @@ def _attacked(rows: dict[str, list[dict]], methods: dict[str, str]) -> str:
         ]
         clean, mean, union = (_mean([one[key] for one in seeds]) for key in ("clean", "mean", "union"))
         loss = f"{sum(one['training']['loss'] for one in seeds) / len(seeds):.2f}"
-        lines.append(f"| {' | '.join([told, str(len(seeds)), clean, *kept, mean, union, loss])} |")
+        lines.append(f"| {' | '.join([text, str(len(seeds)), clean, *kept, mean, union, loss])} |")
     return "\n".join(lines)
 
 

@@ -84,7 +84,7 @@ def score(one: dict[str, Any] | None) -> list[float] | None:
     return one and [one[key] for key in ("value", "low", "high")]
 
 
-def told(result: dict[str, Any]) -> dict[str, Any]:
+def summary(result: dict[str, Any]) -> dict[str, Any]:
     """What the record keeps of a row of the bench, which names the commit that made it."""
     own, several, training = (result[key] for key in ("evaluation", "several", "training"))
     columns = {"linf": own, **several["evaluations"]}
@@ -125,7 +125,7 @@ def main() -> None:
     config, runs = chosen.folder / "bench.json", chosen.folder / "bench"
     config.write_text(json.dumps(settings(data, other, weights, chosen.seeds, chosen.only)))
     subprocess.run([sys.executable, "-m", "normwise", "bench", "--config", str(config), "--out", str(runs)], check=True)
-    rows = {file.parent.name: told(json.loads(file.read_text())) for file in sorted(runs.glob("cells/*/result.json"))}
+    rows = {file.parent.name: summary(json.loads(file.read_text())) for file in sorted(runs.glob("cells/*/result.json"))}
     record |= {"data": chosen.name, "schedule": SCHEDULE, "columns": COLUMNS, "eps": 4 / 255, "rows": rows}
     write(chosen.out, to_json(record))
 

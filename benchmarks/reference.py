@@ -43,7 +43,7 @@ class Parts:
         part = self.found.setdefault(re.sub(r"-e?\d+$", "", name), [0, 0.0, 0.0, 0, 0])  # square-5000, apgd-ce-e20
         part[:] = (a + b for a, b in zip(part, (rows, *spent), strict=True))
 
-    def told(self):
+    def totals(self):
         keys = "part", "rows", "seconds", "cpu_seconds", "forwards", "backwards"
         return [dict(zip(keys, (name, *part), strict=True)) for name, part in self.found.items()]
 
@@ -76,7 +76,7 @@ def ours(model, batch, given):
         "broken_by": e.broken_by,
         "forwards": e.forwards,
         "backwards": e.backwards,
-        "parts": parts.told(),
+        "parts": parts.totals(),
     }
 
 
@@ -103,7 +103,7 @@ def theirs(model, batch, given):
     for part, name in names.items():
         part.perturb = functools.partial(timed, part.perturb, name)
     x_adv = attack.run_standard_evaluation(batch.x, batch.y, bs=len(batch.y))
-    return x_adv, {"forwards": model.forwards, "backwards": model.gradients, "parts": parts.told()}
+    return x_adv, {"forwards": model.forwards, "backwards": model.gradients, "parts": parts.totals()}
 
 
 def prepared(given):

@@ -48,8 +48,8 @@ def as_rst(app, what, name, obj, options, lines):
         if first.startswith(">>>"):
             found += [block]
         elif rest and all(line.startswith("    ") for line in rest):
-            told = re.split(r"\n    (?=\S)", "\n" + "\n".join(rest))[1:]
-            pairs = [re.match(r"(\S+)\s*(.*)", one, re.S) for one in told]
+            entries = re.split(r"\n    (?=\S)", "\n" + "\n".join(rest))[1:]
+            pairs = [re.match(r"(\S+)\s*(.*)", one, re.S) for one in entries]
             found += [plain(first), *(f"- ``{pair[1]}``: {plain(' '.join(pair[2].split()))}" for pair in pairs if pair)]
         else:
             found += [plain(" ".join(line.strip() for line in block.splitlines()))]

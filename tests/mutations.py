@@ -130,8 +130,8 @@ def passes(tests, fault=None):
             return True, f"took longer than {LONGEST} s"
     if run.returncode not in (0, 1):
         sys.exit(f"pytest ended with status {run.returncode}: {run.stdout[-500:]}{run.stderr[-500:]}")
-    told = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return run.returncode == 0, (told or [""])[0][:110]
+    failures = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return run.returncode == 0, (failures or [""])[0][:110]
 
 
 def misplaced(faults):
@@ -154,13 +154,13 @@ def main():
         sys.exit("\n".join(lines))
     tests = sorted({name for one in faults for name in one.tests.split()})
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for name, (good, told) in zip(tests, pool.map(lambda name: passes([name]), tests), strict=True):
+        for name, (good, failure) in zip(tests, pool.map(lambda name: passes([name]), tests), strict=True):
             if not good:
-                sys.exit(f"{name} fails without a fault: {told}")
+                sys.exit(f"{name} fails without a fault: {failure}")
         seen = 0
-        for one, (good, told) in zip(faults, pool.map(lambda one: passes(one.tests.split(), one), faults), strict=True):
+        for one, (good, failure) in zip(faults, pool.map(lambda one: passes(one.tests.split(), one), faults), strict=True):
             seen += not good
-            print(f"{'NOT SEEN' if good else 'seen    '}  {one.file:32}{one.promise}: {told or one.tests}", flush=True)
+            print(f"{'NOT SEEN' if good else 'seen    '}  {one.file:32}{one.promise}: {failure or one.tests}", flush=True)
     print(f"{seen} of {len(faults)} faults seen")
     sys.exit(len(faults) - seen > UNSEEN)
 

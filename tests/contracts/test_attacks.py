@@ -64,9 +64,11 @@ def brief(attack):
 
 @pytest.mark.parametrize(("attack", "threat"), [pair for pair, good in PAIRS.items() if not good], indirect=True)
 def test_elsewhere_it_is_refused_in_one_line(attack, threat):
-    with pytest.raises(ValueError, match=rf"^\w+ needs [\w, ]+; got {threat.name}; for {threat.name} take [\w, ]+$") as told:
+    with pytest.raises(
+        ValueError, match=rf"^\w+ needs [\w, ]+; got {threat.name}; for {threat.name} take [\w, ]+$"
+    ) as refusal:
         attack(seeing(trained(), threat), images(12, scene(threat)), labels(), threat, generator=generator(0))
-    others = re.split(", | or ", str(told.value).rpartition(" take ")[2])
+    others = re.split(", | or ", str(refusal.value).rpartition(" take ")[2])
     assert all(PAIRS[other, threat.name] for other in others)
     assert {"patchattack", "sparse_rs"} <= {*others} or threat.name not in ("patch", "frame")
 

@@ -84,12 +84,12 @@ def apart(ones, others):
 
 def alike(alone, pair, within=1e-8):
     """Whether both of a pair have the same bits, running statistics too, and are within rounding of one that was alone."""
-    (weights, told), (first, record), (second, other) = alone, *pair
+    (weights, single), (first, record), (second, other) = alone, *pair
     assert apart(first, second) == 0
     assert record == other
     assert apart(first, weights) < within
-    assert record.loss == pytest.approx(told.loss, rel=within)
-    assert dataclasses.replace(record, loss=0.0) == dataclasses.replace(told, loss=0.0)
+    assert record.loss == pytest.approx(single.loss, rel=within)
+    assert dataclasses.replace(record, loss=0.0) == dataclasses.replace(single, loss=0.0)
 
 
 @pytest.mark.parametrize(("recipe", "norm"), TRIED)
@@ -238,8 +238,8 @@ def refused(e):
 
 @pytest.mark.parametrize("work", some([killed, refused], killed), ids=lambda work: work.__name__)
 def test_a_process_that_fails_before_it_joins_ends_all_at_once_in_one_line(work):
-    told = {killed: "a process ended before it joined the others .*; start again", refused: "no such device"}
-    with pytest.raises(ValueError, match=told[work]), joined(Settings(), work):
+    reasons = {killed: "a process ended before it joined the others .*; start again", refused: "no such device"}
+    with pytest.raises(ValueError, match=reasons[work]), joined(Settings(), work):
         pytest.fail("never joined")
 
 
@@ -309,9 +309,9 @@ def stopped(folder, steps):
 def test_a_training_of_several_processes_is_resumed_by_one(both, tmp_path, steps):
     whole = both(run, quiet(), Standard())
     both(stopped, tmp_path, steps)
-    told = []
-    resumed = run(quiet(), Standard(), TWENTY, UNEVEN, tmp_path, report=lambda text, done, total: told.append(done))
-    assert told[0] == steps + 1
+    messages = []
+    resumed = run(quiet(), Standard(), TWENTY, UNEVEN, tmp_path, report=lambda text, done, total: messages.append(done))
+    assert messages[0] == steps + 1
     alike(resumed, whole)
 
 

@@ -103,7 +103,7 @@ BOMBS = {
 def test_what_would_take_all_memory_or_end_in_a_traceback_is_refused(
     bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, held, told = BOMBS[bomb]
+    name, held, reason = BOMBS[bomb]
     reader = READERS[name]
     if "without end" in bomb:
         monkeypatch.setattr("normwise.data.arrays.memory", lambda: 2**24)
@@ -115,7 +115,7 @@ def test_what_would_take_all_memory_or_end_in_a_traceback_is_refused(
     path = tmp_path / reader.file
     path.write_bytes(held)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=told) as refused:
+    with pytest.raises(ValueError, match=reason) as refused:
         reader.read(path)
     assert "\n" not in str(refused.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB

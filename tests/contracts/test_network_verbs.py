@@ -62,12 +62,12 @@ def data(tmp_path_factory):
 def run(capsys, *words, statuses=(0, 2)):
     """The status; a refusal is one line on stderr, and no traceback."""
     status = main([*words])
-    told = capsys.readouterr()
-    last = [line for line in told.err.splitlines() if line.startswith("normwise: ")]
-    assert "Traceback" not in told.err + told.out
+    printed = capsys.readouterr()
+    last = [line for line in printed.err.splitlines() if line.startswith("normwise: ")]
+    assert "Traceback" not in printed.err + printed.out
     assert status in statuses
-    assert len(last) == (status == 2), told.err
-    return status, (last or [""])[0], told.out
+    assert len(last) == (status == 2), printed.err
+    return status, (last or [""])[0], printed.out
 
 
 @pytest.mark.parametrize("name", some(ASKED, *FEW))

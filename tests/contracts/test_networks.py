@@ -112,9 +112,9 @@ def test_what_cannot_be_asked_is_refused_in_one_line(name):
         lambda: nw.evaluate(model, batches, THREAT, SEARCH),
         lambda: nw.curve(model, batches, nw.AttackPlan(THREAT, SEARCH), "eps", [0.1]),
     ):
-        with pytest.raises(ValueError, match=KINDS[name].refused) as told:
+        with pytest.raises(ValueError, match=KINDS[name].refused) as refusal:
             ask()
-        one_line(told.value)
+        one_line(refusal.value)
 
 
 def path_of(model, name):
@@ -180,9 +180,9 @@ def operated(name, done, operation, batches):
         return work()
     with pytest.raises(
         ValueError, match=f"{REFUSALS[done]}|cannot be copied"
-    ) as told:  # from the surgery, or a layer that lacks its statistics
+    ) as refusal:  # from the surgery, or a layer that lacks its statistics
         work()
-    one_line(told.value)
+    one_line(refusal.value)
     return None
 
 

@@ -38,10 +38,10 @@ def test_pages_show_what_the_records_say(part):
 
 def test_ratios_pair_runs_of_one_seed(ratios):
     runs = [("a", 0, 2), ("b", 0, 6), ("a", 1, 4), ("b", 1, 4), ("a", 2, 1)]  # seed 2 of one side alone
-    told = [dict(zip(("who", "seed", "seconds"), run, strict=True)) for run in runs]
-    assert ratios.paired(told, "seconds", "a", "b") == [3, 1]
-    assert ratios.told([3, 1]) == "2.00 [1.00, 3.00]"
-    assert ratios.told([22.04]) == "22.0 (one run)"
+    timed = [dict(zip(("who", "seed", "seconds"), run, strict=True)) for run in runs]
+    assert ratios.paired(timed, "seconds", "a", "b") == [3, 1]
+    assert ratios.in_words([3, 1]) == "2.00 [1.00, 3.00]"
+    assert ratios.in_words([22.04]) == "22.0 (one run)"
 
 
 def test_the_method_says_what_the_claims_ask_and_what_can_be_detected():

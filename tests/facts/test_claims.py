@@ -393,12 +393,12 @@ def test_of_corruptions_the_kept_share_of_clean_accuracy_is_compared():
 def test_what_a_cell_is_judged_under_counts_in_its_digest():
     cell = Cell(name="a", system="nofrost", about="", begin=lambda scale: None, extras=("drift",))
     others = [replace(cell, extras=()), replace(cell, under="patch"), replace(cell, under="corruptions")]
-    digests = {CellStore({"a": one}, SIZE, Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
+    digests = {CellStore({"a": one}, SIZE, Path(), lambda *report: None).digest("a", 0) for one in (cell, *others)}
     assert len(digests) == 4
 
 
 def test_how_cells_are_attacked_counts_in_the_digests_of_those_cells_alone():
-    stores = [CellStore(CELLS, size, Path(), lambda *told: None) for size in (SIZE, replace(SIZE, patches=PGD()))]
+    stores = [CellStore(CELLS, size, Path(), lambda *report: None) for size in (SIZE, replace(SIZE, patches=PGD()))]
     same = {
         name: len({store.digest(name, 1) for store in stores}) == 1
         for name in ("bn-standard", "bn-standard-columns", "bn-standard-patch")
@@ -499,7 +499,7 @@ def test_beside_the_claims_stands_what_training_cost_what_weaker_attackers_saw_a
 def test_what_differs_between_cells_is_in_their_digest():
     cell = Cell(name="a", system="fragile-features", about="", begin=lambda scale: None)
     others = [replace(cell, decayed=False), replace(cell, stream=1), replace(cell, part=0.5), replace(cell, published=20)]
-    made = {CellStore({"a": one}, SIZE, Path(), lambda *told: None).digest("a", 0) for one in (cell, *others)}
+    made = {CellStore({"a": one}, SIZE, Path(), lambda *report: None).digest("a", 0) for one in (cell, *others)}
     assert len(made) == 5
 
 
@@ -507,7 +507,7 @@ def test_how_an_arm_is_tuned_is_in_its_digest_and_which_seeds_decide_is_not():
     cell = Cell(name="a", system="fragile-features", about="", begin=lambda scale: None)
 
     def digest(scale, seed=1):
-        return CellStore({"a": cell}, scale, Path(), lambda *told: None).digest("a", seed)
+        return CellStore({"a": cell}, scale, Path(), lambda *report: None).digest("a", seed)
 
     ours = digest(SIZE)
     assert len({ours, digest(replace(SIZE, rates=(1e-3,))), digest(replace(SIZE, tuning=replace(SIZE.tuning, most=4)))}) == 3
@@ -515,7 +515,7 @@ def test_how_an_arm_is_tuned_is_in_its_digest_and_which_seeds_decide_is_not():
 
 
 def test_every_seed_has_images_of_its_own_and_the_first_is_judged_on_other_ones():
-    store = CellStore(CELLS, SIZE, Path(), lambda *told: None)
+    store = CellStore(CELLS, SIZE, Path(), lambda *report: None)
     data = [store.scale_of(CELLS["bn-standard"], seed).data for seed in (0, 1, 2)]
     assert [(one.split_seed, one.test_from, one.test_limit) for one in data] == [(0, 2000, 2000), (1, 0, 2000), (2, 0, 2000)]
     assert store.scale_of(CELLS["bn-foreign"], 1).data.split_seed == 10_001  # another seed's images, the same test rows

@@ -115,8 +115,8 @@ def test_the_table_in_the_docs_holds_the_settings():
         row = re.search(rf"^\| `{name}` \|.*$", text, re.M)
         assert row, name
         for column in (one.small, one.large):
-            told = "; ".join(" ".join(f"{v:.4g}" for v in (s if isinstance(s, tuple) else (s,))) for s in column)
-            assert told in row[0], f"{name}: {told}"
+            listed = "; ".join(" ".join(f"{v:.4g}" for v in (s if isinstance(s, tuple) else (s,))) for s in column)
+            assert listed in row[0], f"{name}: {listed}"
 
 
 # What makes each kind itself: known values.

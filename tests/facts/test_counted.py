@@ -115,7 +115,7 @@ def test_attacks_raise_the_loss_of_clips(attack, threat):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "told"),
+    ("name", "options", "reason"),
     [
         ("spa", {"pixels": 0}, "pixels of spa is a count"),
         ("spa", {"eps": 2.0}, "eps of spa"),
@@ -126,8 +126,8 @@ def test_attacks_raise_the_loss_of_clips(attack, threat):
         ("multav", {"size": 3}, "nothing uses it"),
     ],
 )
-def test_what_cannot_be_is_refused(name, options, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_is_refused(name, options, reason):
+    with pytest.raises(ValueError, match=reason):
         THREATS.make({"name": name, **options})
 
 

@@ -48,13 +48,15 @@ def linear(scale=1.0, count=20):
 @settings(deadline=None, max_examples=50)
 @given(st.floats(-3, 3), st.floats(0.1, 3), st.floats(-3, 3), st.floats(0.1, 3))
 def test_distances_are_those_of_gaussians(m, s, m0, s0):
-    told = between(*(torch.tensor([value], dtype=torch.float64) for value in (m, s**2, m0, s0**2)))
+    distance = between(*(torch.tensor([value], dtype=torch.float64) for value in (m, s**2, m0, s0**2)))
     p, q = Normal(torch.tensor(m).double(), s), Normal(torch.tensor(m0).double(), s0)
-    assert told.shift.item() == pytest.approx(abs(m - m0) / s0, rel=2e-3, abs=1e-6)
-    assert told.divergence.item() == pytest.approx((kl_divergence(p, q) + kl_divergence(q, p)).item(), rel=5e-3, abs=1e-6)
+    assert distance.shift.item() == pytest.approx(abs(m - m0) / s0, rel=2e-3, abs=1e-6)
+    assert distance.divergence.item() == pytest.approx(
+        (kl_divergence(p, q) + kl_divergence(q, p)).item(), rel=5e-3, abs=1e-6
+    )
     levels = torch.linspace(0, 1, 20_001).double()[1:-1]  # Wasserstein-2 in one dimension is that of the quantiles
     quantiles = (p.icdf(levels) - q.icdf(levels)).square().mean().sqrt().item() / s0
-    assert told.wasserstein.item() == pytest.approx(quantiles, rel=5e-2, abs=2e-2)
+    assert distance.wasserstein.item() == pytest.approx(quantiles, rel=5e-2, abs=2e-2)
 
 
 @settings(deadline=None, max_examples=25)
@@ -182,10 +184,10 @@ class Flat(nn.Sequential):
 def test_the_axis_of_channels_is_known_or_measured(norm, shape, axis, affine):
     model, x = Flat(norm(affine)).eval(), torch.rand(shape, generator=generator(0))
     kind = type(model[0])
-    told = axis is not None and (affine or shape.count(6) == 1 or kind.__module__.startswith("torch"))
+    known = axis is not None and (affine or shape.count(6) == 1 or kind.__module__.startswith("torch"))
     found = layers_of(model, x)
-    assert [layer.axis for layer in found.values()] == [axis] * told
-    if not told:
+    assert [layer.axis for layer in found.values()] == [axis] * known
+    if not known:
         assert unread(model, x) == f"not measured, because these layers cannot be read: 0 ({kind.__name__})"
         return
     [row] = rows(Gamma(), model, [Batch(x, torch.zeros(2).long(), torch.arange(2))])

@@ -43,13 +43,13 @@ def test_rows_of_every_form_are_judged_alike(form):
 
 
 def test_what_is_no_rows_is_named():
-    for rows, told in (
+    for rows, reason in (
         ("abc", "a batch is a str"),
         (3, "the data are a int"),
         (X, "the data are a Tensor"),
         ([[1, 2]], "two tensors"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=reason):
             nw.evaluate(MODEL, rows, THREAT)
 
 
@@ -62,12 +62,12 @@ def test_without_attacks_an_evaluation_is_as_hard_as_the_command_lines():
 
 def test_a_result_says_what_it_is_in_few_lines():
     result = nw.evaluate(MODEL, (X, Y), THREAT, nw.PGD(steps=2))
-    told = str(result).splitlines()
-    assert len(told) == 6
-    assert told[0].split() == ["data", "40", "images"]
-    assert "linf, eps 0.05" in told[1]
-    assert str(result.robust_accuracy) in told[4]
-    assert told[5].endswith("independent")
+    lines = str(result).splitlines()
+    assert len(lines) == 6
+    assert lines[0].split() == ["data", "40", "images"]
+    assert "linf, eps 0.05" in lines[1]
+    assert str(result.robust_accuracy) in lines[4]
+    assert lines[5].endswith("independent")
     assert result._repr_html_().count("<tr>") == 6
 
 
@@ -159,12 +159,12 @@ WRONG = {  # what newcomers give: images, labels, and what they are told, by eva
 }
 
 
-@pytest.mark.parametrize(("x", "y", "told"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_right_is_one_clear_line(x, y, told):
+@pytest.mark.parametrize(("x", "y", "reason"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_right_is_one_clear_line(x, y, reason):
     schedule = nw.Schedule(epochs=1, validate_every=0)
     fit = lambda *given: nw.fit(given[0], given[1], nw.Standard(), given[2], schedule, seed=0)  # noqa: E731
     for use in (nw.evaluate, nw.audit, fit, lambda net, *given: nw.diagnose({"net": net}, *given, [])):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=reason):
             use(trained(), (x, y), nw.Linf(0.1))
 
 
@@ -178,14 +178,16 @@ def test_weights_made_in_inference_mode_are_refused_in_one_line(what):
             setattr(model.norm, what, nn.Parameter(new) if what == "weight" else nn.Buffer(new))
         return model
 
-    told = rf"norm\.{what} was made under torch\.inference_mode\(\).*; build, load or clone the model outside inference_mode"
+    reason = (
+        rf"norm\.{what} was made under torch\.inference_mode\(\).*; build, load or clone the model outside inference_mode"
+    )
     for use in (
         lambda: nw.evaluate(made(), (X, Y), THREAT, nw.FGSM()),
         lambda: nw.evaluate(MODEL, (X, Y), THREAT, nw.FGSM(), craft_on=made()),
         lambda: nw.audit(made(), (X, Y), THREAT),
         lambda: nw.diagnose(made(), (X, Y), THREAT, []),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=reason):
             use()
 
 

@@ -55,8 +55,8 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, capsys, monkey
     saved(tmp_path / "net", nw.RN())
     words = ["export", str(tmp_path / "net"), *DATA, "--out"]
     assert main([*words, str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert "net answers to an image by the other images of its batch: 9 norms read batch statistics (bn1, ...)" in told
+    message = capsys.readouterr().err
+    assert "net answers to an image by the other images of its batch: 9 norms read batch statistics (bn1, ...)" in message
     assert main([*words, str(tmp_path / "out.onnx")]) == 2
     assert "a program of format torch in .pt2" in capsys.readouterr().err
     saved(tmp_path / "net", nw.BN())

@@ -49,7 +49,7 @@ class Detached(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "reason"),
     [
         (copied, ""),
         (fold, ""),
@@ -58,15 +58,15 @@ class Detached(nn.Module):
         (cut, "of one of the two alone"),
     ],
 )
-def test_logits_and_gradients_are_compared(make, told):
+def test_logits_and_gradients_are_compared(make, reason):
     model = trained()
     before = images(8)
     x = before.clone()
-    assert bool(difference_from(model, make(model), x, 0)) == bool(told)
-    assert re.search(told, difference_from(model, make(model), x, 0))
+    assert bool(difference_from(model, make(model), x, 0)) == bool(reason)
+    assert re.search(reason, difference_from(model, make(model), x, 0))
     assert torch.equal(x, before)
     masked = (nn.Sequential(one, nn.ConstantPad1d((0, 1), -1e9)) for one in (model, make(model)))
-    assert bool(difference_from(*masked, x, 0)) == bool(told)
+    assert bool(difference_from(*masked, x, 0)) == bool(reason)
     assert difference_from(cut(model), cut(model), x, 0) == ""
 
 

@@ -36,7 +36,7 @@ def test_answers_are_the_same_to_the_bit_and_gradients_up_to_rounding(shape, cha
 
 def test_only_plain_strided_convolutions_that_read_images_are_replaced():
     hooked = nn.Conv2d(3, 4, 4, 2)
-    hooked.register_forward_hook(lambda *told: None)
+    hooked.register_forward_hook(lambda *report: None)
     kept = [
         hooked,
         nn.Conv2d(3, 4, 3, 1),

@@ -172,8 +172,8 @@ def test_it_learns_and_keeps_the_last_epoch_as_good_as_the_best(tmp_path):
     [((0.5, 0.5, 0.5), 3), ((0.5, 0.45, 0.2), 2), ((0.2, 0.5, 0.3), 2), ((0.5, 0.42, 0.3), 2), ((0.0, 0.0, 0.0), 3)],
 )
 def test_differences_within_a_standard_error_do_not_choose(monkeypatch, scores, chosen):
-    told = iter(scores)  # of 24 rows: a standard error of 0.5 is 0.102
-    monkeypatch.setattr("normwise.training.validation.Validation.of", lambda self, model: ({"clean": next(told)}, (0, 0)))
+    given = iter(scores)  # of 24 rows: a standard error of 0.5 is 0.102
+    monkeypatch.setattr("normwise.training.validation.Validation.of", lambda self, model: ({"clean": next(given)}, (0, 0)))
     schedule = Schedule(epochs=3, batch_size=16, lr=0.01)
     assert fit(trained(), DATA, Standard(), Linf(), schedule, seed=0).training.best_epoch == chosen
 
@@ -197,9 +197,9 @@ def test_a_checkpoint_is_named_only_where_there_is_one(tmp_path, monkeypatch):
         left -= 1
         return cost._replace(loss=cost.loss * (1.0 if left >= 0 else torch.nan))
 
-    for folder, told in ((None, "epoch 2, batch 1; lower"), (tmp_path, "; the last good checkpoint is of epoch 1; lower")):
+    for folder, ending in ((None, "epoch 2, batch 1; lower"), (tmp_path, "; the last good checkpoint is of epoch 1; lower")):
         left = DATA.train_batches(16)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=ending):
             fit(
                 trained(),
                 DATA,
@@ -347,7 +347,7 @@ def test_weights_files_that_are_not_are_refused_and_run_nothing(tmp_path, monkey
     (tmp_path / "foreign.safetensors").write_text("hello")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"linear.weight": torch.zeros(3, 8)}, tmp_path / "part.pt")
-    for name, told in [
+    for name, reason in [
         ("evil.pt", "it wants to run code"),
         ("cut.pt", "truncated"),
         ("foreign.safetensors", "is not a weights file"),
@@ -355,7 +355,7 @@ def test_weights_files_that_are_not_are_refused_and_run_nothing(tmp_path, monkey
         ("none.pt", "no weights file"),
         ("part.pt", "lacks conv1.weight"),
     ]:
-        with pytest.raises(ValueError, match=told) as caught:
+        with pytest.raises(ValueError, match=reason) as caught:
             checkpoints.load_into(trained(), checkpoints.weights(tmp_path / name))
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "evil").exists()
@@ -397,7 +397,7 @@ def test_the_state_of_another_version_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "reason"),
     [
         ({"recipe": Adversarial(steps=2)}, 'recipe.name was "standard", not "adversarial"'),
         ({"recipe": Standard(label_smoothing=0.1)}, "recipe.label_smoothing was 0.0, not 0.1"),
@@ -410,12 +410,12 @@ def test_the_state_of_another_version_is_refused(tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_state_of_another_training_is_refused_and_what_differs_is_named(tmp_path, changed, told):
+def test_the_state_of_another_training_is_refused_and_what_differs_is_named(tmp_path, changed, reason):
     run = {"model": trained(), "data": DATA, "recipe": Standard(), "threat": Linf(eps=0.1), "seed": 0}
     run |= {"schedule": Schedule(epochs=1, batch_size=16, lr=0.1), "options": FitOptions(folder=tmp_path)}
     first = fit(**run | {"model": trained().train()}).model  # in another mode it is the same
     assert digest(fit(**run | {"options": FitOptions(folder=tmp_path, card={"another": "card"})}).model) == digest(first)
     before = (tmp_path / "last.pt").read_bytes()
-    with pytest.raises(ValueError, match=f"last.pt cannot be resumed .*{told}.*; give another folder, or delete it"):
+    with pytest.raises(ValueError, match=f"last.pt cannot be resumed .*{reason}.*; give another folder, or delete it"):
         fit(**run | changed)
     assert (tmp_path / "last.pt").read_bytes() == before

@@ -40,19 +40,19 @@ def test_where_no_gradient_passes_forward_are_timed_and_where_nothing_works_noth
 
 def test_a_long_evaluation_is_told_and_a_short_one_is_not(monkeypatch):
     model, x, y = decided()
-    parts, told = [Batch(x, y, torch.arange(len(y)))] * 3, []
-    forecast.report_expected_time(model, parts, ATTACKS, 1, 0.0, lambda *said: told.append(said))
-    assert not told
-    forecast.report_expected_time(model, parts, ATTACKS, 1, 1e-9, lambda *said: told.append(said))
-    assert told.pop()[0].endswith("start and checks come on top; the budget is 1e-09 minutes")
+    parts, messages = [Batch(x, y, torch.arange(len(y)))] * 3, []
+    forecast.report_expected_time(model, parts, ATTACKS, 1, 0.0, lambda *said: messages.append(said))
+    assert not messages
+    forecast.report_expected_time(model, parts, ATTACKS, 1, 1e-9, lambda *said: messages.append(said))
+    assert messages.pop()[0].endswith("start and checks come on top; the budget is 1e-09 minutes")
     monkeypatch.setattr(forecast, "WORTH", 0)
-    forecast.report_expected_time(model, parts, ATTACKS, 1, 0.0, lambda *said: told.append(said))
+    forecast.report_expected_time(model, parts, ATTACKS, 1, 0.0, lambda *said: messages.append(said))
     assert re.fullmatch(
         rf"time: the searches take about \d\.\d minutes for {3 * len(y)} images if none falls; start and checks come on top",
-        told.pop()[0],
+        messages.pop()[0],
     )
     assert all(p.grad is None for p in model.parameters())
     for seconds, long in ((90.0, "1.5 minutes"), (660.0, "11 minutes"), (7200.0, "2.0 hours")):
         monkeypatch.setattr(forecast, "forecast", lambda *given, seconds=seconds: 2 * seconds)
-        forecast.report_expected_time(model, parts, ATTACKS, 2, 0.0, lambda *said: told.append(said))
-        assert told.pop()[0].startswith(f"time: the searches take about {long} for {3 * len(y)} images")
+        forecast.report_expected_time(model, parts, ATTACKS, 2, 0.0, lambda *said: messages.append(said))
+        assert messages.pop()[0].startswith(f"time: the searches take about {long} for {3 * len(y)} images")

@@ -57,14 +57,14 @@ def test_a_verdict_by_group_widens_every_interval_and_compares_no_rows():
     model, parts = balanced(), batches(size=20)
     plan = AttackPlan(Linf(eps=0.02), (FGSM(),), strongest=())
     found = evaluate(model, parts, plan)
-    told = found.by_group(sorted(str(row // 8) for row in range(80)))
-    for old, new in ((found.clean_accuracy, told.clean_accuracy), (found.robust_accuracy, told.robust_accuracy)):
+    grouped = found.by_group(sorted(str(row // 8) for row in range(80)))
+    for old, new in ((found.clean_accuracy, grouped.clean_accuracy), (found.robust_accuracy, grouped.robust_accuracy)):
         assert (new.n, new.unit, new.rows, new.value) == (10, "groups", 80, old.value)
         assert new.high - new.low > old.high - old.low
-    assert told.evaluation.per_attack["fgsm"].unit == "groups"
-    assert told.evaluation.standing == ""
+    assert grouped.evaluation.per_attack["fgsm"].unit == "groups"
+    assert grouped.evaluation.standing == ""
     assert found.evaluation.standing
-    assert mean_and_union({"linf": told, "again": told}).union.unit == "groups"
+    assert mean_and_union({"linf": grouped, "again": grouped}).union.unit == "groups"
     assert found.by_group(range(80)) is found
     with pytest.raises(ValueError, match="got groups of 3 rows, and 80 rows were evaluated"):
         found.by_group("abc")

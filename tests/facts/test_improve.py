@@ -63,8 +63,8 @@ def test_the_most_robust_is_chosen_of_those_that_stay_accurate(ways, chosen):
 
 
 def test_a_loss_that_is_too_large_is_told_in_numbers():
-    told = against(BEFORE, row("b", 0.615, 0.5, n=200), 0.2, 1)
-    assert told == "it loses 28.5 points of clean accuracy on validation images, and 20 are allowed"
+    sentence = against(BEFORE, row("b", 0.615, 0.5, n=200), 0.2, 1)
+    assert sentence == "it loses 28.5 points of clean accuracy on validation images, and 20 are allowed"
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_chance_is_judged_image_by_image_and_corrected_for_the_ways(gained, lost
 
     old = "1" * 150 + "0" * 50
     new = "0" * lost + "1" * (150 - lost) + "1" * gained + "0" * (50 - gained)
-    told = against(of(old), of(new), 0.2, ways)
-    assert why in told
-    assert bool(told) == bool(why)
+    sentence = against(of(old), of(new), 0.2, ways)
+    assert why in sentence
+    assert bool(sentence) == bool(why)
 
 
 def test_a_lead_that_chance_explains_is_said_to_be_one():
@@ -123,11 +123,13 @@ def test_the_choice_reads_no_test_image():
 def test_no_way_is_begun_that_would_end_after_the_budget(budget, begun):
     settings = Improve(model="runs/bn", budget=budget)
     assert not _too_late(settings, [BEFORE]), "the first is always tried"
-    told = _too_late(settings, [BEFORE, {**row("a", 0.8, 0.4), "seconds": 120.0}])
-    assert (not told) == begun
-    if told:  # (1 + 2 + 2) / 60%
-        assert told.startswith("3.0 minutes were spent, it would take about 2.0 more, and 1.6 of 4 are kept for two audits")
-        assert "--budget 8.4 " in told
+    warning = _too_late(settings, [BEFORE, {**row("a", 0.8, 0.4), "seconds": 120.0}])
+    assert (not warning) == begun
+    if warning:  # (1 + 2 + 2) / 60%
+        assert warning.startswith(
+            "3.0 minutes were spent, it would take about 2.0 more, and 1.6 of 4 are kept for two audits"
+        )
+        assert "--budget 8.4 " in warning
 
 
 def test_a_gain_that_chance_explains_is_said_to_be_one():
@@ -163,17 +165,17 @@ def test_what_limits_a_figure_is_said():
     late = {"name": "stronger search", "status": "could not run", "measured": f"0.44 {LATE}, its part of the budget"}
     for checks, why in (([late], "too little time; give a larger --budget"), ([], "no gradient arrives")):
         hurried = {**sure, "verdict": "not established", "checks": checks, "reasons": ["no gradient arrives"]}
-        told = sentences(before, [way], way, {"before": hurried, "after": hurried})
-        assert told[0].endswith(f"its audit says not established ({why}): it may be less")
+        text = sentences(before, [way], way, {"before": hurried, "after": hurried})
+        assert text[0].endswith(f"its audit says not established ({why}): it may be less")
         figure = f"at most 50.0% of 50 images are robust [40.0, 60.0]; this figure is not established ({why})"
-        assert f"Audit of the network as it is given: {figure}" in told
+        assert f"Audit of the network as it is given: {figure}" in text
     edge = {**way, "search": {**way["search"], "edge": True}, "coupled": True}
-    told = " ".join(sentences(before, [edge], edge, {"before": sure, "after": sure}))
-    assert "not tuned to the end" in told
-    assert "coupled in pgd-at" in told
+    text = " ".join(sentences(before, [edge], edge, {"before": sure, "after": sure}))
+    assert "not tuned to the end" in text
+    assert "coupled in pgd-at" in text
     assert (
         "Minutes spent: 1.5 on trainings, 0.5 on short trainings that choose learning rates, 2.0 on evaluations, 2.0 on audits"
-        in told
+        in text
     )
     assert "one class from pgd-at: that is no robustness" in " ".join(
         sentences(before, [way | {"dead": True}], None, {"before": sure})
@@ -191,12 +193,12 @@ def test_images_that_the_network_has_learned_do_not_choose():
     """The validation images are then taken from the test images, half of them at most, before anything is tried."""
     data = Digits(validation_size=200, test_limit=60)
     network = ByHeart(replace(data, validation_size=0))
-    found, told = unseen(data, network, Linf(), 50)
-    assert (found.validation_from, found.validation_size, told["from"]) == ("test", 30, "test")
-    assert told["learned"]["validation"]["value"] == 1
-    assert told["learned"]["test"]["value"] < 0.3
-    assert "100.0%" in told["sentence"]
-    assert "30 test images were made validation images" in told["sentence"]
+    found, reason = unseen(data, network, Linf(), 50)
+    assert (found.validation_from, found.validation_size, reason["from"]) == ("test", 30, "test")
+    assert reason["learned"]["validation"]["value"] == 1
+    assert reason["learned"]["test"]["value"] < 0.3
+    assert "100.0%" in reason["sentence"]
+    assert "30 test images were made validation images" in reason["sentence"]
     unlearned = ByHeart(data)
     assert unseen(data, unlearned, Linf(), 50) == (data, {"learned": None, "sentence": "", "from": "train"})
 

@@ -85,10 +85,10 @@ def test_a_job_that_fails_is_told_and_tried_again_the_next_time(tmp_path):
 
 
 def test_a_dead_workers_job_is_done_again(tmp_path):
-    told = []
-    assert said(launch(jobs(tmp_path, a="dies", b=""), Workers(2), tmp_path, told.append)) == {"a": None, "b": None}
+    messages = []
+    assert said(launch(jobs(tmp_path, a="dies", b=""), Workers(2), tmp_path, messages.append)) == {"a": None, "b": None}
     assert begun(tmp_path).count("b") == 1
-    assert any("a worker has died" in text for text in told)
+    assert any("a worker has died" in text for text in messages)
 
 
 @pytest.mark.slow  # four processes import torch
@@ -252,10 +252,13 @@ def test_an_engine_starts_workers_as_asked_and_another_for_one_that_died(backend
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
     kind, module = (StandInRay, "ray") if isinstance(backend, Ray) else (StandInSubmitit, "submitit")
     monkeypatch.setitem(sys.modules, module, engine := kind())
-    told = []
-    assert said(launch(jobs(tmp_path, a="", b=""), Workers(2, backend), tmp_path, told.append)) == {"a": None, "b": None}
+    messages = []
+    assert said(launch(jobs(tmp_path, a="", b=""), Workers(2, backend), tmp_path, messages.append)) == {"a": None, "b": None}
     assert begun(tmp_path) == ["a", "b"]  # each once
-    assert (len(engine.started), told[0]) == (3, "a worker has died (RuntimeError: the node is gone); another one starts")
+    assert (len(engine.started), messages[0]) == (
+        3,
+        "a worker has died (RuntimeError: the node is gone); another one starts",
+    )
     assert engine.options | asked == engine.options
     if isinstance(backend, Ray):
         assert engine.telemetry == "0"  # before Ray starts

@@ -65,7 +65,7 @@ def words(page):
 
 
 def test_the_verdict_comes_first_in_words_then_who_may_do_what():
-    told = words(audit.to_html([audited()], HERE))
+    text = words(audit.to_html([audited()], HERE))
     order = (
         "Doubtful: PGD-20 leaves 53.0%, at most 12.0% of these images stay correct.",
         "Without an attack 94.0% of them are right.",
@@ -86,30 +86,30 @@ def test_the_verdict_comes_first_in_words_then_who_may_do_what():
         "could not run Transfer",
         "pass Batch size",
     )
-    places = [told.index(part) for part in order]
+    places = [text.index(part) for part in order]
     assert places == sorted(places)
-    told = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)], HERE))
-    assert "Trustworthy: PGD-20 leaves 45.0%, the strongest attacks leave 43.5%, less than 5 points lower." in told
-    assert "Each image alone: the other images of the batch were measured not to matter." in told
-    assert "Failed checks" not in told
+    text = words(audit.to_html([audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)], HERE))
+    assert "Trustworthy: PGD-20 leaves 45.0%, the strongest attacks leave 43.5%, less than 5 points lower." in text
+    assert "Each image alone: the other images of the batch were measured not to matter." in text
+    assert "Failed checks" not in text
     given = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False)
-    assert "PGD-20 alone" in told  # an older record, whose command names no claim
+    assert "PGD-20 alone" in text  # an older record, whose command names no claim
     given["provenance"] = {"command": "normwise audit net --claim 0.45"}
-    told = words(audit.to_html([given], HERE))
-    assert "Trustworthy: claimed 45.0%, the" in told
-    assert "Claimed under attack" in told
+    text = words(audit.to_html([given], HERE))
+    assert "Trustworthy: claimed 45.0%, the" in text
+    assert "Claimed under attack" in text
     nobody = {**given, "claimed_under": {"threat": given["threat"], "attacks": [{"name": "pgd", "steps": 20}]}}
-    told = words(audit.to_html([nobody], HERE))
-    assert "Trustworthy: PGD-20 leaves 45.0%, the" in told
-    assert "No claim was given: it is what the first attack leaves, PGD-20." in told
-    assert "PGD-20 alone" in told
+    text = words(audit.to_html([nobody], HERE))
+    assert "Trustworthy: PGD-20 leaves 45.0%, the" in text
+    assert "No claim was given: it is what the first attack leaves, PGD-20." in text
+    assert "PGD-20 alone" in text
     nobody["reasons"] = ["pgd-20 could not run, so there is no claim"]
     assert "PGD-20 leaves" not in words(audit.to_html([nobody], HERE))
     third = audited(verdict="not established", bound=0.5, coupled=False) | {"reasons": ["the bound is loose"]}
-    told = words(audit.to_html([third], HERE))
-    assert "Not established: PGD-20 leaves 53.0%, at most 50.0% of these images stay correct." in told
-    assert "No check contradicts the claim" in told
-    assert "The bound is loose" in told
+    text = words(audit.to_html([third], HERE))
+    assert "Not established: PGD-20 leaves 53.0%, at most 50.0% of these images stay correct." in text
+    assert "No check contradicts the claim" in text
+    assert "The bound is loose" in text
     assert "! not established" in words(audit.to_html([third, third], HERE))
     with pytest.raises(ValueError, match="at least one audit"):
         audit.to_html([], HERE)
@@ -121,24 +121,24 @@ def test_a_record_of_the_first_audits_still_makes_a_page():
         "found_by": "pgd-20",
         "checks": [{k: v for k, v in c.items() if k not in ("series", "n")} for c in old["checks"]],
     }
-    told = words(audit.to_html([old], HERE))
-    assert "Which attack broke how many images pgd-20." in told
-    assert "Adversarial images" not in told
+    text = words(audit.to_html([old], HERE))
+    assert "Which attack broke how many images pgd-20." in text
+    assert "Adversarial images" not in text
 
 
 def test_several_audits_stand_beside_each_other(tmp_path):
     sound = audited(verdict="trustworthy", claimed=0.45, bound=0.435, coupled=False) | {"checks": audited()["checks"][:1]}
     path = audit.write(tmp_path, [audited(), sound, audited()])
-    told = words(path.read_text())
-    assert "2 doubtful and 1 trustworthy." in told
-    assert "package.module:network #3" in told
+    text = words(path.read_text())
+    assert "2 doubtful and 1 trustworthy." in text
+    assert "package.module:network #3" in text
     runs = [one | {"run": f"audit-{when}"} for one, when in zip((audited(), sound), ("before", "after"), strict=True)]
     lead = "package.module:network (audit-before): doubtful, at most 12.0% stay correct; package.module:network (audit-after): trustworthy"
     assert lead in words(audit.to_html(runs, tmp_path))
-    assert told.count("not in this audit") == 4
+    assert text.count("not in this audit") == 4
     assert "| package.module:network | Linf, eps 8/255 | doubtful | 53.0% | 12.0% |" in (tmp_path / "audits.md").read_text()
     assert "more steps (n = 200); transfer |" in (tmp_path / "audits.md").read_text()
-    assert "20.0% are left n = 200 Why it matters" in told
+    assert "20.0% are left n = 200 Why it matters" in text
     assert {"audits.csv", "audits.md", "audits.tex", "audit.html"} == {one.name for one in tmp_path.iterdir()}
 
 
@@ -211,9 +211,9 @@ def test_a_clip_is_drawn_frame_by_frame_and_moving():
     x = torch.rand(1, 12, 4, 5, generator=torch.Generator().manual_seed(0))
     x_adv = (x + 0.01 * torch.arange(12)[:, None, None]).clamp(max=1)
     drawn = pictures(x, x_adv)
-    (told,) = sheet.examples_of([{"id": 3, **drawn}])
-    assert told.caption.startswith("Clip 3")
-    for picture in told.pictures:
+    (example,) = sheet.examples_of([{"id": 3, **drawn}])
+    assert example.caption.startswith("Clip 3")
+    for picture in example.pictures:
         still, moving = (
             Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) for uri in (picture.uri, picture.moving)
         )
@@ -234,9 +234,9 @@ def test_who_wants_no_motion_sees_the_frames_alone():
 
 def test_a_picture_from_elsewhere_is_left_out():
     outside = example() | {"clean_png": "https://evil.example/x.png", "adversarial_png": 'data:image/png;base64,"><script>'}
-    (told,) = sheet.examples_of([outside])
-    assert [one.shows for one in told.pictures] == ["image 17, difference of the two at full contrast"]
-    assert told.caption == "Image 17, class 3: taken for 3, then 8 after pgd-20"
+    (drawn_example,) = sheet.examples_of([outside])
+    assert [one.shows for one in drawn_example.pictures] == ["image 17, difference of the two at full contrast"]
+    assert drawn_example.caption == "Image 17, class 3: taken for 3, then 8 after pgd-20"
     assert sheet.examples_of([{"id": 1}]) == []
 
 
@@ -261,10 +261,10 @@ def test_without_script_a_page_shows_everything_and_marks_say_their_values(tmp_p
     whole = page.write(tmp_path, [result("bn"), result("gn", worst=0.5)], title="", provenance={}).read_text()
     whole = re.sub(r"<(style|script)>.*?</\1>", "", whole, flags=re.S)
     assert re.findall(r"<(\w+)[^>]* hidden", whole) == ["details", "p"]  # the filter, which needs a script, and its count
-    told = "GroupNorm, standard training: clean 90.0% [86.0, 94.0]; worst case 50.0% [46.0, 54.0]"
-    assert whole.count(f'<g class="said" data-of="1"><title>{told}</title>') == 1
-    assert f'<g class="said" data-of="1"><title>{told}; trained in 10.0 s</title>' in whole  # over its cost
-    assert f"<title>{told}</title>" in (tmp_path / "figures/accuracy.svg").read_text()
+    sentence = "GroupNorm, standard training: clean 90.0% [86.0, 94.0]; worst case 50.0% [46.0, 54.0]"
+    assert whole.count(f'<g class="said" data-of="1"><title>{sentence}</title>') == 1
+    assert f'<g class="said" data-of="1"><title>{sentence}; trained in 10.0 s</title>' in whole  # over its cost
+    assert f"<title>{sentence}</title>" in (tmp_path / "figures/accuracy.svg").read_text()
 
 
 def leads(page):
@@ -297,7 +297,7 @@ def test_a_diagnosis_says_who_controls_what(tmp_path):
     record = diagnosed()
     few = [one | {"tables": {"gamma": one["tables"]["gamma"]}} for one in record["models"]]
     whole = diagnosis.write(tmp_path, record | {"models": few})[0].read_text()
-    told = words(whole)
+    text = words(whole)
     order = (
         "Use of features",
         "Linf: every pixel may move by at most eps = 0.125",
@@ -307,14 +307,14 @@ def test_a_diagnosis_says_who_controls_what(tmp_path):
     order += ("Each image alone", "(independent images)", "All images of a batch together", "(coupled images)")
     order += ("Which images share a batch", "12 test images of digits, in fixed batches of 8, the networks in eval mode")
     order += ("Everything: architecture, weights", "Independent: bn and plain", "): bnwot.")
-    places = [told.index(part) for part in order]
+    places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert '<a href="#threat">Threat card</a></figcaption>' in whole
 
 
 def test_natural_shifts_say_that_nobody_attacked(tmp_path):
     whole = shifts.write_page(tmp_path, shifted()).read_text()
-    told = words(whole)
+    text = words(whole)
     order = (
         "By kind",
         "no attack ( threat card )",
@@ -327,7 +327,7 @@ def test_natural_shifts_say_that_nobody_attacked(tmp_path):
         "40 test images of digits, in fixed batches of 20",
     )
     order += ("other images of the batch): runs/bn, alpha 1.",)
-    places = [told.index(part) for part in order]
+    places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert whole.count('<a href="#threat">Threat card</a></figcaption>') == 2
 

@@ -22,9 +22,9 @@ def said(results, failures=None):
 
 
 def words(results, failures=None):
-    told = said(results, failures)
-    findings = [line for name, lines in told.findings for line in (name, *lines)]
-    return "\n".join([told.lead, told.rest, *findings, *(": ".join(pair) for pair in told.cautions)])
+    summary = said(results, failures)
+    findings = [line for name, lines in summary.findings for line in (name, *lines)]
+    return "\n".join([summary.lead, summary.rest, *findings, *(": ".join(pair) for pair in summary.cautions)])
 
 
 def write(out, results, failures=None):
@@ -110,8 +110,10 @@ def test_the_same_records_give_the_same_bytes(bench, tmp_path):
 
 
 def test_a_norm_beyond_the_intervals_is_named_and_others_are_not_told_apart():
-    told = said(grid(gn_adversarial=0.6, none_adversarial=0.2))
-    assert told.lead.startswith("GroupNorm is more robust than BatchNorm with PGD adversarial training: 60.0% against 40.0%")
+    summary = said(grid(gn_adversarial=0.6, none_adversarial=0.2))
+    assert summary.lead.startswith(
+        "GroupNorm is more robust than BatchNorm with PGD adversarial training: 60.0% against 40.0%"
+    )
     text = words(grid(gn_adversarial=0.6, none_adversarial=0.2))
     assert "Above BatchNorm by more than chance: GroupNorm (60.0%)." in text
     assert "Below BatchNorm by more than chance: no norm (20.0%)." in text
@@ -121,12 +123,12 @@ def test_a_norm_beyond_the_intervals_is_named_and_others_are_not_told_apart():
 
 
 def test_differences_within_the_intervals_are_no_differences():
-    told = said(grid(gn_adversarial=0.47))
+    summary = said(grid(gn_adversarial=0.47))
     assert (
-        told.lead
+        summary.lead
         == "None of 5 alternatives to BatchNorm is measurably more robust by 5 points or more with the same training."
     )
-    assert "GroupNorm with PGD adversarial training, 47.0%" in told.rest
+    assert "GroupNorm with PGD adversarial training, 47.0%" in summary.rest
     assert words(grid(gn_adversarial=0.47)).count("these data cannot tell them apart") == 2
 
 
@@ -142,9 +144,9 @@ def test_a_vit_is_compared_with_layernorm():
 
 
 def test_a_gain_of_coupled_rows_is_not_the_headline():
-    told = said(grid(rn_standard=0.5))
+    summary = said(grid(rn_standard=0.5))
     assert (
-        told.lead
+        summary.lead
         == "None of 5 alternatives to BatchNorm is measurably more robust by 5 points or more with the same training, with 1 exception."
     )
     text = words(grid(rn_standard=0.5))
@@ -210,14 +212,14 @@ def test_a_network_is_compared_with_what_training_made_of_it():
         ("", "its own BatchNorm", "BatchNorm"),
         ("", "GroupNorm", ""),
     ]
-    told = said(found)
-    assert told.lead == (
+    summary = said(found)
+    assert summary.lead == (
         "After PGD adversarial training, mine:network (BatchNorm) is right on 23.0% of images under attack, before on 2.0%; "
         "without an attack on 70.0%, before on 90.0%."
     )
-    assert "The alternative to BatchNorm is not measurably more robust" in told.rest
+    assert "The alternative to BatchNorm is not measurably more robust" in summary.rest
     assert (
-        dict(told.findings)["Before and after: mine:network (BatchNorm)"][0]
+        dict(summary.findings)["Before and after: mine:network (BatchNorm)"][0]
         == "Before: worst case 2.0% [0.0, 6.0], clean 90.0%."
     )
     assert card.compared(cells.of(found))[1].startswith(
@@ -446,8 +448,8 @@ def test_every_figure_leads_to_the_card_it_was_measured_under(bench):
 
 @pytest.mark.parametrize(("norm", "changes"), [("bn", "each image alone"), ("rn", "all images of a batch together")])
 def test_a_card_says_who_changes_what(norm, changes):
-    told = dict(card.of(result(norm)).lines)
-    assert told["The attacker changes"][0].startswith(changes)
-    assert "51/255" in told["Threat model"][0]
-    assert [line.split(":")[0] for line in told["Attacks"]] == ["FGSM", "PGD-20"]
-    assert told["Checked on"] == ["500 test images of digits, in fixed batches of 25, the network in eval mode"]
+    lines = dict(card.of(result(norm)).lines)
+    assert lines["The attacker changes"][0].startswith(changes)
+    assert "51/255" in lines["Threat model"][0]
+    assert [line.split(":")[0] for line in lines["Attacks"]] == ["FGSM", "PGD-20"]
+    assert lines["Checked on"] == ["500 test images of digits, in fixed batches of 25, the network in eval mode"]

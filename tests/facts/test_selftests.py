@@ -87,8 +87,8 @@ def test_what_is_planted_is_the_only_image_of_its_kind(threat, make):
         assert (network(others).argmax(1) == 1).float().mean() < 0.1
 
 
-@pytest.mark.parametrize(("threat", "told"), [(L2(eps=3.0), 4), (L1(eps=12.0), 4), (Linf(eps=0.6), 3)], ids=str)
-def test_radii_vary_up_to_the_diameter_of_the_box(threat, told):
+@pytest.mark.parametrize(("threat", "reason"), [(L2(eps=3.0), 4), (L1(eps=12.0), 4), (Linf(eps=0.6), 3)], ids=str)
+def test_radii_vary_up_to_the_diameter_of_the_box(threat, reason):
     model, batch = world(trained())
     over_eps = _monotone(model, batch, threat, FGSM(), 0).measured.removeprefix("over eps: ")
-    assert len(over_eps.split(",")) == told
+    assert len(over_eps.split(",")) == reason

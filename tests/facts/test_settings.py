@@ -176,8 +176,8 @@ def test_whatever_a_class_defines_is_part_of_its_code_and_the_same_in_every_proc
     assert len({*seen}) == len(EDITS)
     call = "from test_settings import *; print(*map(settings_of_class, EDITS))"
     here = {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), "PYTHONHASHSEED": "1"}
-    told = subprocess.run([sys.executable, "-c", call], env=os.environ | here, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == seen
+    ended = subprocess.run([sys.executable, "-c", call], env=os.environ | here, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == seen
 
 
 @pytest.mark.parametrize(
@@ -281,6 +281,6 @@ def test_a_network_that_refuses_other_batches_is_named():
     x = images(32)
     x[:, 0, 0, 0] = torch.linspace(0, 1, 32)
     found = evaluate(Sorted().eval(), (x, labels(32)), Linf(0.01), [FGSM()]).evaluation
-    told = {one.name: one for one in found.checks}
+    checks = {one.name: one for one in found.checks}
     assert found.rebatched_accuracy is None
-    assert (told["scored in other batches"].status, found.robust_accuracy.value > 0) == ("warn", True)
+    assert (checks["scored in other batches"].status, found.robust_accuracy.value > 0) == ("warn", True)

@@ -266,18 +266,18 @@ def test_means_gains_and_their_intervals():
 def test_the_verdict_is_made_of_the_figures():
     own = damage("net", 0.0, answered(0.9, (0.8, 0.6)), None, None)
     base = answered(0.9, (0.8, 0.6))
-    told = [
+    reason = [
         sentences([own, damage("net", 1.0, answered(0.9, shares, coupled=True), base, None)], "1 kind", "CE", "")[1]
         for shares in ((0.9, 0.7), (0.7, 0.5), (0.8, 0.6))
     ]
-    assert "rises" in told[0]
-    assert "from 70.0% to 80.0% (+10.0 points" in told[0]
-    assert "coupled" in told[0]
-    assert "falls" in told[1]
-    assert "does not clearly change" in told[2]
+    assert "rises" in reason[0]
+    assert "from 70.0% to 80.0% (+10.0 points" in reason[0]
+    assert "coupled" in reason[0]
+    assert "falls" in reason[1]
+    assert "does not clearly change" in reason[2]
     assert called(list(CORRUPTIONS), [1, 2, 3, 4, 5]) == "mCE"
     assert called(["fog"], [1, 2, 3, 4, 5]) == "mean CE (1 kind, severities 1, 2, 3, 4, 5)"
     assert called(list(CORRUPTIONS), [5]) == "mean CE (15 kinds, severity 5)"
     without = damage("net", None, answered(0.9, (0.8, 0.6)), None, None)
     assert any("no running statistics" in one for one in sentences([without], "1 kind", "CE", ""))
-    assert json.dumps(told)
+    assert json.dumps(reason)

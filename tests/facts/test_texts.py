@@ -91,8 +91,8 @@ def test_a_hostile_name_leaves_a_report_whole(text, monkeypatch, tmp_path):
 
     def skeleton(label):
         results = [result(label=label, warn=True), result("gn", label="other")]
-        told = {"title": label, "provenance": {"command": label}, "failures": {label: label}}
-        return tags(page.write(tmp_path, results, **told).read_text())
+        record = {"title": label, "provenance": {"command": label}, "failures": {label: label}}
+        return tags(page.write(tmp_path, results, **record).read_text())
 
     assert skeleton(text) == skeleton("plain")
 

@@ -57,15 +57,15 @@ def test_of_equal_accuracies_the_one_that_learned_most_is_taken_and_a_diverged_o
 
 
 def test_the_record_keeps_every_try_and_the_cost_of_all(tmp_path):
-    told = search(RATES, peak(3e-3), tmp_path / "search.json", Tuning()).to_record()
-    assert {key: told[key] for key in ("rate", "edge", "forwards", "backwards", "seconds")} == {
+    record = search(RATES, peak(3e-3), tmp_path / "search.json", Tuning()).to_record()
+    assert {key: record[key] for key in ("rate", "edge", "forwards", "backwards", "seconds")} == {
         "rate": 3e-3,
         "edge": False,
         "forwards": 300,
         "backwards": 30,
         "seconds": 3.0,
     }
-    assert [one["rate"] for one in told["tries"]] == list(RATES)
+    assert [one["rate"] for one in record["tries"]] == list(RATES)
 
 
 def test_a_try_trains_a_third_of_the_schedule_at_least():

@@ -91,7 +91,7 @@ def test_a_patch_is_shrunk_and_turned_within_its_square():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reason"),
     [
         ({"updates": 0}, "updates of universal is a count"),
         ({"shrink": 0.0}, "shrink of universal is a share"),
@@ -100,8 +100,8 @@ def test_a_patch_is_shrunk_and_turned_within_its_square():
     ],
     ids=str,
 )
-def test_impossible_options_are_refused(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_impossible_options_are_refused(options, reason):
+    with pytest.raises(ValueError, match=reason):
         ATTACKS.make({"name": "universal", **options})
 
 
@@ -119,13 +119,13 @@ def test_evaluate_makes_the_pattern_from_training_rows_and_says_so(tmp_path):
     )
     run_evaluation(e, tmp_path)
     record = read_result(tmp_path / "result.json")
-    (told,) = record.evaluation.attacks
-    assert told["made_from"] == "80 draws of training rows of stripes"
-    assert len(base64.b64decode(told["pattern"])) == 40
+    (record_of_attack,) = record.evaluation.attacks
+    assert record_of_attack["made_from"] == "80 draws of training rows of stripes"
+    assert len(base64.b64decode(record_of_attack["pattern"])) == 40
     assert record.experiment["attacks"][0]["pattern"] == ""
     assert card.of(record).changes == (card.UNIVERSAL,)
     assert "80 draws of training rows of stripes" in card.of(record).attacks[0]
-    again = ATTACKS.make(told)  # the same pattern, for any network
+    again = ATTACKS.make(record_of_attack)  # the same pattern, for any network
     assert dataclasses.replace(again, pattern="", made_from="") == attack
 
 

@@ -346,8 +346,8 @@ print(made)
 
 
 def test_an_evaluation_makes_the_images_of_a_batch_once(tmp_path: Path) -> None:
-    told = subprocess.run([sys.executable, "-c", COUNTED], cwd=tmp_path, capture_output=True, text=True, check=True)
-    first, second, *others = json.loads(told.stdout)  # the type checker of these tests looks at batches too: not there
+    ended = subprocess.run([sys.executable, "-c", COUNTED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    first, second, *others = json.loads(ended.stdout)  # the type checker of these tests looks at batches too: not there
     assert others == [1] * 48
     assert max(first, second) < 10  # these show how rows are coupled
 
@@ -381,7 +381,7 @@ def test_a_folder_is_of_images_or_of_videos(root: Path, tmp_path: Path) -> None:
 
 
 def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) -> None:
-    asked, told, waits = list[str](), list[tuple[str, int, int]](), Event()
+    asked, reports, waits = list[str](), list[tuple[str, int, int]](), Event()
     listing = Listing(files=["a", "b", "c"], labels=[0, 1, 0], sides=["", "", ""], names=["x", "y"])
 
     def clip(file: str) -> np.ndarray:
@@ -390,7 +390,7 @@ def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) ->
         return np.full((1, 2, 3, 3), len(asked), np.uint8)
 
     def report(text: str, done: int, total: int) -> None:
-        told.append((text, done, total))
+        reports.append((text, done, total))
         if text.startswith("another process"):
             waits.set()
 
@@ -403,7 +403,7 @@ def test_clips_are_made_once_however_many_want_them_at_a_time(tmp_path: Path) ->
         first, second = threads.map(kept, range(2))
     assert torch.equal(first, second)
     assert asked == ["a", "b", "c"]
-    assert [one for one in told if one[0] == "decoding clips"] == [("decoding clips", done, 3) for done in range(3)]
+    assert [one for one in reports if one[0] == "decoding clips"] == [("decoding clips", done, 3) for done in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_an_audit_that_fails_is_named_and_the_others_go_on(place, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reason"),
     [
         (("bn", "bn"), "name two or more, each once"),
         (("bn", "nowhere"), "nowhere"),
@@ -76,9 +76,9 @@ def test_an_audit_that_fails_is_named_and_the_others_go_on(place, tmp_path, monk
     ],
     ids=str,
 )
-def test_audits_that_cannot_be_are_refused_in_one_line(words, told, place, tmp_path, monkeypatch):
+def test_audits_that_cannot_be_are_refused_in_one_line(words, reason, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     said = say("audit", *words, "--out", tmp_path / "out")
     assert (said.status, said.err.count("\n")) == (2, 1), said.err
-    assert told in said.err
+    assert reason in said.err
     assert not (tmp_path / "out").exists()

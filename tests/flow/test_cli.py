@@ -185,8 +185,8 @@ def test_a_bench_is_whole_and_the_second_time_free(tmp_path):
     for cell in cells:  # a record that was kept alone can be reported too
         cell.unlink()
     assert say("report", tmp_path / "bench/results.json", "--out", tmp_path / "page").status == 0  # or its folder
-    told = [json.loads((tmp_path / folder / "results.json").read_text())["cells"] for folder in ("bench", "page")]
-    assert told[0] == told[1]
+    both = [json.loads((tmp_path / folder / "results.json").read_text())["cells"] for folder in ("bench", "page")]
+    assert both[0] == both[1]
     assert "holds 4 results" in say("audit", "run", "--claim", tmp_path / "bench/results.json").err
 
 
@@ -288,9 +288,9 @@ def test_what_is_said_of_weights_is_in_the_terminal_and_on_the_record_and_every_
     assert yaml.safe_load(Path("OUT/one/config.yaml").read_text())["seed"] == 0
     torch.save({"ema": {f"module.{key}": value for key, value in nets.net().state_dict().items()}}, "around.pt")
     said = say(verb, "nets:net", "--weights", "around.pt", *words.split(), "--out", "OUT/two")
-    for told in ("its entry ema was read", "the prefix module. was taken off"):
-        assert told in said.err
-        assert told in html.unescape(Path("OUT/two", file).read_text())
+    for remark in ("its entry ema was read", "the prefix module. was taken off"):
+        assert remark in said.err
+        assert remark in html.unescape(Path("OUT/two", file).read_text())
     *_, page = done("report", "OUT/one", "--out", "OUT/page").splitlines()
     assert kept["weights"] in html.unescape(Path(page.removeprefix("report: ")).read_text())
     refused = say("report", "run", "--out", "OUT/page")
@@ -417,8 +417,8 @@ def test_anybodys_network_is_evaluated_with_weights_of_any_kind(file, tmp_path):
 @pytest.mark.parametrize("norm", [[], ["--norm", "rnt"]], ids=["as it is", "converted"])
 @pytest.mark.parametrize("start", ["run", "nets:net"])
 def test_a_network_trained_further_is_found_again(start, norm):
-    told = done("train", start, *norm, *SMALL[2:], "--out", "OUT").splitlines()[-1]
-    found = ["OUT"] if start == "run" else told.removeprefix("network: ").split()
+    message = done("train", start, *norm, *SMALL[2:], "--out", "OUT").splitlines()[-1]
+    found = ["OUT"] if start == "run" else message.removeprefix("network: ").split()
     done("evaluate", *found, "--data.test_limit", 50, "--out", "OUT/again")
     assert figures("OUT/again") == figures("OUT")
 
@@ -501,10 +501,10 @@ def test_an_evaluation_of_other_weights_says_that_it_replaces_a_result():
         "--strongest",
         "[]",
     ]
-    for scale, told in ((1, False), (1, False), (2, True)):
+    for scale, warned in ((1, False), (1, False), (2, True)):
         torch.save({name: scale * tensor for name, tensor in nets.net().state_dict().items()}, "OUT/w.pt")
         said = say(*words, "--out", "OUT/run")
-        assert (said.status, "OUT/run holds that of other weights" in said.err) == (0, told), said.err
+        assert (said.status, "OUT/run holds that of other weights" in said.err) == (0, warned), said.err
 
 
 def test_a_network_of_another_bench_is_another_one():
@@ -971,9 +971,9 @@ def test_an_abnn_listens_to_a_run_and_is_found_again(source):
     if source == "statistics":
         done("evaluate", "OUT", "--through_substitute", "false", "--out", "OUT/weaker")
         weaker = json.loads(Path("OUT/weaker/result.json").read_text())["evaluation"]
-        told = {check["name"]: (check["status"], check["measured"]) for check in weaker["checks"]}
+        checks = {check["name"]: (check["status"], check["measured"]) for check in weaker["checks"]}
         whom = "crafted on the network itself, without the gradient through its substitute"
-        assert told["attacked itself"] == ("warn", whom)
+        assert checks["attacked itself"] == ("warn", whom)
         assert "attacked itself" not in {check["name"] for check in again["checks"]}
 
 
@@ -1063,9 +1063,9 @@ def test_methods_are_rows_of_a_bench_beside_its_grid(tmp_path):
     assert results["abnn"]["substitute"]["source"] == other
     first = json.loads((tmp_path / "bench/pretrained/other/result.json").read_text())["experiment"]
     assert (first["seed"], first["data"]["train_limit"], first["columns"]["kinds"]) == (10_000, 60, [])
-    told = html.unescape((tmp_path / "bench/report.html").read_text())
-    assert "Networks are compared only within one setting" not in told
-    assert "from other" in told
+    page = html.unescape((tmp_path / "bench/report.html").read_text())
+    assert "Networks are compared only within one setting" not in page
+    assert "from other" in page
     parts = json.loads(done("status", tmp_path / "bench", "--json", "true"))["parts"]
     assert parts[0]["name"] == "other"
     shutil.move(tmp_path / "bench", tmp_path / "moved")

@@ -311,7 +311,7 @@ def test_the_device_is_that_of_training_and_no_setting_of_a_cell(monkeypatch, tm
     for name in ("bn-eighth", "affine-random"):  # one that trains whole, one of which a part trains
         with pytest.raises(Stopped):
             reproduce(Reproduce(only=(name,), device="cuda:1"), tmp_path, silent)
-    here, there = (CellStore(CELLS, smoke(), tmp_path, lambda *told: None, device) for device in ("cpu", "meta"))
+    here, there = (CellStore(CELLS, smoke(), tmp_path, lambda *report: None, device) for device in ("cpu", "meta"))
     assert here.digest("bnwot", 0) == there.digest("bnwot", 0)
 
 

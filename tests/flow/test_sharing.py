@@ -132,9 +132,9 @@ def trained(tmp_path_factory):
 def refused(capsys, *words):
     """The one line of a command that is refused."""
     assert main([*words]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert sum(line.startswith("normwise: ") for line in told) == 1
-    return told[-1]
+    message = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("normwise: ") for line in message) == 1
+    return message[-1]
 
 
 def test_what_is_pushed_comes_back_with_the_same_bits_and_settings(trained, server, tmp_path, capsys):
@@ -184,7 +184,7 @@ def test_no_path_and_no_token_is_pushed(trained, server, tmp_path, monkeypatch):
             assert planted not in content, file
     assert nw.DATA.make(json.loads(held["files"]["model.json"])["data"]) == replace(data, path="")
     card = held["files"]["README.md"].decode()
-    for told in (
+    for shown in (
         "Doubtful: claimed 50.0%",
         "is fragile",
         "## Threat card",
@@ -192,7 +192,7 @@ def test_no_path_and_no_token_is_pushed(trained, server, tmp_path, monkeypatch):
         "hub:ada/secretive",
         "not claimed",
     ):
-        assert told in card
+        assert shown in card
     assert nw.load("hub:ada/secretive").model(torch.zeros(2, *digits.test_x.shape[1:])).shape == (2, 10)
 
 

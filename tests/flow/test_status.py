@@ -55,8 +55,8 @@ def test_a_training_says_its_epochs_and_the_time_left(tmp_path, capsys):
     assert found.seconds_left == pytest.approx(part.seconds)  # one epoch and the evaluation: as much as was done
     assert found.running  # written a moment ago
     assert main(["status", str(tmp_path), "--json", "true"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["verb"], told["done"], told["parts"][0]["share"]) == ("train", 0, 0.5)
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["verb"], shown["done"], shown["parts"][0]["share"]) == ("train", 0, 0.5)
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"epoch": 3, "lo')  # torn
     assert status(tmp_path).parts == found.parts
@@ -115,8 +115,8 @@ def test_an_evaluation_keeps_to_its_budget_and_goes_on_with_a_larger_one(e, tmp_
         if done == 2:
             monkeypatch.setattr("normwise.utils.forward.time.monotonic", lambda: clock() + 61)
 
-    told = "the budget of 1 minutes is over; finished batches: 2; give a larger --budget, and the same command goes on"
-    with pytest.raises(ValueError, match=told):
+    message = "the budget of 1 minutes is over; finished batches: 2; give a larger --budget, and the same command goes on"
+    with pytest.raises(ValueError, match=message):
         run_evaluation(replace(e, budget=1.0), tmp_path / "cut", passes)
     monkeypatch.undo()
     resumed, _ = run_evaluation(replace(e, budget=2.0), tmp_path / "cut")
@@ -196,9 +196,9 @@ def test_an_audit_says_its_batches_and_then_its_verdict(tmp_path):
     assert [(part.state, part.says) for part in status(tmp_path).parts] == [("done", "doubtful")]
 
 
-@pytest.mark.parametrize("told", ["holds no run", "keeps no pieces"])
-def test_folders_of_nothing_are_refused_in_one_line(told, tmp_path, capsys):
-    if told == "keeps no pieces":
+@pytest.mark.parametrize("reason", ["holds no run", "keeps no pieces"])
+def test_folders_of_nothing_are_refused_in_one_line(reason, tmp_path, capsys):
+    if reason == "keeps no pieces":
         (tmp_path / "config.yaml").write_text("severities: [1]\n")
     assert main(["status", str(tmp_path)]) == 2
-    assert told in capsys.readouterr().err
+    assert reason in capsys.readouterr().err

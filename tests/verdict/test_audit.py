@@ -299,7 +299,7 @@ def test_a_record_says_its_protocol_and_what_it_declares(tmp_path):
     assert claim.under["threat"] == record.evaluation.threat
     assert claim.declares == ("coupled",)
     with pytest.raises(ValueError, match=r"was measured on digits, not on mnist; audit with --data digits"):
-        module.run_audit(Audit(model="x:y", claim=str(path), data=Mnist()), tmp_path, lambda *told: None)
+        module.run_audit(Audit(model="x:y", claim=str(path), data=Mnist()), tmp_path, lambda *report: None)
 
 
 def test_a_twin_that_would_take_more_than_its_part_of_the_budget_is_done_without(tmp_path):

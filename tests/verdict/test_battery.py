@@ -235,13 +235,13 @@ def test_of_coupled_rows_whole_batches_are_counted():
 
 
 def test_a_declared_violation_is_no_reason():
-    silent, told = (
+    silent, loud = (
         Case(Moody(), BATCHES, Linf(eps=0.1), options=AuditOptions(declares=declared)) for declared in ((), ("coupled",))
     )
     assert BY_NAME["repeated and lonely answers"].ask(silent).status == "fail"
-    assert BY_NAME["repeated and lonely answers"].ask(told).status == "warn"
+    assert BY_NAME["repeated and lonely answers"].ask(loud).status == "warn"
     assert silent.violations
-    assert not told.violations
+    assert not loud.violations
     with pytest.raises(ValueError, match="declares names fast; give some of random, stateful, coupled"):
         Case(Moody(), BATCHES, Linf(eps=0.1), options=AuditOptions(declares=("fast",)))
 

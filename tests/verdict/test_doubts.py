@@ -62,10 +62,10 @@ def test_a_network_is_dead_if_almost_all_images_get_one_class(answers, labels, s
 def test_a_network_that_expects_another_range_is_named_beside_its_figures(before):
     x = torch.cat([batch.x for batch in batches()])
     right = balanced()(x).argmax(1)
-    told = str(evaluate(Ending(before), (x, right), THREAT, FGSM()))
-    assert re.search(r"^warning( \d)? +range of the pixels: pixels from 0 to 1; accuracy: ", told, re.M)
-    assert "100.0% " in told  # in the range that it expects
-    assert "nw.Standardize(mean, std)" in told
+    text = str(evaluate(Ending(before), (x, right), THREAT, FGSM()))
+    assert re.search(r"^warning( \d)? +range of the pixels: pixels from 0 to 1; accuracy: ", text, re.M)
+    assert "100.0% " in text  # in the range that it expects
+    assert "nw.Standardize(mean, std)" in text
     assert "warning" not in str(evaluate(balanced(), (x, right), THREAT, FGSM()))
     twice = str(evaluate(balanced(), (x / 255, right), THREAT, FGSM()))
     assert "pixels from 0 to 0.00392" in twice  # divided twice
@@ -78,7 +78,7 @@ class NoWayBack(torch.autograd.Function):
 
 
 @pytest.mark.parametrize(
-    ("before", "told"),
+    ("before", "reason"),
     [
         (lambda x: (255 * x).round() / 255, "10 of 10 images have a gradient of exactly 0"),
         (lambda x: x.detach(), "the gradient is cut"),
@@ -86,8 +86,8 @@ class NoWayBack(torch.autograd.Function):
     ],
     ids=["rounded", "cut", "no backward"],
 )
-def test_gradients_that_do_not_exist_are_named_where_no_attack_needed_one(before, told):
-    assert told in warned(Ending(before), Square(steps=5))["gradient reaches the pixels"]
+def test_gradients_that_do_not_exist_are_named_where_no_attack_needed_one(before, reason):
+    assert reason in warned(Ending(before), Square(steps=5))["gradient reaches the pixels"]
 
 
 def test_what_is_doubted_is_asked_of_few_rows_once_and_not_counted():
@@ -105,7 +105,7 @@ def test_what_is_doubted_is_asked_of_few_rows_once_and_not_counted():
 
 
 @pytest.mark.parametrize(
-    ("attack", "told"),
+    ("attack", "reason"),
     [
         (AutoAttack(steps=1, queries=1), "of 3 classes, and apgd-t is made for 4 or more"),
         (PGD(steps=1, loss="dlr"), None),
@@ -113,17 +113,17 @@ def test_what_is_doubted_is_asked_of_few_rows_once_and_not_counted():
     ],
     ids=str,
 )
-def test_the_record_says_where_a_loss_had_too_few_classes(attack, told):
+def test_the_record_says_where_a_loss_had_too_few_classes(attack, reason):
     checks = evaluate(balanced(), batches(1), THREAT, (attack,)).evaluation.checks
     found = {check.name: check for check in checks}.get("losses for few classes")
-    assert (found and found.measured.split(":")[0]) == told
+    assert (found and found.measured.split(":")[0]) == reason
 
 
 def test_of_two_classes_dlr_is_the_margin_and_the_record_says_so():
     attacks = (FGSM(loss="dlr"), worst_case(PGD(steps=1, loss="dlr"), APGD(steps=1, targets=1)), PGD(steps=1, targets=1))
     checks = evaluate(Linear((2, 6, 6)), [b._replace(y=b.y % 2) for b in batches(1)], THREAT, attacks).evaluation.checks
-    told = next(check for check in checks if check.name == "losses for few classes")
-    assert told.status == "pass"
-    assert told.measured.startswith(
+    found_check = next(check for check in checks if check.name == "losses for few classes")
+    assert found_check.status == "pass"
+    assert found_check.measured.startswith(
         "of 2 classes, and fgsm is made for 3 or more, pgd-1 is made for 3 or more, apgd-t is made for 4 or more:"
     )

@@ -240,7 +240,7 @@ def test_a_claim_made_under_another_radius_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"under another threat model than .*0\.3.*; audit with --threat linf --threat\.eps"
     ):
-        module.run_audit(settings, tmp_path, lambda *told: None)
+        module.run_audit(settings, tmp_path, lambda *report: None)
 
 
 def test_an_audit_warns_where_one_class_is_answered_more_than_twice_as_often_as_it_occurs():

@@ -58,7 +58,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_verdict(make, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"model": Small().eval()}, "whose model was"),
         ({"threat": Linf(eps=0.04)}, "whose plan.threat.eps was 0.05, not 0.04"),
@@ -72,7 +72,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_verdict(make, tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_parts_of_another_evaluation_are_refused(change, told, tmp_path):
+def test_parts_of_another_evaluation_are_refused(change, reason, tmp_path):
     given = {"model": balanced(), "batches": batches(), "threat": THREAT, "attacks": ATTACKS}
 
     def asked(model, batches, craft_on=None, **plan):
@@ -80,7 +80,7 @@ def test_parts_of_another_evaluation_are_refused(change, told, tmp_path):
 
     asked(**given)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=f"holds part of an evaluation .*{told}"):
+    with pytest.raises(ValueError, match=f"holds part of an evaluation .*{reason}"):
         asked(**{**given, **change})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -91,7 +91,7 @@ def test_shards_add_up_to_the_whole(tmp_path):
     halves = [evaluate(model, parts, THREAT, ATTACKS, folder=Shard(tmp_path, k, 2)).evaluation.n for k in range(2)]
     assert halves == [30, 20]
     seen = []
-    merged = evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path, report=lambda *told: seen.append(told))
+    merged = evaluate(model, parts, THREAT, ATTACKS, folder=tmp_path, report=lambda *report: seen.append(report))
     whole = evaluate(model, parts, THREAT, ATTACKS)
     assert torch.equal(merged.x_adv, whole.x_adv)
     assert merged.evaluation.robust_accuracy == whole.evaluation.robust_accuracy

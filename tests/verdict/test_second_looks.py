@@ -214,9 +214,9 @@ def test_a_memory_that_copies_share_is_seen_from_a_process_of_its_own(monkeypatc
 def test_a_name_that_leads_nowhere_is_said(monkeypatch):
     found = asked(Sturdy(), monkeypatch, elsewhere=partial(in_a_process, ("nowhere:network", "", 1), "cpu", ""))
     assert found.verdict == "trustworthy"
-    told = next(check for check in found.checks if check.name == "asked anew")
-    assert told.status == "warn"
-    assert "in a separate process it cannot be run (ValueError: nowhere:network gave no network" in told.measured
+    found_check = next(check for check in found.checks if check.name == "asked anew")
+    assert found_check.status == "warn"
+    assert "in a separate process it cannot be run (ValueError: nowhere:network gave no network" in found_check.measured
 
 
 def test_the_grid_is_measured_and_rounding_keeps_to_it_and_to_the_region():
@@ -246,8 +246,11 @@ def test_a_twin_of_other_classes_is_named_and_counts_as_not_run(monkeypatch):
     monkeypatch.setitem(globals(), "FEW", (*FEW, "transfer from an undefended twin"))
     twin = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
     found = asked(Sturdy(), monkeypatch, twin=twin)
-    told = next(check for check in found.checks if check.name == "transfer from an undefended twin")
-    assert (told.status, told.measured[:51]) == ("could not run", "the undefended reference has 5 classes, the network")
+    found_check = next(check for check in found.checks if check.name == "transfer from an undefended twin")
+    assert (found_check.status, found_check.measured[:51]) == (
+        "could not run",
+        "the undefended reference has 5 classes, the network",
+    )
     assert found.missing == ("transfer from an undefended twin",)
 
 

@@ -234,16 +234,16 @@ class Cheat:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "reason"),
     [
         ("outside", "cheat left linf: 5 of 10 rows of batch 0"),
         ("weights", "changed while it was evaluated"),
         ("shape", "returned images of shape"),
     ],
 )
-def test_a_cheating_attack_is_named(harm, told):
+def test_a_cheating_attack_is_named(harm, reason):
     model = balanced()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=reason):
         evaluate(model, agreeing(model, batches()), THREAT, (Cheat(harm=harm),))
 
 
@@ -283,7 +283,7 @@ def test_the_same_seed_gives_the_same_verdict():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (lambda b: b._replace(x=255 * b.x), r"pixels from 0 to 255; expected \[0, 1\]"),
         (lambda b: b._replace(x=(255 * b.x).to(torch.uint8)), "dtype torch.uint8"),
@@ -297,8 +297,8 @@ def test_the_same_seed_gives_the_same_verdict():
     ],
     ids=["0..255", "uint8", "nan", "labels", "channels", "float", "byte", "column", "empty"],
 )
-def test_images_and_labels_that_cannot_be_are_refused(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_images_and_labels_that_cannot_be_are_refused(change, reason):
+    with pytest.raises(ValueError, match=reason):
         evaluate(balanced(), [change(b) for b in batches()], THREAT, (FGSM(),))
 
 
@@ -537,7 +537,7 @@ def test_coupling_is_looked_for_in_the_largest_batch_and_coupled_rows_need_batch
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reason"),
     [
         ({"craft_on": Linear((2, 6, 6))}, "model crafted on has 2 classes, the model 3"),
         (
@@ -547,8 +547,8 @@ def test_coupling_is_looked_for_in_the_largest_batch_and_coupled_rows_need_batch
     ],
     ids=["classes", "shape"],
 )
-def test_surrogates_that_cannot_be_are_refused(given, told):
-    with pytest.raises(ValueError, match=told):
+def test_surrogates_that_cannot_be_are_refused(given, reason):
+    with pytest.raises(ValueError, match=reason):
         evaluate(**{"model": balanced(), "batches": batches(), "threat": THREAT, "attacks": ()} | given)
 
 
@@ -587,12 +587,12 @@ def test_with_a_class_to_reach_only_that_class_counts():
     assert left(goal="misclassified") == [False, False, False, False]
     assert left(goal="targeted") == [False, True, False, False]  # the class after the label, 1
     assert left(goal="targeted", classes=(2, 2, 1, 1)) == [True, False, False, False]
-    for classes, told in (
+    for classes, reason in (
         ((1, 1), "2 classes to reach for 4 images"),
         ((0, 1, 1, 1), "own label"),
         ((1, 1, 1, 3), "from 0 to 2"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=reason):
             left(goal="targeted", classes=classes)
     with pytest.raises(ValueError, match="say goal='targeted'"):
         left(goal="misclassified", classes=(1, 1, 1, 1))
