@@ -37,8 +37,8 @@ class Fault(NamedTuple):
 FAULTS = [
     # the root
     Fault("dlr divides by the gap to the third logit", "losses.py", "top[:, 0] - top[:, 2])", "top[:, 0] - top[:, 1])", "facts/test_apgd.py facts/test_autoattack.py"),
-    Fault("every batch and restart draws from a stream of its own", "seeding.py", "part in (seed, *names))", "part in (seed, *names[:2]))", "facts/test_sharp.py"),
-    Fault("the lower of joint and single is quoted", "records.py", "single.value < joint.value", "single.value > joint.value", "verdict/test_pair.py verdict/test_beside.py facts/test_report.py"),
+    Fault("every batch and restart draws from a stream of its own", "seeding.py", "part in (seed, *names))", "part in (seed, *names[:2]))", "facts/test_planted_faults.py"),
+    Fault("the lower of joint and single is quoted", "records.py", "single.value < joint.value", "single.value > joint.value", "verdict/test_protocol_and_strongest.py verdict/test_malicious_neighbours.py facts/test_report.py"),
     # utils
     Fault("intervals are of 95%", "utils/intervals.py", "inv_cdf(0.975)", "inv_cdf(0.95)", "facts/test_report.py verdict/test_verdict.py"),
     Fault("a network that writes into its input writes into a copy", "utils/forward.py", "model(x.clone())", "model(x)", "contracts/test_networks.py"),
@@ -53,17 +53,17 @@ FAULTS = [
     # threats
     Fault("random starts fill the whole ball", "threats/lp.py", "uniform_(-1, 1, gen", "uniform_(0, 1, gen", "contracts/test_threats.py"),
     # report
-    Fault("the worst case shown is the headline", "report/tables.py", "_score(e.headline, ", "_score(e.robust_accuracy, ", "facts/test_report.py verdict/test_beside.py"),
+    Fault("the worst case shown is the headline", "report/tables.py", "_score(e.headline, ", "_score(e.robust_accuracy, ", "facts/test_report.py verdict/test_malicious_neighbours.py"),
     # models
     Fault("a weaker attacker sees no gradient of the substitute", "models/abnn.py", "x.detach()).logits", "x).logits", "facts/test_abnn.py"),
     Fault("no large file is fetched from the hub", "models/hub.py", "size is None or size > limit", "size is None", "flow/test_sharing.py"),
     # attacks
     Fault("a pattern for all images is made without test rows", "experiments/patterns.py", "data.train(batch_size=self.batch_size, generator=self.generator)", "data.test(batch_size=self.batch_size)", "facts/test_universal.py"),
     Fault("what a turned patch leaves free stays clean", "attacks/universal.py", "torch.where(free, clean, turned)", "torch.where(free, turned, turned)", "facts/test_universal.py"),
-    Fault("a misclassified image beats a larger loss", "attacks/best_iterate.py", "(fallen & ~fell) | ((fallen == fell) & larger)", "larger", "facts/test_sharp.py"),
+    Fault("a misclassified image beats a larger loss", "attacks/best_iterate.py", "(fallen & ~fell) | ((fallen == fell) & larger)", "larger", "facts/test_planted_faults.py"),
     Fault("images that go backward are counted", "attacks/oracle.py", "self.backwards += len(x)", "self.backwards += 1", "facts/test_pgd.py facts/test_apgd.py"),
-    Fault("APGD has momentum", "attacks/apgd.py", "share = 0.75 if self.step else 1.0", "share = 1.0", "facts/test_sharp.py"),
-    Fault("later restarts begin at random", "attacks/pgd.py", "if self.random_start or restart else", "if self.random_start else", "facts/test_sharp.py"),
+    Fault("APGD has momentum", "attacks/apgd.py", "share = 0.75 if self.step else 1.0", "share = 1.0", "facts/test_planted_faults.py"),
+    Fault("later restarts begin at random", "attacks/pgd.py", "if self.random_start or restart else", "if self.random_start else", "facts/test_planted_faults.py"),
     # training
     Fault("means of processes differ, and that is part of the variance", "norms/synchronized.py", "variances + (means - whole).square()", "variances", "contracts/test_distributed.py"),
     Fault("gradients go through the statistics to the rows of other processes", "utils/processes.py", "        add(grad)\n", "", "contracts/test_distributed.py"),
@@ -71,13 +71,13 @@ FAULTS = [
     Fault("TRADES weighs the divergence", "training/recipes/trades.py", "self.beta * _divergence", "_divergence", "facts/test_recipes_losses.py"),
     Fault("norms are spared weight decay where asked", "training/schedule.py", '"weight_decay": 0.0}', '"weight_decay": schedule.weight_decay}', "facts/test_fit.py facts/test_trainable.py"),
     # evaluation
-    Fault("flips are of untouched images", "evaluation/coupling.py", "flipped |= kept & ", "flipped |= ~kept & ", "facts/test_sharp.py"),
-    Fault("a curve never rises", "evaluation/curves.py", "return one & other", "return other", "facts/test_sharp.py"),
+    Fault("flips are of untouched images", "evaluation/coupling.py", "flipped |= kept & ", "flipped |= ~kept & ", "facts/test_planted_faults.py"),
+    Fault("a curve never rises", "evaluation/curves.py", "return one & other", "return other", "facts/test_planted_faults.py"),
     Fault("resumed batches are of the same images", "evaluation/store.py", 'about["mark"] != mark', "not mark", "verdict/test_resume.py"),
-    Fault("a random network is asked 11 times", "evaluation/predictor.py", "DRAWS = 11", "DRAWS = 1", "verdict/test_verdict.py verdict/test_doubts.py"),
+    Fault("a random network is asked 11 times", "evaluation/predictor.py", "DRAWS = 11", "DRAWS = 1", "verdict/test_verdict.py verdict/test_sanity_checks.py"),
     # auditing
-    Fault("an image is put down to what broke it first", "auditing/checks/ledger.py", "self.first.setdefault(one, called)", "self.first[one] = called", "facts/test_sharp.py"),
-    Fault("what could not be seen supports no claim", "auditing/checks/verdict.py", 'UNSEEN = ("fail", "could not run")', 'UNSEEN = ("fail",)', "facts/test_sharp.py"),
+    Fault("an image is put down to what broke it first", "auditing/checks/ledger.py", "self.first.setdefault(one, called)", "self.first[one] = called", "facts/test_planted_faults.py"),
+    Fault("what could not be seen supports no claim", "auditing/checks/verdict.py", 'UNSEEN = ("fail", "could not run")', 'UNSEEN = ("fail",)', "facts/test_planted_faults.py"),
     # diagnostics
     Fault("curvature is measured at half a radius", "diagnostics/smoothness.py", "self.reach * region.radius", "region.radius", "facts/test_diagnoses_known.py"),
     # experiments

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from normwise.seeding import generator
-from worlds import CLIP, filmed
+from toys import CLIP, filmed
 
 SHAPE, CLASSES = (3, 8, 6), 3  # a picture that is not square
 

@@ -236,7 +236,7 @@ def test_examples_in_docstrings_run():
     from normwise.seeding import generator
     from normwise.threats import L2, Linf
     from normwise.types import Search
-    from worlds import images, labels, trained
+    from toys import images, labels, trained
 
     world = {
         "model": trained(),

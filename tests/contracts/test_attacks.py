@@ -17,7 +17,7 @@ from normwise.seeding import generator
 from normwise.threats import L1, L2, THREATS, Linf
 from normwise.types import Attack, Search
 from normwise.utils.model_state import digest
-from worlds import Linear, Small, across, balanced, fitting, images, labels, quick, scene, seeing, some, takes, trained
+from toys import Linear, Small, across, balanced, fitting, images, labels, quick, scene, seeing, some, takes, trained
 
 
 @pytest.fixture(params=ATTACKS, ids=str)

@@ -20,7 +20,7 @@ from normwise.training.schedule import Schedule
 from normwise.types import Batch
 from normwise.utils.model_state import moved
 from otherdevice import elsewhere
-from worlds import Stripes, fitting, images, labels, some, trained
+from toys import Stripes, fitting, images, labels, some, trained
 
 BATCHES = [Batch(images(8), labels(8), torch.arange(8))]
 FEW = {"steps": 3, "queries": 10, "binary_steps": 2, "repeats": 1, "updates": 3}

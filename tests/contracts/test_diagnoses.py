@@ -15,7 +15,7 @@ from normwise.records import to_json
 from normwise.seeding import generator
 from normwise.threats import L2, Linf, Patch
 from normwise.utils.model_state import digest
-from worlds import CLIP, ChannelsFirst, Linear, Small, batches, filmed, images, some, trained
+from toys import CLIP, ChannelsFirst, Linear, Small, batches, filmed, images, some, trained
 
 PARTS = batches(1, 5)
 FEW = {"steps": 2, "cells": 3}

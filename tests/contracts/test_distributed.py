@@ -23,7 +23,7 @@ from normwise.training.recipes import RECIPES, Adversarial, Standard
 from normwise.training.schedule import Schedule
 from normwise.types import Batch, Proposal
 from pair import together
-from worlds import Stripes, fitting, images, labels, scene, some, trained
+from toys import Stripes, fitting, images, labels, scene, some, trained
 
 OWN = {"nofrost": NoNorm(), "nofrost-star": NoNorm(), "mbn": MBN(), "multibn": MultiBN()}  # recipes that take one norm alone
 TRIED = [("standard", norm) for norm in NORMS]  # every norm with one recipe, every other recipe with one norm

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from normwise.data import find
 from normwise.models import checkpoints
 from normwise.utils.model_state import digest
-from worlds import trained
+from toys import trained
 
 GREY = {"cat": 40, "dog": 120, "owl": 200}  # every picture of a class has its grey, so that labels can be told from pixels
 
@@ -291,7 +291,7 @@ def test_arrays_and_known_files_are_read_or_refused_in_one_line(kind: str, tmp_p
         assert len(x) == len(y) > 1
 
 
-# Weights: (what is saved, under which name, what is said of it). The network is worlds.trained().
+# Weights: (what is saved, under which name, what is said of it). The network is toys.trained().
 STATE = trained(seed=3).state_dict()
 
 

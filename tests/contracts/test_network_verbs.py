@@ -15,7 +15,7 @@ from normwise.data import TensorData
 from normwise.data.array_checks import Arrays
 from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest
-from worlds import some
+from toys import some
 
 pytestmark = (
     pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, what torch.compile looks at, exported copies

@@ -27,7 +27,7 @@ from normwise.seeding import generator
 from normwise.types import Batch, Search
 from normwise.utils.forward import logits_in
 from normwise.utils.model_state import digest, modes_of
-from worlds import some
+from toys import some
 
 pytestmark = (
     pytest.mark.filterwarnings(  # torch's, by rights: of quantized layers, what torch.compile looks at, exported copies
@@ -234,7 +234,7 @@ def test_every_kind_of_network_is_diagnosed(name, unchanged):
 @pytest.mark.parametrize("attack", [name for name in nw.ATTACKS if name not in ("autoattack",)])
 @pytest.mark.parametrize("name", ["float64_far_from_zero", "bfloat16", "float16", "subtracts_in_place", "a_dict"])
 def test_every_attack_answers_on_other_dtypes_forms_and_writers(name, attack, unchanged):
-    from worlds import fitting, quick
+    from toys import fitting, quick
 
     model, batches = world(name)
     unchanged(model, batches)

@@ -11,7 +11,7 @@ from normwise.norms import NORMS, norm_reads
 from normwise.norms.surgery.conversion import convert, recalibrate
 from normwise.types import Norm, Site
 from normwise.utils.model_state import digest
-from worlds import Small, images, labels, some, trained
+from toys import Small, images, labels, some, trained
 
 
 @pytest.fixture(params=NORMS, ids=str)

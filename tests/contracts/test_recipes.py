@@ -22,7 +22,7 @@ from normwise.training.recipes import RECIPES
 from normwise.training.schedule import Schedule
 from normwise.types import Recipe
 from normwise.utils.model_state import digest, frozen
-from worlds import CLIP, Stripes, across, filmed, images, labels, some, trained
+from toys import CLIP, Stripes, across, filmed, images, labels, some, trained
 
 QUICK = Schedule(epochs=2, batch_size=16, lr=0.05, decay="constant")
 

@@ -24,7 +24,7 @@ from normwise.threats import THREATS, Linf
 from normwise.training.recipes import RECIPES
 from normwise.training.schedule import Schedule
 from normwise.types import Batch
-from worlds import images, labels, trained
+from toys import images, labels, trained
 
 REGISTRIES = [ATTACKS, DATA, DIAGNOSES, MODELS, NORMS, RECIPES, THREATS]
 

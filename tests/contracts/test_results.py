@@ -16,7 +16,7 @@ from normwise.records import read_results
 from normwise.report import audit
 from normwise.types import silent
 from normwise.utils.run_folder import CONFIG
-from worlds import some
+from toys import some
 
 RESULTS = Path(__file__).parents[2] / "results"
 BENCHMARKS = (

@@ -11,7 +11,7 @@ from normwise.seeding import generator
 from normwise.threats import L1, L2, THREATS, Linf, Normalized
 from normwise.types import Region, ThreatModel
 from normwise.utils.per_row import over
-from worlds import fitting, images, scene, takes
+from toys import fitting, images, scene, takes
 
 SHAPES = [(5,), (3, 4), (2, 6, 6), (2, 3, 4, 4)]
 

@@ -25,7 +25,7 @@ from normwise.training.loop import fit
 from normwise.training.recipes import AlignedBN
 from normwise.training.schedule import Schedule
 from normwise.utils.model_state import digest
-from worlds import THREAT, Small, Stripes, agreeing, batches, images, labels, some, trained
+from toys import THREAT, Small, Stripes, agreeing, batches, images, labels, some, trained
 
 SCOPES = ("batch", "channel", "sample")
 CASES = [

@@ -12,7 +12,7 @@ from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.training.recipes import Routes
 from normwise.types import Batch, Site
-from worlds import images, labels
+from toys import images, labels
 
 ADAPTERS = MBN(share="statistics", of="layernorm2d")
 

@@ -11,7 +11,7 @@ from normwise.attacks.apgd import _checkpoints
 from normwise.seeding import generator
 from normwise.threats import L1, Linf
 from normwise.types import Search
-from worlds import images, labels, trained
+from toys import images, labels, trained
 
 
 def test_checkpoints_are_the_papers():

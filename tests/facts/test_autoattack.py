@@ -7,7 +7,7 @@ from normwise.attacks import APGD, ATTACKS, FAB, PGD, AutoAttack, Square, worst_
 from normwise.seeding import generator
 from normwise.threats import L1, Linf
 from normwise.types import Search
-from worlds import CLIP, Neighbours, filmed, images, trained
+from toys import CLIP, Neighbours, filmed, images, trained
 
 THREAT = Linf(eps=0.012)
 

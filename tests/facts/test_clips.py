@@ -18,7 +18,7 @@ from normwise.training.recipes import Adversarial, AlignedBN, Standard
 from normwise.training.schedule import Schedule
 from normwise.utils.layout import layout
 from normwise.utils.model_state import digest
-from worlds import filmed, images
+from toys import filmed, images
 
 DATA = MovingDigits(train_limit=64, validation_size=64, test_limit=20)
 ABOUT = {"classes": 4, "mean": DATA.mean, "std": DATA.std}

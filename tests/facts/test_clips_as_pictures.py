@@ -10,7 +10,7 @@ from normwise.diagnostics.run import diagnose
 from normwise.seeding import drawing, generator
 from normwise.threats import L1, L2, Linf
 from normwise.types import Batch, Search
-from worlds import images
+from toys import images
 
 SHAPE = (2, 3, 4, 3)  # a picture has its frames one below the other, and is too narrow to be blurred
 

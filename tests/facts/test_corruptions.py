@@ -20,7 +20,7 @@ from normwise.data.corruptions.rows import strip
 from normwise.data.corruptions.weather import plasma, rime
 from normwise.seeding import generator
 from normwise.types import Batch
-from worlds import images
+from toys import images
 
 RANDOM = {
     "gaussian_noise",

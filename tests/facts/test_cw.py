@@ -9,7 +9,7 @@ from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L2
 from normwise.types import Search
-from worlds import Linear, Watched, decided, images
+from toys import Linear, Watched, decided, images
 
 
 def test_it_is_adam_on_its_objective():

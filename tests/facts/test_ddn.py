@@ -8,7 +8,7 @@ from normwise.losses import cross_entropy
 from normwise.seeding import generator
 from normwise.threats import L2
 from normwise.utils.per_row import l2, over
-from worlds import Linear, Watched, decided, images
+from toys import Linear, Watched, decided, images
 
 
 def test_it_shrinks_its_radius_by_gamma_after_a_misclassified_point_and_grows_it_after_another():

@@ -7,7 +7,7 @@ from normwise.attacks import DeepFool
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.types import Search
-from worlds import Linear, Watched, images, shortest
+from toys import Linear, Watched, images, shortest
 
 
 @pytest.mark.parametrize("threat", [Linf, L2])

@@ -24,7 +24,7 @@ from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.types import Batch
 from normwise.utils.per_row import l1, l2, linf
-from worlds import ChannelsFirst, Linear, Rectified, balanced, batches, images, shortest, trained
+from toys import ChannelsFirst, Linear, Rectified, balanced, batches, images, shortest, trained
 
 EPS = 0.02
 

@@ -12,7 +12,7 @@ import normwise as nw
 from normwise.__main__ import main
 from normwise.models import checkpoints
 from normwise.registry import plain
-from worlds import some
+from toys import some
 
 DATA = ["--data.test_limit", "12", "--rows", "8"]
 

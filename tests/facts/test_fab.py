@@ -13,7 +13,7 @@ from normwise.losses import margin
 from normwise.seeding import generator
 from normwise.threats import L1, L2, Linf
 from normwise.types import Search
-from worlds import Linear, Neighbours, decided, images, labels, trained
+from toys import Linear, Neighbours, decided, images, labels, trained
 
 
 def linear_programme(x, w, gap):

@@ -11,7 +11,7 @@ from normwise.evaluation.acceleration import FAST, faster
 from normwise.training.recipes import Adversarial
 from normwise.utils.fidelity import difference_from
 from normwise.utils.model_state import copied
-from worlds import THREAT, Stripes, agreeing, balanced, batches, images, trained
+from toys import THREAT, Stripes, agreeing, balanced, batches, images, trained
 
 
 class Misled(nn.Module):

@@ -24,7 +24,7 @@ from normwise.training.options import FitOptions
 from normwise.training.recipes import Adversarial, Standard
 from normwise.training.schedule import Schedule
 from normwise.utils.model_state import digest
-from worlds import Stripes, images, labels, trained
+from toys import Stripes, images, labels, trained
 
 DATA = Stripes(validation_size=24)
 FULL = Schedule(epochs=4, batch_size=16, lr=0.05, decay="onecycle", ema=0.9, crop=1, flip=True)

@@ -8,7 +8,7 @@ from normwise.attacks.fmn import shortened
 from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.utils.per_row import l2, over
-from worlds import Linear, Watched, images, shortest
+from toys import Linear, Watched, images, shortest
 
 
 @pytest.mark.parametrize("threat", [Linf, L2])

@@ -11,7 +11,7 @@ from normwise.norms import NORMS, norm_reads, sites
 from normwise.norms.surgery.folding import fold
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.utils.model_state import digest
-from worlds import Activated, Small, images, trained
+from toys import Activated, Small, images, trained
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from normwise.evaluation import forecast
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Batch, Search
-from worlds import decided
+from toys import decided
 
 ATTACKS = [PGD(steps=4, restarts=3), APGD(steps=12, targets=2), FAB(steps=5, targets=2), Square(steps=40)]
 

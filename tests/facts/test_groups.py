@@ -15,7 +15,7 @@ from normwise.evaluation.plan import AttackPlan
 from normwise.evaluation.several import mean_and_union
 from normwise.threats import Linf
 from normwise.utils.intervals import wilson
-from worlds import Neighbours, balanced, batches
+from toys import Neighbours, balanced, batches
 
 
 def test_four_groups_by_hand():

@@ -16,7 +16,7 @@ from normwise.report.improve import write_page
 from normwise.threats import Linf
 from normwise.utils.intervals import above, of_rows
 from records import improved
-from worlds import Stripes, balanced, images
+from toys import Stripes, balanced, images
 
 
 class ByHeart(nn.Module):
@@ -185,7 +185,7 @@ def test_what_limits_a_figure_is_said():
 @pytest.mark.parametrize("way", [way for way in WAYS.values() if way.norm], ids=lambda way: way.name)
 def test_a_network_with_converted_norms_can_be_attacked_before_it_trains(way):
     """What BatchNorm did not track is measured on training images."""
-    model = build(Experiment(data=Stripes(), start="worlds:balanced", norm=way.norm)).eval()
+    model = build(Experiment(data=Stripes(), start="toys:balanced", norm=way.norm)).eval()
     assert model(images(4)).isfinite().all()
 
 

@@ -7,7 +7,7 @@ from normwise.attacks import APGD, PGD, Square
 from normwise.seeding import generator
 from normwise.threats import THREATS, Frame, Patch
 from normwise.types import Search
-from worlds import images, labels, trained
+from toys import images, labels, trained
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 3, 8, 8), (3, 8), (8,)], ids=len)

@@ -11,7 +11,7 @@ from normwise.threats import L2, THREATS, Linf
 from normwise.types import Search
 from normwise.utils.model_state import digest
 from normwise.utils.per_row import l2
-from worlds import Linear, Neighbours, Watched, decided, images, labels, quick, shortest, trained
+from toys import Linear, Neighbours, Watched, decided, images, labels, quick, shortest, trained
 
 SHAPES = [(20,), (4, 5), (2, 4, 4), (2, 3, 3, 3)]
 MINIMAL = [attack for attack in ATTACKS.values() if issubclass(attack, MinimalNorm)]

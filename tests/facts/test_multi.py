@@ -17,7 +17,7 @@ from normwise.threats import L2, SPA, Frame, Linf, MultAV, Patch
 from normwise.threats.scaled import KINDS, scaled
 from normwise.training import recipes
 from normwise.training.recipes import Multi
-from worlds import Watched, images, labels, trained
+from toys import Watched, images, labels, trained
 
 THREAT, X, Y = Linf(eps=0.05), images(8), labels(8)
 ABOUT = {"classes": 4, "mean": (0.5,), "std": (0.25,)}

@@ -10,7 +10,7 @@ from normwise.norms import BNwoT
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Search
-from worlds import Linear, Small, images, labels, trained
+from toys import Linear, Small, images, labels, trained
 
 EVERY = torch.ones(12, dtype=torch.bool)
 

@@ -15,7 +15,7 @@ from normwise.seeding import generator
 from normwise.threats import SPA, Frame, Linf, Patch
 from normwise.threats.multav import MultAV
 from normwise.types import Batch, Proposal, Search
-from worlds import Linear, OverFrames, batches, images, trained
+from toys import Linear, OverFrames, batches, images, trained
 
 ALONE = Search(independent=True)
 

@@ -10,7 +10,7 @@ from normwise.attacks import BIM, FGSM, MIM, PGD
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Search
-from worlds import Linear, Small, images, labels, trained
+from toys import Linear, Small, images, labels, trained
 
 THREAT = Linf(eps=0.02)
 

@@ -8,7 +8,7 @@ from normwise.attacks.pruning import FASTER, LEFT, Progress
 from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Search
-from worlds import decided, some
+from toys import decided, some
 
 
 def test_a_row_is_left_when_five_times_its_pace_would_not_do():

@@ -23,7 +23,7 @@ from normwise.training.recipes.trades import Diverge
 from normwise.training.schedule import Schedule
 from normwise.training.validation import overfitted
 from normwise.utils.model_state import digest
-from worlds import Linear, Stripes, Watched, images, labels, trained
+from toys import Linear, Stripes, Watched, images, labels, trained
 
 THREAT, X, Y = Linf(eps=0.1), images(16), labels(16)
 

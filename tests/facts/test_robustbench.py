@@ -12,7 +12,7 @@ from normwise.evaluation.sanity_checks import crafted_elsewhere
 from normwise.experiments import leaderboard
 from normwise.registry import plain
 from normwise.report import robustbench
-from worlds import THREAT, Neighbours, agreeing, balanced, batches
+from toys import THREAT, Neighbours, agreeing, balanced, batches
 
 KEYS = ["link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps"]
 KEYS += ["clean_acc", "reported", "autoattack_acc", "unreliable"]

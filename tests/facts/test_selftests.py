@@ -10,7 +10,7 @@ from normwise.auditing.planted import planted_images
 from normwise.seeding import generator
 from normwise.threats import L1, L2, Linf
 from normwise.types import Batch
-from worlds import images, trained
+from toys import images, trained
 
 THREAT = Linf(eps=0.05)
 

@@ -32,7 +32,7 @@ from normwise.utils.batches import as_batches
 from normwise.utils.hashing import settings_of
 from normwise.utils.model_state import copied
 from normwise.utils.run_folder import BEGAN, check_folder, keep_settings, same_settings
-from worlds import THREAT, Small, batches, images, labels, trained
+from toys import THREAT, Small, batches, images, labels, trained
 
 
 @pytest.fixture(autouse=True)

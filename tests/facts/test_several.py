@@ -17,7 +17,7 @@ from normwise.records import Check, Several
 from normwise.report import page
 from normwise.threats import Linf, Patch
 from records import result, score
-from worlds import Neighbours, agreeing, balanced, batches, trained
+from toys import Neighbours, agreeing, balanced, batches, trained
 
 FIRST = AttackPlan(Linf(eps=0.02), (FGSM(),), strongest=(APGD(steps=10),))
 SECOND = AttackPlan(Patch(size=1), (PGD(steps=2),), strongest=(PGD(steps=10),))

@@ -21,7 +21,7 @@ from normwise.norms.site import norm_reads
 from normwise.norms.surgery.adaptation import share_of, with_share
 from normwise.types import Batch
 from normwise.utils.model_state import digest
-from worlds import Small, images, trained
+from toys import Small, images, trained
 
 
 def cifar10c(root: Path, rows: int = 4) -> tuple[np.ndarray, np.ndarray]:

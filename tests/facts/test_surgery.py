@@ -33,7 +33,7 @@ from normwise.threats import Linf
 from normwise.training.recipes import Routes
 from normwise.types import Site
 from normwise.utils.model_state import digest
-from worlds import Activated, Small, images, labels, trained
+from toys import Activated, Small, images, labels, trained
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from normwise.norms.surgery.conversion import convert, convert_sync, recalibrate
 from normwise.norms.surgery.folding import fold
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.utils.model_state import copied
-from worlds import CHANNELS, Rectified, beside, images
+from toys import CHANNELS, Rectified, beside, images
 
 
 class Stuck(nn.BatchNorm2d):

@@ -16,7 +16,7 @@ from normwise.training.options import FitOptions
 from normwise.training.recipes import Adversarial, Standard
 from normwise.training.schedule import Schedule
 from normwise.utils.model_state import digest
-from worlds import Stripes, images, trained
+from toys import Stripes, images, trained
 
 # weight decay and momentum move whatever the optimizer holds
 HARSH = Schedule(epochs=1, batch_size=16, lr=0.1, momentum=0.9, weight_decay=0.1, validate_every=0)

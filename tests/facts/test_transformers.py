@@ -22,7 +22,7 @@ from normwise.norms.surgery.conversion import with_known_statistics
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.threats import Linf
 from normwise.types import Batch
-from worlds import ChannelsFirst, some
+from toys import ChannelsFirst, some
 
 TIMM = [line.split() for line in (Path(__file__).parent / "given/timm_vit_convnext.txt").read_text().splitlines()[1:]]
 THEIRS = {

@@ -16,7 +16,7 @@ from normwise.report import card
 from normwise.seeding import generator
 from normwise.threats import Frame, MultAV, Patch
 from normwise.utils.model_state import digest
-from worlds import Linear, Stripes, images, labels, trained
+from toys import Linear, Stripes, images, labels, trained
 
 FLAT = {"shrink": 1.0, "turn": 0.0}
 
@@ -114,9 +114,7 @@ def test_a_pattern_of_another_size_and_no_rows_are_refused():
 
 def test_evaluate_makes_the_pattern_from_training_rows_and_says_so(tmp_path):
     attack = Universal(updates=4, **FLAT)
-    e = Evaluate(
-        model="worlds:trained", data=Stripes(), threat=Frame(width=1), attacks=(attack,), strongest=(), batch_size=20
-    )
+    e = Evaluate(model="toys:trained", data=Stripes(), threat=Frame(width=1), attacks=(attack,), strongest=(), batch_size=20)
     run_evaluation(e, tmp_path)
     record = read_result(tmp_path / "result.json")
     (record_of_attack,) = record.evaluation.attacks

@@ -46,7 +46,7 @@ from normwise.threats import Linf
 from normwise.types import silent
 from normwise.utils.model_state import Identity
 from normwise.utils.run_folder import keep_settings
-from worlds import some
+from toys import some
 
 SMALL = shlex.split(
     "--model.width 4 --data.train_limit 60 --data.test_limit 50 --schedule.epochs 1"

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from normwise.__main__ import main
-from worlds import some
+from toys import some
 
 SMALL = shlex.split(
     "--model.width 4 --data.train_limit 20 --data.test_limit 10 --schedule.epochs 1 --attacks fgsm --strongest []"

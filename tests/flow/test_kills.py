@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pytest
 
 from normwise.__main__ import main
-from worlds import some
+from toys import some
 
 SMALL = "--model.width 4 --data.train_limit 40 --data.test_limit 20 --attacks fgsm --strongest []"
 VERBS = {

@@ -39,7 +39,7 @@ from normwise.registry import digest_text
 from normwise.training.loop import fit
 from normwise.types import Batch, silent
 from normwise.utils.model_state import digest
-from worlds import THREAT, Stripes, balanced, batches, trained
+from toys import THREAT, Stripes, balanced, batches, trained
 
 
 def say(*words: object) -> tuple[int, str, str]:

@@ -35,7 +35,7 @@ from normwise.utils import forward as passes
 from normwise.utils import intervals
 from normwise.utils.model_state import digest
 from records import result
-from worlds import Small, Stripes, agreeing, balanced, batches, some, trained
+from toys import Small, Stripes, agreeing, balanced, batches, some, trained
 
 module, engine = (sys.modules[f"normwise.{name}"] for name in ("auditing.auditor", "evaluation.evaluator"))
 THREAT = Linf(eps=0.2)
@@ -155,7 +155,7 @@ def test_a_sound_network_is_not_accused(name):
     assert found.upper_bound <= naive_accuracy(model)
 
 
-@pytest.mark.slow  # each of them has a guilty network of its own in test_battery
+@pytest.mark.slow  # each of them has a guilty network of its own in test_audit_checks
 def test_costly_checks_see_a_masked_gradient_too():
     found = audit(BROKEN["rounded pixels"](sound()), BATCHES, THREAT, options=QUICKER)
     failed = {check.name for check in found.checks if check.status == "fail"}

@@ -17,7 +17,7 @@ from normwise.seeding import drawing
 from normwise.threats import Linf
 from normwise.types import Batch
 from normwise.utils.model_state import digest
-from worlds import CLIP, filmed, images
+from toys import CLIP, filmed, images
 
 X = images(24, CLIP)
 ASKED = (  # one of each kind: the audit verb of test_network_verbs asks all

@@ -24,7 +24,7 @@ from normwise.threats import Linf
 from normwise.types import Batch
 from normwise.utils import forward as passes
 from records import result
-from worlds import Stripes, trained
+from toys import Stripes, trained
 
 module = sys.modules["normwise.auditing.auditor"]
 BATCHES = Stripes(test_limit=30).test(batch_size=15)

@@ -21,7 +21,7 @@ from normwise.seeding import generator
 from normwise.threats import L2, Linf
 from normwise.types import Batch
 from normwise.utils.forward import until
-from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, crossed
+from toys import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, crossed
 
 ATTACKS = (FGSM(), PGD(steps=4))
 SWITCHED = [Speed(**one) for one in ({"fold": False}, {"channels_last": False}, {"first_layer": False})]

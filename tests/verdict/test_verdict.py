@@ -23,7 +23,7 @@ from normwise.threats import L2, Linf
 from normwise.types import Batch, Proposal
 from normwise.utils import intervals
 from normwise.utils.model_state import digest
-from worlds import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, images, trained
+from toys import THREAT, Linear, Neighbours, Small, agreeing, balanced, batches, images, trained
 
 
 def test_independent_rows_are_judged_row_by_row():

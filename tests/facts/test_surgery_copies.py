@@ -12,7 +12,7 @@ from normwise.norms.surgery.conversion import convert, convert_sync, insert, rec
 from normwise.norms.surgery.folding import fold
 from normwise.norms.surgery.trainable import only, redrawn_scales, shuffled
 from normwise.utils.model_state import copied, digest, set_mode
-from worlds import images, trained
+from toys import images, trained
 
 VERBS = {
     "convert": lambda model: convert(model, BN()),

@@ -12,7 +12,7 @@ from normwise.norms.surgery.adaptation import share_of, with_share
 from normwise.norms.surgery.conversion import convert, convert_sync, recalibrate
 from normwise.norms.surgery.folding import fold
 from normwise.norms.surgery.unmapped import unmapped
-from worlds import CHANNELS, Activated, Rectified, Small, Split, beside, images, settled, trained
+from toys import CHANNELS, Activated, Rectified, Small, Split, beside, images, settled, trained
 
 
 class TwiceActivated(Activated):

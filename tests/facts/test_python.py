@@ -1,4 +1,4 @@
-"""The front door takes what people have: loaders, tensors, names; and gives what they ask for."""
+"""From Python: loaders, tensors and names go in, and what was asked for comes out."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from normwise.data import CORRUPTIONS
 from normwise.utils import batches
 from normwise.utils.batches import as_batches
 from normwise.utils.model_state import refuse_lazy, untouched
-from worlds import THREAT, Stripes, balanced, images, trained
+from toys import THREAT, Stripes, balanced, images, trained
 
 X = images(40)
 MODEL = balanced()

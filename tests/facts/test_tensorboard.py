@@ -14,7 +14,7 @@ from normwise.seeding import drawing
 from normwise.training.state import save_state
 from normwise.training.watching import drift, statistics
 from normwise.utils.model_state import digest
-from worlds import Small
+from toys import Small
 
 DATA = nw.Digits(train_limit=32, validation_size=8, test_limit=4)
 

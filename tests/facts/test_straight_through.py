@@ -9,7 +9,7 @@ from normwise.attacks.bpda import straight_through
 from normwise.evaluation.evaluator import evaluate
 from normwise.threats import Linf
 from normwise.types import Batch
-from worlds import images, trained
+from toys import images, trained
 
 
 class Rounds(nn.Module):

@@ -14,7 +14,7 @@ from normwise.norms.surgery.trainable import only
 from normwise.norms.surgery.unmapped import unmapped
 from normwise.types import Site
 from normwise.utils.model_state import digest
-from worlds import Activated, Small, images, trained
+from toys import Activated, Small, images, trained
 
 
 class FrozenNorm(nn.Module):

@@ -17,7 +17,7 @@ from normwise.norms import BNwoT
 from normwise.norms.surgery.conversion import convert
 from normwise.report import cells, malicious_neighbours, page
 from records import HOSTILE, grid, result
-from worlds import THREAT, Neighbours, Watched, agreeing, balanced, batches
+from toys import THREAT, Neighbours, Watched, agreeing, balanced, batches
 
 FELL = re.compile(r"(\d+) of (\d+) clean images are misclassified .*; image (\d+) of class (\d) is then predicted as (\d)")
 

@@ -1,4 +1,4 @@
-"""Small worlds with known answers."""
+"""Small data sets and networks with known answers."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from normwise.attacks import APGD, PGD
 from normwise.seeding import generator
 from normwise.threats import SPA, THREATS, Flicker, MultAV, Patch, SparseFrames
 from normwise.types import Search
-from worlds import Linear, OverFrames, images, trained
+from toys import Linear, OverFrames, images, trained
 
 CLIP, PICTURE = (2, 3, 6, 6), (2, 6, 6)
 SEEDS, SCALES, RADII = st.integers(0, 10_000), st.sampled_from([0.05, 1, 30]), st.sampled_from([0.0, 0.02, 0.4, 1.0])

@@ -21,7 +21,7 @@ from normwise.models.loading import load
 from normwise.threats import L2, Linf
 from normwise.utils import intervals
 from normwise.utils.model_state import digest
-from worlds import Stripes, some
+from toys import Stripes, some
 
 module = sys.modules["normwise.auditing.auditor"]
 THREAT = Linf(eps=0.1)
@@ -186,7 +186,7 @@ def test_what_is_hardly_better_than_chance_was_never_learned(right, rows, chance
 
 BROUGHT = """
 from normwise.auditing.broken_defenses import Remembers
-from test_second_looks import Fragile
+from test_two_faced import Fragile
 
 class Shared(Remembers):
     def __deepcopy__(self, memo):

@@ -21,7 +21,7 @@ from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.types import Batch
 from normwise.utils.model_state import untouched
-from worlds import Stripes, images, trained
+from toys import Stripes, images, trained
 
 BATCHES = Stripes(test_limit=30).test(batch_size=15)
 WIDE = Linf(eps=0.35)  # a third that is brighter by 0.6 can be made darker than another

@@ -15,7 +15,7 @@ from normwise.seeding import derive, generator
 from normwise.threats import Linf
 from normwise.types import Search
 from normwise.utils import intervals
-from worlds import THREAT, Watched, balanced, batches, images, labels, trained
+from toys import THREAT, Watched, balanced, batches, images, labels, trained
 
 
 def test_every_name_of_a_stream_counts():

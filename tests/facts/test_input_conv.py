@@ -6,7 +6,7 @@ from torch import nn
 
 from normwise.evaluation.acceleration import EAGER, FAST, Speed, faster
 from normwise.evaluation.input_conv import lighter
-from worlds import images
+from toys import images
 
 SHAPES = {  # kernel, stride, padding, size of the image
     "patches": (4, 4, 0, 12),

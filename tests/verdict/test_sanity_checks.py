@@ -1,4 +1,4 @@
-"""What evaluate itself gives reason to doubt: every cheat is named, and nothing else."""
+"""The sanity checks of an evaluation: every cheat is named, and nothing else."""
 
 import dataclasses
 import re
@@ -10,7 +10,7 @@ from normwise.attacks import APGD, FGSM, PGD, AutoAttack, Square, worst_case
 from normwise.evaluation import dead
 from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.sanity_checks import annotate
-from worlds import THREAT, Linear, Neighbours, Small, Watched, balanced, batches
+from toys import THREAT, Linear, Neighbours, Small, Watched, balanced, batches
 
 
 def warned(model, *attacks):

@@ -1,4 +1,4 @@
-"""The pair: what a protocol's attacks leave, and what stronger ones leave of that, out of one evaluation."""
+"""What the attacks of a protocol leave, and what stronger ones leave of that, from one evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from normwise.evaluation.evaluator import evaluate
 from normwise.evaluation.plan import AttackPlan
 from normwise.threats import Linf
 from normwise.types import Batch, Proposal
-from worlds import THREAT, Linear, Neighbours, agreeing, balanced, batches, images
+from toys import THREAT, Linear, Neighbours, agreeing, balanced, batches, images
 
 PROTOCOL = (Square(steps=1), PGD(steps=1, relative_step=0.2, random_start=False))  # weak on purpose
 STRONGER = (PGD(steps=10),)
