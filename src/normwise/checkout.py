@@ -13,8 +13,8 @@ from pathlib import Path
 def commit(folder: Path = Path(__file__).parent) -> str | None:
     """The commit that the code in a folder is of, "-dirty" after it where files were changed since.
 
-    None where it is no checkout's own, or without git. It stays what it was when first asked: asked when a command begins, it
-    is what runs, whatever is committed meanwhile.
+    None where it is no checkout's own, or without git. It stays what it was when first asked: asked when a command begins,
+    it is what runs, whatever is committed meanwhile.
     """
 
     def git(*words: str) -> str:

@@ -29,8 +29,9 @@ RESULTS = "results.json"  # all records of a bench in one file
 class Score:
     """A share of rows, with its 95% interval.
 
-    `n` counts what was drawn independently: rows (Wilson interval), groups where rows come in groups (Wilson interval for as many rows
-    as these are worth), or whole batches where rows are coupled (bootstrap). `rows` is the number of rows behind the share.
+    `n` counts what was drawn independently: rows (Wilson interval), groups where rows come in groups (Wilson interval for as
+    many rows as these are worth), or whole batches where rows are coupled (bootstrap). `rows` is the number of rows behind
+    the share.
     """
 
     value: float
@@ -58,9 +59,9 @@ def lower(joint: Score, single: Score | None) -> Score:
 class Check:
     """A reason to doubt an evaluation, or to trust it. `status` is pass, warn or fail.
 
-    `n` counts the rows that were looked at; None where no row enters, or nobody counted them. `series`, where what was measured
-    is one: what it is `over`, its `values`, and the `scores` `of` something there, with what else was scored there `beside` it, by name.
-    `attacker`: who controls what, where a check has an attacker of its own.
+    `n` counts the rows that were looked at; None where no row enters, or nobody counted them. `series`, where what was
+    measured is one: what it is `over`, its `values`, and the `scores` `of` something there, with what else was scored there
+    `beside` it, by name. `attacker`: who controls what, where a check has an attacker of its own.
     """
 
     name: str
@@ -87,19 +88,18 @@ class Evaluation:
 
     `robust_accuracy` is the worst case over all that searched: per row when rows are independent, per batch when they are
     coupled. Where `strongest` searched on what `attacks` left standing, `protocol_accuracy` is the worst case over the
-    `attacks` alone; None: nothing did, and the robust accuracy is the protocol's. `rebatched_accuracy` and `alone_accuracy` score
-    the worst-case images again in shuffled batches of the same size, and one by one (None where nobody asked, the second also
-    where rows are independent: it was measured that who stands beside a row does not matter). `single`, of coupled rows: what
-    is left where the attacker owns one row among clean neighbours (`batch_attacks.single`; its cost is not counted here); None: rows
-    are independent, or nobody asked.
-    `broken_by` counts, per attack (or part of one), the rows that it was the first to break. `goal`: "misclassified", or
-    "targeted": a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
-    `forwards` and `backwards` count images through the network, attacks and checks together. `norm_reads` and `norms` count its norm
-    layers by what they read and by kind; `norms` is empty where it normalizes nothing, and where nobody counted. `beyond_gradients` counts, per search without gradients, the
-    rows that it broke and no search by gradient did (of coupled rows, by how many fell in the best batch); empty unless both kinds
-    searched. `standing` has one
-    character per image in the order of the batches, 1 where it is robust and 0 where not; empty for coupled images, and beyond 10,000.
-    `speed` is what made the search faster (`Speed`); empty where nobody recorded it.
+    `attacks` alone; None: nothing did, and the robust accuracy is the protocol's. `rebatched_accuracy` and `alone_accuracy`
+    score the worst-case images again in shuffled batches of the same size, and one by one (None where nobody asked, the
+    second also where rows are independent: it was measured that who stands beside a row does not matter). `single`, of
+    coupled rows: what is left where the attacker owns one row among clean neighbours (`batch_attacks.single`; its cost is
+    not counted here); None: rows are independent, or nobody asked. `broken_by` counts, per attack (or part of one), the rows
+    that it was the first to break. `goal`: "misclassified", or "targeted": a row counts as robust where it is classified
+    correctly, and no attack reaches its class to reach. `forwards` and `backwards` count images through the network, attacks
+    and checks together. `norm_reads` and `norms` count its norm layers by what they read and by kind; `norms` is empty where
+    it normalizes nothing, and where nobody counted. `beyond_gradients` counts, per search without gradients, the rows that
+    it broke and no search by gradient did (of coupled rows, by how many fell in the best batch); empty unless both kinds
+    searched. `standing` has one character per image in the order of the batches, 1 where it is robust and 0 where not; empty
+    for coupled images, and beyond 10,000. `speed` is what made the search faster (`Speed`); empty where nobody recorded it.
     """
 
     model: str
@@ -191,7 +191,8 @@ class Substitute:
 class Several:
     """A network under several attackers: its own threat model, and those of `evaluations`, by kind; their mean and union.
 
-    What stands under the protocols alone is None where rows are coupled. `oracle`: of MultiBN, if the route is chosen by who knows the attack.
+    What stands under the protocols alone is None where rows are coupled. `oracle`: of MultiBN, if the route is chosen by who
+    knows the attack.
     """
 
     evaluations: dict[str, Evaluation]

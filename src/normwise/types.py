@@ -36,9 +36,9 @@ class Proposal(NamedTuple):
     """What an attack returns: images and what they cost, never a verdict.
 
     `first_hit` is, per row, the gradient step at which the search first saw the row fall (-1: never, or it did not look).
-    `forwards` and `backwards` count images through the network. `part` is, per row, which of the attack's `parts` found
-    the image (an attack without parts is its own part 0). `fallen`, of an attack with parts: how many rows had fallen in the images
-    kept after each part.
+    `forwards` and `backwards` count images through the network. `part` is, per row, which of the attack's `parts` found the
+    image (an attack without parts is its own part 0). `fallen`, of an attack with parts: how many rows had fallen in the
+    images kept after each part.
     """
 
     x_adv: Images
@@ -148,8 +148,8 @@ class Attack(Protocol):
 class Site(NamedTuple):
     """One place where a network normalizes: what a `Norm` needs to fill it.
 
-    `path` is the module's name inside its network, empty while the network is being built. `axis` is where channels are: 1 in
-    (b, c, ...), -1 in tokens (b, n, c).
+    `path` is the module's name inside its network, empty while the network is being built. `axis` is where channels are: 1
+    in (b, c, ...), -1 in tokens (b, n, c).
     """
 
     channels: int

@@ -31,10 +31,10 @@ class APGD(BaseAttack):
     is halved and the row goes back to its best point if its loss rose in fewer than `rho` of the steps since the last
     checkpoint, or if neither its step nor its best loss changed since then.
 
-    In l1 the first point is normal noise, projected, and a step is shared by the k pixels with the largest gradients, 1/1.5 of
-    those that the row's best point moves: where that number falls below 0.95 of what it was, the row goes back to its best point
-    and on by steps as long as the radius, else its steps become 1.5 times shorter, down to a tenth of it. The first 0.3 of
-    the steps climb in the ball of 3 radii, the next 0.3 in that of 2, from the best point of the one before.
+    In l1 the first point is normal noise, projected, and a step is shared by the k pixels with the largest gradients, 1/1.5
+    of those that the row's best point moves: where that number falls below 0.95 of what it was, the row goes back to its
+    best point and on by steps as long as the radius, else its steps become 1.5 times shorter, down to a tenth of it. The
+    first 0.3 of the steps climb in the ball of 3 radii, the next 0.3 in that of 2, from the best point of the one before.
 
     Options
         steps       gradient evaluations per restart
@@ -47,8 +47,9 @@ class APGD(BaseAttack):
         over        what is drawn: "noise" of the model's own, or "peers": clean images in place of half of the batch
 
     Cost: steps + 1 forwards and backwards per image, restart and target (in l1 steps + 3; times draws, twice that with
-    peers); independent rows stop as soon as they fall. In searches of 100 steps or more, but in l1, they are also left after a
-    quarter and half of the steps where they come down too slowly (`pruning.Progress.hopeless`); not with `Speed(give_up=False)`.
+    peers); independent rows stop as soon as they fall. In searches of 100 steps or more, but in l1, they are also left after
+    a quarter and half of the steps where they come down too slowly (`pruning.Progress.hopeless`); not with
+    `Speed(give_up=False)`.
     Source: Croce and Hein 2020, arXiv:2003.01690, alg. 1 and sec. 3; l1: Croce and Hein 2021, arXiv:2103.01208, with the
     constants of the authors' code. Differs: any region's steepest ascent and projection; coupled rows share one step and
     one decision, taken on the batch's mean loss (in l1 the mean number of pixels).

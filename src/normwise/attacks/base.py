@@ -34,9 +34,9 @@ GENERAL = "pgd", "apgd"  # attacks for every geometry
 class BaseAttack(ABC):
     """An attack is a search inside a region; `search` is all that a new one has to write.
 
-    Calling it runs the search in the mode the model is in (see `utils.model_state.running`), on copies of the model's buffers and
-    with noise inside the model drawn from `generator`: parameters, buffers, `.grad`, modes and the global random state
-    are as before.
+    Calling it runs the search in the mode the model is in (see `utils.model_state.running`), on copies of the model's
+    buffers and with noise inside the model drawn from `generator`: parameters, buffers, `.grad`, modes and the global random
+    state are as before.
     """
 
     name: ClassVar[str]
@@ -83,9 +83,9 @@ class BaseAttack(ABC):
     ) -> Proposal:
         """Search for images in `threat.around(x)` that the model misclassifies, or with the goal "targeted" classifies as y.
 
-        x are images (b, c, ...) with pixels in [0, 1], y labels or classes to reach (b,); see `Search` for what it may count on.
-        An empty batch gives an empty proposal. Raises ValueError for a threat model or a goal that the attack is not defined for, for
-        pixels outside [0, 1], and for images in half precision.
+        x are images (b, c, ...) with pixels in [0, 1], y labels or classes to reach (b,); see `Search` for what it may count
+        on. An empty batch gives an empty proposal. Raises ValueError for a threat model or a goal that the attack is not
+        defined for, for pixels outside [0, 1], and for images in half precision.
         """
         if x.dtype.itemsize < 4:
             raise ValueError(

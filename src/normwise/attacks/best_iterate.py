@@ -16,8 +16,8 @@ class Best:
     coupled rows images are only ever kept as a whole batch: the one with most misclassified victims, then the largest
     mean loss, because a batch put together from several iterates never existed.
 
-    `leaves`: rows that fell need no further search. Without `stops` they do, for one success decides nothing where another model
-    is checked, or where the model draws noise; such a row goes on to a larger loss.
+    `leaves`: rows that fell need no further search. Without `stops` they do, for one success decides nothing where another
+    model is checked, or where the model draws noise; such a row goes on to a larger loss.
     """
 
     def __init__(self, x: Images, victims: Rows, how: Search) -> None:

@@ -33,7 +33,8 @@ class CW(MinimalNorm):
         confidence      the margin that a point must have to count, in logits
         early_abort     a row leaves a constant after a tenth of the steps that lowered its least objective by less than 0.01%
 
-    Cost: at most steps * binary_steps forwards and backwards per image, and one forward; for coupled rows twice the forwards.
+    Cost: at most steps * binary_steps forwards and backwards per image, and one forward; for coupled rows twice the
+    forwards.
     Source: Carlini and Wagner 2017, arXiv:1608.04644, sec. V-B, V-C and VI-A; settings of the authors' code (there, and with
     10 or more constants, the last one tried is the smallest that was successful). Differs: each row aborts on its own least
     objective, coupled rows when all do; 1,000 steps, not 10,000.

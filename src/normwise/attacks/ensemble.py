@@ -98,9 +98,10 @@ class AutoAttack(Ensemble):
         draws       of "rand"
 
     Cost: on independent rows each part sees only what the parts before it left standing; of coupled rows each part sees
-    every batch whole, and the batch with fewest survivors is kept. Parts leave rows that look hopeless before their end, which
-    the published code does not: `Speed(give_up=False)` is as published.
-    Source: Croce and Hein 2020, arXiv:2003.01690, sec. 5; l1: Croce and Hein 2021, arXiv:2103.01208; "rand": the authors' code.
+    every batch whole, and the batch with fewest survivors is kept. Parts leave rows that look hopeless before their end,
+    which the published code does not: `Speed(give_up=False)` is as published.
+    Source: Croce and Hein 2020, arXiv:2003.01690, sec. 5; l1: Croce and Hein 2021, arXiv:2103.01208; "rand": the authors'
+    code.
     """
 
     name: ClassVar[str] = "autoattack"

@@ -31,9 +31,9 @@ class Nearest(NamedTuple):
 class MinimalNorm(BaseAttack):
     """A search for the nearest misclassified point; `approach` is all that a new one has to write.
 
-    As an attack it stops at the radius, if a fall is all that counts: independent rows leave as soon as they have come within it, and of a row that
-    stayed beyond, the nearest point is tried once more after projection onto the region. For coupled rows every point is
-    offered projected, as a whole batch. `distances` knows no radius: it goes on to the end.
+    As an attack it stops at the radius, if a fall is all that counts: independent rows leave as soon as they have come
+    within it, and of a row that stayed beyond, the nearest point is tried once more after projection onto the region. For
+    coupled rows every point is offered projected, as a whole batch. `distances` knows no radius: it goes on to the end.
     """
 
     def distances(
@@ -48,7 +48,8 @@ class MinimalNorm(BaseAttack):
     ) -> Nearest:
         """Find each row's nearest misclassified image in the box, in the geometry of `threat`, whose radius does not count.
 
-        The model is left as it was, as by a call. Distances are per row: of coupled rows each was seen in a batch of its own.
+        The model is left as it was, as by a call. Distances are per row: of coupled rows each was seen in a batch of its
+        own.
         """
         with self._facing(model, x, y, threat, generator, search) as (oracle, region, x, y):
             track = Track(oracle, region, x, y, None)

@@ -33,9 +33,9 @@ class Answer(NamedTuple):
 class Oracle:
     """A model seen by an attack, with the images counted that went forward and backward.
 
-    Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. Losses are reckoned in the
-    logits' own precision; what comes out is of the pixels' dtype, float32 at least. `how` says what the search may count on:
-    independent rows may go through the model in parts, where a batch is too large for memory.
+    Gradients are taken with respect to the pixels alone: no parameter's `.grad` is computed or changed. Losses are reckoned
+    in the logits' own precision; what comes out is of the pixels' dtype, float32 at least. `how` says what the search may
+    count on: independent rows may go through the model in parts, where a batch is too large for memory.
     """
 
     def __init__(self, model: nn.Module, how: Search = WHOLE) -> None:

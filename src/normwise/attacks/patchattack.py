@@ -17,8 +17,9 @@ from .sparse_rs import SparseRS
 class PatchAttack(Ensemble):
     """What a patch or a frame does at worst, with a fixed budget, for images and clips.
 
-    "standard": ROA (every place rated by stickers and by gradient, then APGD with cross-entropy and 3 targets in 10 places, 50 steps each),
-    LOAP (5 patches that move, 100 steps each) and SparseRS (5,000 queries without gradients). Other settings are in its label.
+    "standard": ROA (every place rated by stickers and by gradient, then APGD with cross-entropy and 3 targets in 10 places,
+    50 steps each), LOAP (5 patches that move, 100 steps each) and SparseRS (5,000 queries without gradients). Other settings
+    are in its label.
 
     Options
         version     "standard"
@@ -26,9 +27,10 @@ class PatchAttack(Ensemble):
         repeats     places of ROA; LOAP restarts half as often
         queries     of SparseRS
 
-    Cost: that of its parts. Of independent rows each part sees only what the parts before it left standing; of coupled rows each sees every
-    batch whole, and the batch with fewest survivors is kept.
-    Source: its parts: Wu et al. 2020, arXiv:1909.09552; Rao et al. 2020, arXiv:2005.02313; Croce et al. 2022, arXiv:2006.12834.
+    Cost: that of its parts. Of independent rows each part sees only what the parts before it left standing; of coupled rows
+    each sees every batch whole, and the batch with fewest survivors is kept.
+    Source: its parts: Wu et al. 2020, arXiv:1909.09552; Rao et al. 2020, arXiv:2005.02313; Croce et al. 2022,
+    arXiv:2006.12834.
     Differs: their union.
     """
 

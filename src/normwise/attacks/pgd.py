@@ -161,7 +161,8 @@ class MIM(BIM):
 class MultiTargeted(PGD):
     """PGD for each of the most likely wrong classes in turn, on the difference of two logits.
 
-    Source: Gowal et al. 2019, arXiv:1910.09338, sec. 3. Differs: targets in the order of their logits; otherwise as in `pgd`.
+    Source: Gowal et al. 2019, arXiv:1910.09338, sec. 3. Differs: targets in the order of their logits; otherwise as in
+    `pgd`.
     """
 
     name: ClassVar[str] = "multitargeted"

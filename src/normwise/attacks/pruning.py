@@ -30,8 +30,8 @@ class Progress:
     def hopeless(self, step: int, steps: int, gap: PerRow) -> Rows | None:
         """If this is a step to look back from: the rows not worth going on with.
 
-        Their gap, the margin missing at best so far, would stay open even if every doubling of steps closed 5 times what the last
-        one did; and more than a fifth of their first gap is left.
+        Their gap, the margin missing at best so far, would stay open even if every doubling of steps closed 5 times what the
+        last one did; and more than a fifth of their first gap is left.
         """
         half = self.at_half_time(step, gap)
         if half is None:

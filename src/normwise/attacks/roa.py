@@ -28,9 +28,10 @@ class ROA(BaseAttack):
         by a grey and by a white sticker:   the cross-entropy of the image with the sticker at this place
         by gradient:                        the sum of (grad_x cross-entropy)^2 over this place, at the clean image
 
-    Places are one pixel apart, and the last one counts. Pictures of up to 32 x 32 pixels are asked about each place; of larger ones, and of
-    clips, the `tested` places with the largest gradients alone. The places come in turn: the best of each of the three lists, then the second
-    best. Each repeat takes the next place, and starts at random. A frame has one place, and nothing is rated.
+    Places are one pixel apart, and the last one counts. Pictures of up to 32 x 32 pixels are asked about each place; of
+    larger ones, and of clips, the `tested` places with the largest gradients alone. The places come in turn: the best of
+    each of the three lists, then the second best. Each repeat takes the next place, and starts at random. A frame has one
+    place, and nothing is rated.
 
     Options
         steps       of APGD, per search
@@ -38,10 +39,10 @@ class ROA(BaseAttack):
         targets     classes that the targeted search tries: the likeliest wrong ones; 0: no targeted search
         tested      places of a large picture or a clip that are asked about
 
-    Cost: one forward and backward and two forwards per place asked about, then (1 + targets) * (steps + 1) forwards and backwards per repeat;
-    independent rows stop as soon as they fall.
-    Source: Wu et al. 2020, arXiv:1909.09552, sec. 4. Differs: APGD in place of PGD; white stickers; repeats search other places too; the
-    authors' code leaves out the last place of each row and column.
+    Cost: one forward and backward and two forwards per place asked about, then (1 + targets) * (steps + 1) forwards and
+    backwards per repeat; independent rows stop as soon as they fall.
+    Source: Wu et al. 2020, arXiv:1909.09552, sec. 4. Differs: APGD in place of PGD; white stickers; repeats search other
+    places too; the authors' code leaves out the last place of each row and column.
     """
 
     name: ClassVar[str] = "roa"

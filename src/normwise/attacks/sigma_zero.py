@@ -34,8 +34,8 @@ class SigmaZero(BaseAttack):
         sigma       how near to 0 a change counts as none
 
     Cost: steps forwards and backwards per image, and as many forwards more; independent rows stop as soon as they fall.
-    Source: Cina et al. 2025, arXiv:2402.01879, alg. 1. Differs: a pixel is all its channels; it looks for what falls within a budget of
-    pixels, in place of the least number.
+    Source: Cina et al. 2025, arXiv:2402.01879, alg. 1. Differs: a pixel is all its channels; it looks for what falls within
+    a budget of pixels, in place of the least number.
     """
 
     name: ClassVar[str] = "sigma_zero"

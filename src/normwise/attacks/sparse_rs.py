@@ -25,8 +25,8 @@ class SparseRS(RandomSearch):
         patch:  three times in four a square inside the patch takes another colour, else the patch moves; both ever smaller
         frame:  a square that lies on the border takes another colour; in the first half of the queries of 3 pixels a side or more, then of one
 
-    A patch and a frame begin with a random colour in each pixel; at last one channel of one pixel changes at a time. A colour is the least or the
-    largest value that each channel may have. In a clip a square changes in all frames.
+    A patch and a frame begin with a random colour in each pixel; at last one channel of one pixel changes at a time. A
+    colour is the least or the largest value that each channel may have. In a clip a square changes in all frames.
 
     Options
         steps       queries per restart
@@ -34,9 +34,9 @@ class SparseRS(RandomSearch):
         loss        what is raised: "margin" or "ce"
 
     Cost: at most steps + 1 forwards per image and restart, no backwards; independent rows stop as soon as they fall.
-    Source: Croce et al. 2022, arXiv:2006.12834, alg. 1 and sec. 3-5 (L0-RS, Patch-RS, Frame-RS), with the
-    schedules of the authors' code. Differs: each row draws for itself; coupled rows spend every second query on the batch in which each row keeps its change
-    if its own loss rose, and move to that batch only if it is better as a whole.
+    Source: Croce et al. 2022, arXiv:2006.12834, alg. 1 and sec. 3-5 (L0-RS, Patch-RS, Frame-RS), with the schedules of the
+    authors' code. Differs: each row draws for itself; coupled rows spend every second query on the batch in which each row
+    keeps its change if its own loss rose, and move to that batch only if it is better as a whole.
     """
 
     name: ClassVar[str] = "sparse_rs"

@@ -40,17 +40,17 @@ class Square(RandomSearch):
         restarts    independent searches
         loss        what is raised: "margin" or "ce"
 
-    Cost: at most steps + 2 forwards per image and restart, no backwards. Independent rows stop as soon as they fall. In
-    linf they are not asked about a patch that changes nothing, nor (with up to 4 channels) twice about the same patch
-    while they have not moved: the answer is known, and up to a third of the forwards is saved. In searches of 1,000 queries or more
-    they are also left after an eighth, a quarter and half of them where they come down too slowly (`pruning.Progress.hopeless`); not
-    with `Speed(give_up=False)`.
-    Source: Andriushchenko et al. 2020, arXiv:1912.00049, alg. 1-3; l1: Croce and Hein 2021, arXiv:2103.01208.
-    Sides in l2 and l1 are odd and at least 3, as in the authors' code. Differs: the outermost places of a patch are drawn half as often as the others (the authors' code never draws the
-    last one; drawn as often as the others they cost strength on digits); where a square does not fit, an oblong covers the
-    same share; in linf an independent row whose patch of 9 or more pixels would be of no use draws it once more; coupled
-    rows spend every second query on the batch in which each row keeps its new patch if its own loss rose, and move to that
-    batch only if it is better as a whole.
+    Cost: at most steps + 2 forwards per image and restart, no backwards. Independent rows stop as soon as they fall. In linf
+    they are not asked about a patch that changes nothing, nor (with up to 4 channels) twice about the same patch while they
+    have not moved: the answer is known, and up to a third of the forwards is saved. In searches of 1,000 queries or more
+    they are also left after an eighth, a quarter and half of them where they come down too slowly
+    (`pruning.Progress.hopeless`); not with `Speed(give_up=False)`.
+    Source: Andriushchenko et al. 2020, arXiv:1912.00049, alg. 1-3; l1: Croce and Hein 2021, arXiv:2103.01208. Sides in l2
+    and l1 are odd and at least 3, as in the authors' code. Differs: the outermost places of a patch are drawn half as often
+    as the others (the authors' code never draws the last one; drawn as often as the others they cost strength on digits);
+    where a square does not fit, an oblong covers the same share; in linf an independent row whose patch of 9 or more pixels
+    would be of no use draws it once more; coupled rows spend every second query on the batch in which each row keeps its new
+    patch if its own loss rose, and move to that batch only if it is better as a whole.
 
     >>> x_adv = Square(steps=50)(model, x, y, Linf(eps=8 / 255), generator=generator, search=Search(independent=True)).x_adv
     """

@@ -32,13 +32,13 @@ class Universal(BaseAttack):
         g       <- 0.9 g + grad / |grad|_1,   grad = sum over rows of grad loss(x with the pattern, y), at the pattern's pixels
         pattern <- clip(pattern + size sign(g), 0, 1),   size = first_step * (1 - update / updates)
 
-    `fit` makes the pattern from training rows, one batch per update, and returns the attack that puts it on any image without a
-    look at it. The verbs that evaluate do so with the training rows of their data. Without `fit` the pattern is made from the very batch that is
-    attacked: an attacker who has to take one pattern, but has seen the images.
+    `fit` makes the pattern from training rows, one batch per update, and returns the attack that puts it on any image
+    without a look at it. The verbs that evaluate do so with the training rows of their data. Without `fit` the pattern is
+    made from the very batch that is attacked: an attacker who has to take one pattern, but has seen the images.
 
-    A patch lies at the place that its region draws, is shrunk to a random share of its side, and is turned by a random angle; what of
-    it leaves the square is cut off, and the square's pixels that it leaves free stay clean. That is drawn anew for every image, in training and
-    after it. A frame lies still, and so does a segment of a signal.
+    A patch lies at the place that its region draws, is shrunk to a random share of its side, and is turned by a random
+    angle; what of it leaves the square is cut off, and the square's pixels that it leaves free stay clean. That is drawn
+    anew for every image, in training and after it. A frame lies still, and so does a segment of a signal.
 
     Options
         updates     of the pattern; each looks at one batch
@@ -50,8 +50,9 @@ class Universal(BaseAttack):
         made_from   what `fit` made the pattern from, in words
 
     Cost: of `fit` one forward and backward per row of each update, which no evaluation counts; then none.
-    Source: Brown et al. 2017, arXiv:1712.09665, sec. 2 (expectation over place, scale and rotation); frames: Zajac et al. 2019,
-    arXiv:1812.04599. Differs: steps along the sign, with momentum (Dong et al. 2018, arXiv:1710.06081); any wrong class counts.
+    Source: Brown et al. 2017, arXiv:1712.09665, sec. 2 (expectation over place, scale and rotation); frames: Zajac et al.
+    2019, arXiv:1812.04599. Differs: steps along the sign, with momentum (Dong et al. 2018, arXiv:1710.06081); any wrong
+    class counts.
     """
 
     name: ClassVar[str] = "universal"
@@ -98,8 +99,9 @@ class Universal(BaseAttack):
     ) -> Universal:
         """Make the pattern from batches (images, labels, ...), and return the attack that has it.
 
-        `batches` is a DataLoader or a list, which is gone through again until there were enough updates; `called` says in the record what rows
-        these are. The model is left as it was. Raises ValueError for no batches, and for a threat model that is no patch or frame.
+        `batches` is a DataLoader or a list, which is gone through again until there were enough updates; `called` says in
+        the record what rows these are. The model is left as it was. Raises ValueError for no batches, and for a threat model
+        that is no patch or frame.
         """
         fitting, seen, where = _Fitting(self, generator), 0, device_of(model)
         while (left := self.updates - fitting.update) > 0:

@@ -2,8 +2,9 @@
 
 Each function takes a network and returns a new one that answers (nearly) as it does on clean images. Those of `BROKEN` let
 attacks fail, or have no robustness of one image. Those of `TWO_FACED` take a fragile network and a sturdy one, and behave
-differently for attackers. None of them is a defence. Those of `BENIGN_CONTROLS` are similar, and as robust as what they are given.
-Source of the kinds: Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Tramer et al. 2020, arXiv:2002.08347.
+differently for attackers. None of them is a defence. Those of `BENIGN_CONTROLS` are similar, and as robust as what they are
+given. Source of the kinds: Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Tramer et al. 2020,
+arXiv:2002.08347.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Defaults of a command before its options are read: those of presets, and the settings of run folders.
 
-Each function gets the operands, and the choices and texts that were given. It returns the defaults for this command, and what
-the operands set (`parser.parse` lays the first below and the second above the settings of a file).
+Each function gets the operands, and the choices and texts that were given. It returns the defaults for this command, and
+what the operands set (`parser.parse` lays the first below and the second above the settings of a file).
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def for_train(operands: Sequence[str], given: Mapping[str, Any]) -> Layers:
 def _settings(operands: Sequence[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """All that is known of a model: the defaults of its data, and over them the settings of its training. And its name.
 
-    A function has no folder of its own: its weights may have one. The folder may come from anybody: settings that a training does not
-    have, such as another network to attack, are left out.
+    A function has no folder of its own: its weights may have one. The folder may come from anybody: settings that a training
+    does not have, such as another network to attack, are left out.
     """
     model = operands[0] if operands else str(given.get("model", ""))
     weights = str(given.get("weights") or "")

@@ -47,9 +47,9 @@ def parse(
     """Read a command line into the settings class `kind`; returns it, the operands (the words without dashes) and `--out`.
 
     Settings come from five places; later ones win: the defaults of the class, the defaults for this command, the file of
-    `--config`, the operands, the options. `base` returns the defaults for this command and what the operands set. It gets the
-    operands, and the choices and texts that the file and the options give, so that one setting can decide the defaults of
-    others. Every option takes one value, and none may be empty. Raises ValueError, one line, for bad input.
+    `--config`, the operands, the options. `base` returns the defaults for this command and what the operands set. It gets
+    the operands, and the choices and texts that the file and the options give, so that one setting can decide the defaults
+    of others. Every option takes one value, and none may be empty. Raises ValueError, one line, for bad input.
     """
     operands, options = split(words, verb)
     if "" in operands:

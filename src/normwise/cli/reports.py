@@ -42,9 +42,9 @@ class Reports:
 def report(settings: Reports, out: Path) -> tuple[list[Path], list[Result]]:
     """Draw every record of the runs; returns the pages, and the results among the records. Results share one page, and so do audits.
 
-    Each other record has its own page: in `out`, or, if there are several of a kind, in folders there, named like their runs.
-    Raises ValueError for a folder without records, a damaged record, and an `out` that another run filled (the page of a run may
-    be drawn into its own folder).
+    Each other record has its own page: in `out`, or, if there are several of a kind, in folders there, named like their
+    runs. Raises ValueError for a folder without records, a damaged record, and an `out` that another run filled (the page of
+    a run may be drawn into its own folder).
     """
     folders = [path.parent if path.name in _FILES else path for path in map(Path, settings.runs)]
     itself = folders == [out]

@@ -33,7 +33,8 @@ def need(met: object, asked: str, got: object, advice: str) -> None:
 def check_arrays(arrays: Arrays, source: str) -> Arrays:
     """Return the arrays with uint8 or float32 pixels and int64 labels; `source` is what messages call them.
 
-    Raises ValueError for an empty test or validation split, a wrong rank, type or range of pixels, NaN, and labels outside the classes.
+    Raises ValueError for an empty test or validation split, a wrong rank, type or range of pixels, NaN, and labels outside
+    the classes.
     """
     train_x, train_y, test_x, test_y, names, val_x, val_y = arrays
     test_x, test_y = _check_split(f"{source}: test", test_x, test_y, len(names))

@@ -1,7 +1,7 @@
 """Decoded images or clips as bytes on disk: `clips.u8`, mapped into memory, and `clips.json`, which says what they are.
 
-The two files are a data set by themselves: a folder that holds clips can be the `root` of `VideoFolder`. Images are in `images.u8`
-and `images.json`.
+The two files are a data set by themselves: a folder that holds clips can be the `root` of `VideoFolder`. Images are in
+`images.u8` and `images.json`.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def keep(
 ) -> None:
     """Write what is decoded of a listing, file after file: `decode(file)` is (c, h, w) or (c, t, h, w), of this `shape`.
 
-    One process does so at a time; others wait, and then find it there. A file for which `decode` raises ValueError ends this, or is
-    left out and named in the listing if `skip` is set. Raises ValueError too for a folder that cannot be written, or that has too
-    little room.
+    One process does so at a time; others wait, and then find it there. A file for which `decode` raises ValueError ends
+    this, or is left out and named in the listing if `skip` is set. Raises ValueError too for a folder that cannot be
+    written, or that has too little room.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ from .tensors import TensorData
 class Digits(TensorData):
     """1,797 grey images of handwritten digits, 8 x 8, grey levels 0..16 (given as v / 16): 1,297 to train, 500 to test.
 
-    The test images were chosen once, every class in its share, and are stored in a shuffled order. Options as in `TensorData`.
+    The test images were chosen once, every class in its share, and are stored in a shuffled order. Options as in
+    `TensorData`.
     Source: E. Alpaydin and C. Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
     CC BY 4.0; the images and their order are those of scikit-learn's `load_digits`, that is of UCI's test file.
 

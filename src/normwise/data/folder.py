@@ -27,13 +27,14 @@ PIXELS = 2**26  # of an image, at most
 class ImageFolder(TensorData):
     """Images in root/train/CLASS and root/test/CLASS (or root/val/CLASS); or in root/CLASS, with test images cut from them.
 
-    With all three, those of val are validation images; without, `validation_size` takes some from another split. Splits may be written training, testing, valid and validation too, in any case. Hidden folders and folders of programs
+    With all three, those of val are validation images; without, `validation_size` takes some from another split. Splits may
+    be written training, testing, valid and validation too, in any case. Hidden folders and folders of programs
     (`__pycache__`, `__MACOSX`) are ignored, and so are files beside the class folders; a class without images is refused.
     Reads png, jpg, jpeg, bmp, webp and ppm of 8 bits, at any depth below CLASS, links followed; classes in the order of
-    their names, which are those of the training split. A class may be without a folder in the test split.
-    The cut is always the same, whatever `split_seed`, so that no run tests on images that another trained on.
-    The test images come in a fixed shuffled order, because sorted by class they would make batches of one class; `ids` are
-    indexes into the sorted file names.
+    their names, which are those of the training split. A class may be without a folder in the test split. The cut is always
+    the same, whatever `split_seed`, so that no run tests on images that another trained on. The test images come in a fixed
+    shuffled order, because sorted by class they would make batches of one class; `ids` are indexes into the sorted file
+    names.
 
     Options (others as in `TensorData`)
         root            the folder

@@ -95,7 +95,8 @@ def _has_classes(folder: Path, names: tuple[str, ...]) -> bool:
 def labelled(folder: Path, names: tuple[str, ...], kind: Kind, missing: bool = False) -> list[Labelled]:
     """List the files of the classes, class by class, in the order of their names.
 
-    Raises ValueError for a class without files (of the test split its folder may be `missing`), and for files that are not read.
+    Raises ValueError for a class without files (of the test split its folder may be `missing`), and for files that are not
+    read.
     """
     files: list[Labelled] = []
     for label, name in enumerate(names):

@@ -21,10 +21,11 @@ STRIDES = (1, 3, 5, 7)  # places per frame: odd numbers visit each of the 8 plac
 class MovingDigits(TensorData):
     """1,797 clips of 8 frames, 16 x 16, grey: an embedded digit that goes around, 2 or 6 pixels per frame, right or left.
 
-    The class is the motion: slow right, fast right, fast left, slow left. Each clip shows its digit once at each of 8 places, so
-    that the frames of a clip tell nothing of its class but by their order: a network that averages over frames is at chance.
-    Reversed in time, a clip is one of the class with the opposite direction. Every digit is in one clip: 1,297 to train, 500 to test,
-    as in `Digits`; motion, first place and distance from the edge are drawn once, from a fixed seed. Source: the digits of `Digits`.
+    The class is the motion: slow right, fast right, fast left, slow left. Each clip shows its digit once at each of 8
+    places, so that the frames of a clip tell nothing of its class but by their order: a network that averages over frames is
+    at chance. Reversed in time, a clip is one of the class with the opposite direction. Every digit is in one clip: 1,297 to
+    train, 500 to test, as in `Digits`; motion, first place and distance from the edge are drawn once, from a fixed seed.
+    Source: the digits of `Digits`.
 
     Options, beside those of `TensorData`
         axis        "horizontal"; "vertical" is other data, where digits move down or up: a substitute may be trained on it

@@ -31,14 +31,14 @@ class Drift(Diagnosis):
         divergence = KL(p | p0) + KL(p0 | p) = ((s^2 + d^2) / s0^2 + (s0^2 + d^2) / s^2) / 2 - 1,   d = m - m0
         Wasserstein-2 = sqrt(d^2 + (s - s0)^2) / s0
 
-    m and s^2 are a batch's mean and variance per channel (what the median norm takes for them, at its sites), m0 and s0^2 the
-    reference; p and p0 are the Gaussians that have them. Figures are means over channels, then over batches. Inputs: clean,
-    after so many steps of PGD from the clean image, noise (the last step's changes of pixels, shuffled and with random
-    signs, so that every lp norm is equal up to the box), and a natural corruption, where inputs are images of 4 pixels a side
-    or more: its line is called by kind and severity, "fog 3".
-    `reference` says what m0 and s0^2 are: "running", "running mean, clean variance" where a layer tracks another spread, or
-    "clean" (the same batch before the attack) where it tracks nothing; there log range ratio compares the batch's range
-    with the running one of layers that track a range.
+    m and s^2 are a batch's mean and variance per channel (what the median norm takes for them, at its sites), m0 and s0^2
+    the reference; p and p0 are the Gaussians that have them. Figures are means over channels, then over batches. Inputs:
+    clean, after so many steps of PGD from the clean image, noise (the last step's changes of pixels, shuffled and with
+    random signs, so that every lp norm is equal up to the box), and a natural corruption, where inputs are images of 4
+    pixels a side or more: its line is called by kind and severity, "fog 3". `reference` says what m0 and s0^2 are:
+    "running", "running mean, clean variance" where a layer tracks another spread, or "clean" (the same batch before the
+    attack) where it tracks nothing; there log range ratio compares the batch's range with the running one of layers that
+    track a range.
 
     Options
         steps       numbers of PGD steps

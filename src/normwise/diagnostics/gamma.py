@@ -23,9 +23,9 @@ ROUNDING = 1e-6
 class Gamma(Diagnosis):
     """Sizes of each norm layer's scales, and which of its outputs vary over clean images.
 
-    `dead` and `tiny` are the shares of channels whose |gamma| is below a share of the layer's largest; `constant` is the share of
-    channels with one output for all rows and positions, up to rounding; `off` of those whose output is never above 0: a ReLU
-    behind them passes nothing. A layer without a scale has the last two alone.
+    `dead` and `tiny` are the shares of channels whose |gamma| is below a share of the layer's largest; `constant` is the
+    share of channels with one output for all rows and positions, up to rounding; `off` of those whose output is never above
+    0: a ReLU behind them passes nothing. A layer without a scale has the last two alone.
 
     Options
         dead    below this share of the layer's largest |gamma| a scale is dead

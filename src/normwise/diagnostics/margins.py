@@ -22,9 +22,9 @@ from .taps import ask
 class Margins(Diagnosis):
     """Quantiles of the distance to the nearest misclassified image that FMN finds, over images classified correctly.
 
-    In the threat's own geometry (linf, l2 or l1); its radius does not count. Distances are upper bounds. A quantile is missing
-    where so many rows have no misclassified image that FMN could find. Of coupled rows each was seen in its batch, the others
-    moving too.
+    In the threat's own geometry (linf, l2 or l1); its radius does not count. Distances are upper bounds. A quantile is
+    missing where so many rows have no misclassified image that FMN could find. Of coupled rows each was seen in its batch,
+    the others moving too.
 
     Options
         steps       gradient evaluations per image

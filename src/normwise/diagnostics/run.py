@@ -130,10 +130,10 @@ def diagnose(
 ) -> list[NetworkDiagnosis]:
     """Make every diagnosis of every network, all with the same images and the same draws.
 
-    `models` are networks by the names they get in the record; a network alone is called by its class.
-    A diagnosis that cannot be made says why in its table's note, and the others go on. The networks are left as they were.
-    Raises ValueError for no batches, for a network, images in [0, 1] and labels that do not go together, and for a lazy layer that
-    has seen no batch.
+    `models` are networks by the names they get in the record; a network alone is called by its class. A diagnosis that
+    cannot be made says why in its table's note, and the others go on. The networks are left as they were. Raises ValueError
+    for no batches, for a network, images in [0, 1] and labels that do not go together, and for a lazy layer that has seen no
+    batch.
     """
     batches = as_batches(batches)
     if isinstance(models, nn.Module):

@@ -37,8 +37,8 @@ class Saturation(Diagnosis):
         saturated = share of units whose slope is below `flat`
         passes = |slope * g| / |g|,   g the gradient of the margins behind f, norms over all units and images
 
-    `passes` is 1 for a linear layer; near 0 little of the gradient reaches what is before the layer, and an attack sees little.
-    It does not exist where no gradient arrives. A network without such layers has no table.
+    `passes` is 1 for a linear layer; near 0 little of the gradient reaches what is before the layer, and an attack sees
+    little. It does not exist where no gradient arrives. A network without such layers has no table.
 
     Options
         steps   PGD steps

@@ -32,7 +32,8 @@ class Slices(Diagnosis):
         cells   points per side; odd, so that the image itself is one
         reach   largest |a| and |b|, in radii
 
-    Source: slices in the direction of the attack and a random one are common, e.g. Qin et al. 2019, arXiv:1907.02610, fig. 1.
+    Source: slices in the direction of the attack and a random one are common, e.g. Qin et al. 2019, arXiv:1907.02610, fig.
+    1.
     """
 
     name: ClassVar[str] = "slices"

@@ -152,8 +152,8 @@ class _Scaled(nn.Module):
 class _Filled(nn.Module):
     """Fills batches up to 1, 2, 3, 4, 6, 8, 12, 16, ... rows, so that what is compiled for a size is used again.
 
-    torch counts what it compiled for all networks of a process together and stops at 8, which one network uses up (five sizes,
-    with and without gradient): those after it would run eagerly, so that the limit is another one here.
+    torch counts what it compiled for all networks of a process together and stops at 8, which one network uses up (five
+    sizes, with and without gradient): those after it would run eagerly, so that the limit is another one here.
     """
 
     LIMIT = 256

@@ -47,9 +47,9 @@ def keep_rows(verdict: Verdict, path: Path) -> Path:
 def pictures(x: Tensor, x_adv: Tensor) -> dict[str, str]:
     """Draw one image (c, h, w) of pixels in [0, 1], its adversarial one and their difference, for a page that needs no files.
 
-    PNG data URIs `clean_png`, `adversarial_png`, `difference_png`, a pixel a pixel. The difference is at full contrast, grey where
-    nothing changed. Of a clip (c, t, h, w) up to 8 frames, evenly chosen, are drawn side by side; `clean_apng` and so on are the same
-    frames as an animation without end. Of other than 1 or 3 channels their mean is drawn.
+    PNG data URIs `clean_png`, `adversarial_png`, `difference_png`, a pixel a pixel. The difference is at full contrast, grey
+    where nothing changed. Of a clip (c, t, h, w) up to 8 frames, evenly chosen, are drawn side by side; `clean_apng` and so
+    on are the same frames as an animation without end. Of other than 1 or 3 channels their mean is drawn.
     """
     names = ("clean", "adversarial", "difference")
     if x.ndim != 4:

@@ -23,10 +23,10 @@ NEAR = 0.1  # share of its clean margin below which a row is searched again in t
 class RowOutcomes(NamedTuple):
     """What became of the rows of one batch, on the CPU; the images are the worst case found.
 
-    Of an independent row that nothing broke that is the image with the largest margin.
-    `broken_by` is the index of the first attack that reached its goal (-1: none did, -2: the row was misclassified untouched);
-    `part` tells which of that attack's parts, `step` at which of its gradient steps or queries. `margin` is positive
-    where the goal is reached, `distance` how far the image is from the clean one, both as checked.
+    Of an independent row that nothing broke that is the image with the largest margin. `broken_by` is the index of the first
+    attack that reached its goal (-1: none did, -2: the row was misclassified untouched); `part` tells which of that attack's
+    parts, `step` at which of its gradient steps or queries. `margin` is positive where the goal is reached, `distance` how
+    far the image is from the clean one, both as checked.
     """
 
     ids: Tensor
@@ -75,9 +75,9 @@ class Candidate(NamedTuple):
 def attack_batch(prepared: Prepared, batch: Batch, index: int) -> tuple[RowOutcomes, dict[str, int], dict[str, int]]:
     """Let each attack of the plan try, and check its images; returns the worst case, how many rows survive each attack, and `Outcome.beyond`.
 
-    Of independent rows the strongest attacks see those alone that all others left correct (unless `speed` drops none); of coupled
-    rows every batch whole, and one more candidate is checked as it is: each row's most damaging image of all batches. How many
-    rows survive is counted for the protocol's attacks together, and for all.
+    Of independent rows the strongest attacks see those alone that all others left correct (unless `speed` drops none); of
+    coupled rows every batch whole, and one more candidate is checked as it is: each row's most damaging image of all
+    batches. How many rows survive is counted for the protocol's attacks together, and for all.
     """
     predictor, plan, coupled = prepared.predictor, prepared.plan, prepared.coupling.coupled
     check_images(batch, predictor.classes)
@@ -127,7 +127,8 @@ def attack_batch(prepared: Prepared, batch: Batch, index: int) -> tuple[RowOutco
 def _mixed(predictor: Predictor, attacks: Sequence[Attack], tried: Sequence[Candidate], aim: Labels) -> Candidate:
     """A batch of coupled rows put together of each row's most damaging image (`tried` begins with the untouched batch).
 
-    Whether the rows are misclassified side by side is for the network to say. A row that is so untouched is put down to the first attack.
+    Whether the rows are misclassified side by side is for the network to say. A row that is so untouched is put down to the
+    first attack.
     """
     best = torch.stack([one.margins for one in tried]).argmax(0)
     rows, source = torch.arange(len(best), device=best.device), (best - 1).clamp_min(0)
@@ -154,10 +155,11 @@ def _craft(
 ) -> tuple[Proposal, Tensor, Tensor]:
     """Let one attack propose images (for the rows `only`, where rows are independent); returns them, answers and margins.
 
-    A row stops where it reaches the goal, unless `speed` drops none. If the network itself does not agree (by rounding, or because another
-    model was searched, or by the model's noise), or if after a search in lower precision its margin is above `close`, it is
-    searched again on the last of the networks, and to the end where that is not the network itself, or draws noise. A batch of
-    coupled rows that a copy was searched for and answers otherwise than the network itself is searched again, and the better batch kept.
+    A row stops where it reaches the goal, unless `speed` drops none. If the network itself does not agree (by rounding, or
+    because another model was searched, or by the model's noise), or if after a search in lower precision its margin is above
+    `close`, it is searched again on the last of the networks, and to the end where that is not the network itself, or draws
+    noise. A batch of coupled rows that a copy was searched for and answers otherwise than the network itself is searched
+    again, and the better batch kept.
     """
     predictor, attacked, drop = prepared.predictor, prepared.attacked, prepared.plan.speed.drop
     aim = prepared.aims[index].to(batch.y)

@@ -77,8 +77,9 @@ def single(
     """The attacker owns one row of a batch and leaves its neighbours clean; each of the first `victims` rows in turn.
 
     White-box through the statistics of the whole batch. A row counts as standing if the model, asked about the batch with
-    the attacker's image in place, still gives its label; one that the measured `coupling` says has noise of its own is asked 11 times. `craft_on` is
-    searched instead. Where what the search finds need not mislead the model itself, there is no early stopping.
+    the attacker's image in place, still gives its label; one that the measured `coupling` says has noise of its own is asked
+    11 times. `craft_on` is searched instead. Where what the search finds need not mislead the model itself, there is no
+    early stopping.
     """
     predictor, clean, standing, tried = Predictor(model, plan.seed), 0, 0, 0
     if coupling:

@@ -14,8 +14,9 @@ from .naming import named_parts
 def beyond_gradients(attacks: Sequence[Attack], found: Sequence[Proposal], fell: Tensor, coupled: bool) -> dict[str, int]:
     """How many rows of a batch each search without gradients broke that none by gradient did; nothing unless both kinds search.
 
-    `found` is what each attack proposed, `fell` (attacks, b) whom it broke. An attack made of parts is looked at part by part. Of coupled
-    rows whole batches are compared: how many more rows fell in its best batch than in the best one by gradient.
+    `found` is what each attack proposed, `fell` (attacks, b) whom it broke. An attack made of parts is looked at part by
+    part. Of coupled rows whole batches are compared: how many more rows fell in its best batch than in the best one by
+    gradient.
     """
     searches = [[(name, bool(getattr(part, "black_box", False))) for name, part in parts] for parts in named_parts(attacks)]
     kinds = {blind for parts in searches for _, blind in parts}

@@ -77,7 +77,8 @@ def measure_coupling(model: nn.Module, batches: Rows, *, seed: int = 0) -> Coupl
     nothing matters, and three passes are enough. Else one thing is changed at a time, and only the pass that looks for
     randomness sees other draws.
 
-    `batches` are images, or rows as `evaluate` takes them; shorter ones are left out. Raises ValueError for no batch, or logits that are not (rows, classes).
+    `batches` are images, or rows as `evaluate` takes them; shorter ones are left out. Raises ValueError for no batch, or
+    logits that are not (rows, classes).
     """
     batches = [x.to(device_of(model)) for x in images_of(batches)]
     batches = [x for x in batches if len(x) == max(map(len, batches))]

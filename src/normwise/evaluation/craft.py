@@ -27,9 +27,10 @@ def attack(
     """Search for images in `threat.around(x)` that the model misclassifies; returns them, on the model's device.
 
     x are images (b, c, ...) with pixels in [0, 1], y their labels (b,). `by` is the attack (None: PGD-20). Or `threat` is an
-    `AttackPlan` with one attack or several, the strongest among them, with a seed, and with a class to reach, if one is wanted. Whether rows are coupled is measured first;
-    coupled rows are attacked as one batch. The model is left as it was. Whether an image is misclassified is for the model to say, or
-    for `evaluate`, which checks. Raises ValueError as `evaluate` does.
+    `AttackPlan` with one attack or several, the strongest among them, with a seed, and with a class to reach, if one is
+    wanted. Whether rows are coupled is measured first; coupled rows are attacked as one batch. The model is left as it was.
+    Whether an image is misclassified is for the model to say, or for `evaluate`, which checks. Raises ValueError as
+    `evaluate` does.
     """
     plan = planned(threat, by or (None if isinstance(threat, AttackPlan) else PGD()))
     if seed is not None and isinstance(threat, AttackPlan):

@@ -23,8 +23,8 @@ Over = Literal["eps", "steps"]
 class Survivors(NamedTuple):
     """Who stays correct at each of several radii (or numbers of steps).
 
-    `batches` are those that count (a short last batch of coupled rows does not); `clean` and each of `correct` hold one answer
-    per row of these, in their order.
+    `batches` are those that count (a short last batch of coupled rows does not); `clean` and each of `correct` hold one
+    answer per row of these, in their order.
     """
 
     batches: Sequence[Batch]
@@ -44,10 +44,10 @@ def survivors(
 ) -> Survivors:
     """Who stays correct under each of the plans, the weakest first: an image that is allowed in one is allowed in those after it.
 
-    So independent rows that are misclassified under a plan count so under every later one, and are not attacked again. Of coupled
-    rows a batch keeps whichever of its attacked batches left fewest correct, and is not attacked again once none is left. `earlier`
-    is what other attacks left under plans of the same threat models: the worst case is over both. `report` gets the number of
-    the plan and the share that is left. Raises ValueError for no plans, and as `evaluate` does.
+    So independent rows that are misclassified under a plan count so under every later one, and are not attacked again. Of
+    coupled rows a batch keeps whichever of its attacked batches left fewest correct, and is not attacked again once none is
+    left. `earlier` is what other attacks left under plans of the same threat models: the worst case is over both. `report`
+    gets the number of the plan and the share that is left. Raises ValueError for no plans, and as `evaluate` does.
     """
     if not plans:
         raise ValueError("a curve needs at least one value; got none")
@@ -102,9 +102,9 @@ def curve(
 ) -> Curve:
     """Robust accuracy at each of the values of `over`: "eps" of the threat model (pixels), or "steps" of the attacks, without `strongest`.
 
-    What broke at a value counts as broken at every larger one (see `survivors`), so that the curve is exactly monotone. `craft_on` as
-    in `evaluate`; images are not scored again in other batches. Raises ValueError for no values, for a threat model or attacks
-    without what is varied, and as `evaluate` does.
+    What broke at a value counts as broken at every larger one (see `survivors`), so that the curve is exactly monotone.
+    `craft_on` as in `evaluate`; images are not scored again in other batches. Raises ValueError for no values, for a threat
+    model or attacks without what is varied, and as `evaluate` does.
     """
     given = sorted(set(values))
 

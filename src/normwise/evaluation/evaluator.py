@@ -49,36 +49,37 @@ def evaluate(
 ) -> Verdict:
     """Evaluate a model under one threat model, on the device it is on.
 
-    `batches` are batches, a DataLoader, pairs (images, labels), or two tensors (see `as_batches`). `threat` is a threat model, and
-    `attacks` are one or several; without any, they are what the command line takes: FGSM and PGD, and APGD as the strongest. Or
-    `threat` is an `AttackPlan`: it holds both, and every other setting.
+    `batches` are batches, a DataLoader, pairs (images, labels), or two tensors (see `as_batches`). `threat` is a threat
+    model, and `attacks` are one or several; without any, they are what the command line takes: FGSM and PGD, and APGD as the
+    strongest. Or `threat` is an `AttackPlan`: it holds both, and every other setting.
 
-    First it is measured whether rows are coupled. Independent rows: an attack sees only rows that are classified
-    correctly, the worst case is taken row by row, intervals are Wilson's. Coupled rows: batches stay whole, the worst case
-    of a batch is the one candidate (an attack's batch, the untouched one, or each row's most damaging image of these, side
-    by side) with fewest survivors, intervals are a bootstrap over batches, and a last short batch is left out. Every image is
-    checked to lie inside the threat model, and every success is checked on the model itself, in the batch reported. A model with
+    First it is measured whether rows are coupled. Independent rows: an attack sees only rows that are classified correctly,
+    the worst case is taken row by row, intervals are Wilson's. Coupled rows: batches stay whole, the worst case of a batch
+    is the one candidate (an attack's batch, the untouched one, or each row's most damaging image of these, side by side)
+    with fewest survivors, intervals are a bootstrap over batches, and a last short batch is left out. Every image is checked
+    to lie inside the threat model, and every success is checked on the model itself, in the batch reported. A model with
     noise of its own is asked 11 times, and its most frequent answer counts. The images are then scored once more in other
     batches, and coupled rows alone.
 
-    Each of the `attacks` sees all rows that are right, whatever those before it broke, for each has a figure of its own. Where
-    rows shall leave from attack to attack, give them as one: `worst_case(...)`. The record says how many rows survive the
-    `attacks`, a protocol, and how many survive the plan's strongest too.
+    Each of the `attacks` sees all rows that are right, whatever those before it broke, for each has a figure of its own.
+    Where rows shall leave from attack to attack, give them as one: `worst_case(...)`. The record says how many rows survive
+    the `attacks`, a protocol, and how many survive the plan's strongest too.
 
-    With the goal "targeted" a row counts as robust where it is classified correctly, and no attack reaches its class to reach.
+    With the goal "targeted" a row counts as robust where it is classified correctly, and no attack reaches its class to
+    reach.
 
-    `craft_on` names another model to attack (a surrogate); answers are always those of `model`. A row that reaches the goal for the
-    surrogate alone, or by a lucky draw of a model's noise, is attacked once more, and then to the end of the search. So is one
-    that did so for a faster copy alone, and one that a search in lower precision left with less than a tenth of its clean margin.
-    A model in sequence (`AttackPlan.stateful`) is copied; the copy keeps what each batch's worst case did to it, and is attacked
-    and checked as it then is; rows are scored again by what it ends as.
+    `craft_on` names another model to attack (a surrogate); answers are always those of `model`. A row that reaches the goal
+    for the surrogate alone, or by a lucky draw of a model's noise, is attacked once more, and then to the end of the search.
+    So is one that did so for a faster copy alone, and one that a search in lower precision left with less than a tenth of
+    its clean margin. A model in sequence (`AttackPlan.stateful`) is copied; the copy keeps what each batch's worst case did
+    to it, and is attacked and checked as it then is; rows are scored again by what it ends as.
 
     With `folder` every finished batch is written there, images included, instead of being held: memory does not grow with
-    the number of rows, and a killed evaluation is resumed from there, to the same verdict. A `Shard` of a folder takes some of
-    the batches: n calls, on any machines with one folder, and then one with the folder itself, share the work.
+    the number of rows, and a killed evaluation is resumed from there, to the same verdict. A `Shard` of a folder takes some
+    of the batches: n calls, on any machines with one folder, and then one with the folder itself, share the work.
 
-    The record's `checks` are reasons to doubt it: coupled rows, outputs that are probabilities, gradients that do not reach the
-    pixels. They cost a few passes over 64 rows of the first batch, which are not counted.
+    The record's `checks` are reasons to doubt it: coupled rows, outputs that are probabilities, gradients that do not reach
+    the pixels. They cost a few passes over 64 rows of the first batch, which are not counted.
 
     Raises ValueError for images, labels or logits that cannot be (wrong shape, dtype, range, NaN), for no batches, for
     batches of coupled rows of several sizes (a shorter last one is left out), for an attack that cannot work in the threat

@@ -35,9 +35,9 @@ def effective_rows(shares: Sequence[NDArray[np.float64]], groups: Groups) -> flo
 
         n* = n (z / t)^2 / max(1, V n / (p (1 - p))),   V = G / (G - 1) sum_g (k_g - p m_g)^2 / n^2
 
-    p is the mean, k_g the sum and m_g the number of values of group g, G the number of groups, z and t the 97.5% quantiles of the normal
-    law and of Student's with G - 1 degrees of freedom. A figure of 0 or 1 does not tell how alike rows of a group are. Where all are so,
-    rows count as if groups always fell or stood whole: (sum_g m_g)^2 / sum_g m_g^2.
+    p is the mean, k_g the sum and m_g the number of values of group g, G the number of groups, z and t the 97.5% quantiles
+    of the normal law and of Student's with G - 1 degrees of freedom. A figure of 0 or 1 does not tell how alike rows of a
+    group are. Where all are so, rows count as if groups always fell or stood whole: (sum_g m_g)^2 / sum_g m_g^2.
     Source: Korn and Graubard 1998, Survey Methodology 24(2); the last: Kish 1965.
     """
     sizes = np.bincount(groups)

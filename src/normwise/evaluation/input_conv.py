@@ -16,8 +16,8 @@ def lighter(model: nn.Module) -> nn.Module:
     """Give, in this model, strided convolutions that read images a faster way back; returns the model.
 
     They answer as before. On the way back every sub-pixel of a stride's cell is a channel of one dense convolution, and the
-    channels are shuffled into place: no time goes into zeros between strides, nor into filling few channels up to a register.
-    Weights must not change afterwards.
+    channels are shuffled into place: no time goes into zeros between strides, nor into filling few channels up to a
+    register. Weights must not change afterwards.
     Source: Shi et al. 2016, arXiv:1609.05158, sec. 3.2 (what a strided transposed convolution is the same as).
     """
     for layer in model.modules():

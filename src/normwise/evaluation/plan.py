@@ -33,7 +33,8 @@ class AttackPlan:
     goal        "misclassified": any wrong class; "targeted": the class to reach
     classes     the class to reach of each image, in the order of the batches; empty: the one after the label
 
-    Raises ValueError for what is not a list of attacks, a word that is none of these, and classes without the goal "targeted".
+    Raises ValueError for what is not a list of attacks, a word that is none of these, and classes without the goal
+    "targeted".
     """
 
     threat: ThreatModel

@@ -22,7 +22,8 @@ CRAFTED = "model crafted on"
 class Prepared(NamedTuple):
     """The network whose answers count, those that are searched, what is known of the model, which batches count, and what attacks are after.
 
-    `attacked`: the network to search on first, and the last for rows on which the network itself does not agree (see `batch`).
+    `attacked`: the network to search on first, and the last for rows on which the network itself does not agree (see
+    `batch`).
     """
 
     predictor: Predictor

@@ -41,9 +41,9 @@ def annotate(
 
     `batch` is one of the batches it was made on, `rows` what became of all.
 
-    Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than
-    they seem to. `difference`: why a faster copy was not searched. `refused`: why the images could not be scored in other batches. Costs one pass forward and backward over 64 rows at most, and five forward.
-    `evaluate` has done this.
+    Each check says what it measured and why it matters. Its status is "pass", or "warn": the figures may mean less than they
+    seem to. `difference`: why a faster copy was not searched. `refused`: why the images could not be scored in other
+    batches. Costs one pass forward and backward over 64 rows at most, and five forward. `evaluate` has done this.
     """
     if evaluation.checks:
         return evaluation
@@ -268,7 +268,8 @@ def in_groups(rows: int, groups: int) -> Check:
 def beside_malicious(model: nn.Module, batches: Sequence[Batch], seed: int = 0) -> Check:
     """Do rows that nobody touched change their class when the other half of their batch is malicious?
 
-    On up to four batches; the victims are the half of each whose answers are least certain. Source: as `batch_attacks.peers`.
+    On up to four batches; the victims are the half of each whose answers are least certain. Source: as
+    `batch_attacks.peers`.
     """
     try:
         least_certain = [_least_certain_first(model, batch, seed) for batch in batches[:4]]

@@ -18,10 +18,10 @@ from .verdict import Verdict
 def mean_and_union(verdicts: Mapping[str, Verdict]) -> Several:
     """The mean and the union of evaluations of one network on the same batches, the first of them the network's own.
 
-    Independent rows: a row counts in the union only if it stands under all. Coupled rows: the attacker has one batch and chooses one of the
-    attackers for it, so of each batch the one with fewest survivors counts. Where one image among clean neighbours stands less often, that figure
-    counts, as it does for each attacker. The mean's interval is that of one evaluation of so many rows:
-    wider than need be. The union under the protocols alone is known of independent rows.
+    Independent rows: a row counts in the union only if it stands under all. Coupled rows: the attacker has one batch and
+    chooses one of the attackers for it, so of each batch the one with fewest survivors counts. Where one image among clean
+    neighbours stands less often, that figure counts, as it does for each attacker. The mean's interval is that of one
+    evaluation of so many rows: wider than need be. The union under the protocols alone is known of independent rows.
     """
     each = list(verdicts.values())
     first, coupled = each[0], any(one.evaluation.coupled for one in each)

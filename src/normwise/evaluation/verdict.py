@@ -21,8 +21,9 @@ from .naming import labels
 class Verdict:
     """The record, and the outcome of each image.
 
-    `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it (see `RowOutcomes`), without images. Images are read batch by
-    batch with `images()`; `x` and `x_adv` read them all. `groups`: the rows' groups as numbers, where `by_group` was given some.
+    `attacks` are all that searched, the strongest last. `rows` holds, per row, the ids, labels, answers and what broke it
+    (see `RowOutcomes`), without images. Images are read batch by batch with `images()`; `x` and `x_adv` read them all.
+    `groups`: the rows' groups as numbers, where `by_group` was given some.
     """
 
     evaluation: Evaluation
@@ -44,9 +45,9 @@ class Verdict:
     def by_group(self, of: Sequence[Hashable]) -> Verdict:
         """The same with intervals for rows that come in groups, such as clips of one patient: `of` names each row's, in the order of the batches.
 
-        Shares get Wilson's interval for as many independent rows as these count in the least favourable of three: clean, under the
-        protocol, and in the worst case (see `groups.effective_rows`). Coupled rows keep their intervals over batches, with a check
-        that warns. Raises ValueError where there is not one group for each row.
+        Shares get Wilson's interval for as many independent rows as these count in the least favourable of three: clean,
+        under the protocol, and in the worst case (see `groups.effective_rows`). Coupled rows keep their intervals over
+        batches, with a check that warns. Raises ValueError where there is not one group for each row.
         """
         numbers = groups.numbered(of, self.evaluation.n)
         if (count := int(numbers.max()) + 1) == self.evaluation.n:

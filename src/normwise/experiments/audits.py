@@ -73,8 +73,8 @@ def cells(settings: Audits) -> Mapping[str, Audit]:
 def run_audits(settings: Audits, folder: Path, report: Report) -> Finished:
     """Audit every network that is not yet audited, in `folder/cells/NAME`; one that fails is named, and the others continue.
 
-    A stopped call goes on where it was. Who starts the same in the same folder meanwhile shares the work. Raises ValueError for a
-    network that cannot be loaded, an engine that is not installed, and a folder that another run filled.
+    A stopped call goes on where it was. Who starts the same in the same folder meanwhile shares the work. Raises ValueError
+    for a network that cannot be loaded, an engine that is not installed, and a folder that another run filled.
     """
     check_folder(settings, folder)
     settings.backend.check()

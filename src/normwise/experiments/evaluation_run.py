@@ -116,8 +116,8 @@ class Evaluate:
 def run_evaluation(e: Evaluate, folder: Path, report: Report = silent) -> tuple[Result, Verdict]:
     """Evaluate, and write `config.yaml` and `result.json`; finished batches are kept in `parts` until `clear` is called.
 
-    Raises ValueError as `evaluate` does, for a folder that holds a run of other settings, and when the budget is over: a figure of
-    unfinished searches would depend on the clock.
+    Raises ValueError as `evaluate` does, for a folder that holds a run of other settings, and when the budget is over: a
+    figure of unfinished searches would depend on the clock.
     """
     try:
         with until(time.monotonic() + 60 * e.budget if e.budget else math.inf):

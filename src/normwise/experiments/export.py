@@ -59,8 +59,8 @@ class Export:
 def run_export(settings: Export, file: Path, report: Report = silent) -> dict[str, Any]:
     """Write the program, and a record of the comparison beside it; returns the record. The batch size of the program is free.
 
-    `file` gets the suffix of the format if it has none. Raises ValueError for a network whose images are coupled or whose answers
-    are random or change it, for one that cannot be written in this format, and for a program that answers otherwise.
+    `file` gets the suffix of the format if it has none. Raises ValueError for a network whose images are coupled or whose
+    answers are random or change it, for one that cannot be written in this format, and for a program that answers otherwise.
     """
     suffix = SUFFIXES[settings.format]
     if file.suffix not in ("", suffix):

@@ -187,8 +187,8 @@ def _experiment(method: Mapping[str, Any], shared: Experiment) -> Experiment:
 def run_bench(bench: Bench, folder: Path, report: Report) -> Finished:
     """Run every cell that has no result yet; a cell that fails is named, and the others continue.
 
-    Cells are written to `folder/cells/NAME`; a stopped bench resumes where it was, also in the middle of a cell. Who starts the same
-    bench in the same folder meanwhile shares the work.
+    Cells are written to `folder/cells/NAME`; a stopped bench resumes where it was, also in the middle of a cell. Who starts
+    the same bench in the same folder meanwhile shares the work.
     """
     check_folder(bench, folder)
     bench.backend.check()

@@ -60,9 +60,9 @@ class Failed(ValueError):
 def launch(jobs: Sequence[Job], workers: Workers, folder: Path, say: Say) -> Iterator[tuple[str, Exception | None]]:
     """Do jobs, those first that come first; yields the name of each as it ends, and its error if it failed.
 
-    What is made already is yielded at once. Whoever is in the same folder at the same time shares the work. When the time is over
-    no more jobs begin, and those that are left are not yielded. Whoever stops it stops the workers too.
-    Raises ValueError where workers keep dying, or an extra is not installed.
+    What is made already is yielded at once. Whoever is in the same folder at the same time shares the work. When the time is
+    over no more jobs begin, and those that are left are not yielded. Whoever stops it stops the workers too. Raises
+    ValueError where workers keep dying, or an extra is not installed.
     """
     claims = Claims(folder / LOCKS, workers.backend.across)
     for job in jobs:

@@ -21,9 +21,9 @@ GAVE_UP = (
 def entry(evaluation: Evaluation, **about: Any) -> Entry:
     """The entry of an evaluation that ran AutoAttack-standard; `about` gives name, link, authors, architecture and so on.
 
-    Rows that are coupled, noise in the model, and images made on another network make it unreliable, and the footnote says so. It also
-    says where searches may have given up, which those of AutoAttack as published do not. Raises ValueError for an
-    evaluation without AutoAttack-standard, and for geometries that the leaderboard does not have.
+    Rows that are coupled, noise in the model, and images made on another network make it unreliable, and the footnote says
+    so. It also says where searches may have given up, which those of AutoAttack as published do not. Raises ValueError for
+    an evaluation without AutoAttack-standard, and for geometries that the leaderboard does not have.
     """
     score, kind = evaluation.per_attack.get(PARTS), evaluation.threat.get("name")
     if score is None:

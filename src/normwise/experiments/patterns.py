@@ -38,7 +38,8 @@ class _Epochs:
 def with_patterns(e: Any, model: nn.Module, report: Report = silent, folder: Path | None = None) -> Any:
     """The settings, with a pattern for each universal attack that has none, made for this network from the training rows of `e.data`.
 
-    With `folder` they are kept there, and read again by a run that resumes. Raises ValueError as `Universal.fit` does, and for data without training rows.
+    With `folder` they are kept there, and read again by a run that resumes. Raises ValueError as `Universal.fit` does, and
+    for data without training rows.
     """
     wanted = [one for one in (*e.attacks, *e.strongest) if isinstance(one, Universal) and not one.pattern]
     if not wanted:

@@ -58,8 +58,8 @@ class Pull:
 def push(settings: Push) -> str:
     """Upload weights, card, settings, result, audit and a README, all without what is private; returns the address.
 
-    Raises ValueError for a folder that holds no finished run, a network that a function makes (nobody who pulls it could build
-    it), figures or an audit of other weights, and a repository that cannot be written.
+    Raises ValueError for a folder that holds no finished run, a network that a function makes (nobody who pulls it could
+    build it), figures or an audit of other weights, and a repository that cannot be written.
     """
     run = Path(settings.run)
     if missing := [file for file in (*hub.NEEDED, CONFIG, RESULT) if not (run / file).is_file()]:

@@ -28,8 +28,8 @@ def counted(e: E) -> E:
 def joined(e: E, work: Callable[[E], object]) -> Iterator[E]:
     """Let `e.devices` processes train together; gives the settings of this one, whose device is its own.
 
-    Where torchrun has started them, this one joins the others. Else the others are started here, do `work` (a function of a module)
-    with the settings, and end with this one. Raises what another raised.
+    Where torchrun has started them, this one joins the others. Else the others are started here, do `work` (a function of a
+    module) with the settings, and end with this one. Raises what another raised.
     """
     if current_rank().size > 1:
         with _group(e, current_rank()) as own:

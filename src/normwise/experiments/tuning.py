@@ -73,8 +73,8 @@ class Search:
 def search(rates: Sequence[float], attempt: Callable[[float], Try], file: Path, tuning: Tuning) -> Search:
     """Try every rate, and more beyond the edge while the best one lies there.
 
-    Finished tries are kept in `file`, so that a search that was stopped goes on after the last of them. A list of one rate is
-    no choice: with `most` 0 its edge is not held against it.
+    Finished tries are kept in `file`, so that a search that was stopped goes on after the last of them. A list of one rate
+    is no choice: with `most` 0 its edge is not held against it.
     """
     done = {one.rate: one for one in _kept(file)}
     wanted, beyond = sorted(rates), 0

@@ -32,9 +32,9 @@ def with_validation(data: Data) -> Data:
 def unseen(data: Data, model: nn.Module, threat: ThreatModel, batch_size: int) -> tuple[Data, dict[str, Any]]:
     """The data, with validation images that the network has not learned; and what a record says of them.
 
-    If the network is better on validation images than on test images, by more than chance, it has learned them. Where they were
-    taken from training images, half of the test images, 1,000 at most, become validation images instead: no other images are new
-    to it. Test images are then fewer, and none of them chooses. Validation images of the data set's own stay.
+    If the network is better on validation images than on test images, by more than chance, it has learned them. Where they
+    were taken from training images, half of the test images, 1,000 at most, become validation images instead: no other
+    images are new to it. Test images are then fewer, and none of them chooses. Validation images of the data set's own stay.
     """
     seen, new = (
         evaluate(model, first_rows(rows(batch_size=batch_size), ROWS), threat, ()).evaluation.clean_accuracy

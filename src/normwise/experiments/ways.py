@@ -90,8 +90,8 @@ def _unsure(audited: Mapping[str, Any]) -> str:
 def against(before: Mapping[str, Any], one: Mapping[str, Any], lose: float, ways: int) -> str:
     """Why a way that was tried is not chosen, whatever the others reach, by its figures on validation images; empty: it may be.
 
-    A network that gives almost all images one class is none to choose, and any other is better. What counts as chance is corrected
-    for the number of `ways` that were tried.
+    A network that gives almost all images one class is none to choose, and any other is better. What counts as chance is
+    corrected for the number of `ways` that were tried.
     """
     if one.get("dead") or before.get("dead"):
         return "it gives almost all images one class" if one.get("dead") else ""

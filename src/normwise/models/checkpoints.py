@@ -75,9 +75,9 @@ class Weights(NamedTuple):
 def weights(path: Path) -> Weights:
     """Read a state dict: safetensors, or .pt/.pth/.th that holds tensors, numbers and text only (no code is ever run).
 
-    A dict around it is opened (`state_dict`, `model`, `net`, `ema`, ..., or the only entry that holds tensors), numbers beside
-    the tensors are left out, and the notes say so.
-    Raises ValueError for a file that is missing, truncated or foreign, and for a pickle that wants to run code.
+    A dict around it is opened (`state_dict`, `model`, `net`, `ema`, ..., or the only entry that holds tensors), numbers
+    beside the tensors are left out, and the notes say so. Raises ValueError for a file that is missing, truncated or
+    foreign, and for a pickle that wants to run code.
     """
     if not path.is_file():
         raise ValueError(f"no weights file {path}; give an existing .safetensors, .pt, .pth or .th file")
@@ -227,8 +227,8 @@ def load_into(model: nn.Module, found: Weights) -> tuple[str, ...]:
     """Load a state dict into the model, every key and shape matching; returns what has to be said of how it was found.
 
     A prefix that is around the network's own keys (`module.`, `model.`, `_orig_mod.`, several of them) is taken off, or put
-    before them where the network itself is wrapped so; what stands beside the prefix is left out. Raises ValueError saying what
-    does not match.
+    before them where the network itself is wrapped so; what stands beside the prefix is left out. Raises ValueError saying
+    what does not match.
     """
     own = {_plain(key): key for key in model.state_dict()}
     while own and all(key.startswith("module.") for key in own):

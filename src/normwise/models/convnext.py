@@ -1,7 +1,7 @@
 """ConvNeXt for small and large images, with the norm as an argument.
 
-Modules are named as timm's `convnext_atto` and `convnextv2_atto` (stem.0, stages.0.blocks.0.conv_dw, ..., head.norm, head.fc), so that
-published weights load.
+Modules are named as timm's `convnext_atto` and `convnextv2_atto` (stem.0, stages.0.blocks.0.conv_dw, ..., head.norm,
+head.fc), so that published weights load.
 """
 
 from __future__ import annotations
@@ -117,8 +117,9 @@ class ConvNeXt:
         patch   side of the stem's patches: 2 for images of 32 pixels, 4 for those of 224
         grn     version 2: global response normalization in each block, and no scale of residual branches
 
-    Source: Liu et al. 2022, arXiv:2201.03545; version 2: Woo et al. 2023, arXiv:2301.00808, whose atto and femto these are. Differs:
-    pictures of odd sides are filled up with zeros. Weights and keys are timm's (convnext_atto, convnext_femto, convnextv2_atto: patch 4).
+    Source: Liu et al. 2022, arXiv:2201.03545; version 2: Woo et al. 2023, arXiv:2301.00808, whose atto and femto these are.
+    Differs: pictures of odd sides are filled up with zeros. Weights and keys are timm's (convnext_atto, convnext_femto,
+    convnextv2_atto: patch 4).
     """
 
     name: ClassVar[str] = "convnext"

@@ -32,8 +32,9 @@ def located(spec: str) -> Path:
 def fetched(name: str) -> Path:
     """Fetch `USER/NAME` or `USER/NAME@REVISION` into the hub's own cache; returns the folder, which is called after its commit.
 
-    Only the files of `LIMITS` are fetched, and none if one is larger than its limit. A process asks once for each name, so that all
-    it does is about one commit. Raises ValueError for a repository that cannot be reached or holds no network of normwise.
+    Only the files of `LIMITS` are fetched, and none if one is larger than its limit. A process asks once for each name, so
+    that all it does is about one commit. Raises ValueError for a repository that cannot be reached or holds no network of
+    normwise.
     """
     repository, _, revision = name.partition("@")
     check_name(repository)
@@ -49,8 +50,8 @@ def fetched(name: str) -> Path:
 def upload(folder: Path, repository: str, *, private: bool) -> str:
     """Upload the files of a folder in one commit, to a repository that is made if needed; returns its address.
 
-    A known file that the folder lacks is deleted there: an earlier audit is none of these weights. Raises ValueError for a repository
-    that cannot be written, holds other files, or is public if it is to be private.
+    A known file that the folder lacks is deleted there: an earlier audit is none of these weights. Raises ValueError for a
+    repository that cannot be written, holds other files, or is public if it is to be private.
     """
     check_name(repository)
     with _asking(repository) as api:

@@ -14,11 +14,12 @@ Taps = Literal["all", "middle"]
 def inflate(images: Mapping[str, Tensor], model: nn.Module, taps: Taps = "all") -> list[str]:
     """Give a network for clips, in place, the weights of an image network with the same names, such as `resnet18` to `resnet3d`.
 
-    A kernel (o, i, h, w) becomes (o, i, t, h, w). "all": it is at each of the t taps, divided by t. So the answer to a picture that
-    stands still is the image network's, where a convolution meets no padding in time (clips that stay long through the network).
-    "middle": it is at the middle tap, beside zeros. So this holds for clips of any length, and training has to find the other taps.
-    All other tensors are copied. The last linear layer stays as it is if it has another number of classes; returns the names of
-    what stayed. Raises ValueError for weights that are missing, left over, or of another shape.
+    A kernel (o, i, h, w) becomes (o, i, t, h, w). "all": it is at each of the t taps, divided by t. So the answer to a
+    picture that stands still is the image network's, where a convolution meets no padding in time (clips that stay long
+    through the network). "middle": it is at the middle tap, beside zeros. So this holds for clips of any length, and
+    training has to find the other taps. All other tensors are copied. The last linear layer stays as it is if it has another
+    number of classes; returns the names of what stayed. Raises ValueError for weights that are missing, left over, or of
+    another shape.
 
     Source: Carreira and Zisserman 2017, arXiv:1705.07750, sec. 2.4 (all taps).
     """

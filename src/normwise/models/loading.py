@@ -44,12 +44,12 @@ def load(spec: str | PathLike[str], weights: str | PathLike[str] = "", views: in
     `package.module:function`.
 
     The function is called without arguments and returns an nn.Module or a program of torch.export; it may be a class, or a
-    network itself. Modules are looked for in the current folder too.
-    `timm:NAME` is timm's network of that name, with its mean and std in front. `weights` is a safetensors or weights-only
-    file for it; without one it is as the function makes it (timm's: untrained), and the notes say so. `views` is how many clips of a
-    video each row will hold: the network is put in `OverViews`, unless it is already; None: as it is. A run folder alone, and
-    a network from the hub, never runs anybody's function, an ABNN's whose substitute is one neither.
-    Raises ValueError where there is no such network, or the weights do not fit.
+    network itself. Modules are looked for in the current folder too. `timm:NAME` is timm's network of that name, with its
+    mean and std in front. `weights` is a safetensors or weights-only file for it; without one it is as the function makes it
+    (timm's: untrained), and the notes say so. `views` is how many clips of a video each row will hold: the network is put in
+    `OverViews`, unless it is already; None: as it is. A run folder alone, and a network from the hub, never runs anybody's
+    function, an ABNN's whose substitute is one neither. Raises ValueError where there is no such network, or the weights do
+    not fit.
     """
     spec, weights = fspath(spec), fspath(weights)
     path, found = hub.located(spec), card(spec, weights)

@@ -181,7 +181,8 @@ class _Clips:
 @dataclass(frozen=True, kw_only=True)
 class ResNet3D(_Clips):
     """3D ResNet: a stem, and four stages of one (depth 10) or two (18) basic blocks; depth 101 is the 3D ResNeXt-101 of 3, 4, 23 and 3
-    bottlenecks in 32 groups. Depths 20, 32 and 56 have three stages, as `resnet` has, whose published weights inflate to them.
+    bottlenecks in 32 groups. Depths 20, 32 and 56 have three stages, as `resnet` has, whose published weights inflate to
+    them.
 
     Options
         depth       10, 18, 20, 32, 56 or 101
@@ -190,8 +191,8 @@ class ResNet3D(_Clips):
         stem        "small": 3 x 3 x 3, for small pictures; "large", the paper's: 7 x 7 x 7 with stride 2 in space, and max pooling
         shortcut    where the size changes: "projection" (1 x 1 x 1 convolution) or "pad" (parameter-free, as in published CIFAR networks)
 
-    Source: Hara et al. 2018, arXiv:1711.09577, table 1. Differs: the last norm of each residual branch starts at scale 0, as in
-    `resnet`; shortcuts are projections by default.
+    Source: Hara et al. 2018, arXiv:1711.09577, table 1. Differs: the last norm of each residual branch starts at scale 0, as
+    in `resnet`; shortcuts are projections by default.
     """
 
     name: ClassVar[str] = "resnet3d"
@@ -218,7 +219,8 @@ class R2Plus1D(_Clips):
         width   channels of the first stage
         views   as `resnet3d`
 
-    Source: Tran et al. 2018, arXiv:1711.11248, sec. 3.5. Differs: as `resnet3d`; channels between the two are a multiple of 8.
+    Source: Tran et al. 2018, arXiv:1711.11248, sec. 3.5. Differs: as `resnet3d`; channels between the two are a multiple of
+    8.
     """
 
     name: ClassVar[str] = "r2plus1d"

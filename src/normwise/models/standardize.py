@@ -12,8 +12,9 @@ from torch import Tensor, nn
 class Standardize(nn.Module):
     """(x - mean) / std per channel, for x of shape (b, c, ...) with pixels in [0, 1].
 
-    Mean and std are numbers, one per channel; one number alone is for all channels. They are kept with the weights; a weights file without them leaves them as constructed.
-    Raises ValueError for a std that is not above 0, or lists of different length.
+    Mean and std are numbers, one per channel; one number alone is for all channels. They are kept with the weights; a
+    weights file without them leaves them as constructed. Raises ValueError for a std that is not above 0, or lists of
+    different length.
     """
 
     mean: Tensor

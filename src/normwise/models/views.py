@@ -13,8 +13,8 @@ Mean = Literal["logits", "probabilities"]
 class OverViews(nn.Module):
     """A network asked about each of the clips of a video (b, c, views x t, h, w), one after the other in time: the mean of its answers.
 
-    The mean is of logits, or of probabilities, and then its logarithm: logits too. Gradients go through it, so that attacks are after
-    the answer to the whole video.
+    The mean is of logits, or of probabilities, and then its logarithm: logits too. Gradients go through it, so that attacks
+    are after the answer to the whole video.
 
     >>> OverViews(nn.Identity(), 2).extra_repr()
     'views=2, mean=logits'

@@ -88,8 +88,8 @@ class PatchEmbed(nn.Module):
 class VisionTransformer(nn.Module):
     """Patches with a class token and learned positions, blocks, norm, and a linear layer on the class token.
 
-    Reads pixels in [0, 1] of shape (b, channels, h, w); gives logits (b, classes). Where h and w are not those it was made for, its
-    positions are interpolated.
+    Reads pixels in [0, 1] of shape (b, channels, h, w); gives logits (b, classes). Where h and w are not those it was made
+    for, its positions are interpolated.
     """
 
     def __init__(
@@ -144,9 +144,9 @@ class ViT:
         depth   blocks
         heads   of attention
 
-    Source: Dosovitskiy et al. 2021, arXiv:2010.11929, sec. 3.1; convolutional stem: Singh et al. 2023, arXiv:2303.01870. Differs: the
-    stem's last 3 x 3 convolution has the width of a token. Weights and keys are timm's (vit_tiny_patch16_224: side 224, patch 16,
-    width 192, depth 12, heads 3).
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929, sec. 3.1; convolutional stem: Singh et al. 2023, arXiv:2303.01870.
+    Differs: the stem's last 3 x 3 convolution has the width of a token. Weights and keys are timm's (vit_tiny_patch16_224:
+    side 224, patch 16, width 192, depth 12, heads 3).
     """
 
     name: ClassVar[str] = "vit"

@@ -17,7 +17,8 @@ from .moments import at_least_float32
 class BatchRenorm(StatNorm):
     """BatchNorm whose training statistics are corrected towards the running ones: BatchNorm in evaluation.
 
-    Shapes, buffers and keys: `StatNorm`. In training `torch.compile` leaves this part uncompiled (with fullgraph it refuses). Raises ValueError for bounds that cannot be. Source: as `BRN`.
+    Shapes, buffers and keys: `StatNorm`. In training `torch.compile` leaves this part uncompiled (with fullgraph it
+    refuses). Raises ValueError for bounds that cannot be. Source: as `BRN`.
     """
 
     fused = False
@@ -62,8 +63,8 @@ class BRN:
         eps         added to variances
         momentum    weight of a new batch in the running statistics
 
-    Source: Ioffe 2017, arXiv:1702.03275, algorithm 1. Differs: the bounds are the same from the first step on; the running variance
-    is kept, as BatchNorm keeps it, not the deviation.
+    Source: Ioffe 2017, arXiv:1702.03275, algorithm 1. Differs: the bounds are the same from the first step on; the running
+    variance is kept, as BatchNorm keeps it, not the deviation.
     """
 
     name: ClassVar[str] = "batchrenorm"

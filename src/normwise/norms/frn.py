@@ -40,8 +40,8 @@ class FRN:
 
         y = max(weight * x / sqrt(mean over positions of x^2 + eps) + bias, threshold)
 
-    The threshold starts at 0, in place of a ReLU. A ReLU that the network has behind the norm stays, and then the threshold has no
-    gradient: it remains 0. For pictures and clips alone.
+    The threshold starts at 0, in place of a ReLU. A ReLU that the network has behind the norm stays, and then the threshold
+    has no gradient: it remains 0. For pictures and clips alone.
 
     Options
         eps     added to the mean square

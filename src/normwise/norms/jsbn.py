@@ -23,8 +23,9 @@ class JSBN(BN):
 
     Options: those of `bn`.
 
-    Source: Khoshsirat and Kambhamettu 2023, arXiv:2312.00313 (mean and variance), with the factor of James and Stein 1961 for an unknown
-    variance. Ivolgina et al. 2025, arXiv:2507.08261, claim gains under FGSM and PGD; their variance estimator was not at hand.
+    Source: Khoshsirat and Kambhamettu 2023, arXiv:2312.00313 (mean and variance), with the factor of James and Stein 1961
+    for an unknown variance. Ivolgina et al. 2025, arXiv:2507.08261, claim gains under FGSM and PGD; their variance estimator
+    was not at hand.
     """
 
     name: ClassVar[str] = "jsbn"

@@ -17,7 +17,8 @@ from .routed import Routed
 class Detector(nn.Module):
     """Logits (b, types) that say how likely an image (b, c, h, w), or a clip (b, c, t, h, w), is of each type.
 
-    Three convolutions without a norm and the mean over the picture; of a clip, also over its frames. Each row is answered by itself.
+    Three convolutions without a norm and the mean over the picture; of a clip, also over its frames. Each row is answered by
+    itself.
     """
 
     def __init__(self, channels: int, types: int, width: int = 16) -> None:
@@ -46,16 +47,17 @@ class MultiBN:
 
         y = sum over routes r of p_r(x) * (weight_r * normalized_r + bias_r),   p = softmax(detector(x))
 
-    The detector reads the same pixels as the network and is part of it (`model.detector`), and so attacks go through both. `routed(model, r)` and
-    `on_route(model, r)` take one route and ask no detector. Who chooses so by the attack is an oracle: no defence that can be used.
+    The detector reads the same pixels as the network and is part of it (`model.detector`), and so attacks go through both.
+    `routed(model, r)` and `on_route(model, r)` take one route and ask no detector. Who chooses so by the attack is an
+    oracle: no defence that can be used.
 
     Options
         kinds       types of attack, which the recipe `multibn` trains: some of linf, l2, multav, roa, af, spa
         eps         added to the variance
         momentum    weight of a new batch in the running statistics
 
-    Source: Lo and Patel 2021, arXiv:2009.05244. Differs: the detector is small and its probabilities weight the routes, where theirs takes the
-    likeliest one, through which no gradient flows.
+    Source: Lo and Patel 2021, arXiv:2009.05244. Differs: the detector is small and its probabilities weight the routes,
+    where theirs takes the likeliest one, through which no gradient flows.
     """
 
     name: ClassVar[str] = "multibn"
@@ -77,8 +79,9 @@ class MultiBN:
     def finish(self, model: nn.Module) -> None:
         """Give a network a detector, in place; it draws nothing from the global random state.
 
-        Its channels are those of the first convolution. A network without one gets no detector, and takes route 0. It stands in the module
-        that holds it and all the layers, below what only looks at frames or standardizes. Raises ValueError where that is a bare nn.Sequential.
+        Its channels are those of the first convolution. A network without one gets no detector, and takes route 0. It stands
+        in the module that holds it and all the layers, below what only looks at frames or standardizes. Raises ValueError
+        where that is a bare nn.Sequential.
         """
         first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
         if first is None:

@@ -123,9 +123,9 @@ class RobustNorm1d(_RobustNorm):
         y = weight * (x - mean) / ((max - min) ** power + eps) + bias
 
     Running mean (from 0) and running range (from 1) are read in evaluation, the batch's where a share says so, or with
-    `track_running_stats=False` (they are kept all the same). After `power` come nn.BatchNorm1d's arguments, in its order, and
-    by name the options of `StatNorm`; eps is added to the power of the range. Source: Awais et al. 2020, arXiv:2006.11007, and
-    the authors' code.
+    `track_running_stats=False` (they are kept all the same). After `power` come nn.BatchNorm1d's arguments, in its order,
+    and by name the options of `StatNorm`; eps is added to the power of the range. Source: Awais et al. 2020,
+    arXiv:2006.11007, and the authors' code.
     """
 
     RANKS = (2, 3)

@@ -26,9 +26,10 @@ Of = Literal["bn", "layernorm2d", "rmsnorm"]
 class Routed(nn.Module):
     """BatchNorm with several routes, for x of shape (b, c, ...), or tokens (b, n, c) with `axis` -1: the whole batch takes the one that `route` names.
 
-    Each route has statistics, a scale and a shift of its own, but for what is shared. The keys of BatchNorm (of `of`'s layer) load
-    into every route. `weight` and `bias` are those of the route in use; with `soup` they lie between those of the first two routes.
-    A detector (see `MultiBN`) may give each row a share of every route: `shares` (b, routes), for one pass.
+    Each route has statistics, a scale and a shift of its own, but for what is shared. The keys of BatchNorm (of `of`'s
+    layer) load into every route. `weight` and `bias` are those of the route in use; with `soup` they lie between those of
+    the first two routes. A detector (see `MultiBN`) may give each row a share of every route: `shares` (b, routes), for one
+    pass.
 
     Raises ValueError for a number of routes below 1, and for options that do not go together. Choose a route with
     `routed(model, route)` or `on_route`.
@@ -185,8 +186,9 @@ class MBN:
         eps         added to the variance
         momentum    weight of a new batch in the running statistics
 
-    Source: Xie and Yuille 2020, arXiv:1906.03787; AuxBN: Xie et al. 2020, arXiv:1911.09665; shared statistics: Zhang et
-    al. 2024, arXiv:2403.19150; adapters (all shared but scale and shift) and soups of them: Rebuffi et al. 2023, arXiv:2210.04886.
+    Source: Xie and Yuille 2020, arXiv:1906.03787; AuxBN: Xie et al. 2020, arXiv:1911.09665; shared statistics: Zhang et al.
+    2024, arXiv:2403.19150; adapters (all shared but scale and shift) and soups of them: Rebuffi et al. 2023,
+    arXiv:2210.04886.
     """
 
     name: ClassVar[str] = "mbn"

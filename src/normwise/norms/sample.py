@@ -69,7 +69,8 @@ class LN(GN):
 class InstanceNorm(nn.GroupNorm):
     """Mean and variance of each channel of each sample, for x of shape (b, c, ...) with at least two positions.
 
-    With `axis` -1 for tokens (b, n, c). Raises ValueError where a channel has one value: it would give its bias whatever the input.
+    With `axis` -1 for tokens (b, n, c). Raises ValueError where a channel has one value: it would give its bias whatever the
+    input.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, *, axis: int = 1) -> None:

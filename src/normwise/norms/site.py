@@ -41,8 +41,9 @@ _SHADOWS = {"forward", "weight", "bias", "weights", "biases"}  # set on a layer 
 def reads(module: nn.Module, training: bool | None = None) -> frozenset[str] | None:
     """What a module's normalization reads in the mode it is in, or in the mode given: of "running", "batch", "sample", "none".
 
-    None where the module does not stand at a site of normalization. torch's own layers are read as torch computes them: BatchNorm
-    in evaluation reads the running statistics that it has, whatever `track_running_stats` says; InstanceNorm does as that says.
+    None where the module does not stand at a site of normalization. torch's own layers are read as torch computes them:
+    BatchNorm in evaluation reads the running statistics that it has, whatever `track_running_stats` says; InstanceNorm does
+    as that says.
     """
     training = getattr(module, "training", False) if training is None else training
     if isinstance(module, Routed):

@@ -1,8 +1,8 @@
 """Statistics of a batch whose rows are spread over processes; every process gets the same bits, and gradients reach all rows.
 
-Each measures its own rows, and what it found is put together: means and variances by their numbers of values (Chan et al. 1979,
-Updating Formulae and a Pairwise Algorithm for Computing Sample Variances), ranges by their ends; of medians all values are
-gathered. The parts may be of different sizes.
+Each measures its own rows, and what it found is put together: means and variances by their numbers of values (Chan et al.
+1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances), ranges by their ends; of medians all values
+are gathered. The parts may be of different sizes.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ def to_html(audited_records: Sequence[Mapping[str, Any]], folder: Path) -> str:
 
     `folder` is where the page will lie: from there it leads to the docs.
 
-    Fields that a record may lack: `model`, `run` (its folder, which tells audits of one network apart), `reach`, `examples` (see `sheet.examples_of`), a check's `n` and `series` (see `series.plot`).
+    Fields that a record may lack: `model`, `run` (its folder, which tells audits of one network apart), `reach`, `examples`
+    (see `sheet.examples_of`), a check's `n` and `series` (see `series.plot`).
     """
     if not audited_records:
         raise ValueError("a page needs at least one audit; got none; run normwise audit first")

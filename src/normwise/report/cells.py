@@ -37,9 +37,9 @@ class Cell:
     """One norm with one recipe in one setting, over its seeds.
 
     `setting` says in which of the report's settings (data, threat model, network, schedule) it stands; it is empty where
-    there is one. `measured` tells how it was attacked, and on which data: equal for cells whose figures can be compared at all.
-    `reference` names the norm, trained here, that the others are compared with, and is empty for the others: BatchNorm on running
-    statistics, or what the network was published with.
+    there is one. `measured` tells how it was attacked, and on which data: equal for cells whose figures can be compared at
+    all. `reference` names the norm, trained here, that the others are compared with, and is empty for the others: BatchNorm
+    on running statistics, or what the network was published with.
     """
 
     setting: str

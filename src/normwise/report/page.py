@@ -35,9 +35,9 @@ def write(
 ) -> Path:
     """Write `report.html`, `results.json`, `.csv`, `.md`, `.tex` and `figures/` into the folder `out`; returns the page's path.
 
-    `failures` are cells that did not end, with the reason; `published` are entries of RobustBench to compare with; `examples`
-    are the adversarial images that each result's run kept, one sequence per result (`sheet.examples_of`). The same arguments give
-    the same bytes. Raises ValueError for no results: there is nothing to report.
+    `failures` are cells that did not end, with the reason; `published` are entries of RobustBench to compare with;
+    `examples` are the adversarial images that each result's run kept, one sequence per result (`sheet.examples_of`). The
+    same arguments give the same bytes. Raises ValueError for no results: there is nothing to report.
     """
     if not results:
         raise ValueError("a report needs at least one result; got none; run normwise bench, train or evaluate first")

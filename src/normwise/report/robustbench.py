@@ -19,7 +19,8 @@ class Entry:
 
     `autoattack_acc` is accuracy under AutoAttack-standard, `external` a lower one found by any other attack,
     `number_forward_passes` how often the defence asks its network per image, `unreliable` whether the verdict is doubted.
-    `corruptions_acc` and `corruptions_mce` are accuracy and mean error under common corruptions, and in 3D, where the entry has them.
+    `corruptions_acc` and `corruptions_mce` are accuracy and mean error under common corruptions, and in 3D, where the entry
+    has them.
     Source: the files under model_info/ of RobustBench at 78fcc9e.
     """
 

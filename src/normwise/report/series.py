@@ -34,9 +34,9 @@ class Plot(NamedTuple):
 def plot(series: Mapping[str, Any], *, in_255ths: bool = False) -> Plot:
     """Lay out `{"over": "steps", "values": [...], "scores": [...]}`; scores are shares, unless they are `of` something that is no accuracy.
 
-    `beside`, where there is one, has further curves over the same values: `{"along random directions": [...]}`. Values that span more than a factor of 20 lie on a logarithmic axis. `in_255ths`: radii are written so where
-    three digits say them exactly. Raises ValueError
-    for no values, or not as many scores.
+    `beside`, where there is one, has further curves over the same values: `{"along random directions": [...]}`. Values that
+    span more than a factor of 20 lie on a logarithmic axis. `in_255ths`: radii are written so where three digits say them
+    exactly. Raises ValueError for no values, or not as many scores.
     """
     over, of = str(series["over"]), str(series.get("of") or "accuracy")
     values = [float(one) for one in series["values"]]

@@ -26,8 +26,8 @@ class Flicker:
 
     Pixels that would leave [0, 1] stay at its ends. Raises ValueError unless 0 <= eps <= 1, and for what is no clip
     (b, c, t, h, w).
-    Source: Pony et al. 2021, arXiv:2002.05123 (over-the-air flickering attacks). Differs: a bound instead of penalties on size
-    and roughness.
+    Source: Pony et al. 2021, arXiv:2002.05123 (over-the-air flickering attacks). Differs: a bound instead of penalties on
+    size and roughness.
     """
 
     name: ClassVar[str] = "flicker"

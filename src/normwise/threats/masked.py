@@ -52,8 +52,8 @@ class Patch:
         size    side in pixels; cut where the picture is smaller. In a row of numbers or a signal, the length of a segment
         eps     largest change of a pixel inside the square, in pixels of [0, 1]; 1: any
 
-    Each region draws a place per row, from its generator, and each restart of PGD and APGD another; an image is allowed if a square of this size, anywhere, covers all
-    that changed. Raises ValueError unless size >= 1 and 0 <= eps <= 1.
+    Each region draws a place per row, from its generator, and each restart of PGD and APGD another; an image is allowed if a
+    square of this size, anywhere, covers all that changed. Raises ValueError unless size >= 1 and 0 <= eps <= 1.
     Source: Brown et al. 2017, arXiv:1712.09665, in the image-specific white-box form of Wu et al. 2020, arXiv:1909.09552.
     """
 
@@ -73,7 +73,8 @@ class Patch:
 class PatchRegion(MaskedRegion):
     """A patch at one place per row; any other place is as good.
 
-    `corner` (b, axes) is where the square begins on the axes of the picture. Places are numbered row by row, from 0 to `places` - 1.
+    `corner` (b, axes) is where the square begins on the axes of the picture. Places are numbered row by row, from 0 to
+    `places` - 1.
     """
 
     def __init__(self, inner: Region, x: Images, corner: Tensor, size: int) -> None:

@@ -30,9 +30,10 @@ def scaled(kind: str, threat: ThreatModel, shape: Sequence[int]) -> ThreatModel:
         af      a frame whose width is 10/112 of it
         spa     100 of 112^2 pixels, of each frame of a clip
 
-    Sizes are at least 1 pixel. The last three may change pixels to any colour. Raises ValueError for a threat model that is not in linf, and for what is no image or clip.
-    Source: Lo and Patel 2021, arXiv:2009.05244 and arXiv:2009.08058, and Lo et al. 2021 (OUDefend). Differs: the attacker chooses places
-    and pixels; their l2 bound of 160 never binds, since 5 steps of length 1 end before it.
+    Sizes are at least 1 pixel. The last three may change pixels to any colour. Raises ValueError for a threat model that is
+    not in linf, and for what is no image or clip.
+    Source: Lo and Patel 2021, arXiv:2009.05244 and arXiv:2009.08058, and Lo et al. 2021 (OUDefend). Differs: the attacker
+    chooses places and pixels; their l2 bound of 160 never binds, since 5 steps of length 1 end before it.
     """
     if not isinstance(threat, Linf):
         raise ValueError(f"attackers are scaled beside a radius in linf; got {threat.name}; give the threat model linf")

@@ -16,8 +16,8 @@ from .masked import Mask
 class SparseRegion:
     """What `inner` allows around x, where at most `count` units of each row change (of each frame, if `per_frame`).
 
-    A unit is what lies at one place of all axes but `shared`: all channels of a pixel, or all pixels of a frame. The geometry of
-    lengths is that of `inner`.
+    A unit is what lies at one place of all axes but `shared`: all channels of a pixel, or all pixels of a frame. The
+    geometry of lengths is that of `inner`.
     """
 
     def __init__(

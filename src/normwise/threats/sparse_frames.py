@@ -23,8 +23,8 @@ class SparseFrames:
         eps     largest change of a pixel of such a frame, in pixels of [0, 1]; 1: any
 
     Raises ValueError unless frames >= 1 and 0 <= eps <= 1, and for what is no clip (b, c, t, h, w).
-    Source: Wei et al. 2019, arXiv:1803.02536 (sparse adversarial perturbations for videos). Differs: a bound on the number of
-    frames and on pixels instead of a penalty.
+    Source: Wei et al. 2019, arXiv:1803.02536 (sparse adversarial perturbations for videos). Differs: a bound on the number
+    of frames and on pixels instead of a penalty.
     """
 
     name: ClassVar[str] = "sparse_frames"

@@ -22,8 +22,8 @@ class ProcessGroup(SingleProcess):
     """The processes of torch's process group. Every one sees every batch, draws for all of its rows, and computes its own.
 
     Gradients are summed once per step, without DistributedDataParallel (docs/house.md says why). With `synchronized`, batch
-    statistics are those of the whole batch; else each process normalizes by its own rows, and running statistics are averaged
-    after every step.
+    statistics are those of the whole batch; else each process normalizes by its own rows, and running statistics are
+    averaged after every step.
     """
 
     def __init__(self, device: torch.device, synchronized: bool) -> None:

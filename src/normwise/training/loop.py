@@ -61,25 +61,27 @@ def fit(
 ) -> Fitted:
     """Train a copy of the model as the recipe says, on the model's device; the model given stays as it is.
 
-    `data` is a data set, or only training images, pixels in [0, 1]: a DataLoader or a list of pairs (images, labels), whose batches are
-    taken as they are; or a Dataset or two tensors, from which batches are drawn anew in each epoch. Without validation images the
-    last epoch is kept.
+    `data` is a data set, or only training images, pixels in [0, 1]: a DataLoader or a list of pairs (images, labels), whose
+    batches are taken as they are; or a Dataset or two tensors, from which batches are drawn anew in each epoch. Without
+    validation images the last epoch is kept.
 
-    The checkpoint is chosen on validation images (cut from the training set), never on test images. Recipes that train against
-    an attack use accuracy under a short PGD, the others clean accuracy. The last checkpoint within a standard error of the
-    best is taken, because smaller differences depend on the choice of the images (Breiman et al. 1984, Classification and
-    Regression Trees, 3.4.3, choose so among trees).
+    The checkpoint is chosen on validation images (cut from the training set), never on test images. Recipes that train
+    against an attack use accuracy under a short PGD, the others clean accuracy. The last checkpoint within a standard error
+    of the best is taken, because smaller differences depend on the choice of the images (Breiman et al. 1984, Classification
+    and Regression Trees, 3.4.3, choose so among trees).
 
-    With `FitOptions(folder=...)` a stopped run resumes after its last finished epoch, or its last save within an epoch. It ends with
-    the same weights as a run that was not stopped, if model, data and settings are the same; the device may be another.
+    With `FitOptions(folder=...)` a stopped run resumes after its last finished epoch, or its last save within an epoch. It
+    ends with the same weights as a run that was not stopped, if model, data and settings are the same; the device may be
+    another.
 
-    If torch's process group is running, its processes train together: each calls `fit` with the same model, data and settings.
-    `batch_size` counts the images of all; the result is that of one process, up to rounding and to noise inside the model.
-    A run may be resumed by another number of processes.
+    If torch's process group is running, its processes train together: each calls `fit` with the same model, data and
+    settings. `batch_size` counts the images of all; the result is that of one process, up to rounding and to noise inside
+    the model. A run may be resumed by another number of processes.
 
-    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and for a folder
-    that holds another training, naming what differs, and for flips of data whose mirrored rows may have another class; of several
-    processes also if they get different batches, if one of them has ended, and for norms that cannot be synchronized (see `convert_sync`).
+    Raises ValueError for a loss that is not finite, naming epoch and batch, for settings the device cannot run, and for a
+    folder that holds another training, naming what differs, and for flips of data whose mirrored rows may have another
+    class; of several processes also if they get different batches, if one of them has ended, and for norms that cannot be
+    synchronized (see `convert_sync`).
     """
     check_threat(threat)
     with torch.inference_mode(False), torch.enable_grad():

@@ -21,8 +21,8 @@ _TAGS = {"loss": "loss/train", "train_accuracy": "accuracy/train", "lr": "learni
 def watched(model: nn.Module, folder: Path | None, epoch: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Give what writes the log line of an epoch, and the drift of the model in it, as events for TensorBoard.
 
-    Nothing is written if `folder` is None. `epoch` is the last finished one: later events of a stopped run are taken back. Raises
-    ValueError if TensorBoard is not installed.
+    Nothing is written if `folder` is None. `epoch` is the last finished one: later events of a stopped run are taken back.
+    Raises ValueError if TensorBoard is not installed.
     """
     if folder is None:
         yield lambda line: None

@@ -24,8 +24,9 @@ HELD = 2**31  # bytes of a loader's images that are held in memory; further ones
 def as_batches(rows: Rows) -> Sequence[Batch]:
     """The rows as batches of images (b, c, ...), labels (b,) and each row's number.
 
-    `rows` is a list of batches; a DataLoader, or another iterable of pairs (images, labels), which is read once and held, what
-    exceeds 2 GiB in a temporary file; or a pair of tensors or a Dataset, which is split into batches of 100. Raises ValueError for anything else.
+    `rows` is a list of batches; a DataLoader, or another iterable of pairs (images, labels), which is read once and held,
+    what exceeds 2 GiB in a temporary file; or a pair of tensors or a Dataset, which is split into batches of 100. Raises
+    ValueError for anything else.
 
     >>> [len(batch.y) for batch in as_batches((torch.rand(250, 3, 4, 4), torch.zeros(250, dtype=torch.long)))]
     [100, 100, 50]

@@ -39,9 +39,10 @@ class Holder(NamedTuple):
 class Claims:
     """Claims on pieces of work, by name, in a folder.
 
-    On one machine a claim is a lock, which is free as soon as its process is dead. `across` machines it is a file that its owner
-    touches: one that was not touched for `DEAD` seconds of the file system's clock, nor while it was watched, is taken over. Its
-    owner may only have been suspended; then it ends as soon as it wakes. Claim `NAME.try3` is the third: two workers died before.
+    On one machine a claim is a lock, which is free as soon as its process is dead. `across` machines it is a file that its
+    owner touches: one that was not touched for `DEAD` seconds of the file system's clock, nor while it was watched, is taken
+    over. Its owner may only have been suspended; then it ends as soon as it wakes. Claim `NAME.try3` is the third: two
+    workers died before.
     """
 
     def __init__(self, folder: Path, across: bool = False) -> None:
@@ -134,7 +135,8 @@ class Claims:
     def _dead(self, claim: Path) -> bool:
         """Whether a claim is old by the file system's clock, and was not touched since we have been watching it.
 
-        If the clock was set back, no claim is old; then one is dead that was not touched for twice as long, by our own watch.
+        If the clock was set back, no claim is old; then one is dead that was not touched for twice as long, by our own
+        watch.
         """
         try:
             touched = claim.stat().st_mtime

@@ -31,8 +31,9 @@ def logit_distance(answer: Logits, base: Logits) -> Tensor:
 def difference_from(model: nn.Module, made: nn.Module, x: Images, seed: int, precision: str = "float32") -> str:
     """How a copy's answers to the images x (b, c, ...) differ from the model's, in words; empty where they agree.
 
-    Logits are compared by their distances from the largest of their row, as `logit_distance` does; gradients in pixels (of the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks
-    are left as they were, and draw the same noise.
+    Logits are compared by their distances from the largest of their row, as `logit_distance` does; gradients in pixels (of
+    the margin against the model's own answer) by the median over rows of the relative l2 distance. Both networks are left as
+    they were, and draw the same noise.
     """
     expected, slope = _logits_and_gradient(model, x, None, seed)
     got, other = _logits_and_gradient(made, x, expected.argmax(1), seed)

@@ -98,8 +98,8 @@ def time_left() -> float | None:
 def in_parts(model: nn.Module, work: Callable[..., T], *tensors: Tensor) -> T:
     """Do `work(*tensors)`, a pass through `model` whose results have a value per row, by parts that suit the memory.
 
-    On a CPU a part has some 2 ** 19 pixels, elsewhere as much as fits: parts are halved until they do, and the size that fits is
-    remembered for the network. Only for independent rows. Raises OutOfMemoryError where a single row does not fit.
+    On a CPU a part has some 2 ** 19 pixels, elsewhere as much as fits: parts are halved until they do, and the size that
+    fits is remembered for the network. Only for independent rows. Raises OutOfMemoryError where a single row does not fit.
     """
     rows = len(tensors[0])
     while True:

@@ -21,8 +21,8 @@ FEW = 16  # values of a tensor that is no buffer: a mean, a temperature; larger 
 def settings_of(model: nn.Module) -> str:
     """A digest of what a model is beside its weights: its modules, as they print themselves, their code, and what they hold.
 
-    The code is that of classes, with their constants, but for torch's and this package's, and of functions that a module holds. What
-    these call in turn is not looked at.
+    The code is that of classes, with their constants, but for torch's and this package's, and of functions that a module
+    holds. What these call in turn is not looked at.
     """
     parts = [repr(model)]
     for name, module in model.named_modules():

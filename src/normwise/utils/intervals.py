@@ -41,7 +41,8 @@ def above(one: Score, other: Score, tests: int = 1) -> bool:
 
         p1 - p2 > c sqrt((p1 - low1)^2 + (high2 - p2)^2),   c = z(1 - 0.025 / tests) / z(0.975), z quantiles of the normal law
 
-    For shares of different rows. Of the same rows it is stricter, where networks that are right on one row tend to be so together.
+    For shares of different rows. Of the same rows it is stricter, where networks that are right on one row tend to be so
+    together.
     Source: Newcombe 1998, method 10.
     """
     wide, narrow = (NormalDist().inv_cdf(1 - LEVEL / 2 / count) for count in (tests, 1))
@@ -66,7 +67,8 @@ def flipped(one: str, other: str) -> tuple[int, int, float]:
 def leads(one: Score, other: Score, rows: tuple[str, str] = ("", ""), tests: int = 1) -> bool:
     """Whether a share is larger than another by more than chance: row by row (`flipped`), corrected for so many tests (Bonferroni).
 
-    `rows` say what became of the same rows, one character each; where one does not know, or they are not as many, `above` decides.
+    `rows` say what became of the same rows, one character each; where one does not know, or they are not as many, `above`
+    decides.
     """
     if not rows[0] or len(rows[0]) != len(rows[1]):
         return above(one, other, tests)

@@ -12,9 +12,9 @@ def layout(model: nn.Module, device: torch.device) -> torch.memory_format:
     """channels_last, which convolutions like, or contiguous where that is not safe.
 
     On a CPU the weight gradient of a strided 1 x 1 convolution with fewer input channels than a vector register holds floats
-    writes past its workspace in channels_last: crashes, or wrong gradients without a word (oneDNN issue 6035, open in torch 2.13).
-    Fewer than 16 are taken for too few on every CPU. Contiguous images and weights take another way, and so does stride 1.
-    Convolutions over time have weights of rank 5, which channels_last does not know.
+    writes past its workspace in channels_last: crashes, or wrong gradients without a word (oneDNN issue 6035, open in torch
+    2.13). Fewer than 16 are taken for too few on every CPU. Contiguous images and weights take another way, and so does
+    stride 1. Convolutions over time have weights of rank 5, which channels_last does not know.
     """
     clips = any(weight.ndim == 5 for weight in model.parameters())
     unsafe = device.type == "cpu" and any(map(_unsafe, model.modules()))

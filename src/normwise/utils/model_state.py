@@ -122,10 +122,10 @@ def _put_back(modes: dict[nn.Module, bool]) -> None:
 def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Module]:
     """Let the model run without lasting effect: on copies of its buffers, a random state of its own, and modes put back.
 
-    So are tensors that modules hold as attributes, and attributes that are None until a pass makes a tensor of them. Buffers and
-    tensors themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the
-    model (dropout, a random defence) is drawn from `generator`, and the global random states, those of torch, numpy and
-    Python, are as they were afterwards. Raises ValueError for a model with a lazy layer that has seen no batch.
+    So are tensors that modules hold as attributes, and attributes that are None until a pass makes a tensor of them. Buffers
+    and tensors themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the model
+    (dropout, a random defence) is drawn from `generator`, and the global random states, those of torch, numpy and Python,
+    are as they were afterwards. Raises ValueError for a model with a lazy layer that has seen no batch.
     """
     refuse_lazy(model)
     modes = _modes(model)

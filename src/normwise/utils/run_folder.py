@@ -70,7 +70,8 @@ def nothing_left(folder: Path) -> Iterator[None]:
 def keep_settings(e: Any, folder: Path) -> None:
     """Write `config.yaml`, which `--config` reads back; and digests of what the run begins with, where it says so.
 
-    These are the files that make its network, which `e.files` names, and the first batch of each split of `e.data` that `e.marked` names.
+    These are the files that make its network, which `e.files` names, and the first batch of each split of `e.data` that
+    `e.marked` names.
     """
     digests = {what: digest() for what, digest in _begins(e).items()}
     write(folder / CONFIG, to_yaml(e))
@@ -81,7 +82,8 @@ def keep_settings(e: Any, folder: Path) -> None:
 def same_settings(e: Any, folder: Path, agree: Sequence[str] = ()) -> bool:
     """Whether the folder was made with these settings; who shares the work is none of them, nor what `e.free` names.
 
-    A number or a list that `e.grows` names may have been smaller. The network and the data that it began with are the same as then.
+    A number or a list that `e.grows` names may have been smaller. The network and the data that it began with are the same
+    as then.
     """
     return not _other_settings(e, folder, agree) and not _other_beginning(e, folder)
 

@@ -60,7 +60,8 @@ def found(
 class Question:
     """One check of the audit: its name, why it matters and what to do, and how it is asked.
 
-    `attacker` says who controls the batch, its order, its size and the running statistics, where that is not as for the claim.
+    `attacker` says who controls the batch, its order, its size and the running statistics, where that is not as for the
+    claim.
     """
 
     name: str
@@ -174,8 +175,8 @@ class Case:
     ) -> Evaluation:
         """Evaluate. What falls inside the audited threat model lowers the upper bound. The same question is asked once.
 
-        Another `threat` may lie `inside` the audited one, and other `batches` outside: who chooses a row's neighbours has more
-        power than the claim gives. None: what is under the audited threat is inside.
+        Another `threat` may lie `inside` the audited one, and other `batches` outside: who chooses a row's neighbours has
+        more power than the claim gives. None: what is under the audited threat is inside.
         """
         rows = None if batches is None else [batch.ids.tolist() for batch in batches]
         asked = repr((attacks, threat, id(craft_on), rows, stateful))

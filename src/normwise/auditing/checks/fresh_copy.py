@@ -87,8 +87,9 @@ class OtherWeights(ValueError):
 def in_a_process(named: tuple[str, str, int], device: str, bits: str, batches: Sequence[Images]) -> list[Tensor]:
     """Load the network by its name in a process of its own and ask it about batches of images; returns the logits.
 
-    `named` is what `load` takes: the name, a weights file, and the clips of each row. `bits` is the digest of the network as it was loaded here. Raises ValueError where the process fails, OtherWeights where the
-    digest there is another, TimeoutError where the time is over.
+    `named` is what `load` takes: the name, a weights file, and the clips of each row. `bits` is the digest of the network as
+    it was loaded here. Raises ValueError where the process fails, OtherWeights where the digest there is another,
+    TimeoutError where the time is over.
     """
     with TemporaryDirectory() as folder:
         given, answered = Path(folder) / "images.pt", Path(folder) / "logits.pt"

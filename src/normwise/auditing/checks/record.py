@@ -18,12 +18,12 @@ class Audited:
     """The record of an audit.
 
     `verdict` is "doubtful" if a check speaks against the claim, "not established" if none does and none supports it, else
-    "trustworthy". `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are independent, else the
-    lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently, such as "60 rows" or
-    "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach` is, for coupled images, the share
-    that stays correct when the attacker controls the whole batch (joint), one image (single), or only neighbours (peers). `data` is
-    the name of the data, `digest` that of the network's parameters and buffers, `settings` that of its code and attributes; they are
-    empty if nobody recorded them.
+    "trustworthy". `upper_bound` is the worst case over all attacks inside the threat model: per row where rows are
+    independent, else the lowest of the attacks; 1 where none could run. `interval` is over what was `drawn` independently,
+    such as "60 rows" or "3 batches" of the `n` rows. `found_by` counts the rows each attack was the first to break. `reach`
+    is, for coupled images, the share that stays correct when the attacker controls the whole batch (joint), one image
+    (single), or only neighbours (peers). `data` is the name of the data, `digest` that of the network's parameters and
+    buffers, `settings` that of its code and attributes; they are empty if nobody recorded them.
     """
 
     verdict: str

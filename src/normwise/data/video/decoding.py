@@ -37,8 +37,8 @@ class Sampling:
     def places(self, length: int) -> list[int]:
         """The frames, by number, of a video of so many frames: clip after clip, each in the order of time.
 
-        Without a stride, the middles of `frames` equal parts of the video, rounded down, and several clips evenly between each other.
-        With one, clips of frames so far apart, evenly over the video; one that is too short starts again.
+        Without a stride, the middles of `frames` equal parts of the video, rounded down, and several clips evenly between
+        each other. With one, clips of frames so far apart, evenly over the video; one that is too short starts again.
 
         >>> Sampling(frames=4, stride=0, views=1, size=8, resize=0, channels=3).places(16)
         [2, 6, 10, 14]
@@ -63,9 +63,9 @@ class Sampling:
 def decode(file: Path, sampling: Sampling) -> NDArray[np.uint8]:
     """Decode the clips of one video: (c, views x frames, h, w) bytes.
 
-    A frame is made as large as its shorter side needs, and its middle is taken. The file is gone through twice, because what it
-    says of its length need not be true. Raises ValueError, one line with the file's name, for whatever is no video, is damaged
-    or is too large to decode.
+    A frame is made as large as its shorter side needs, and its middle is taken. The file is gone through twice, because what
+    it says of its length need not be true. Raises ValueError, one line with the file's name, for whatever is no video, is
+    damaged or is too large to decode.
     """
     length = _length(file)
     with _opened(file) as (container, stream):

@@ -27,13 +27,14 @@ LARGEST = 2**30  # bytes of one row
 class VideoFolder(TensorData):
     """Clips of videos: root/CLASS/clip.mp4, or root/train/CLASS/clip.mp4 beside root/test/CLASS/clip.mp4.
 
-    Reads mp4, m4v, mov, avi, mkv, webm, mpg and mpeg with PyAV (pip install 'normwise[video]'), at any depth below CLASS. A row is a
-    video: (channels, views x frames, size, size). Videos are decoded once, into a checksummed file of bytes (see `cache`), from which
-    only the rows in use are read into memory. `root` may also be a folder that holds such a file (`clips.u8`, `clips.json`).
+    Reads mp4, m4v, mov, avi, mkv, webm, mpg and mpeg with PyAV (pip install 'normwise[video]'), at any depth below CLASS. A
+    row is a video: (channels, views x frames, size, size). Videos are decoded once, into a checksummed file of bytes (see
+    `cache`), from which only the rows in use are read into memory. `root` may also be a folder that holds such a file
+    (`clips.u8`, `clips.json`).
 
-    Who tests: the folders, or the official split files, or a fold of the groups. Groups are never divided, also not between training
-    and validation, which gets whole groups with about `validation_size` videos. Test rows come in a fixed shuffled order; `ids` are
-    indexes into the sorted names.
+    Who tests: the folders, or the official split files, or a fold of the groups. Groups are never divided, also not between
+    training and validation, which gets whole groups with about `validation_size` videos. Test rows come in a fixed shuffled
+    order; `ids` are indexes into the sorted names.
 
     Options (others as in `TensorData`)
         root        the folder

@@ -19,8 +19,9 @@ Groups = list[str | None]
 def groups_of(files: Sequence[str], spec: str) -> Groups:
     """The group of each file: what it shares with others and must not be on both sides, such as a patient or a source video.
 
-    `spec` is a JSON file that gives each file (its name below the root, or its stem) a group, null for training alone; or a regular
-    expression whose first part in parentheses is the group; empty: each file is a group. Raises ValueError for a file without a group.
+    `spec` is a JSON file that gives each file (its name below the root, or its stem) a group, null for training alone; or a
+    regular expression whose first part in parentheses is the group; empty: each file is a group. Raises ValueError for a
+    file without a group.
     """
     if not spec:
         return list(files)
@@ -66,9 +67,10 @@ def sources_of(files: Sequence[str]) -> Groups:
 def official(files: Sequence[str], folder: Path, number: int, skip: bool) -> list[str]:
     """The side of each file, "train", "test" or "" for neither, by the split files of UCF101 or HMDB51 in a folder.
 
-    UCF101: `trainlist01.txt` and `testlist01.txt`, a line CLASS/NAME each. HMDB51: one `CLASS_test_split1.txt` per class, a line
-    NAME FLAG each, 1 to train and 2 to test. Endings of the names may differ, as after a conversion. Raises ValueError for a folder
-    without the files of this number, for videos that are listed and not there (unless `skip` is set), or listed on both sides.
+    UCF101: `trainlist01.txt` and `testlist01.txt`, a line CLASS/NAME each. HMDB51: one `CLASS_test_split1.txt` per class, a
+    line NAME FLAG each, 1 to train and 2 to test. Endings of the names may differ, as after a conversion. Raises ValueError
+    for a folder without the files of this number, for videos that are listed and not there (unless `skip` is set), or listed
+    on both sides.
     """
     sides = {name: [folder / f"{name}list{number:02}.txt"] for name in ("train", "test")}
     flagged = sorted(folder.glob(f"*_test_split{number}.txt"))
@@ -119,8 +121,8 @@ def check_sides(files: Sequence[str], sides: Sequence[str], groups: Groups) -> N
 def folds(y: Tensor, groups: Sequence[str], count: int, generator: Generator) -> Tensor:
     """Divide rows into `count` folds by group, each with its share of every class as far as the groups allow.
 
-    The largest groups come first, equal ones in random order; each goes where its classes are scarcest. Returns the fold (n,) of
-    each row. Raises ValueError for fewer groups than folds.
+    The largest groups come first, equal ones in random order; each goes where its classes are scarcest. Returns the fold
+    (n,) of each row. Raises ValueError for fewer groups than folds.
     """
     names = sorted(set(groups))
     need(len(names) >= count, f"{count} folds need as many groups", len(names), "take fewer folds, or finer groups")

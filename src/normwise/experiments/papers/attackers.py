@@ -44,9 +44,9 @@ class _Illusion(NamedTuple):
 def through(model: nn.Module, batches: Sequence[Batch], scale: Scale, radius: float, seed: int) -> dict[str, Any]:
     """Accuracy under one attacker after the other, at one radius; "strongest" is what is left of all that grow.
 
-    The illusions stand alone, each under the scale's own attack. Those that grow are summed up: an image that one of them broke
-    counts as broken for those after it (of coupled images the batch of which fewest are left). Coupled images, of which every
-    search takes whole batches, are not given to AutoAttack.
+    The illusions stand alone, each under the scale's own attack. Those that grow are summed up: an image that one of them
+    broke counts as broken for those after it (of coupled images the batch of which fewest are left). Coupled images, of
+    which every search takes whole batches, are not given to AutoAttack.
     """
     some = batches[: max(1, ROWS // scale.batch_size)]
     plan = AttackPlan(Linf(eps=radius), (scale.paper,), seed=seed)

@@ -18,9 +18,9 @@ from ...utils.model_state import copied, device_of, moved
 def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """Return a copy with every parameter drawn anew and statistics forgotten: a substitute that knows nothing.
 
-    Layers are drawn as torch draws them when they are made, on the CPU whatever the device; `recalibrate` the copy to give it
-    statistics of real images.
-    Raises ValueError for a layer that does not know how to start anew, or whose weights are computed (pruned, parametrized).
+    Layers are drawn as torch draws them when they are made, on the CPU whatever the device; `recalibrate` the copy to give
+    it statistics of real images. Raises ValueError for a layer that does not know how to start anew, or whose weights are
+    computed (pruned, parametrized).
     """
     device, model = device_of(model), moved(copied(model), "cpu")
     with drawing(derive(seed, "randomized")), torch.no_grad():

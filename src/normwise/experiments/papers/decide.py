@@ -76,8 +76,8 @@ class _Case:
 def decide(claims: Sequence[Claim], records: Mapping[int, Records], size: Size) -> list[dict[str, Any]]:
     """Decide claims from the records of seeds. All of them are one family, those without records too.
 
-    Every claim has two hypotheses: the difference is its smallest effect, which says whether the claim is decided, and there is
-    no difference, which says its direction. Holm's method corrects each over all claims. The strongest attack decides.
+    Every claim has two hypotheses: the difference is its smallest effect, which says whether the claim is decided, and there
+    is no difference, which says its direction. Holm's method corrects each over all claims. The strongest attack decides.
     """
     cases = [_examined(claim, records, size) for claim in claims]
     tried = [case for case in cases if case.claim.measure]

@@ -84,9 +84,9 @@ def _beside(model: nn.Module, batches: Sequence[Batch]) -> Iterator[tuple[Tensor
 def drift(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int) -> dict[str, dict[str, float]]:
     """How far inputs of norms with running moments lie from these, per kind of image, as means over sites.
 
-    "shift" is |mean of the batch - running mean| / running deviation, averaged over channels; "variance" is the mean absolute
-    logarithm of the ratio of variances. Kinds: clean, adversarial (PGD-20 at eps), and noise: for each image the signs of
-    random pixels with the adversarial change's own sizes, shuffled, so that every lp norm is equal up to the box.
+    "shift" is |mean of the batch - running mean| / running deviation, averaged over channels; "variance" is the mean
+    absolute logarithm of the ratio of variances. Kinds: clean, adversarial (PGD-20 at eps), and noise: for each image the
+    signs of random pixels with the adversarial change's own sizes, shuffled, so that every lp norm is equal up to the box.
     """
     rng, found = generator(seed, "drift"), dict[str, list[tuple[float, float]]]()
     for x, y in _beside(model, batches):
@@ -156,8 +156,8 @@ def smoothness(model: nn.Module, batches: Sequence[Batch], eps: float, seed: int
 def corrupted(model: nn.Module, batches: Sequence[Batch], seed: int) -> dict[str, Any]:
     """Who is right under the 15 corruptions of Hendrycks and Dietterich (2019, arXiv:1903.12261), at all 5 severities.
 
-    "corruptions" holds accuracies and "rows" one character per row, by kind and severity. Images are made as in `data.corruptions`
-    from the seed and each row's id, so that two networks of one seed see the same ones.
+    "corruptions" holds accuracies and "rows" one character per row, by kind and severity. Images are made as in
+    `data.corruptions` from the seed and each row's id, so that two networks of one seed see the same ones.
     """
     predictor, coupled = predicting(model, batches, seed)
     rows = {

@@ -86,10 +86,11 @@ def estimate(sample: Sample) -> Estimate:
     """Estimate the mean over seeds by a two-way resampling of seeds and rows.
 
     Rows are resampled with replacement, the same rows for every seed and arm, because they share them (arms that do not are
-    resampled apart); whatever `sample.of` does, such as a search for equal clean accuracy, is done again in each resample. Three to eight seeds are too few to be
-    resampled: three have ten different resamples, and a percentile interval would cover 80%, not 95%. So the seeds' part is
-    added by Student's t with the standard error of their mean. Noise of single answers counts in both parts: the interval is a
-    little too wide, never too narrow (Owen 2007, doi:10.1214/07-AOAS122, of resampling both).
+    resampled apart); whatever `sample.of` does, such as a search for equal clean accuracy, is done again in each resample.
+    Three to eight seeds are too few to be resampled: three have ten different resamples, and a percentile interval would
+    cover 80%, not 95%. So the seeds' part is added by Student's t with the standard error of their mean. Noise of single
+    answers counts in both parts: the interval is a little too wide, never too narrow (Owen 2007, doi:10.1214/07-AOAS122, of
+    resampling both).
 
     scipy.stats.bootstrap resamples one index, not two that are crossed; a mixed model wants a linear figure.
     """
@@ -132,9 +133,9 @@ def spent(looks: Sequence[int], look: int, level: float = LEVEL) -> float:
     """The level that a look may use. `looks` are the numbers of seeds at which the table is read; `look` is one of them.
 
     The level is spent in proportion to the seeds that are new since the look before, so that all looks add up to `level`,
-    whatever they have in common (a linear spending function; Lan and DeMets 1983, Biometrika 70(3)). One that keeps nearly all
-    for the last look could find nothing at the first: three to five seeds have wide t quantiles. Raises ValueError for a look
-    that was not planned.
+    whatever they have in common (a linear spending function; Lan and DeMets 1983, Biometrika 70(3)). One that keeps nearly
+    all for the last look could find nothing at the first: three to five seeds have wide t quantiles. Raises ValueError for a
+    look that was not planned.
 
     >>> round(spent((5, 8), 5), 5), round(spent((5, 8), 8), 5)
     (0.03125, 0.01875)

@@ -84,9 +84,9 @@ def more_robust(cell: str, baseline: str, share: float = 1.0, *, patch: float = 
 def more_robust_at_equal_clean(cell: str, ladder: Sequence[str], share: float) -> AtRadius:
     """Robust accuracy of `cell` less that of a baseline whose clean accuracy is the same.
 
-    `ladder` holds networks of different clean accuracy. The baseline answers by one of the two networks between which the clean
-    accuracy of `cell` lies, drawn so that clean accuracies are equal, seed by seed. That search is made anew in every resample of
-    the rows, so that its error is in the interval.
+    `ladder` holds networks of different clean accuracy. The baseline answers by one of the two networks between which the
+    clean accuracy of `cell` lies, drawn so that clean accuracies are equal, seed by seed. That search is made anew in every
+    resample of the rows, so that its error is in the interval.
     """
 
     def of(records: Sequence[Records], protocol: str, radius: str) -> Sample:

@@ -172,10 +172,10 @@ def reproduce(settings: Reproduce, folder: Path, report: Report) -> list[dict[st
     """Make what is wanted and not there yet, then write and return the claims table.
 
     Records are `folder/cells/NAME-seedN-DIGEST/record.json`; a record with the same settings is not made again, and a
-    stopped cell resumes. A cell whose weights others need and the folder has not trains again, without a new record. Several processes with one folder share the work: each makes what no other is making (on
-    several machines with a backend that is shared). The tables are made of all records in the folder, whoever made them.
-    Raises ValueError for a device or a published network that is not there, and for a folder that anything else filled, or
-    another preset.
+    stopped cell resumes. A cell whose weights others need and the folder has not trains again, without a new record. Several
+    processes with one folder share the work: each makes what no other is making (on several machines with a backend that is
+    shared). The tables are made of all records in the folder, whoever made them. Raises ValueError for a device or a
+    published network that is not there, and for a folder that anything else filled, or another preset.
     """
     check_folder(settings, folder, agree=("preset",), earlier=(TABLE, LOCKS))
     settings.backend.check()

@@ -22,8 +22,8 @@ ROWS = 100  # of the test rows, the first ones, in whole batches
 def before_several(model: nn.Module, batches: Sequence[Batch], scale: Scale, radius: float, seed: int) -> dict[str, Any]:
     """Accuracy under each attacker: what its protocol leaves, and what stronger searches leave; their mean and union.
 
-    The first attacker is linf at `radius`, in pixels; the others are scaled to it. Of coupled rows, what stands under all protocols
-    together is not known.
+    The first attacker is linf at `radius`, in pixels; the others are scaled to it. Of coupled rows, what stands under all
+    protocols together is not known.
     """
     some = batches[: max(1, ROWS // scale.batch_size)]
     own = AttackPlan(Linf(eps=radius), (scale.paper,), strongest=scale.strongest, seed=seed)

@@ -49,8 +49,9 @@ def free(scale: Scale) -> nn.Module:
     """The network without norms of the scale's shape.
 
     Beside PreActResNet-18 it has that one's stem, four stages of two basic blocks and widths, as the paper sets nf_resnet50
-    beside ResNet-50: as many parameters and multiplications, but for gains and biases. `nfresnet` has three stages, with which
-    it would be a third as large or three times as slow; `nfresnet26` is for 224 pixels, of which its stem keeps a quarter.
+    beside ResNet-50: as many parameters and multiplications, but for gains and biases. `nfresnet` has three stages, with
+    which it would be a third as large or three times as slow; `nfresnet26` is for 224 pixels, of which its stem keeps a
+    quarter.
     """
     d, model = scale.data, scale.model
     if isinstance(model, ResNet):

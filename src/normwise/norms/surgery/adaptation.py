@@ -21,8 +21,8 @@ def with_share(model: nn.Module, share: float) -> nn.Module:
 
     At 0 it reads running statistics alone, at 1 the batch alone; between, mean and spread are mixed linearly. torch's
     BatchNorm layers become StatNorm layers, weights and statistics taken over. Layers that read single samples, have no
-    running statistics, or belong to a frozen substitute stay as they are, and so do a tracked InstanceNorm and norms of kinds of
-    their own that keep statistics, which `unmapped` names. Rows are then coupled: the audit measures the price.
+    running statistics, or belong to a frozen substitute stay as they are, and so do a tracked InstanceNorm and norms of
+    kinds of their own that keep statistics, which `unmapped` names. Rows are then coupled: the audit measures the price.
 
     Raises ValueError for a share out of range, and for a model without running statistics that a share can be given to.
     Source: Schneider et al. 2020, arXiv:2006.16971, eq. 3 (share n / (N + n) of n images beside a prior worth N), and

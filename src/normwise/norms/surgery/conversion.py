@@ -35,12 +35,12 @@ def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
     `unmapped` lists such layers, and evaluation that would read it raises until you `recalibrate` or train. Statistics that
     the new layer does not track (any, for GroupNorm or no norm) are dropped. Routes are kept where their number and what
     they share are the same, and the route in use unless `norm` names another than 0; else every route starts as the one in
-    use. What takes the place of LayerNorm or RMSNorm reads tokens, channels last; of a LayerNorm over the second axis, as timm's
-    LayerNorm2d, channels second. Left alone are LayerNorm and RMSNorm of several axes, a frozen substitute, and norms that are not
-    known to the letter: of other kinds, subclasses with methods of their own, layers whose forward was replaced or whose weights are
-    computed, with the norms inside them. `unmapped` tells what was dropped and left, and which layers compute another function now and
-    have not been trained since: fine-tune such a network, `evaluate` refuses it. The activation inside timm's BatchNormAct2d and
-    GroupNormAct and what `insert` put behind a norm stay.
+    use. What takes the place of LayerNorm or RMSNorm reads tokens, channels last; of a LayerNorm over the second axis, as
+    timm's LayerNorm2d, channels second. Left alone are LayerNorm and RMSNorm of several axes, a frozen substitute, and norms
+    that are not known to the letter: of other kinds, subclasses with methods of their own, layers whose forward was replaced
+    or whose weights are computed, with the norms inside them. `unmapped` tells what was dropped and left, and which layers
+    compute another function now and have not been trained since: fine-tune such a network, `evaluate` refuses it. The
+    activation inside timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
 
     Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
 
@@ -124,13 +124,14 @@ def with_known_statistics(model: nn.Module, batches: Iterable[Batch]) -> nn.Modu
 def recalibrate(model: nn.Module, batches: Rows) -> nn.Module:
     """Return a copy of the model whose running statistics are the plain average over the batches of images.
 
-    Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in
-    use, and those that know no statistics yet; of adaptive norms those of source "constant"; a frozen substitute keeps its own.
-    Statistics that a layer reads and no longer tracks (`track_running_stats` switched off) are measured anew too. Layers that no batch reaches, or that move nothing
-    (quantized ones), keep what they have, and `unmapped` names them.
+    Only layers that track statistics are put in training mode, so that dropout stays off; of routed norms the route in use,
+    and those that know no statistics yet; of adaptive norms those of source "constant"; a frozen substitute keeps its own.
+    Statistics that a layer reads and no longer tracks (`track_running_stats` switched off) are measured anew too. Layers
+    that no batch reaches, or that move nothing (quantized ones), keep what they have, and `unmapped` names them.
     (`torch.optim.swa_utils.update_bn` leaves this library's layers as they are.)
 
-    Raises ValueError for no batches, for a model without running statistics that move, and for a lazy layer that has seen no batch.
+    Raises ValueError for no batches, for a model without running statistics that move, and for a lazy layer that has seen no
+    batch.
     """
     refuse_lazy(model)
     model = copied(model)
@@ -195,8 +196,8 @@ def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
     The new layer is the module's child `inserted`, so that every key of the old state dict stays as it was. Its number of
     channels is what the module says of itself (`out_channels`, `out_features` or `num_features`).
 
-    Raises ValueError for a path that is not there, a module that already has one, is scripted or compiled, or does not say its
-    channels; and for a lazy layer that has seen no batch.
+    Raises ValueError for a path that is not there, a module that already has one, is scripted or compiled, or does not say
+    its channels; and for a lazy layer that has seen no batch.
 
     >>> from normwise.norms import BN
     >>> sorted(insert(nn.Sequential(nn.Conv2d(3, 4, 1)), BN(), after=["0"]).state_dict())[:2]
@@ -227,11 +228,11 @@ def insert(model: nn.Module, norm: Norm, after: Sequence[str]) -> nn.Module:
 def convert_sync(model: nn.Module) -> nn.Module:
     """Return a copy of the model whose norms take batch statistics over the batches of all processes of torch's process group.
 
-    Without a process group they take their own, as before. Of this library's layers all that read the batch are synchronized (a
-    layer with routes route by route), with their keys and settings; torch's BatchNorm, which torch's own SyncBatchNorm would
-    replace on CUDA devices alone, becomes a `StatNorm` with the same keys. Layers that read single samples stay as they are.
-    `fit` does this itself; in a loop of your own call it before DistributedDataParallel, with `broadcast_buffers=False`. Every
-    process has to pass its part of the same batch, of whatever size above 0.
+    Without a process group they take their own, as before. Of this library's layers all that read the batch are synchronized
+    (a layer with routes route by route), with their keys and settings; torch's BatchNorm, which torch's own SyncBatchNorm
+    would replace on CUDA devices alone, becomes a `StatNorm` with the same keys. Layers that read single samples stay as
+    they are. `fit` does this itself; in a loop of your own call it before DistributedDataParallel, with
+    `broadcast_buffers=False`. Every process has to pass its part of the same batch, of whatever size above 0.
 
     Raises ValueError for a layer that reads the batch and is not known to the letter, or is a BatchNorm that `convert` would
     leave; for a scripted or exported model; and for a lazy layer that has seen no batch.

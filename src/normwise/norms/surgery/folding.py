@@ -64,10 +64,10 @@ def fold(model: nn.Module) -> nn.Module:
     """Return a copy of the model, for evaluation, with every norm that may be folded folded.
 
     A norm may be folded if it is torch's BatchNorm or ours of any measure, its centre and divisor are fixed in evaluation
-    (running statistics, or none), and the layer before it is a convolution, or a linear layer behind a flattening (where more
-    than two dimensions may come, the norm's channels are not the linear layer's), that nothing else reads; neither of them
-    tied, hooked or parametrized, and no weight or statistic of theirs read by name. What cannot be traced or folded stays as it
-    is: `unmapped` says which norms, and why. The copy shares nothing with the model given.
+    (running statistics, or none), and the layer before it is a convolution, or a linear layer behind a flattening (where
+    more than two dimensions may come, the norm's channels are not the linear layer's), that nothing else reads; neither of
+    them tied, hooked or parametrized, and no weight or statistic of theirs read by name. What cannot be traced or folded
+    stays as it is: `unmapped` says which norms, and why. The copy shares nothing with the model given.
 
     Raises ValueError for a model with a lazy layer that has seen no batch, and for one that cannot be copied.
     """

@@ -42,8 +42,8 @@ _ACTIVATED: dict[type[nn.Module], tuple[int, ...]] = {  # what timm's layers der
 def replaceable(layer: nn.Module) -> int | None:
     """Where channels are for another norm that does a layer's work, 1 or -1; None where none can.
 
-    The layer is known to the letter, as it is or with an activation behind it, or a LayerNorm of the second axis; LayerNorm and
-    RMSNorm of several axes have no channels.
+    The layer is known to the letter, as it is or with an activation behind it, or a LayerNorm of the second axis; LayerNorm
+    and RMSNorm of several axes have no channels.
     """
     if known(layer) is not None:
         return axis if (axis := axis_of(layer)) in (1, -1) else None

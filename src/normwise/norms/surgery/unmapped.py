@@ -20,8 +20,8 @@ def unmapped(model: nn.Module) -> dict[str, str]:
 
     Running statistics that are not known, because the layer converted tracked others, or none (`recalibrate` them, or train;
     of routed norms, each route's); statistics and routes that were dropped, because the new layer has no place for them;
-    norms that `convert` left as they are; layers that took a norm's place with another function and have not been trained since;
-    norms that `fold` left, and why. Copies remember, state dicts do not.
+    norms that `convert` left as they are; layers that took a norm's place with another function and have not been trained
+    since; norms that `fold` left, and why. Copies remember, state dicts do not.
 
     >>> from normwise import NORMS, convert
     >>> unmapped(convert(nn.Sequential(nn.BatchNorm2d(8), nn.LayerNorm((6, 6))), NORMS.make("gn")))

@@ -23,8 +23,9 @@ def craft(
 ) -> Proposal:
     """Attack a batch, the model in `mode`; it is left as it was.
 
-    On a CPU, in evaluation, what is attacked is a folded copy: the same function up to rounding, in three quarters of the time.
-    The first copy of a network is compared with it; where they differ, the network itself is attacked, and says so (`remarks`).
+    On a CPU, in evaluation, what is attacked is a folded copy: the same function up to rounding, in three quarters of the
+    time. The first copy of a network is compared with it; where they differ, the network itself is attacked, and says so
+    (`remarks`).
     """
     with running(model, mode):
         attacked = model

@@ -32,9 +32,9 @@ class Multi(Crafting):
         craft_in            mode of the network while images are made: "eval" or "train". Buffers do not change
         label_smoothing     share of the target spread over all classes, 0 to below 1
 
-    One forward pass over the images of all attackers together: they share batch statistics.
-    Cost, k attackers: k (steps + 1) forwards and backwards per image; "max": k (steps + 1) + 1 forwards and k steps + 1 backwards.
-    Raises ValueError for a threat model that is not in linf.
+    One forward pass over the images of all attackers together: they share batch statistics. Cost, k attackers: k (steps + 1)
+    forwards and backwards per image; "max": k (steps + 1) + 1 forwards and k steps + 1 backwards. Raises ValueError for a
+    threat model that is not in linf.
     Source: Tramer and Boneh 2019, arXiv:1904.13000, sec. 3 ("avg" and "max" strategies).
     """
 

@@ -24,8 +24,8 @@ class MultiRoutes(Crafting):
 
         loss = mean over routes r of CE(images of type r on route r) + CE(detector(images of type r), r)
 
-    The attackers are the `kinds` of the norm, scaled to the images as `threats.scaled` says. Each makes its images on its own route. Validation, as any evaluation,
-    goes through the detector.
+    The attackers are the `kinds` of the norm, scaled to the images as `threats.scaled` says. Each makes its images on its
+    own route. Validation, as any evaluation, goes through the detector.
 
     Options
         steps               PGD steps per attacker; a patch is at a random place
