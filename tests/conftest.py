@@ -17,7 +17,8 @@ typechecker.install()
 
 @pytest.fixture(autouse=True)
 def unchecked(request):
-    """Calls go unchecked in tests marked `slow`, whose promises have representatives that are checked."""
-    config.update("jaxtyping_disable", request.node.get_closest_marker("slow") is not None)
+    """Calls go unchecked in whole commands (`flow`) and in tests marked `slow`: others, which are checked, make the same ones."""
+    whole = "flow" in request.node.path.parts
+    config.update("jaxtyping_disable", whole or request.node.get_closest_marker("slow") is not None)
     yield
     config.update("jaxtyping_disable", False)
