@@ -25,16 +25,18 @@ NETWORKS = {"vit": "ViT", "convnext": "ConvNeXt"}
 RECIPES = {"standard": "clean images", "nfgsm": "N-FGSM"}
 
 
+def scores(evaluation):
+    """Accuracies with their intervals."""
+    keys = ("clean_accuracy", "protocol_accuracy", "robust_accuracy")
+    return {key: evaluation[key] and [evaluation[key][part] for part in KEPT] for key in keys}
+
+
 def seed(result):
     """What the record keeps of a trained network."""
     own, training = result["evaluation"], result["training"]
-    scores = {
-        key: own[key] and [own[key][part] for part in KEPT]
-        for key in ("clean_accuracy", "protocol_accuracy", "robust_accuracy")
-    }
     loud = {one["name"]: one["measured"] for one in own["checks"] if one["status"] in ("fail", "warn")}
     cost = {key: training[key] for key in ("loss", "seconds", "forwards", "backwards", "overfitted_epoch")}
-    return {"commit": own["provenance"]["commit"], **scores, "n": own["n"], "threat": own["threat"], "checks": loud, **cost}
+    return {"commit": own["provenance"]["commit"], **scores(own), "n": own["n"], "threat": own["threat"], "checks": loud, **cost}
 
 
 def record(runs):
@@ -46,6 +48,8 @@ def record(runs):
             "converged": arm["converged"],
             "audit": arm.get("audit"),
             "seeds": [seed(one) for one in arm["results"]],
+            "near": [{**scores(one), "n": one["n"], "threat": one["threat"]} for one in arm.get("near", [])],
+            "curves": arm.get("curves", []),
         }
     return {**{key: value for key, value in runs[0].items() if key != "arms"}, "arms": found}
 

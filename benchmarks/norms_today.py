@@ -6,11 +6,13 @@ Size `digits` is the embedded digits, on which an arm takes minutes. Size `cpu` 
 224 pixels, such as ImageNet's (--images DIR, with train/CLASS and val/CLASS; --cache DIR where memory does not hold it), ViT-Small of patch 16
 and ConvNeXt-Femto of patch 4, at 4/255. Each arm chooses its learning rate on seed 0 by short trainings judged on validation images, as
 docs/laboratory/method.md says; on digits with N-FGSM by whole ones. Then it trains and is evaluated with every seed on 2,000 test images
-(digits: 500), and --audit gives the audit of seed 0 so many minutes. A stopped run goes on where it was. --dry names the arms and what each
-costs in forwards and backwards of images, and trains nothing. OUT/arms.json has every arm: its search, results, and whether it converged.
+(digits: 500), once more at an eighth of the radius on 500, where networks trained on clean images differ, and --audit gives the audit of seed 0
+so many minutes. A stopped run goes on where it was. --dry names the arms and what each costs in forwards and backwards of images, and trains
+nothing. OUT/arms.json has every arm: its search, its results, its loss by epoch, and whether it converged.
 """
 
 import argparse
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +20,13 @@ from pathlib import Path
 from normwise import audit, load
 from normwise.auditing.options import AuditOptions
 from normwise.data import Cifar10, Digits, ImageFolder
-from normwise.experiments.experiment import Experiment, run, train
+from normwise.experiments.experiment import Experiment, evaluated, run, train
 from normwise.experiments.tuning import Try, Tuning, search
 from normwise.models import ConvNeXt, ViT
 from normwise.norms import NORMS
 from normwise.records import provenance, to_json, write
 from normwise.threats import Linf
+from normwise.training.loop import LOG
 from normwise.training.recipes import NFGSM, Standard
 from normwise.training.schedule import Schedule
 
@@ -110,6 +113,17 @@ def audited(e, folder, minutes):
     return {**summary, "checks": loud}
 
 
+def nearby(e, folder):
+    """A trained network at an eighth of the radius, on 500 images."""
+    near = replace(e, threat=Linf(eps=e.threat.eps / 8), data=replace(e.data, test_limit=500))
+    return evaluated(near, load(folder).model, print)
+
+
+def curve(folder):
+    """Mean loss of every epoch."""
+    return [json.loads(line)["loss"] for line in (folder / LOG).read_text().splitlines()]
+
+
 def cost(e, seeds, tuning):
     """Images forward in training: the tries of the list, and every seed."""
     passes = getattr(e.recipe, "steps", 1) + 1 if e.recipe.robust else 1
@@ -140,12 +154,16 @@ def main():
     found = {}
     for name, e in chosen.items():
         chosen_by = tuned(e, given.out / name, tuning)
-        results = []
+        results, near, curves = [], [], []
         for seed in range(given.seeds):
+            folder = given.out / name / f"seed{seed}"
             final = replace(e, seed=seed, schedule=replace(e.schedule, lr=chosen_by["rate"]))
-            results.append(run(final, given.out / name / f"seed{seed}", name=f"{name}-seed{seed}", report=print))
+            results.append(run(final, folder, name=f"{name}-seed{seed}", report=print))
+            near.append(nearby(final, folder))
+            curves.append(curve(folder))
         clean = [one.evaluation.clean_accuracy.value for one in results]
-        found[name] = {"search": chosen_by, "converged": min(clean) >= LEAST, "results": results}
+        arm = {"search": chosen_by, "results": results, "near": near, "curves": curves}
+        found[name] = {**arm, "converged": min(clean) >= LEAST}
         if given.audit:
             found[name]["audit"] = audited(final, given.out / name / "seed0", given.audit)
         write(given.out / "arms.json", to_json({**provenance(), "least": LEAST, "arms": found}))
