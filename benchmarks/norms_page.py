@@ -36,7 +36,14 @@ def seed(result):
     own, training = result["evaluation"], result["training"]
     loud = {one["name"]: one["measured"] for one in own["checks"] if one["status"] in ("fail", "warn")}
     cost = {key: training[key] for key in ("loss", "seconds", "forwards", "backwards", "overfitted_epoch")}
-    return {"commit": own["provenance"]["commit"], **scores(own), "n": own["n"], "threat": own["threat"], "checks": loud, **cost}
+    return {
+        "commit": own["provenance"]["commit"],
+        **scores(own),
+        "n": own["n"],
+        "threat": own["threat"],
+        "checks": loud,
+        **cost,
+    }
 
 
 def record(runs):

@@ -176,7 +176,11 @@ def claims(text=""):
         sides = {"protocol": protocol, "strongest": strongest}
         words = {"claim": f"a claim{text}", "paper": f"54.1%{text}", "verdict": f"{verdict}{text}", "why": text}
         rest = {"size": f"S{text}", "seeds": 3, "n": 500, "losses": {f"bn{text}": 0.9}}
-        rest |= {"premises": [{"what": f"bn trains{text}", "holds": True}], "curve": [{"radius": 1 / 255, **side}]}
+        rest |= {
+            "premises": [{"what": f"bn trains{text}", "holds": True, "read": []}],
+            "evidence": f"others{text}",
+            "curve": [{"radius": 1 / 255, **side}],
+        }
         return {"system": "robustnorm", "number": str(number), "effect": 0.02, **words, **sides, **rest}
 
     table = [one(1, "reproduced", side, side), one(2, "opposite direction", side), one(10, "not decided", None)]

@@ -144,7 +144,10 @@ def test_they_are_attacked_and_judged_as_any_network(kind):
 @pytest.mark.parametrize("norm", ["dyt", "derf", "grn", "evonorm-s0", "frn", "wsgn"])
 def test_another_function_in_a_norms_place_has_to_be_trained_first(norm):
     model, x = TINY["convnext"](**COLOUR).eval(), pictures()
-    new = nw.convert(model, NORMS[norm]() if "groups" not in str(NORMS[norm]()) else NORMS[norm](groups=4))
+    with pytest.warns(
+        UserWarning, match=r"^17 norms were converted .*LayerNorm2d before.*fine-tune it\); until then .* refuses"
+    ):
+        new = nw.convert(model, NORMS[norm]() if "groups" not in str(NORMS[norm]()) else NORMS[norm](groups=4))
     said = unmapped(new)
     assert set(said) == set(sites(new))
     assert all(text == "LayerNorm2d before, another function now: fine-tune it" for text in said.values())
@@ -153,6 +156,8 @@ def test_another_function_in_a_norms_place_has_to_be_trained_first(norm):
         ValueError, match=r"^17 norms were converted to another function \(stem.1: LayerNorm2d before.*fine-tune it\)"
     ):
         evaluate(new, [batch], Linf(eps=0.1), [PGD(steps=1)])
+    with pytest.raises(ValueError, match=r"^ConvNeXtNetwork: 17 norms were converted"):
+        nw.diagnose(new, [batch], Linf(eps=0.1))
     new.train()(x).sum().backward()
     torch.optim.SGD(new.parameters(), lr=1e-6).step()
     assert unmapped(new) == {}

@@ -202,6 +202,10 @@ def test_official_splits_know_the_source_videos_by_the_names_of_their_clips(name
     assert not {source_of(files[row]) for row in held} & {source_of(files[row]) for row in train}
     each = VideoFolder(root=str(tmp_path / "data"), splits=str(tmp_path), groups="(.+)", **SMALL)
     assert len(set(each.test_groups(8))) == 8  # groups that are given count
+    (tmp_path / "testlist01.txt").write_text("".join(lists["test"][:-1]))
+    (tmp_path / "trainlist01.txt").write_text("".join(lists["train"] + lists["test"][-1:]))
+    with pytest.raises(ValueError, match="each group on one side; got group fall_floor/"):
+        VideoFolder(root=str(tmp_path / "data"), splits=str(tmp_path), **SMALL).test(batch_size=2)
 
 
 def test_videos_in_a_folder_of_validation_validate_and_no_more(root: Path, tmp_path: Path) -> None:

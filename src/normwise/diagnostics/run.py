@@ -15,6 +15,7 @@ from ..data import DATA, Digits, find
 from ..diagnostics import DIAGNOSES
 from ..evaluation.coupling import coupling_in
 from ..evaluation.predictor import check_images, check_network, check_weights
+from ..evaluation.preflight import check_trained
 from ..models.loading import check_models, is_function, load, report_notes
 from ..norms import norm_reads
 from ..records import provenance, to_json, write
@@ -132,8 +133,8 @@ def diagnose(
 
     `models` are networks by the names they get in the record; a network alone is called by its class. A diagnosis that
     cannot be made says why in its table's note, and the others go on. The networks are left as they were. Raises ValueError
-    for no batches, for a network, images in [0, 1] and labels that do not go together, and for a lazy layer that has seen no
-    batch.
+    for no batches, for a network, images in [0, 1] and labels that do not go together, for norms that were converted to
+    another function and not trained since, and for a lazy layer that has seen no batch.
     """
     batches = as_batches(batches)
     if isinstance(models, nn.Module):
@@ -168,6 +169,7 @@ def _check_all(name: str, model: nn.Module, batches: Sequence[Batch]) -> None:
         if not batches:
             raise ValueError("got no batch of images; give at least one")
         check_weights(model)
+        check_trained(model)
         classes = check_network(model, Batch(batches[0].x.to(device), batches[0].y.to(device), batches[0].ids))
         for batch in batches[1:]:
             check_images(batch, classes)

@@ -23,7 +23,7 @@ from ..evaluation.verdict import Verdict
 from ..models import MODELS, ResNet, loading
 from ..models.abnn import Adaptive, abnn
 from ..norms import BN, NORMS
-from ..norms.surgery.conversion import convert, with_known_statistics
+from ..norms.surgery.conversion import converted, with_known_statistics
 from ..records import Evaluation, Result, read_result, to_json, write
 from ..registry import plain
 from ..seeding import derive, drawing, generator
@@ -161,7 +161,7 @@ def _built(e: Experiment) -> tuple[nn.Module, list[loading.Loaded]]:
     with drawing(derive(e.seed, "weights")):
         if e.start:
             loaded.append(loading.load(e.start, e.weights, getattr(e.data, "views", 1)))
-            model = convert(loaded[0].model, e.norm) if e.norm else loaded[0].model
+            model = converted(loaded[0].model, e.norm) if e.norm else loaded[0].model
             rows = e.data.train(batch_size=e.schedule.batch_size, generator=generator(e.seed, "statistics"))
             model = with_known_statistics(model, rows)
         else:

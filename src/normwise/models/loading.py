@@ -16,7 +16,7 @@ from torch import nn
 
 from ..norms import NORMS
 from ..norms.layer import StatNorm
-from ..norms.surgery.conversion import convert
+from ..norms.surgery.conversion import converted
 from ..types import Report
 from ..utils.errors import one_line
 from ..utils.model_state import set_mode
@@ -118,7 +118,7 @@ def _converted(model: nn.Module, found: Mapping[str, Any], spec: str) -> nn.Modu
         if len(steps) > CONVERSIONS:
             raise ValueError(f"{len(steps)} conversions; at most {CONVERSIONS} are made")
         for norm in map(NORMS.make, steps):
-            model = convert(model, norm)
+            model = converted(model, norm)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"the {CARD} of {spec} says no norms to convert to ({one_line(error)}); restore it, or train again"

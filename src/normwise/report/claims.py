@@ -266,7 +266,7 @@ def _tables(origins: Sequence[Origin]) -> list[Table]:
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table of claims in lines."""
     heads = ("#", "claim", "the paper", "premise", "its protocol", "strongest attack", "seeds x rows", "training loss")
-    rows = [(*heads, "smallest effect", "verdict"), ("---",) * (len(heads) + 2)]
+    rows = [(*heads, "smallest effect", "verdict", "others"), ("---",) * (len(heads) + 3)]
     for one in map(_in_words, claims):
         sides = [
             f"{side['figure']}: {side['what']}" if (side := one[key]) else "not measured"
@@ -274,7 +274,7 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         verdict = one["verdict"] + (f" ({one['why']})" if one["why"] else "")
         about = one["number"], one["claim"], one["paper"], one["premise"]
-        rows.append((*about, *sides, one["count"], one["trained"], one["smallest"], verdict))
+        rows.append((*about, *sides, one["count"], one["trained"], one["smallest"], verdict, one["evidence"]))
     return [f"| {' | '.join(row)} |" for row in rows]
 
 

@@ -188,8 +188,7 @@ class VideoFolder(TensorData):
     def _sided(self, listing: Listing) -> tuple[list[str], Groups]:
         """The side of each video, and its group. Raises ValueError for a split that divides a group."""
         files = listing.files
-        named = bool(self.splits) and not self.groups
-        groups = sources_of(files) if named else groups_of(files, self.groups)
+        groups = sources_of(files) if self.splits and not self.groups else groups_of(files, self.groups)
         sides = list(listing.sides)
         if self.splits or any(sides):
             mine = [name for name in ("fold", "folds") if getattr(self, name) != getattr(type(self), name)]
@@ -208,8 +207,7 @@ class VideoFolder(TensorData):
             of = folds(y[known], [str(groups[row]) for row in known], self.folds, generator(0, "folds")).tolist()
             tests = {row for row, fold in zip(known, of, strict=True) if fold == self.fold}
             sides = ["test" if row in tests else "train" for row in range(len(files))]
-        if not named:  # official splits are taken as they are
-            check_sides(files, sides, groups)
+        check_sides(files, sides, groups)
         need("test" in sides, f"{self.root} needs videos to test", "none", "name other splits or folds")
         return sides, groups
 

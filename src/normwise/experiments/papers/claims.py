@@ -239,7 +239,7 @@ CLAIMS = (
         cells=("abnn-foreign", "bn-at"),
         measure=cleaner("abnn-foreign", "bn-at"),
         effect=0.02,
-        premises=(close("bn-foreign", "bn-standard", 0.05),),
+        premises=(close("bn-foreign", "bn-standard", 0.05), CITED),
     ),
     Claim(
         number="14a",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .evidence import evidence_of
 from .inference import LEVEL, Estimate, estimate, holm, spent
 from .measures import AtRadius, Measure, Records
 from .premises import Premise, unfit
@@ -109,6 +110,7 @@ def _examined(claim: Claim, records: Mapping[int, Records], size: Size) -> _Case
         "system": claim.system,
         "number": claim.number,
         "paper": claim.paper,
+        "evidence": evidence_of(claim.number),
         "effect": claim.effect,
         "size": size.name,
         "protocol": None,
@@ -118,7 +120,7 @@ def _examined(claim: Claim, records: Mapping[int, Records], size: Size) -> _Case
         "premises": [],
         "n": 0,
         "seeds": len(used),
-        "read": [one[cell]["place"] for one in used for cell in claim.cells if "place" in one[cell]],
+        "read": _places(used, claim.cells),
         "losses": _losses(used, claim.cells),
         "why": "",
     }
@@ -167,7 +169,8 @@ def _premises(claim: Claim, records: Mapping[int, Records], size: Size, entry: d
             continue
         shown = premise.of(trial)
         unknown = unfit([trial], premise.cells, premise.cells if premise.learning else ())
-        entry["premises"].append({"what": shown.what, "holds": None if unknown else shown.holds})
+        holds = None if unknown else shown.holds
+        entry["premises"].append({"what": shown.what, "holds": holds, "read": _places([trial], premise.cells)})
         if unknown:
             missing.append(f"a premise cannot be told: {unknown}")
         elif not shown.holds and size.evidence:
@@ -206,6 +209,11 @@ def _curve(measure: Measure, used: Sequence[Records]) -> list[dict[str, Any]]:
         return []
     samples = {radius: measure.at(used, "strongest", radius) for radius in measure.radii(used, "strongest")}
     return [{"radius": float(radius), **(_shown(estimate(one), one) or {})} for radius, one in samples.items()]
+
+
+def _places(used: Sequence[Records], cells: Sequence[str]) -> list[str]:
+    """The folders of the records that were read."""
+    return [one[cell]["place"] for one in used for cell in cells if "place" in one[cell]]
 
 
 def _losses(used: Sequence[Records], cells: Sequence[str]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -22,7 +23,7 @@ from ..routed import Routed, routed
 from ..site import reads, sites
 from ..wsgn import complete
 from .transfer import adopt, replaceable, take_settings
-from .unmapped import expect_training, hidden, kind_of, norm_paths, remark
+from .unmapped import expect_training, hidden, kind_of, norm_paths, remark, unmapped, untrained
 
 
 def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
@@ -39,8 +40,8 @@ def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
     timm's LayerNorm2d, channels second. Left alone are LayerNorm and RMSNorm of several axes, a frozen substitute, and norms
     that are not known to the letter: of other kinds, subclasses with methods of their own, layers whose forward was replaced
     or whose weights are computed, with the norms inside them. `unmapped` tells what was dropped and left, and which layers
-    compute another function now and have not been trained since: fine-tune such a network, `evaluate` refuses it. The
-    activation inside timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
+    compute another function now and have not been trained since. Such a network has to be fine-tuned: a warning says so, and
+    `evaluate` refuses it. The activation inside timm's BatchNormAct2d and GroupNormAct and what `insert` put behind a norm stay.
 
     Raises ValueError if the model has no norm layer to replace, or a lazy one that has seen no batch.
 
@@ -48,6 +49,18 @@ def convert(model: nn.Module, norm: Norm | str) -> nn.Module:
     >>> convert(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)), GN(groups=4))[1].num_groups
     4
     """
+    new = converted(model, norm)
+    if other := [path for path, module in new.named_modules() if untrained(module)]:
+        first = f"{other[0]}: {unmapped(new)[other[0]]}"
+        warnings.warn(
+            f"{len(other)} norms were converted to another function ({first}); until then evaluate refuses the network",
+            stacklevel=2,
+        )
+    return new
+
+
+def converted(model: nn.Module, norm: Norm | str) -> nn.Module:
+    """What `convert` returns, without its warning: for networks that are trained next, or get the weights of trained ones."""
     made_by = NORMS.make(norm) if isinstance(norm, str) else norm
     if not replaceable_norms(model):
         kinds = sorted({kind_of(module) for module in model.modules()} - {kind_of(model)})
