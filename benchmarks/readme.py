@@ -62,18 +62,23 @@ def table() -> str:
             known = found.get(one["number"])
             if known is None or (known["verdict"] in (*OPEN, PREMISE) and one["verdict"] not in OPEN):
                 found[one["number"]] = one
-    verdicts = [one["verdict"] for one in found.values()]
-    unmet, decided = verdicts.count(PREMISE), sum(one not in (*OPEN, PREMISE) for one in verdicts)
-    summary = f"Of {len(found)} claims, {decided or 'none'} {'is' if decided < 2 else 'are'} decided so far."
-    lines = [f"{summary} For {unmet}, what the claim takes for granted does not hold at the size tried.", ""]
-    lines += [
-        "| | claim | measured: the difference under the strongest attack, or the premise | verdict | size |",
-        "|---|---|---|---|---|",
-    ]
-    for one in found.values():
-        measured = one["why"] if one["verdict"] == PREMISE else _measured(one)
-        summary = one["number"], f"{PAPERS[one['system']]}: {one['claim']}", measured, one["verdict"], one["size"]
-        lines.append(f"| {' | '.join(summary)} |")
+    decided = [one for one in found.values() if one["verdict"] not in (*OPEN, PREMISE)]
+    lines = [f"Of {len(found)} claims, {len(decided) or 'none'} {'is' if len(decided) < 2 else 'are'} decided so far.", ""]
+    lines += ["| | claim | measured | verdict | size |", "|---|---|---|---|---|"]
+    for one in decided:
+        cells = one["number"], f"{PAPERS[one['system']]}: {one['claim']}", _measured(one), one["verdict"], one["size"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    for verdict, because in (
+        (PREMISE, "what the claim takes for granted does not hold"),
+        (OPEN[0], "the interval is too wide, or seeds are missing"),
+    ):
+        papers: dict[str, list[str]] = {}
+        for one in found.values():
+            if one["verdict"] == verdict:
+                papers.setdefault(PAPERS[one["system"]], []).append(one["number"])
+        named = "; ".join(f"{paper} {', '.join(numbers)}" for paper, numbers in papers.items())
+        lines.append(f"- {verdict.capitalize()} ({because}): {named or 'none'}.")
     return "\n".join(lines)
 
 
