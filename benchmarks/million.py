@@ -1,12 +1,13 @@
 """A million rows in one evaluation: is memory flat, and how long does a killed one take until it goes on?
 
-    python benchmarks/million.py OUT.json [--rows 1000000] [--batch 1000]
+    python benchmarks/million.py OUT.json [--rows 1000000] [--batch 1000] [--shape 1 8 8]
 
-A linear network and images of 8 x 8 pixels, which are made as they are asked for. FGSM. The evaluation is killed (-9) at half of the rows, and
+A linear network and images of this shape, or clips (--shape 3 16 32 32), which are made as they are asked for. FGSM. The evaluation is killed (-9) at half of the rows, and
 started again. Memory is the resident set of its process, once for every 20 batches. The figure is drawn beside the record.
 """
 
 import argparse
+import math
 import os
 import signal
 import subprocess
@@ -30,8 +31,8 @@ EVERY = 20
 class Generated(Sequence):
     """Batches of random images, the same ones each time."""
 
-    def __init__(self, rows, size):
-        self.rows, self.size = rows, size
+    def __init__(self, rows, size, shape):
+        self.rows, self.size, self.shape = rows, size, shape
 
     def __len__(self):
         return self.rows // self.size
@@ -42,21 +43,21 @@ class Generated(Sequence):
         if not 0 <= index < len(self):
             raise IndexError(index)
         rng = torch.Generator().manual_seed(index)
-        x = torch.rand(self.size, 1, 8, 8, generator=rng)
-        return Batch(x, network()(x).argmax(1), torch.arange(index * self.size, (index + 1) * self.size))
+        x = torch.rand(self.size, *self.shape, generator=rng)
+        return Batch(x, network(self.shape)(x).argmax(1), torch.arange(index * self.size, (index + 1) * self.size))
 
 
-def network():
+def network(shape):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval().requires_grad_(False)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(shape), 10)).eval().requires_grad_(False)
 
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
-def work(rows, size, folder):
+def work(rows, size, shape, folder):
     """The evaluation itself: prints seconds since its start, batches done, and its memory."""
     torch.set_num_threads(1)
     started = time.perf_counter()
@@ -65,7 +66,9 @@ def work(rows, size, folder):
         if done % EVERY == 0:
             print(f"{time.perf_counter() - started:.3f} {done} {resident():.1f}", flush=True)
 
-    found = evaluate(network(), Generated(rows, size), Linf(eps=0.02), FGSM(), folder=folder, report=report).evaluation
+    found = evaluate(
+        network(shape), Generated(rows, size, shape), Linf(eps=0.02), FGSM(), folder=folder, report=report
+    ).evaluation
     print(
         f"end {time.perf_counter() - started:.3f} {found.n} {found.robust_accuracy.value:.6f} {resident():.1f}", flush=True
     )
@@ -74,6 +77,7 @@ def work(rows, size, folder):
 def started(given, folder, until=None):
     """What one process prints; it is killed at so many batches."""
     command = [sys.executable, __file__, "-", "--rows", str(given.rows), "--batch", str(given.batch), "--work", str(folder)]
+    command += ["--shape", *map(str, given.shape)]
     lines, begun = [], time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -103,10 +107,11 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--shape", type=int, nargs="+", default=[1, 8, 8])
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
     if given.work:
-        work(given.rows, given.batch, given.work)
+        work(given.rows, given.batch, given.shape, given.work)
         return
     half = given.rows // given.batch // 2
     with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +123,7 @@ def main():
     record = {
         **provenance(),
         "rows": int(n),
+        "shape": given.shape,
         "robust": float(robust),
         "seconds_until_it_goes_on": goes_on,
         "seconds": [first[-1][0], second[-1][0]],
