@@ -95,6 +95,7 @@ class BatchStore:
             return self._held[index]
         from safetensors import safe_open
 
+        release_free_memory()  # of the batch before
         with safe_open(self._path(index), "pt") as file:
             rows = RowOutcomes(*(file.get_tensor(name) for name in RowOutcomes._fields))
         about = self._about(index)
