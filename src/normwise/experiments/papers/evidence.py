@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _MIXED = (
-    "NoFrost's own weights, asked by others (issue 2 of its repository), 8/255: APGD with 20 steps leaves 12.03%, with 100 steps 5.29, "
+    "NoFrost's own weights, attacked by others (issue 2 of its repository), 8/255: APGD with 20 steps leaves 12.03%, with 100 steps 5.29, "
     "AutoAttack 1.28. Xie and Yuille (ICLR 2020): BatchNorm trained without the clean images is 18.3 points more robust, so that the "
     "mixture is a weak baseline"
 )
@@ -18,8 +18,6 @@ _ADAPTIVE = (
 
 EVIDENCE = {
     "2": "Wu et al. (ICML 2023, arXiv 2301.12576): where statistics come from the batch, malicious images in it change the answers of others",
-    "4a": _MIXED,
-    "4b": _MIXED,
     "5": _MIXED,
     "5b": _WITHOUT,
     "8": "Frankle et al. (ICLR 2021): of random features, BatchNorm's parameters and the output layer reach 82% on clean CIFAR-10 in deep networks",

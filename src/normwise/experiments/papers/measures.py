@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...report.words import plural
 from .inference import Array, Sample
 
 Records = Mapping[str, Mapping[str, Any]]  # the records of one seed, by cell
@@ -120,7 +121,7 @@ def unmatched(cell: str, ladder: Sequence[str]) -> Callable[[Sequence[Records]],
     def guard(records: Sequence[Records]) -> str:
         clean = [[one[name]["figures"]["clean"] for name in (cell, *ladder)] for one in records]
         outside = sum(not min(others) <= own <= max(others) for own, *others in clean)
-        return f"in {outside} seeds no {ladder[-1]} network is as accurate as {cell}" if outside else ""
+        return f"in {plural(outside, 'seed')} no {ladder[-1]} network is as accurate as {cell}" if outside else ""
 
     return guard
 
