@@ -122,7 +122,7 @@ def test_the_loss_falls_on_sixteen_images_and_trains_what_may_train(recipe, norm
         with pytest.raises(ValueError, match=REFUSED[recipe.name].format("Small", 1)):
             recipe.prepare(trained(NORMS[norm]()))
         return
-    learns(recipe, begun, images(16), steps=150)
+    learns(recipe, begun, images(16), steps=100)
 
 
 def test_the_loss_falls_on_sixteen_clips_and_networks_that_do_not_fit_are_refused(recipe):

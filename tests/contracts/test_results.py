@@ -85,6 +85,7 @@ WRITERS = {
     "bench-methods": "bench",
     "jsbn-digits": "bench",
     "columns-digits": "bench",
+    "columns-digits-abnn": "bench",
     "columns-moving-digits": "bench",
     "columns-moving-digits-alone": "bench",
     "columns-longer/multibn": "evaluate",

@@ -126,7 +126,7 @@ def test_diagnoses_find_the_channels_of_tokens_last():
     layers = layers_of(model, x)
     assert {layer.axis for layer in layers.values()} == {-1}
     batch = Batch(x, model(x).argmax(1), torch.arange(len(x)))
-    [patient] = nw.diagnose({"vit": nw.convert(model, "dyt")}, [batch], Linf(eps=0.05), [Drift(steps=(1,))])
+    [patient] = nw.diagnose({"vit": small("vit", "dyt")}, [batch], Linf(eps=0.05), [Drift(steps=(1,))])
     assert {row[0] for row in patient.tables["drift"].rows} == set(layers)
 
 

@@ -714,7 +714,7 @@ def test_several_devices_share_an_evaluation(place, tmp_path):
 
 @pytest.mark.slow  # the other process imports torch; that processes share an audit, test_audit sees
 def test_several_devices_share_an_audit(place, tmp_path):
-    words = ["audit", "run", "--rows", 20, "--at_once", 5, "--victims", 2, "--threads", 1]
+    words = ["audit", "run", "--rows", 10, "--at_once", 5, "--victims", 2, "--twin", "none", "--threads", 1]
     done(*words, "--devices", 2, "--out", tmp_path / "two")
     done(*words, "--out", tmp_path / "one")
     two, one = (json.loads((tmp_path / name / "audit.json").read_text()) for name in ("two", "one"))

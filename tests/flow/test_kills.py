@@ -24,7 +24,7 @@ SMALL = "--model.width 4 --data.train_limit 40 --data.test_limit 20 --attacks fg
 VERBS = {
     "train": f"train {SMALL} --schedule.epochs 2",
     "evaluate": "evaluate ../run --batch_size 5 --data.test_limit 20 --attacks fgsm --strongest []",
-    "audit": "audit ../run --rows 10 --at_once 5 --victims 2 --twin none",
+    "audit": "audit ../run --rows 6 --at_once 3 --victims 2 --twin none",
     "bench": f"bench {SMALL} --norms bn --recipes [standard] --schedule.epochs 1 --jobs 1",
 }  # fmt: skip
 REPLACE = Path.replace

@@ -109,22 +109,20 @@ def test_every_arm_is_tuned_and_its_record_says_how(folder):
 
 def test_a_record_without_weights_trains_again_where_another_cell_needs_it(tmp_path):
     """As the records of a repository, which have none: the record stays, and the new weights are the old ones."""
-    settings = Reproduce(preset="smoke", only=("abnn-foreign",), seeds=1)
+    settings = Reproduce(preset="smoke", only=("bn-foreign",), seeds=1)
     reproduce(settings, tmp_path, silent)
-    kept = {path: path.read_bytes() for name in ("bn-foreign", "abnn-foreign") for path in cell(tmp_path, name).iterdir()}
+    kept = {path: path.read_bytes() for path in cell(tmp_path, "bn-foreign").iterdir()}
     for path in kept:
         if path.suffix != ".json" or path.name == "model.json":
             path.unlink()
-    reproduce(replace(settings, only=("abnn-foreign-patch",)), tmp_path, silent)
-    assert record_of(tmp_path, "abnn-foreign-patch")["needs"] == {
-        "abnn-foreign": record_of(tmp_path, "abnn-foreign")["figures"]["clean"]
-    }
+    reproduce(replace(settings, only=("fine-tuned",)), tmp_path, silent)
+    assert record_of(tmp_path, "fine-tuned")["needs"] == {"bn-foreign": record_of(tmp_path, "bn-foreign")["figures"]["clean"]}
     for path, old in kept.items():
         if path.name in ("record.json", "model.safetensors"):
             assert path.read_bytes() == old
-    again = json.loads((cell(tmp_path, "abnn-foreign") / "again.json").read_text())
+    again = json.loads((cell(tmp_path, "bn-foreign") / "again.json").read_text())
     assert again["loss"] == again["recorded"]
-    assert not CellStore(CELLS, smoke(), tmp_path, silent).records()[0]["abnn-foreign"]["again"]
+    assert not CellStore(CELLS, smoke(), tmp_path, silent).records()[0]["bn-foreign"]["again"]
 
 
 def test_the_seed_that_tunes_is_judged_on_rows_of_its_own_and_its_rate_serves_the_others(tmp_path):

@@ -316,6 +316,7 @@ def test_the_deepest_layer_that_a_gradient_reaches_is_named():
 
 
 def test_a_layer_that_overwrites_its_input_is_asked_too():
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3)).eval()
     assert BY_NAME["gradients per layer"].ask(Case(model, BATCHES, WIDE)).status == "pass"
 
