@@ -36,7 +36,7 @@ def network():
 
 test_set, train_set = (
     TensorDataset(torch.cat([one.x for one in part]), torch.cat([one.y for one in part]))
-    for part in map(list, (nw.Digits(test_limit=20).test(batch_size=20), nw.Digits(train_limit=200).train(batch_size=50, generator=nw.generator(0))))
+    for part in map(list, (nw.Digits(test_limit=30).test(batch_size=30), nw.Digits(train_limit=200).train(batch_size=50, generator=nw.generator(0))))
 )
 """
 
