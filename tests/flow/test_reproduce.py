@@ -116,7 +116,9 @@ def test_a_record_without_weights_trains_again_where_another_cell_needs_it(tmp_p
         if path.suffix != ".json" or path.name == "model.json":
             path.unlink()
     reproduce(replace(settings, only=("fine-tuned",)), tmp_path, silent)
-    assert record_of(tmp_path, "fine-tuned")["needs"] == {"bn-foreign": record_of(tmp_path, "bn-foreign")["figures"]["clean"]}
+    assert record_of(tmp_path, "fine-tuned")["needs"] == {
+        "bn-foreign": record_of(tmp_path, "bn-foreign")["figures"]["clean"]
+    }
     for path, old in kept.items():
         if path.name in ("record.json", "model.safetensors"):
             assert path.read_bytes() == old
