@@ -87,6 +87,7 @@ WRITERS = {
     "columns-digits": "bench",
     "columns-digits-abnn": "bench",
     "columns-moving-digits": "bench",
+    "columns-moving-digits-abnn": "bench",
     "columns-moving-digits-alone": "bench",
     "columns-longer/multibn": "evaluate",
     "columns-longer/bn-multi-worst": "evaluate",
