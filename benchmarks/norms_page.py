@@ -67,9 +67,9 @@ def parts(name):
     return NETWORKS[kind], NAMES[norm], RECIPES[recipe]
 
 
-def each(arm, key):
+def each(seeds, key):
     """A figure by seed, in percent."""
-    return " / ".join(f"{100 * one[key][0]:.1f}" for one in arm["seeds"])
+    return " / ".join(f"{100 * one[key][0]:.1f}" for one in seeds)
 
 
 def row(name, arm):
@@ -80,14 +80,18 @@ def row(name, arm):
     losses = " / ".join(f"{one['loss']:.3g}" for one in arm["seeds"])
     learned = "" if arm["converged"] else " (not converged)"
     rate = f"{arm['search']['rate']:g}{' (edge)' if arm['search']['edge'] else ''}"
-    accuracies = " | ".join(each(arm, key) for key in ("clean_accuracy", "protocol_accuracy", "robust_accuracy"))
+    accuracies = " | ".join(each(arm["seeds"], key) for key in ("clean_accuracy", "protocol_accuracy", "robust_accuracy"))
+    accuracies += f" | {each(arm['near'], 'robust_accuracy')}" if arm.get("near") else ""
     return f"| {kind} | {norm} | {recipe}{learned} | {rate} | {accuracies} | {cell} | {losses} | {first['backwards']:,} | {first['seconds']:.0f} |"
 
 
 def table(found):
     """All arms."""
-    head = "| network | norm | trained on | rate | clean | protocol | strongest attack | audit, seed 0 | loss | backwards | seconds |"
-    return "\n".join([head, "|" + " --- |" * 11, *(row(name, arm) for name, arm in found["arms"].items())])
+    near = ["at an eighth of the radius"] * any(arm.get("near") for arm in found["arms"].values())
+    heads = "network", "norm", "trained on", "rate", "clean", "protocol", "strongest attack", *near
+    heads = *heads, "audit, seed 0", "loss", "backwards", "seconds"
+    lines = (row(name, arm) for name, arm in found["arms"].items())
+    return "\n".join([f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *lines])
 
 
 def drawn(found, file):

@@ -7,6 +7,7 @@ python benchmarks/readme.py names     # writes the names into docs/reference/pyt
 python benchmarks/readme.py clips     # writes the fights into docs/reference/video.md, from benchmarks/results/clips-fights*.json
 python benchmarks/readme.py images    # writes the digits there, from results/columns-digits
 python benchmarks/readme.py norms     # writes the arms into docs/laboratory/norms-today.md, from benchmarks/results/norms-today.json
+python benchmarks/readme.py cifar     # writes those of CIFAR-10 there, from benchmarks/results/norms-cifar.json
 python benchmarks/readme.py adapters  # writes adapters into docs/reference/norms.md, from benchmarks/results/adapters.json
 python benchmarks/readme.py moving    # writes the moving digits there, from results/columns-moving-digits
 """
@@ -153,11 +154,16 @@ def moving() -> str:
     )
 
 
-def norms() -> str:
+def norms(record: str = "norms-today") -> str:
     """ViT and ConvNeXt with norms of today."""
     import norms_page  # beside this file, which docs/conf.py loads from elsewhere
 
-    return norms_page.table(json.loads((ROOT / "benchmarks/results/norms-today.json").read_text()))
+    return norms_page.table(json.loads((ROOT / f"benchmarks/results/{record}.json").read_text()))
+
+
+def cifar() -> str:
+    """The same networks on CIFAR-10."""
+    return norms("norms-cifar")
 
 
 def adapters() -> str:
@@ -236,6 +242,7 @@ PARTS = {
     "images": ("docs/reference/video.md", images),
     "moving": ("docs/reference/video.md", moving),
     "norms": ("docs/laboratory/norms-today.md", norms),
+    "cifar": ("docs/laboratory/norms-today.md", cifar),
     "adapters": ("docs/reference/norms.md", adapters),
 }
 
