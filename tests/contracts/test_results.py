@@ -54,6 +54,12 @@ def test_every_record_is_json_of_a_kind_that_has_a_reader():
         assert known, f"{name}: name its reader here"
 
 
+def test_no_record_names_a_path_of_the_machine_that_made_it():
+    for folder in (RESULTS, RESULTS.parent / "benchmarks/results"):
+        for path in (path for kind in ("*.json", "*.yaml", "*.csv") for path in folder.rglob(kind)):
+            assert not (found := re.search(r"(?<=[\"\s=])/\w+/\w", path.read_text())), f"{path}: {found[0]}"
+
+
 @pytest.mark.parametrize("name", [*found("result.json"), *found("results.json")])
 def test_results_are_read_whole(name):
     held = json.loads((RESULTS / name).read_text())
