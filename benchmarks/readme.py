@@ -79,7 +79,7 @@ def table() -> str:
             if one["verdict"] == verdict:
                 papers.setdefault(PAPERS[one["system"]], []).append(one["number"])
         named = "; ".join(f"{paper} {', '.join(numbers)}" for paper, numbers in papers.items())
-        lines.append(f"- {verdict.capitalize()} ({because}): {named or 'none'}.")
+        lines.append(f"- {verdict.capitalize()}: {named or 'none'}. That is, {because}.")
     return "\n".join(lines)
 
 
