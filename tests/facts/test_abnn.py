@@ -24,7 +24,7 @@ from normwise.threats import Linf
 from normwise.training.loop import fit
 from normwise.training.recipes import AlignedBN
 from normwise.training.schedule import Schedule
-from normwise.utils.model_state import digest
+from normwise.utils.model_state import digest, untouched
 from toys import THREAT, Small, Stripes, agreeing, batches, images, labels, some, trained
 
 SCOPES = ("batch", "channel", "sample")
@@ -246,6 +246,12 @@ def test_the_constant_control_keeps_a_running_average_of_what_it_read_in_trainin
     read = h.mean().view(1) if scope == "batch" else h.mean((0, 2, 3))
     torch.testing.assert_close(layer.running_mean, 0.9 * before + 0.1 * read)
     assert torch.equal(layer.eval()(z, h), layer(z, 2 * h))
+    layer.momentum = None  # a plain average, whose first batch counts whole, whatever passes an attack made
+    layer._averaged = 0
+    with untouched(layer.train(), torch.Generator()):
+        layer(z, 3 * h)
+    layer(z, h)
+    torch.testing.assert_close(layer.running_mean, read)
 
 
 @pytest.mark.parametrize("scope", SCOPES)

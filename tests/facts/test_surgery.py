@@ -32,7 +32,7 @@ from normwise.seeding import generator
 from normwise.threats import Linf
 from normwise.training.recipes import Routes
 from normwise.types import Site
-from normwise.utils.model_state import digest
+from normwise.utils.model_state import answer_for_good, digest, untouched
 from toys import Activated, Small, images, labels, trained
 
 
@@ -230,6 +230,11 @@ def test_statistics_that_nobody_tracked_are_listed_and_refused_until_they_are_kn
         assert said == f"{', '.join(unknown)} unknown"
         layer = new.get_submodule(path)
         assert sorted(layer.unknown) == unknown
+        with untouched(new.train(), generator(0)):  # as an attack in training mode, which makes nothing known
+            new(x)
+        assert unmapped(new.eval()) == {path: said}
+        answer_for_good(moved := copy.deepcopy(new).train(), x, generator(0))
+        assert unmapped(moved) == {}
         again = norm(Site(8)).eval()
         again.load_state_dict(new[0].state_dict())  # the doubt survives saving
         for doubtful in (new, again, fold(new)):

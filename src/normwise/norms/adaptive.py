@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,8 @@ class AdaptiveNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     synchronized: bool = False  # statistics are those of the batches of all processes, see `convert_sync`
+
+    pass_state: ClassVar[tuple[str, ...]] = ("_averaged",)  # what a pass in training changes beside buffers
 
     def __init__(
         self,

@@ -48,6 +48,10 @@ class StatNorm(nn.Module):
     authors' code (the power, eps outside it, the two switches). Differs: shares between 0 and 1; buffers change in place.
     """
 
+    pass_state: ClassVar[tuple[str, ...]] = (
+        "_unknown_spread",
+        "_unknown_centre",
+    )  # what a pass in training changes beside buffers
     fused: ClassVar[bool] = True  # whether training is torch's own BatchNorm, where the formula is
     weight: Tensor | None
     bias: Tensor | None

@@ -122,7 +122,8 @@ def _put_back(modes: dict[nn.Module, bool]) -> None:
 def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Module]:
     """Let the model run without lasting effect: on copies of its buffers, a random state of its own, and modes put back.
 
-    So are tensors that modules hold as attributes, and attributes that are None until a pass makes a tensor of them. Buffers
+    So are tensors that modules hold as attributes, attributes that are None until a pass makes a tensor of them, and numbers
+    and truth values that a layer of this library keeps beside its buffers (`pass_state` of its class names them). Buffers
     and tensors themselves are set aside, not overwritten, so that a graph built before stays valid. Noise inside the model
     (dropout, a random defence) is drawn from `generator`, and the global random states, those of torch, numpy and Python,
     are as they were afterwards. Raises ValueError for a model with a lazy layer that has seen no batch.
@@ -130,7 +131,7 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
     refuse_lazy(model)
     modes = _modes(model)
     held = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
-    others = unregistered_tensors(model)
+    others, numbers = unregistered_tensors(model), _numbers(model)
     both = [*(one for *_, one in held), *(one for *_, one in others)]
     copies: dict[int, Tensor | None] = {
         id(one): None if one is None else one.clone() for one in both
@@ -149,7 +150,19 @@ def untouched(model: nn.Module, generator: torch.Generator) -> Iterator[nn.Modul
             for own, name, value in others:
                 if value is not None or isinstance(own.get(name), Tensor):
                     own[name] = value
+            for own, name, number in numbers:
+                own[name] = number
             _put_back(modes)
+
+
+def _numbers(model: nn.Module) -> list[tuple[dict[str, Any], str, float]]:
+    """What layers keep in `pass_state`: (the module's attributes, name, value)."""
+    return [
+        (vars(module), name, vars(module)[name])
+        for module in model.modules()
+        for name in getattr(type(module), "pass_state", ())
+        if name in vars(module)
+    ]
 
 
 def unregistered_tensors(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor | None]]:
@@ -171,10 +184,11 @@ def plain_state(model: nn.Module) -> dict[str, Any]:
 
 
 def answer_for_good(model: nn.Module, x: Tensor, generator: torch.Generator) -> None:
-    """Let the model see a batch and keep what that does to its buffers and to tensors that it holds; in all else as `untouched`."""
+    """Let the model see a batch and keep what that does to its buffers, and to tensors and `pass_state` that it holds; in all else as `untouched`."""
     with torch.no_grad(), untouched(model, generator):
         model(x.clone())
-        kept, others = [(module, dict(module._buffers)) for module in model.modules()], unregistered_tensors(model)
+        kept = [(module, dict(module._buffers)) for module in model.modules()]
+        others = [*unregistered_tensors(model), *_numbers(model)]
     for module, buffers in kept:
         module._buffers.update(buffers)
     for own, name, value in others:
