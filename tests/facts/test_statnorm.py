@@ -165,3 +165,12 @@ def test_code_generated_by_inductor_is_the_eager_layer():
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     for name, value in eager.state_dict().items():
         torch.testing.assert_close(twin.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_power_zero_centres_and_divides_by_one_plus_eps_also_without_spread(training):
+    layer = RNT(power=0.0)(Site(2)).train(training)
+    layer.running_range.copy_(torch.tensor([0.0, 2.0]))
+    x = torch.stack([torch.full((6,), 1.0), torch.arange(6.0)], dim=1)
+    mean = x.mean(0) if training else torch.zeros(2)
+    torch.testing.assert_close(layer(x), (x - mean) / (1 + layer.eps))

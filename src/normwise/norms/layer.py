@@ -248,6 +248,8 @@ class StatNorm(nn.Module):
 
 
 def _power(spread: Tensor, power: float) -> Tensor:
-    """spread ** power, with value and gradient 0 where the spread is 0 (there the derivative is infinite)."""
+    """spread ** power, with value and gradient 0 where the spread is 0 (there the derivative is infinite); power 0 gives 1."""
+    if power == 0:
+        return torch.ones_like(spread)
     alive = spread > 0
     return torch.where(alive, torch.where(alive, spread, 1).pow(power), 0)
